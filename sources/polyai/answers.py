@@ -1,0 +1,77 @@
+"""A conversation as the API answered it, and what the warehouse holds of it already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from .values import text
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the warehouse holds of a conversation, as far as a new answer has to respect it."""
+
+    summary_hash: str | None
+    in_progress: bool | None
+    num_turns: int | None
+    num_silences: int | None
+    num_ood: int | None
+    poly_score: float | None
+    poly_score_scale: str | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class NoteVersion:
+    """One version of a note; `valid_to` is None while it is the current one."""
+
+    note: str
+    valid_from: datetime
+    valid_to: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One conversation as the API answered it."""
+
+    conversation_id: str
+    detail: Json
+    summary_hash: str
+    fetched_at: datetime
+    held: Held | None = None
+    note_history: Sequence[NoteVersion] = ()
+    """Held versions of the note, oldest first; only read where the note has changed."""
+
+    def with_note_history(self, history: Sequence[NoteVersion]) -> Answer:
+        """The same answer, knowing the held versions of its note."""
+        return replace(self, note_history=history) if history else self
+
+    @property
+    def note(self) -> str | None:
+        """The note as it is now."""
+        return text(self.detail.get("note"))
+
+    @property
+    def has_other_note(self) -> bool:
+        """Whether a note is held that is not, or no longer, the one of this answer."""
+        return self.held is not None and self.held.note != self.note
+
+    def note_versions(self) -> list[NoteVersion]:
+        """Its whole history where it changed, so that the merge replaces it; else nothing."""
+        note = self.note
+        if self.held and not self.has_other_note:
+            return []
+        history = list(self.note_history)
+        if history and history[-1].valid_to is None:
+            if history[-1].note == note:
+                return history
+            last = history.pop()
+            history.append(NoteVersion(last.note, last.valid_from, self.fetched_at))
+        if note:
+            history.append(NoteVersion(note, self.fetched_at))
+        return history

@@ -1,0 +1,132 @@
+"""A batch of answers on its way into tables: what they share, and how one table is built."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from .answers import Answer, Json
+from .schema import LOAD_ID, TOMBSTONE, Table
+from .values import column
+
+
+@dataclass
+class Batch:
+    """What all tables of a batch share while they are built."""
+
+    agent_id: str
+    region: str
+    load_id: str
+    answers: Sequence[Answer]
+    unmapped: Counter[str] = field(default_factory=Counter)
+    spilled: dict[int, Json] = field(default_factory=dict)
+    """By answer: values without a row of their own, for the conversation's `extra`."""
+
+    def spill(self, answer: int, name: str, value: Any) -> None:
+        self.spilled.setdefault(answer, {})[name] = value
+
+    def listed(self, name: str) -> list[list[Any]]:
+        """A list field of each answer; what is there but is no list is kept aside."""
+        lists: list[list[Any]] = []
+        for row, answer in enumerate(self.answers):
+            value = answer.detail.get(name)
+            if value is not None and not isinstance(value, list):
+                if value != "":
+                    self.spill(row, name, value)
+                value = None
+            lists.append(value or [])
+        return lists
+
+    def mapped(self, name: str) -> list[Json]:
+        """An object field of each answer; what is there but is no object is kept aside."""
+        objects: list[Json] = []
+        for row, answer in enumerate(self.answers):
+            value = answer.detail.get(name)
+            if value is not None and not isinstance(value, dict):
+                if value not in ("", []):
+                    self.spill(row, name, value)
+                value = None
+            objects.append(value or {})
+        return objects
+
+    def table(
+        self,
+        table: Table,
+        owners: Sequence[str],
+        given: dict[str, Any],
+        objects: Sequence[Json] = (),
+        prefix: str | None = None,
+        taken: Iterable[str] = (),
+        extras: dict[int, Json] | None = None,
+    ) -> pa.Table:
+        """Builds one table by column.
+
+        Args:
+            table: The declaration.
+            owners: The conversation of each row.
+            given: Columns computed by the caller, as values or as Arrow arrays.
+            objects: The JSON object of each row, for the columns that take one of its fields.
+            prefix: Where these objects stand in the answer; selects the columns that read them.
+            taken: Fields of the objects that other columns take.
+            extras: What the caller keeps for `extra`, by row.
+        """
+        fields = table.fields(prefix) if prefix is not None else {}
+        known = {*fields.values(), *taken}
+        extras = {} if extras is None else extras
+        constants = {"agent_id": self.agent_id, LOAD_ID: self.load_id}
+        arrays: dict[str, pa.Array] = {}
+        for declared in table.columns:
+            name = declared.name
+            if name in constants:
+                arrays[name] = pa.repeat(constants[name], len(owners))
+            elif name == "conversation_id":
+                arrays[name] = pa.array(owners, pa.string())
+            elif name in given and isinstance(given[name], pa.Array):
+                arrays[name] = given[name]
+            elif name in given or name in fields:
+                source = fields.get(name, name)
+                values = given[name] if name in given else [item.get(source) for item in objects]
+                arrays[name], unfit = column(values, declared.type)
+                for row, value in unfit.items():
+                    extras.setdefault(row, {})[source] = value
+            elif name != "extra":
+                arrays[name] = pa.nulls(len(owners), table.arrow_schema.field(name).type)
+        if "extra" in table.arrow_schema.names:
+            for row, item in enumerate(objects):
+                if unknown := item.keys() - known:
+                    extras[row] = {key: item[key] for key in item if key in unknown} | extras.get(
+                        row, {}
+                    )
+            for extra in extras.values():
+                self.unmapped.update(f"{table.name}.{key}" for key in extra)
+            arrays["extra"], _ = column([extras.get(row) for row in range(len(owners))], "json")
+        ordered = [arrays[name] for name in table.arrow_schema.names]
+        return pa.Table.from_arrays(ordered, schema=table.arrow_schema)
+
+    def with_tombstones(
+        self, table: Table, rows: pa.Table, kept: Sequence[bool] | None
+    ) -> pa.Table:
+        """Adds a flagged row for each held conversation that has no row here any more."""
+        present = set(rows["conversation_id"].to_pylist())
+        gone = [
+            answer.conversation_id
+            for index, answer in enumerate(self.answers)
+            if answer.held and answer.conversation_id not in present and not (kept and kept[index])
+        ]
+        if not gone:
+            return rows
+        blank: dict[str, Any] = {
+            declared.name: [0 if declared.type == "bigint" else ""] * len(gone)
+            for declared in table.columns
+            if declared.required
+        }
+        given = {
+            name: pa.array(values, table.arrow_schema.field(name).type)
+            for name, values in blank.items()
+        }
+        given[TOMBSTONE] = pa.array([True] * len(gone), pa.bool_())
+        return pa.concat_tables([rows, self.table(table, gone, given)])

@@ -1,0 +1,250 @@
+"""The command `polyai-warehouse`.
+
+Exit codes: 0 all done; 1 configuration, key or destination; 2 usage; 3 loaded, but some
+conversations failed; 130 interrupted, with everything committed so far kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from . import show
+from .check import check as run_check
+from .demo import run_demo
+from .errors import ConfigurationError, PolyAIError
+from .progress import LoadProgress
+from .report import RunReport
+from .settings import resolve
+from .sync import load as run_load
+from .warehouse import open_pipeline
+
+logger = logging.getLogger("polyai")
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+app = typer.Typer(
+    name="polyai-warehouse",
+    help="Every conversation of your PolyAI agents in your own warehouse.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Exit(IntEnum):
+    """What the process tells its caller."""
+
+    DONE = 0
+    CONFIGURATION = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    INTERRUPTED = 130
+
+
+AgentOption = Annotated[
+    list[str] | None,
+    typer.Option("--agent", help="Only this agent; repeat for several. Default: all configured."),
+]
+RegionOption = Annotated[
+    str | None, typer.Option(help="us, eu, uk or studio, where the key was made.")
+]
+BaseUrlOption = Annotated[
+    str | None, typer.Option(help="Another address of the Data API: a proxy, the sandbox.")
+]
+DestinationOption = Annotated[
+    str | None, typer.Option(help="A dlt destination, such as duckdb or postgres. Default: duckdb.")
+]
+DatasetOption = Annotated[str | None, typer.Option(help="Its dataset. Default: polyai.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")
+]
+
+
+@app.callback()
+def common(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log each retry and step.")
+    ] = False,
+) -> None:
+    """Every conversation of your PolyAI agents in your own warehouse."""
+    # what is written holds what people said: files are for their owner alone
+    os.umask(0o077)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+
+
+@app.command(
+    epilog="Example: polyai-warehouse demo --conversations 1000",
+)
+def demo(
+    conversations: Annotated[int, typer.Option(min=10, max=100_000, help="How many.")] = 300,
+    database: Annotated[Path, typer.Option(help="The DuckDB file.")] = Path("polyai.duckdb"),
+    as_json: JsonOption = False,
+) -> None:
+    """Start the sandbox, load it into DuckDB, and show what landed."""
+    with LoadProgress(stderr) as progress:
+        result = run_demo(database, conversations, progress.watch)
+    if as_json:
+        _print_json(show.demo_as_json(result))
+    else:
+        show.demo(stdout, result)
+    raise typer.Exit(_exit_code([result.report]))
+
+
+@app.command(epilog="Example: polyai-warehouse check --agent PROJECT-1234")
+def check(
+    agent: AgentOption = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    destination: DestinationOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Test key, region, agent and permissions, and say what to do about each failure."""
+    settings = resolve(region=region, base_url=base_url).only(agent or ())
+    pipeline = open_pipeline(destination, dataset)
+    findings = []
+    for finding in run_check(settings, pipeline):
+        findings.append(finding)
+        if not as_json:
+            show.finding(stdout, finding)
+    failed = any(finding.outcome == "failed" for finding in findings)
+    if as_json:
+        _print_json({"ok": not failed, "findings": [vars(finding) for finding in findings]})
+    raise typer.Exit(Exit.CONFIGURATION if failed else Exit.DONE)
+
+
+@app.command(
+    epilog="Example: polyai-warehouse load --lookback 30d --destination postgres",
+)
+def load(
+    agent: AgentOption = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read the whole listing, not only the look-back.")
+    ] = False,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this table (and conversations); repeat, or separate by commas."),
+    ] = None,
+    lookback: Annotated[
+        str | None, typer.Option(help="How far behind the newest held one to look, such as 30d.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Requests in flight at once.")] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(help="Conversations that are committed together.")
+    ] = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    destination: DestinationOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load everything new or changed, all agents. The job for cron."""
+    settings = resolve(
+        region=region, base_url=base_url, lookback=lookback, workers=workers, chunk_size=chunk_size
+    ).only(agent or ())
+    tables = [name.strip() for names in select or () for name in names.split(",") if name.strip()]
+    pipeline = open_pipeline(destination, dataset)
+    with _stop_on_signals() as stop, LoadProgress(stderr) as progress:
+        reports = run_load(
+            settings, pipeline, full=full, select=tables, stop=stop, on_begin=progress.watch
+        )
+    code = _exit_code(reports, interrupted=stop.is_set())
+    if as_json:
+        _print_json(show.load_as_json(reports, pipeline, code))
+    else:
+        show.load(stdout, reports, pipeline)
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: polyai-warehouse sandbox --port 8787 --conversations 10000")
+def sandbox(
+    port: Annotated[int, typer.Option(help="0 for a free one.")] = 8787,
+    conversations: Annotated[int, typer.Option(min=10, max=1_000_000, help="How many.")] = 500,
+    seed: Annotated[int, typer.Option(help="Another seed gives other conversations.")] = 1,
+    agent: Annotated[str, typer.Option(help="The agent that they belong to.")] = "PROJECT-BOOKINGS",
+    oddities: Annotated[bool, typer.Option(help="Answer as oddly as the real API does.")] = True,
+) -> None:
+    """Serve a stand-in PolyAI API on loopback, for demos and tests."""
+    try:
+        from .sandbox import Sandbox, SandboxConfig, serve
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the sandbox needs {error.name}: pip install 'polyai-warehouse[sandbox]'"
+        ) from error
+    config = SandboxConfig(
+        conversations=conversations, seed=seed, agents=(agent,), oddities=oddities
+    )
+    with _stop_on_signals() as stop:
+        try:
+            with serve(Sandbox(config), port) as base_url:
+                show.sandbox(stdout, base_url, config.api_key, agent)
+                stop.wait()
+        except OSError as error:
+            raise ConfigurationError(f"port {port} cannot be served: {error}") from error
+
+
+def main() -> None:
+    """Runs the command; every error that is expected is one line and an exit code."""
+    try:
+        app()
+    except PolyAIError as error:
+        stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(Exit.CONFIGURATION)
+    except KeyboardInterrupt:
+        stderr.print("interrupted; what was committed is kept")
+        sys.exit(Exit.INTERRUPTED)
+
+
+def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
+    if interrupted:
+        return Exit.INTERRUPTED
+    if any(report.status == "failed" and not report.fetched for report in reports):
+        return Exit.CONFIGURATION
+    if any(report.status in ("partial", "failed") for report in reports):
+        return Exit.SOME_FAILED
+    return Exit.DONE
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; a second one interrupts at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        logger.warning("%s: ending with what was read so far", signal.Signals(number).name)
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,0 +1,447 @@
+"""The PolyAI Data API over HTTP: what is asked, when it is tried again, what is refused.
+
+`DataApi` names the endpoints, `Transport` does a GET with retries, `decode` reads a body.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import orjson
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
+
+from .errors import ApiError, ConfigurationError, Subject, UnavailableError, refusal
+from .settings import Agent
+from .throttle import Throttle, parse_retry_after
+from .throttle import Traffic as Traffic
+
+logger = logging.getLogger("polyai")
+
+CONNECT_TIMEOUT_SECONDS = 10
+"""A host that takes longer to accept a connection is not there."""
+
+BACKOFF_CAP_SECONDS = 30
+"""No wait between two attempts is longer, unless the API asks for it."""
+
+WARNING_INTERVAL_SECONDS = 60
+"""One warning about retries in this time is enough; each attempt is logged at debug level."""
+
+RATE_LIMITED = 429
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the listing, newest conversation first.
+
+    Attributes:
+        conversations: rows as the API sends them; without turns, metrics and function events.
+        count: conversations that the agent has in all.
+        limit: page size that the server used, maybe smaller than asked.
+        offset: rows that it skipped.
+    """
+
+    conversations: list[dict[str, Any]]
+    count: int
+    limit: int
+    offset: int
+
+
+class NotAcceptedError(ValueError):
+    """An answer is not what was asked for; the text goes on from 'the answer'."""
+
+
+class _RetryableError(Exception):
+    """No usable answer, but the next attempt may bring one."""
+
+    def __init__(
+        self, message: str, facts: dict[str, Any], retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+        self.retry_after_seconds = retry_after_seconds
+
+    def given_up(self, why: str, **facts: str) -> UnavailableError:
+        """The error for the caller once there is no next attempt."""
+        return UnavailableError(f"{self.message}, {why}", **{**self.facts, **facts})
+
+
+class Transport:
+    """GET requests to one API with one key, retried; threads share it.
+
+    The environment's proxies and CA bundle are read once, TLS is always verified, redirects are
+    not followed (the key would travel along). No request is made before `get`.
+
+    Args:
+        agent: whose key is sent, and whose names stand in errors.
+        base_url: where the API is, without a slash at its end; the agent's Data API where None.
+        request_timeout: seconds to wait for the next bytes of an answer.
+        max_attempts: how often a request is sent before it is given up.
+        backoff_seconds: the first wait between attempts is at most this, each next one at most
+            twice as long, none longer than `BACKOFF_CAP_SECONDS`.
+        max_pause_seconds: a request is given up where the API asks to wait longer.
+        connections: connections kept open, best as many as there are threads.
+
+    Attributes:
+        traffic: what was moved so far.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        base_url: str | None = None,
+        request_timeout: float = 60,
+        max_attempts: int = 5,
+        backoff_seconds: float = 0.5,
+        max_pause_seconds: float = 600,
+        connections: int = 8,
+    ) -> None:
+        self.traffic = Traffic()
+        self._agent = agent
+        self._base_url = base_url or agent.base_url
+        self._max_attempts = max_attempts
+        self._backoff_seconds = backoff_seconds
+        self._max_pause_seconds = max_pause_seconds
+        self._throttle = Throttle(spread_seconds=backoff_seconds)
+        self._warning_lock = threading.Lock()
+        self._next_warning_at = 0.0
+        # urllib3's pool is thread-safe, so one adapter serves all threads; a session around it
+        # would merge cookies, .netrc and the environment anew for each request
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        with requests.Session() as session:
+            environment = session.merge_environment_settings(self._base_url, {}, True, None, None)
+        self._send_options: dict[str, Any] = {
+            **environment,
+            "timeout": (CONNECT_TIMEOUT_SECONDS, request_timeout),
+        }
+        headers = {
+            **requests.utils.default_headers(),
+            "Accept": "application/json",
+            "User-Agent": f"polyai-warehouse/{_version()}",
+            "X-API-KEY": agent.api_key,
+        }
+        self._request = requests.Request("GET", self._base_url, headers=headers).prepare()
+
+    def get(self, path: str, *, subject: Subject, accept: Callable[[Any], T]) -> T:
+        """Asks for `path` until an answer is accepted or the attempts are spent.
+
+        Args:
+            path: path and query behind the base URL; sent as it stands, so it must be encoded.
+            subject: what a refusal is about.
+            accept: turns the decoded body into the result, or raises `NotAcceptedError`.
+
+        Raises:
+            AccessError: for 401, 403, and 404 of the agent; at once.
+            ConversationError: for another 4xx where the subject is a conversation; at once.
+            ApiError: for another 4xx where the subject is the agent; at once.
+            UnavailableError: for a redirect, a certificate that is not trusted or a pause that is
+                too long at once; for all else after `max_attempts`.
+            StoppedError: when `close` was called.
+            ConfigurationError: when the CA bundle that the environment names is not there.
+        """
+        url = self._base_url + path
+        attempts = 0
+        while True:
+            self._throttle.wait()
+            answers = self.traffic.answers
+            try:
+                return self._attempt(url, subject, accept)
+            except _RetryableError as error:
+                # held off while others are served: it was not this request's turn
+                if error.facts.get("status") != RATE_LIMITED or answers == self.traffic.answers:
+                    attempts += 1
+                self._hold_back(error, attempts)
+
+    def close(self) -> None:
+        """Ends all waiting with `StoppedError` and closes the connections."""
+        self._throttle.stop()
+        self._adapter.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _attempt(self, url: str, subject: Subject, accept: Callable[[Any], T]) -> T:
+        """One request."""
+        request = copy.copy(self._request)
+        request.url = url
+        self.traffic.add(requests=1)
+        try:
+            response = self._adapter.send(request, **self._send_options)
+            body = response.raw.read(decode_content=True)
+        except (requests.RequestException, HTTPError) as error:
+            raise self._unreachable(error, url) from error
+        except OSError as error:
+            # what requests raises for a missing CA bundle; all else arrives as one of the above
+            raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {error}") from error
+        self.traffic.add(bytes_received=response.raw.tell())
+        if not 200 <= response.status_code < 300:
+            raise self._refusal(response, body, subject)
+        try:
+            payload = decode(body)
+            if isinstance(payload, dict) and payload.get("success") is False:
+                raise NotAcceptedError("says that the request failed")
+            accepted = accept(payload)
+        except NotAcceptedError as error:
+            kind = self._shown(response.headers.get("Content-Type")) or "unknown type"
+            message = f"the answer {error} ({len(body)} bytes of {kind})"
+            raise _RetryableError(message, self._facts(response, body)) from error
+        self.traffic.add(answers=1)
+        return accepted
+
+    def _hold_back(self, error: _RetryableError, attempts: int) -> None:
+        """Waits before the next attempt, or gives the request up."""
+        asked_seconds = error.retry_after_seconds or 0
+        if asked_seconds > self._max_pause_seconds:
+            why = f"and it asks to wait {asked_seconds:.0f} s"
+            raise error.given_up(why, advice="Run again when that time is over") from error
+        if attempts >= self._max_attempts:
+            raise error.given_up(f"{attempts} times" if attempts > 1 else "once") from error
+        ceiling_seconds = self._backoff_seconds * 2 ** max(attempts - 1, 0)
+        delay_seconds = random.uniform(0, min(ceiling_seconds, BACKOFF_CAP_SECONDS))  # noqa: S311
+        self.traffic.add(retries=1)
+        self._log_retry(error, attempts, asked_seconds or delay_seconds)
+        if asked_seconds or error.facts.get("status") == RATE_LIMITED:
+            self._throttle.pause(asked_seconds or delay_seconds)
+        else:
+            self._throttle.sleep(delay_seconds)
+
+    def _log_retry(self, error: _RetryableError, attempts: int, seconds: float) -> None:
+        """One warning a burst, every attempt at debug level."""
+        what = UnavailableError(error.message, **error.facts)
+        logger.debug("attempt %d/%d: %s", attempts, self._max_attempts, what)
+        with self._warning_lock:
+            is_due = time.monotonic() >= self._next_warning_at
+            if is_due:
+                self._next_warning_at = time.monotonic() + WARNING_INTERVAL_SECONDS
+        if is_due:
+            logger.warning("trying again in %.1f s: %s", seconds, what)
+
+    def _refusal(
+        self, response: requests.Response, body: bytes, subject: Subject
+    ) -> ApiError | _RetryableError:
+        """The error for a status that is not 2xx."""
+        status, facts, agent = response.status_code, self._facts(response, body), self._agent
+        envelope = _envelope(body)
+        said = self._shown(envelope.get("error_message") or envelope.get("error")) or ""
+        if status >= 500 or status in (408, RATE_LIMITED):
+            what = "the API limits the rate" if status == RATE_LIMITED else "the API has a problem"
+            wait_seconds = parse_retry_after(response.headers.get("Retry-After"))
+            return _RetryableError(f"{what}: {said}" if said else what, facts, wait_seconds)
+        if 300 <= status < 400:
+            target = _without_query(response.headers.get("Location", "nowhere"))
+            facts["advice"] = "Check the network's sign-in page or proxy, and POLYAI_BASE_URL"
+            message = f"a redirect to {self._shown(target)} is not followed, for the key's sake"
+            return UnavailableError(message, **facts)
+        return refusal(subject, agent.agent_id, agent.region, said, **facts)
+
+    def _unreachable(self, error: Exception, url: str) -> ApiError | _RetryableError:
+        """The error where no complete answer came; its words hold nothing of the exception's."""
+        parts = urlsplit(self._base_url)
+        host = f"{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
+        reason = getattr(error.args[0] if error.args else None, "reason", None)
+        facts = {"url": _without_query(url)}
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return UnavailableError(
+                f"the certificate of {host} is not trusted",
+                url=facts["url"],
+                advice="Where a proxy signs with its own, name that in REQUESTS_CA_BUNDLE",
+            )
+        if isinstance(error, requests.exceptions.ProxyError):
+            message = f"the proxy does not connect to {host}"
+        elif isinstance(reason, NameResolutionError):
+            message = f"the name of {host} cannot be resolved"
+        elif isinstance(error, requests.exceptions.ConnectTimeout):
+            message = f"{host} does not accept a connection in time"
+        elif isinstance(error, (requests.exceptions.ReadTimeout, ReadTimeoutError)):
+            message = f"{host} does not answer in time"
+        elif reason is not None:
+            message = f"{host} does not accept a connection"
+        else:
+            message = f"the connection to {host} broke"
+        facts["advice"] = "Check the network and its proxy, POLYAI_REGION and POLYAI_BASE_URL"
+        return _RetryableError(message, facts)
+
+    def _facts(self, response: requests.Response, body: bytes) -> dict[str, Any]:
+        """What an error tells beside its words."""
+        envelope = _envelope(body)
+        error_id = envelope.get("error_id") or response.headers.get("X-PolyAI-Correlation-Id")
+        return {
+            "status": response.status_code,
+            "error_code": self._shown(envelope.get("error_code")),
+            "error_id": self._shown(error_id),
+            "url": _without_query(response.request.url or ""),
+        }
+
+    def _shown(self, words: object) -> str | None:
+        """What a server says, fit for a line of an error: it may repeat the key."""
+        if not words:
+            return None
+        return " ".join(str(words).replace(self._agent.api_key, "***").split())[:300]
+
+
+class DataApi(Transport):
+    """The Data API of one agent; constructed, shared and closed as any `Transport`."""
+
+    @cached_property
+    def _conversations_path(self) -> str:
+        return f"/v1/agents/{encode_segment(self._agent.agent_id)}/conversations"
+
+    def conversations(self, *, limit: int, offset: int) -> Page:
+        """One page of the listing: `GET /v1/agents/{agentId}/conversations`.
+
+        Where the answer does not tell its `limit` and `offset`, those that were asked for stand
+        in; without a `count` it is not accepted, for nothing else tells when the listing ends.
+
+        Raises:
+            ApiError: as `Transport.get` does; other than `UnavailableError` it is for good.
+        """
+
+        def accept(payload: Any) -> Page:
+            rows = payload.get("conversations") if isinstance(payload, dict) else None
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise NotAcceptedError("has no list of conversations")
+            count = _whole(payload.get("count"))
+            if count is None:
+                raise NotAcceptedError("does not tell the count of conversations")
+            used_limit, skipped = _whole(payload.get("limit")), _whole(payload.get("offset"))
+            return Page(
+                rows,
+                count,
+                limit if used_limit is None else used_limit,
+                offset if skipped is None else skipped,
+            )
+
+        path = f"{self._conversations_path}?limit={limit}&offset={offset}"
+        return self.get(path, subject="agent", accept=accept)
+
+    def conversation(self, conversation_id: str) -> dict[str, Any]:
+        """One conversation's detail: `GET /v1/agents/{agentId}/conversations/{conversationId}`.
+
+        Returns:
+            The document as the API sends it, with turns, metrics and function events.
+
+        Raises:
+            ConversationError: where this conversation cannot be read, but others may.
+            ApiError: as `Transport.get` does.
+        """
+
+        def accept(payload: Any) -> dict[str, Any]:
+            if not isinstance(payload, dict) or payload.get("conversationId") != conversation_id:
+                raise NotAcceptedError("is not the conversation that was asked for")
+            return payload
+
+        path = f"{self._conversations_path}/{encode_segment(conversation_id)}"
+        return self.get(path, subject="conversation", accept=accept)
+
+
+def encode_segment(name: str) -> str:
+    """`name` as one segment of a URL's path, however many slashes and dots it has."""
+    encoded = quote(name, safe="")
+    return encoded.replace(".", "%2E") if name in (".", "..") else encoded
+
+
+def decode(body: bytes) -> Any:
+    """Reads JSON that Arrow and every destination can take.
+
+    U+0000 is removed from texts and keys, and lone surrogates become U+FFFD. Whole numbers beyond
+    64 bits become floats; NaN, and what is beyond a double, becomes null.
+
+    Raises:
+        NotAcceptedError: for anything that is not JSON.
+    """
+    try:
+        try:
+            payload = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            hooks: dict[str, Any] = {"parse_float": _finite, "parse_int": _within_64_bits}
+            return _cleaned(json.loads(body, parse_constant=lambda _: None, **hooks))
+        return _cleaned(payload) if b"\\u0000" in body else payload
+    except (ValueError, RecursionError) as error:
+        raise NotAcceptedError("is empty" if not body.strip() else "is not JSON") from error
+
+
+def _cleaned(value: Any) -> Any:
+    """`value` with clean text throughout; keys that become alike are numbered, none is lost."""
+    if isinstance(value, str):
+        return _clean_text(value)
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    cleaned = {key: _cleaned(item) for key, item in value.items() if key == _clean_text(key)}
+    for key, item in value.items():
+        name = _clean_text(key)
+        if name == key:
+            continue
+        number = 2
+        while name in cleaned:
+            name = f"{_clean_text(key)}_{number}"
+            number += 1
+        cleaned[name] = _cleaned(item)
+    return cleaned
+
+
+def _clean_text(text: str) -> str:
+    """Text without U+0000 and lone surrogates; halves of a pair that stand together become one."""
+    text = text.replace("\0", "")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _finite(digits: str) -> float | None:
+    """A float, or None beyond the range of a double."""
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def _within_64_bits(digits: str) -> float | None:
+    """A whole number as orjson reads it, who makes it a float where 64 bits do not hold it."""
+    if len(digits) <= len(str(-(2**63))) and -(2**63) <= (number := int(digits)) < 2**64:
+        return number
+    return _finite(digits)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number that is not negative, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _envelope(body: bytes) -> dict[str, Any]:
+    """The API's error envelope; empty where a gateway answered in its place."""
+    try:
+        envelope = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return envelope if isinstance(envelope, dict) else {}
+
+
+def _without_query(url: str) -> str:
+    """`url` fit for an error."""
+    return url.partition("?")[0]
+
+
+def _version() -> str:
+    """The installed version; `dlt init` copies the package, which then has none."""
+    try:
+        return version("polyai-warehouse")
+    except PackageNotFoundError:
+        return "source"

@@ -1,0 +1,91 @@
+"""Function events: by turn number in the answer, by turn position in the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FunctionEvent:
+    """One function call, placed at its turn.
+
+    `fields` are those of the answer that columns take as they are, or that none takes.
+    """
+
+    turn_index: int
+    event_index: int
+    handoff_type: Any
+    handoff_reason: Any
+    fields: Json
+    extra: Json
+
+
+def function_events(conversation_id: str, by_turn: Any) -> Iterator[FunctionEvent]:
+    """Yields the calls of a conversation in the order of the answer.
+
+    The API counts turns from 1 here: the recorded call under "6" belongs to the turn whose audio
+    is `turns/5/audio`. Where a conversation has a turn 0, it counts from 0.
+
+    Args:
+        conversation_id: Its id, which each call repeats.
+        by_turn: `functionEvents`: turn number as text to a list of calls; null and empty are none.
+    """
+    numbered = list(_numbered(by_turn))
+    first = 0 if any(number == 0 for number, _, _ in numbered) else 1
+    seen: dict[int, int] = {}
+    for number, name, event in numbered:
+        turn_index = (number if number is not None else 0) - first
+        event_index = seen.get(turn_index, 0)
+        seen[turn_index] = event_index + 1
+        yield _placed(conversation_id, turn_index, event_index, number, name, event)
+
+
+def _numbered(by_turn: Any) -> Iterator[tuple[int | None, str | None, Any]]:
+    """Each call with its turn number, or with the name that stood in the number's place."""
+    if isinstance(by_turn, dict):
+        groups = by_turn.items()
+    elif isinstance(by_turn, list):
+        groups = {None: by_turn}.items()
+    else:
+        return
+    for key, events in groups:
+        for event in events if isinstance(events, list) else [events]:
+            if event is None:
+                continue
+            own = event.get("turn_id") if isinstance(event, dict) else None
+            name = str(key) if key is not None else ""
+            if name.isdecimal():
+                yield int(name), None, event
+            elif isinstance(own, int):
+                yield own, key, event
+            else:
+                yield None, key, event
+
+
+def _placed(
+    conversation_id: str,
+    turn_index: int,
+    event_index: int,
+    number: int | None,
+    name: str | None,
+    event: Any,
+) -> FunctionEvent:
+    fields = dict(event) if isinstance(event, dict) else {"value": event}
+    extra: Json = {} if name is None else {"turn": name}
+    if fields.get("conversation_id") in (None, conversation_id):
+        fields.pop("conversation_id", None)
+    if fields.get("turn_id") in (None, number):
+        fields.pop("turn_id", None)
+    handoff = fields.pop("handoff", None)
+    if isinstance(handoff, dict):
+        kind, reason = handoff.get("type"), handoff.get("reason")
+        unknown = {k: v for k, v in handoff.items() if k not in ("type", "reason")}
+    else:
+        kind, reason, unknown = None, None, handoff
+    if unknown not in (None, "", {}):
+        extra["handoff"] = unknown
+    return FunctionEvent(turn_index, event_index, kind, reason, fields, extra)

@@ -1,0 +1,87 @@
+"""Reads many details at once, and hands them over in the order in which they were asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from .client import DataApi
+from .errors import ApiError, ConversationError, StoppedError, UnavailableError
+
+LOOKAHEAD = 1_000
+"""Answers that wait at most for their turn: enough to go on reading while a chunk is loaded, and
+some 50 MB of parsed details."""
+
+OUTAGE_AFTER = 20
+"""Conversations in a row that the API did not answer: it is down; asking on would take hours."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A conversation whose detail is to be read, and why."""
+
+    conversation_id: str
+    summary_hash: str
+    reason: str
+    """`new`, `changed`, `in_progress`, `failed` or `settled`."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of a task: a detail or the error that took its place."""
+
+    task: Task
+    fetched_at: datetime
+    detail: dict[str, Any] | None
+    error: ApiError | None = None
+
+
+class Fetcher:
+    """Reads details with a pool of threads, in order and a bounded number ahead of the reader.
+
+    Use as a context manager; leaving it drops what has not been asked for yet.
+    """
+
+    def __init__(self, api: DataApi, workers: int) -> None:
+        self._api = api
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="polyai-detail")
+
+    def __enter__(self) -> Fetcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
+        """Yields what came of each task, in the order of the tasks.
+
+        Raises:
+            AccessError: The key, region or agent was refused; nothing more is asked.
+            UnavailableError: The API has stopped answering altogether.
+        """
+        unasked = iter(tasks)
+        waiting: deque[Future[Fetched]] = deque(
+            self._pool.submit(self._read, task) for task in islice(unasked, LOOKAHEAD)
+        )
+        unanswered = 0
+        while waiting:
+            fetched = waiting.popleft().result()
+            unanswered = unanswered + 1 if isinstance(fetched.error, UnavailableError) else 0
+            yield fetched
+            if unanswered >= OUTAGE_AFTER and fetched.error is not None:
+                raise fetched.error
+            waiting.extend(self._pool.submit(self._read, task) for task in islice(unasked, 1))
+
+    def _read(self, task: Task) -> Fetched:
+        try:
+            detail = self._api.conversation(task.conversation_id)
+        except StoppedError:
+            raise
+        except (ConversationError, UnavailableError) as error:
+            return Fetched(task, datetime.now(UTC), None, error)
+        return Fetched(task, datetime.now(UTC), detail)

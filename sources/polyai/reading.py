@@ -1,0 +1,248 @@
+"""One agent's part of a run: its plan, its details, shaped in batches, cut into chunks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+from dlt.common.storages.load_package import load_package_state
+
+from .answers import Answer
+from .client import DataApi
+from .errors import PolyAIError
+from .fetching import Fetched, Fetcher
+from .listing import OffsetListing
+from .plan import Plan
+from .redaction import Redaction
+from .report import RunReport
+from .schema import LOAD_ID, TOMBSTONE
+from .settings import Agent, Settings
+from .shaping import shape
+from .tables import FETCH_FAILURES
+from .values import column
+from .warehouse import Failure, Warehouse
+
+logger = logging.getLogger("polyai")
+
+BATCH_SIZE = 500
+"""Details that are shaped together; larger batches are slower and take more memory."""
+
+NAMED_FAILURES = 1_000
+"""Failures that a report names; all of them are in `fetch_failures`."""
+
+Tables = dict[str, pa.Table]
+"""Rows by table."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Conversations that are committed together: batches that are read while they are taken."""
+
+    batches: Iterator[Tables]
+
+
+class AgentReader:
+    """Reads what one agent has to offer, oldest first.
+
+    Use as a context manager; no request is made before the first chunk is asked for. An error that
+    stops the run ends the stream in front of it, so that what was read is loaded; then it is in
+    `stopped_by`.
+
+    Args:
+        agent: The agent.
+        settings: The run's settings.
+        warehouse: What is held.
+        command: Name of the command, for `sync_runs`.
+        full: Read the whole listing.
+        stop: Set from outside: hand over what was read and end.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        settings: Settings,
+        warehouse: Warehouse,
+        *,
+        command: str = "load",
+        full: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._agent = agent
+        self._settings = settings
+        self._warehouse = warehouse
+        self._stop = stop or threading.Event()
+        self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
+        self._exit = ExitStack()
+        api = self._exit.enter_context(
+            DataApi(
+                agent,
+                request_timeout=settings.request_timeout,
+                max_attempts=settings.max_attempts,
+                connections=settings.workers + 1,  # the listing's own
+            )
+        )
+        self._fetcher = self._exit.enter_context(Fetcher(api, settings.workers))
+        self.report = RunReport(agent.agent_id, command, api.traffic)
+        self._plan = Plan(
+            OffsetListing(
+                lambda limit, offset: api.conversations(limit=limit, offset=offset),
+                settings.page_size,
+            ),
+            warehouse,
+            agent.agent_id,
+            lookback=settings.lookback,
+            full=full,
+            report=self.report,
+        )
+        self.stopped_by: PolyAIError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._exit.close()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yields chunks of `chunk_size` conversations.
+
+        A chunk has to be read to its end before the next one is asked for.
+        """
+        stream = self._until_stopped()
+        for first in stream:
+            yield Chunk(self._batches(first, stream))
+
+    def _until_stopped(self) -> Iterator[Fetched]:
+        try:
+            for fetched in self._fetcher.stream(self._plan.tasks()):
+                self.report.read += 1
+                yield fetched
+                if self._stop.is_set():
+                    return
+        except PolyAIError as error:
+            self.stopped_by = error
+
+    def _batches(self, first: Fetched, stream: Iterator[Fetched]) -> Iterator[Tables]:
+        """Shapes what the stream brings until the chunk is full."""
+        seen: set[str] = set()
+        pending: list[Fetched] = []
+        fetched: Fetched | None = first
+        while fetched is not None:
+            # a listing that shifts can bring a conversation twice, and twice in one package would
+            # double its rows
+            if fetched.task.conversation_id not in seen:
+                seen.add(fetched.task.conversation_id)
+                pending.append(fetched)
+            if len(pending) == BATCH_SIZE:
+                yield self._shaped(pending)
+                pending = []
+            fetched = next(stream, None) if len(seen) < self._settings.chunk_size else None
+        if pending:
+            yield self._shaped(pending)
+
+    def _shaped(self, fetched: list[Fetched]) -> Tables:
+        agent_id = self._agent.agent_id
+        load_id = str(load_package_state()["load_id"])
+        held = self._warehouse.held(
+            agent_id, [item.task.conversation_id for item in fetched if item.task.reason != "new"]
+        )
+        answers = [
+            Answer(
+                item.task.conversation_id,
+                self._redaction.applied(item.detail),
+                item.task.summary_hash,
+                item.fetched_at,
+                held.get(item.task.conversation_id),
+            )
+            for item in fetched
+            if item.detail is not None
+        ]
+        shaped = shape(
+            self._with_note_histories(answers),
+            agent_id=agent_id,
+            region=self._agent.region,
+            load_id=load_id,
+        )
+        self._count(fetched, shaped.unmapped, shaped.withheld)
+        return shaped.tables | {FETCH_FAILURES.name: self._failures(fetched, load_id)}
+
+    def _with_note_histories(self, answers: list[Answer]) -> list[Answer]:
+        """Adds the held versions of the notes that have changed, which are few."""
+        changed = [answer.conversation_id for answer in answers if answer.has_other_note]
+        histories = self._warehouse.note_histories(self._agent.agent_id, changed)
+        return [
+            answer.with_note_history(histories.get(answer.conversation_id, ()))
+            for answer in answers
+        ]
+
+    def _count(self, fetched: list[Fetched], unmapped: Counter[str], withheld: int) -> None:
+        report = self.report
+        report.withheld += withheld
+        report.unmapped_fields.update(unmapped)
+        for item in fetched:
+            if item.error is not None:
+                report.failed += 1
+                if len(report.failures) < NAMED_FAILURES:
+                    report.failures[item.task.conversation_id] = item.error
+                logger.warning("conversation %s: %s", item.task.conversation_id, item.error)
+                continue
+            report.fetched += 1
+            report.new += item.task.reason in ("new", "failed")
+            report.changed += item.task.reason in ("changed", "in_progress")
+
+    def _failures(self, fetched: list[Fetched], load_id: str) -> pa.Table:
+        """Rows of `fetch_failures`: new and repeated failures, and those that are over."""
+        rows = [
+            row
+            for item in fetched
+            if (row := self._failure(item, self._plan.failures.get(item.task.conversation_id)))
+        ]
+        arrays = []
+        for declared in FETCH_FAILURES.columns:
+            if declared.name == "agent_id":
+                values: list[object] = [self._agent.agent_id] * len(rows)
+            elif declared.name == LOAD_ID:
+                values = [load_id] * len(rows)
+            else:
+                values = [row.get(declared.name) for row in rows]
+            arrays.append(column(values, declared.type)[0])
+        return pa.Table.from_arrays(arrays, schema=FETCH_FAILURES.arrow_schema)
+
+    def _failure(self, item: Fetched, open_: Failure | None) -> dict[str, object] | None:
+        if item.error is None and open_ is None:
+            return None
+        now = datetime.now(UTC).isoformat()
+        row: dict[str, object] = {
+            "conversation_id": item.task.conversation_id,
+            "stage": "detail",
+            "attempts": (open_.attempts if open_ else 0) + (item.error is not None),
+            "first_failed_at": open_.first_failed_at.isoformat() if open_ else now,
+            "last_failed_at": now,
+        }
+        if item.error is None:
+            return row | {"resolved_at": now, "message": "read after all"}
+        return row | {
+            "http_status": item.error.status,
+            "error_code": item.error.error_code,
+            "error_id": item.error.error_id,
+            "message": str(item.error),
+        }
+
+
+def rows_in(table: pa.Table) -> int:
+    """Rows that a load will leave in the warehouse, tombstones not counted."""
+    if TOMBSTONE not in table.column_names:
+        return int(table.num_rows)
+    return int(table[TOMBSTONE].null_count)

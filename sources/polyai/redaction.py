@@ -1,0 +1,88 @@
+"""What is hidden of a payload before it is shaped: numbers, addresses, the words that were said."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Any
+
+from .settings import Pii, Transcripts
+
+Json = dict[str, Any]
+
+REDACTED = "REDACTED"
+"""What PolyAI sends in place of a number to a key without PII access: never hashed or joined."""
+
+DROPPED = "[dropped]"
+
+_EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
+_PHONE = r"(?<![\w.:/-])(?:\+|00)?\(?\d(?:[ ().-]{0,2}\d){6,14}(?![\w:-])"
+_PERSONAL = re.compile(f"{_EMAIL}|{_PHONE}")
+
+_MACHINE_FIELD = re.compile(
+    r".*(_id|Id|_datetime|At|_at|_url|Url|timestamp|start_time|duration)", re.ASCII
+)
+"""Fields of ids, times and paths, whose digits are nobody's number."""
+
+_SMALLEST_NUMBER = 10**9
+"""Whole numbers from here on can be phone numbers that lost their plus."""
+
+_SPOKEN = frozenset(
+    {
+        "user_input", "agent_response", "translated_user_input", "english_agent_response",
+        "user_input_dtmf", "entities", "llm_requests", "metadata", "shortSummary",
+        "utterance", "content", "arguments", "logs", "state_changes",
+    }
+)  # fmt: skip
+"""Fields that carry words of the conversation, or what was taken from them."""
+
+
+class Redaction:
+    """Hides personal data as the settings say.
+
+    Args:
+        pii: `keep`; `hash` puts HMAC-SHA256 with the user's secret in the place of phone numbers
+            and e-mail addresses, so that callers can still be joined; `drop` puts a mark there.
+        secret: Key of the hash.
+        transcripts: `drop` leaves out what was said.
+    """
+
+    def __init__(self, pii: Pii, secret: str, transcripts: Transcripts) -> None:
+        self._pii = pii
+        self._secret = secret.encode()
+        self._drops_transcripts = transcripts == "drop"
+
+    def applied(self, detail: Json) -> Json:
+        """The detail with everything hidden that is to be hidden; itself where nothing is."""
+        if self._drops_transcripts:
+            detail = _without_speech(detail)
+        if self._pii != "keep":
+            detail = {name: self._hidden(name, value) for name, value in detail.items()}
+        return detail
+
+    def _hidden(self, name: str, value: Any) -> Any:
+        if isinstance(value, str):
+            return value if _MACHINE_FIELD.fullmatch(name) else _PERSONAL.sub(self._mark, value)
+        if isinstance(value, list):
+            return [self._hidden(name, item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._hidden(key, item) for key, item in value.items()}
+        if isinstance(value, int) and value >= _SMALLEST_NUMBER:
+            return self._hidden(name, str(value))
+        return value
+
+    def _mark(self, match: re.Match[str]) -> str:
+        if self._pii == "drop":
+            return DROPPED
+        found = match[0]
+        plain = found.lower() if "@" in found else "".join(filter(str.isdigit, found))
+        return hmac.new(self._secret, plain.encode(), hashlib.sha256).hexdigest()
+
+
+def _without_speech(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_speech(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_speech(item) for name, item in value.items() if name not in _SPOKEN}

@@ -1,0 +1,117 @@
+"""Where the APIs of each PolyAI region are, and how users name a region."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from .errors import ConfigurationError
+
+REGIONS = ("us", "eu", "uk", "studio")
+"""The names that settings, tables and error messages use."""
+
+_ALIASES = {"us-1": "us", "euw-1": "eu", "uk-1": "uk"}
+_PLATFORM_NAMES = {region: alias for alias, region in _ALIASES.items()}
+_STUDIO_HOSTS = {
+    "studio.poly.ai": "studio",
+    **{f"studio.{region}.poly.ai": region for region in ("us", "eu", "uk")},
+}
+_HOST = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+|-)*|[0-9a-f:]+:[0-9a-f:.]*")
+
+
+class StudioLocation(NamedTuple):
+    """What the address bar of Agent Studio tells about an agent."""
+
+    region: str
+    account_id: str
+    agent_id: str
+
+
+def region_named(name: str) -> str:
+    """The region's own name for `us`, `US`, `us-1`, `euw-1` and the like.
+
+    Raises:
+        ConfigurationError: for any other name.
+    """
+    region = name.strip().lower()
+    region = _ALIASES.get(region, region)
+    if region not in REGIONS:
+        allowed = ", ".join((*REGIONS, *_ALIASES))
+        raise ConfigurationError(f"{name!r} is no PolyAI region: use one of {allowed}")
+    return region
+
+
+def data_api_url(region: str) -> str:
+    """Base URL of the Data API in `region`."""
+    return f"https://api.{region}.poly.ai"
+
+
+def conversations_v3_url(region: str) -> str | None:
+    """Base URL of the Conversations API v3 in `region`; None for `studio`."""
+    platform_name = _PLATFORM_NAMES.get(region)
+    return f"https://api.{platform_name}.platform.polyai.app" if platform_name else None
+
+
+def is_studio_url(text: str) -> bool:
+    """Whether `text` is an address rather than an agent id."""
+    return "/" in text or text.lower().startswith("studio.")
+
+
+def parse_studio_url(text: str) -> StudioLocation:
+    """Reads `https://studio.{region}.poly.ai/{account}/{project}/…`.
+
+    Raises:
+        ConfigurationError: for any other address.
+    """
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        region = _STUDIO_HOSTS.get(parts.hostname or "")
+    except ValueError:
+        region = None
+    path = [] if region is None else [unquote(name) for name in parts.path.split("/") if name]
+    if region is None or len(path) < 2:
+        hosts = ", ".join(_STUDIO_HOSTS)
+        raise ConfigurationError(
+            f"{text!r} is neither an agent id nor a Studio URL, which reads "
+            f"https://studio.us.poly.ai/ACCOUNT/PROJECT/… (hosts: {hosts})"
+        )
+    return StudioLocation(region, path[0], path[1])
+
+
+def parse_base_url(text: str) -> str:
+    """Checks the base URL of an API and takes off a slash at its end.
+
+    The key travels with each request, so plain http is for loopback addresses only.
+
+    Raises:
+        ConfigurationError: for anything but https, or http to a loopback address; for credentials,
+            a query or a fragment within. The message never shows credentials.
+    """
+    url = text.strip()
+    try:
+        parts = urlsplit(url)
+        host, has_port = parts.hostname or "", parts.port is None or parts.port > 0
+    except ValueError:
+        host, has_port = "", False
+    if "@" in parts.netloc if host else "@" in url:
+        raise ConfigurationError("it must not contain a user name or password")
+    is_plain = url.isascii() and url.isprintable() and not set(url) & set(" \\?#")
+    is_host = _HOST.fullmatch(host) is not None or _is_loopback(host)
+    if not (is_host and has_port and is_plain and parts.scheme in ("http", "https")):
+        raise ConfigurationError(f"{url!r} is not a base URL: give one like https://api.us.poly.ai")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(
+            f"{url!r} would send the key unencrypted: use https, plain http is for loopback "
+            "addresses (localhost, 127.0.0.1, [::1]) only"
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by its very name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

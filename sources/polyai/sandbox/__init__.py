@@ -1,0 +1,25 @@
+"""A stand-in PolyAI API: deterministic, believable, and as odd as the real one.
+
+What it answers to: the Data API (`/v1/agents/…`), the listing of the Conversations API v3
+(`/v3/…`), debug chats, and under `/_sandbox/` the orders of tests in other processes. It needs the
+extra `sandbox`.
+"""
+
+from __future__ import annotations
+
+from .config import SandboxConfig
+from .faults import Fault, Faults
+from .model import Annotation
+from .request_log import Request, RequestLog
+from .server import Sandbox, serve
+
+__all__ = [
+    "Annotation",
+    "Fault",
+    "Faults",
+    "Request",
+    "RequestLog",
+    "Sandbox",
+    "SandboxConfig",
+    "serve",
+]

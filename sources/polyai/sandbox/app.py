@@ -1,0 +1,299 @@
+"""The routes of both APIs."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, cast, get_args
+from urllib.parse import unquote
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .audio import Direction
+from .bot import Bot
+from .control import control_routes
+from .edge import IS_LIMITED, Edge, HangUp
+from .faults import Faults
+from .payloads import DataPayloads, v3_row
+from .request_log import RequestLog
+from .responses import RefusedError, error, json_response
+from .state import State
+
+V3_MAX_LIMIT = 1000
+ENVIRONMENTS = ("sandbox", "pre-release", "live")
+_ROLES = ("user", "agent")
+_ANNOTATION_TYPES = ("missing_topic", "wrong_transcript", "wrong_info")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def build_app(state: State, faults: Faults, requests: RequestLog, hang_up: HangUp) -> Starlette:
+    """The ASGI application over the given state."""
+    api = _Api(state)
+    agent = "/v1/agents/{agent_id}"
+    conversation = f"{agent}/conversations/{{conversation_id}}"
+    routes = [
+        Route(conversation, api.detail),
+        Route(f"{agent}/conversations", api.listing),
+        Route(f"{conversation}/audio", api.audio),
+        Route(f"{conversation}/annotation", api.annotation, methods=["POST"]),
+        Route(f"{conversation}/note", api.note, methods=["POST"]),
+        Route(f"{agent}/debug-chat", api.start_chat, methods=["POST"]),
+        Route(f"{agent}/debug-chat/{{conversation_id}}", api.reply, methods=["POST"]),
+        Route("/v3/{account_id}/{agent_id}/conversations", api.v3_listing),
+        *control_routes(state, faults, requests),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(
+                Edge,
+                config=state.config,
+                faults=faults,
+                requests=requests,
+                hang_up=hang_up,
+            )
+        ],
+        exception_handlers={
+            RefusedError: _on_refusal,
+            HTTPException: _on_http_exception,
+        },
+    )
+
+
+async def _on_refusal(request: Request, problem: Exception) -> Response:
+    refused = cast(RefusedError, problem)
+    return error(request.scope, refused.status, refused.code, str(refused))
+
+
+async def _on_http_exception(request: Request, problem: Exception) -> Response:
+    http = cast(HTTPException, problem)
+    code = "NOT_FOUND" if http.status_code == 404 else "METHOD_NOT_ALLOWED"
+    return error(request.scope, http.status_code, code, http.detail)
+
+
+class _Api:
+    """The endpoints; each reads its request, asks the state and words the answer."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._full = DataPayloads(state.oddities)
+        self._limited = DataPayloads(state.oddities, limited=True)
+        self._rendered = lru_cache(maxsize=state.config.kept_answers)(self._render)
+        self._bots = {agent_id: Bot() for agent_id in state.config.agents}
+
+    async def listing(self, request: Request) -> Response:
+        """`GET /v1/agents/{agentId}/conversations`."""
+        agent_id = self._agent_id(request)
+        limit = min(_integer(request, "limit", 50, least=1), self._state.config.max_limit)
+        offset = _integer(request, "offset", 0, least=0)
+        payloads = self._limited if request.scope[IS_LIMITED] else self._full
+        listed = self._state.listed(agent_id, offset)
+        page = [
+            payloads.row(self._state.head(agent_id, index))
+            for index, _ in zip(listed, range(limit), strict=False)
+        ]
+        count = self._state.count(agent_id)
+        self._state.drift(agent_id)
+        return json_response(
+            {"conversations": page, "count": count, "limit": limit, "offset": offset}
+        )
+
+    async def detail(self, request: Request) -> Response:
+        """`GET /v1/agents/{agentId}/conversations/{conversationId}`."""
+        agent_id, index = self._conversation(request)
+        limited = request.scope[IS_LIMITED]
+        body = self._rendered(agent_id, index, limited, self._state.revision)
+        return Response(body, media_type="application/json")
+
+    def _render(self, agent_id: str, index: int, limited: bool, _revision: int) -> bytes:
+        payloads = self._limited if limited else self._full
+        return orjson.dumps(payloads.detail(self._state.conversation(agent_id, index)))
+
+    async def audio(self, request: Request) -> Response:
+        """`GET /v1/agents/{agentId}/conversations/{conversationId}/audio`."""
+        agent_id, index = self._conversation(request)
+        direction: Direction | None = _DIRECTIONS.get(
+            request.query_params.get("direction", "combined")
+        )
+        redacted = _boolean(request, "redacted")
+        if direction is None:
+            raise RefusedError(400, "VALIDATION_ERROR", "direction: combined, user or agent.")
+        recording = self._state.recording(
+            agent_id,
+            self._state.traits(agent_id, index).conversation_id,
+            direction,
+            redacted=bool(redacted) or request.scope[IS_LIMITED],
+        )
+        if recording is None:
+            message = "Audio recording not found for this conversation."
+            raise RefusedError(404, "CONVERSATIONS_RECORDING_NOT_FOUND", message)
+        return Response(recording, media_type="audio/wav")
+
+    async def annotation(self, request: Request) -> Response:
+        """`POST …/annotation`: the same body twice leaves two."""
+        agent_id, index = self._conversation(request)
+        items = (await _body(request)).get("annotations")
+        if not isinstance(items, list) or not items:
+            raise RefusedError(400, "VALIDATION_ERROR", "annotations: at least one.")
+        turns = self._state.conversation(agent_id, index).turn_count
+        made = [_annotation(item, turns) for item in items]
+        conversation_id = self._state.traits(agent_id, index).conversation_id
+        self._state.annotate(agent_id, conversation_id, made)
+        return json_response({"success": True}, 201)
+
+    async def note(self, request: Request) -> Response:
+        """`POST …/note`: replaces the note."""
+        agent_id, index = self._conversation(request)
+        note = (await _body(request)).get("note")
+        if not isinstance(note, str):
+            raise RefusedError(400, "VALIDATION_ERROR", "note: a string.")
+        conversation_id = self._state.traits(agent_id, index).conversation_id
+        self._state.edit(agent_id, conversation_id, note=note or None)
+        return json_response({"success": True}, 201)
+
+    async def start_chat(self, request: Request) -> Response:
+        """`POST /v1/agents/{agentId}/debug-chat`."""
+        bot = self._bots[self._agent_id(request)]
+        return json_response(bot.start(await _body(request)), 201)
+
+    async def reply(self, request: Request) -> Response:
+        """`POST /v1/agents/{agentId}/debug-chat/{conversationId}`."""
+        bot = self._bots[self._agent_id(request)]
+        chat_id = unquote(request.path_params["conversation_id"])
+        return json_response(bot.reply(chat_id, await _body(request)))
+
+    async def v3_listing(self, request: Request) -> Response:
+        """`GET /v3/{account_id}/{project_id}/conversations`, created in [start_time, end_time)."""
+        state, query = self._state, request.query_params
+        agent_id = unquote(request.path_params["agent_id"])
+        account_id = unquote(request.path_params["account_id"])
+        if account_id != state.config.account_id or not state.has_agent(agent_id):
+            raise RefusedError(404, "PROJECT_NOT_FOUND", "Project ID does not exist.")
+        limit = _integer(request, "limit", V3_MAX_LIMIT, least=1, most=V3_MAX_LIMIT)
+        skipped = _integer(request, "offset", 0, least=0)
+        cursor = query.get("cursor")
+        newest = None if cursor is None else _index_of(cursor)
+        environment = query.get("client_env", "live")
+        if environment not in ENVIRONMENTS:
+            raise RefusedError(400, "VALIDATION_ERROR", f"client_env: one of {ENVIRONMENTS}.")
+        channels, variant_id = query.getlist("channel"), query.get("variant_id")
+        in_progress = _boolean(request, "in_progress")
+        window = _time(request, "start_time"), _time(request, "end_time")
+        matching = (
+            index
+            for index in state.listed_between(agent_id, *window, newest)
+            if (traits := state.traits(agent_id, index)).environment == environment
+            and (not channels or traits.channel in channels)
+            and (variant_id is None or traits.variant_id == variant_id)
+            and (in_progress is None or state.is_in_progress(agent_id, index) == in_progress)
+        )
+        for _ in zip(range(0 if cursor else skipped), matching, strict=False):
+            pass
+        indices = [index for _, index in zip(range(limit), matching, strict=False)]
+        following = next(matching, None)
+        latency = bool(_boolean(request, "include_latency"))
+        limited = request.scope[IS_LIMITED]
+        answer: dict[str, Any] = {
+            "conversations": [
+                v3_row(
+                    state.conversation(agent_id, index), include_latency=latency, limited=limited
+                )
+                for index in indices
+            ],
+            "cursor": None if following is None else _cursor_to(following),
+        }
+        if following is not None:
+            answer["next_offset"] = skipped + len(indices)
+        state.drift(agent_id)
+        return json_response(answer)
+
+    def _agent_id(self, request: Request) -> str:
+        agent_id = unquote(request.path_params["agent_id"])
+        if not self._state.has_agent(agent_id):
+            raise RefusedError(404, "AGENT_NOT_FOUND", "Agent ID does not exist.")
+        return agent_id
+
+    def _conversation(self, request: Request) -> tuple[str, int]:
+        agent_id = self._agent_id(request)
+        index = self._state.find(agent_id, unquote(request.path_params["conversation_id"]))
+        if index is None:
+            raise RefusedError(404, "CONVERSATIONS_NOT_FOUND", "Conversation ID does not exist.")
+        return agent_id, index
+
+
+_DIRECTIONS: dict[str, Direction] = {name: name for name in get_args(Direction)}
+
+
+def _integer(
+    request: Request, name: str, default: int, *, least: int, most: int | None = None
+) -> int:
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if given.isdecimal() and least <= int(given) and (most is None or int(given) <= most):
+        return int(given)
+    bound = f"at least {least}" if most is None else f"{least} to {most}"
+    raise RefusedError(400, "VALIDATION_ERROR", f"{name}: an integer, {bound}.")
+
+
+def _boolean(request: Request, name: str) -> bool | None:
+    given = request.query_params.get(name)
+    if given is None:
+        return None
+    if given.lower() not in _BOOLEANS:
+        raise RefusedError(400, "VALIDATION_ERROR", f"{name}: true or false.")
+    return _BOOLEANS[given.lower()]
+
+
+def _time(request: Request, name: str) -> datetime | None:
+    given = request.query_params.get(name)
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError:
+        raise RefusedError(400, "VALIDATION_ERROR", f"{name}: a time in ISO 8601.") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _cursor_to(index: int) -> str:
+    return base64.urlsafe_b64encode(f"before:{index + 1}".encode()).decode().rstrip("=")
+
+
+def _index_of(cursor: str) -> int:
+    """The newest index of the page that a cursor points to."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        name, _, number = base64.b64decode(padded, b"-_", validate=True).decode().partition(":")
+        if name == "before" and number.isdecimal():
+            return int(number) - 1
+    except ValueError:
+        pass  # neither base64 nor ASCII
+    raise RefusedError(400, "INVALID_CURSOR", "The cursor is malformed.")
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        body = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        raise RefusedError(400, "VALIDATION_ERROR", "The body is not a JSON object.")
+    return body
+
+
+def _annotation(item: Any, turns: int) -> tuple[int, str, str]:
+    if isinstance(item, dict):
+        turn: Any = item.get("turnId")
+        role, kind = item.get("role"), item.get("annotationType")
+        is_turn = isinstance(turn, int) and not isinstance(turn, bool) and 0 <= turn < turns
+        if is_turn and role in _ROLES and kind in _ANNOTATION_TYPES:
+            return turn, str(role), str(kind)
+    raise RefusedError(400, "VALIDATION_ERROR", "annotations: turnId, role, annotationType.")

@@ -1,0 +1,169 @@
+"""What stands before the routes: correlation ids, keys, limits, faults and the request log."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .config import SandboxConfig
+from .faults import Fault, Faults
+from .request_log import Request, RequestLog
+from .responses import error
+
+HangUp = Callable[[Any], None]
+"""Resets the connection of a client address."""
+CONTROL = "/_sandbox/"
+IS_LIMITED = "polyai.is_limited"
+"""Scope key: whether the request's key has no access to personal data."""
+_HTML = "<html><head><title>{0}</title></head><body><h1>{0} Bad Gateway</h1></body></html>"
+
+
+class Edge:
+    """ASGI middleware; sets `scope["path"]` to the path as sent, still percent-encoded.
+
+    An id may hold a slash: only the encoded path tells `%2F` from a separator.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: SandboxConfig,
+        faults: Faults,
+        requests: RequestLog,
+        hang_up: HangUp,
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._faults = faults
+        self._requests = requests
+        self._hang_up = hang_up
+        self._numbers = itertools.count(1)
+        self._tokens = math.inf if config.rate_limit is None else max(1.0, config.rate_limit)
+        self._refilled_at = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"] = scope["raw_path"].decode("latin-1")
+        query = scope["query_string"].decode("latin-1")
+        correlation_id = f"00000000-0000-4000-8000-{next(self._numbers):012x}"
+        scope["correlation_id"] = correlation_id
+        is_control = path.startswith(CONTROL)
+
+        def log(status: int) -> None:
+            self._requests.add(Request(scope["method"], path, query, status))
+
+        async def tagged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if not is_control:
+                    # before it is sent: who has the answer finds it logged
+                    log(message["status"])
+                header = (b"x-polyai-correlation-id", correlation_id.encode())
+                message["headers"] = [*message["headers"], header]
+            await send(message)
+
+        if is_control:
+            await self._app(scope, receive, tagged)
+        elif not await self._answer(scope, path, query, receive, tagged):
+            log(0)
+            self._hang_up(scope["client"])
+
+    async def _answer(
+        self, scope: Scope, path: str, query: str, receive: Receive, send: Send
+    ) -> bool:
+        """Whether there is an answer; otherwise the connection is to be cut."""
+        if self._config.delay_seconds:
+            await asyncio.sleep(self._config.delay_seconds)
+        if not self._has_token():
+            busy = error(scope, 429, "RATE_LIMITED", "Too many requests.")
+            busy.headers["retry-after"] = "1"
+            await busy(scope, receive, send)
+            return True
+        fault = self._faults.draw(scope["method"], path, query)
+        if fault is not None and fault.kind == "delay":
+            await asyncio.sleep(fault.seconds)
+            fault = None
+        if fault is not None and fault.kind == "reset":
+            return False
+        app = self._refusal(scope) or self._app
+        if fault is not None:
+            await self._fail(fault, app, scope, receive, send)
+        else:
+            await app(scope, receive, send)
+        return True
+
+    def _has_token(self) -> bool:
+        rate = self._config.rate_limit
+        if rate is None:
+            return True
+        now = time.monotonic()
+        self._tokens = min(max(1.0, rate), self._tokens + (now - self._refilled_at) * rate)
+        self._refilled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        key = next((value for name, value in scope["headers"] if name == b"x-api-key"), b"")
+        config, given = self._config, key.decode("latin-1")
+        scope[IS_LIMITED] = given == config.limited_api_key
+        if given == config.forbidden_api_key:
+            return error(scope, 403, "FORBIDDEN", "This API key lacks the permission.")
+        if given in (config.api_key, config.limited_api_key):
+            return None
+        # a key of another region is simply unknown here
+        return error(scope, 401, "UNAUTHORIZED", "Missing or invalid API key.")
+
+    async def _fail(
+        self, fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        answer: Response
+        if fault.kind in ("truncated", "truncated_json"):
+            await app(scope, receive, _Cut(send, is_honest=fault.kind == "truncated_json"))
+            return
+        if fault.kind == "html":
+            answer = HTMLResponse(_HTML.format(fault.status), fault.status)
+        elif fault.kind == "empty":
+            answer = Response(b"", media_type="application/json")
+        else:
+            status = 200 if fault.kind == "envelope" else fault.status
+            answer = error(scope, status, fault.error_code, "The sandbox was told to fail.")
+        if fault.retry_after is not None:
+            answer.headers["retry-after"] = fault.retry_after
+        await answer(scope, receive, send)
+
+
+class _Cut:
+    """A `send` that passes on half of the body.
+
+    Args:
+        send: where to.
+        is_honest: whether content-length is that of the half.
+    """
+
+    def __init__(self, send: Send, *, is_honest: bool) -> None:
+        self._send = send
+        self._is_honest = is_honest
+        self._start: Message = {}
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        half = message["body"][: len(message["body"]) // 2]
+        if self._is_honest:
+            others = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
+            self._start["headers"] = [*others, (b"content-length", str(len(half)).encode())]
+        await self._send(self._start)
+        # an unfinished answer makes the server close the connection
+        await self._send({**message, "body": half, "more_body": not self._is_honest})

@@ -1,0 +1,83 @@
+"""The requests that the sandbox has answered."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter, deque
+from typing import NamedTuple
+
+KEPT_REQUESTS = 200_000
+"""Requests that are kept one by one; the counts by kind go on beyond."""
+
+
+class Request(NamedTuple):
+    """A request as sent; status 0 where the connection was cut without an answer."""
+
+    method: str
+    path: str
+    query: str
+    status: int
+
+    @property
+    def target(self) -> str:
+        """The path with its query, percent-encoded as sent."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+class RequestLog:
+    """A log of bounded length; thread-safe."""
+
+    def __init__(self) -> None:
+        self._requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
+        self._kinds: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, request: Request) -> None:
+        """Records an answered request."""
+        with self._lock:
+            self._requests.append(request)
+            self._kinds[kind_of(request.path)] += 1
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._lock:
+            self._requests.clear()
+            self._kinds.clear()
+
+    def matching(self, pattern: str = "") -> list[Request]:
+        """The kept requests whose `METHOD target` holds the regular expression, oldest first."""
+        search = re.compile(pattern).search
+        with self._lock:
+            requests = list(self._requests)
+        return [r for r in requests if search(f"{r.method} {r.target}")]
+
+    def count(self, pattern: str = "") -> int:
+        """How many of the kept requests match."""
+        return len(self.matching(pattern))
+
+    def paths(self, pattern: str = "") -> list[str]:
+        """The targets of the matching requests, oldest first."""
+        return [request.target for request in self.matching(pattern)]
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Requests by kind: list, detail, audio, annotation, note, debug_chat, v3, other."""
+        with self._lock:
+            return dict(self._kinds)
+
+
+def kind_of(path: str) -> str:
+    """What a path, percent-encoded as sent, asks for."""
+    parts = path.split("/")
+    if parts[1] == "v3":
+        return "v3"
+    if parts[1] != "v1" or len(parts) < 5:
+        return "other"
+    if parts[4] == "debug-chat":
+        return "debug_chat"
+    if parts[4] != "conversations":
+        return "other"
+    if len(parts) == 7:
+        return parts[6] if parts[6] in ("audio", "annotation", "note") else "other"
+    return {5: "list", 6: "detail"}.get(len(parts), "other")

@@ -1,0 +1,36 @@
+"""Answers: JSON and PolyAI's error envelope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Scope
+
+
+class RefusedError(Exception):
+    """A request is refused; `status`, `code` and the text go into the answer."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    """An answer that holds a JSON document."""
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def error(scope: Scope, status: int, code: str, message: str) -> Response:
+    """An answer that holds the error envelope."""
+    envelope = {
+        "success": False,
+        "error": message,
+        "error_id": scope["correlation_id"],
+        "error_code": code,
+        "error_message": message,
+        "data": None,
+    }
+    return json_response(envelope, status)

@@ -1,0 +1,64 @@
+"""What can be told of a conversation without composing it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from random import Random
+from typing import NamedTuple
+
+from . import texts
+
+_CHATS = frozenset({"WEBCHAT", "SMS"})
+
+
+class Traits(NamedTuple):
+    """The cheap part of a conversation, drawn from one hash."""
+
+    conversation_id: str
+    environment: str
+    channel: str
+    language: str
+    topic: int
+    variant: int
+    is_abandoned: bool
+    is_handed_off: bool
+    total_seconds: int
+    jitter: int
+    entropy: int
+
+    @property
+    def duration(self) -> timedelta:
+        """From creation to the end."""
+        return timedelta(seconds=self.total_seconds, milliseconds=750)
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether there is text only, hence no recording."""
+        return self.channel in _CHATS
+
+    @property
+    def variant_id(self) -> str | None:
+        """The variant's id; one conversation in four has none."""
+        return f"VARIANT-{self.variant}" if self.variant < len(texts.VARIANTS) else None
+
+    @property
+    def variant_name(self) -> str | None:
+        """The variant's name in Agent Studio."""
+        return texts.VARIANTS[self.variant] if self.variant < len(texts.VARIANTS) else None
+
+
+def draws(entropy: int) -> Random:
+    """The draws of a conversation: the same for the same entropy, and no secret."""
+    return Random(entropy)  # noqa: S311
+
+
+def slots(traits: Traits, created_at: datetime) -> dict[str, str]:
+    """What the caller wants: the words that fill the phrases."""
+    names = texts.NAMES[traits.language[:2]]
+    date = created_at + timedelta(days=1 + traits.entropy % 20)
+    return {
+        "name": names[traits.entropy // 7 % len(names)],
+        "date": f"{date.day}.{date.month}.",
+        "time": f"{18 + traits.entropy // 11 % 4}:{('00', '15', '30', '45')[traits.jitter % 4]}",
+        "guests": str(2 + traits.entropy // 13 % 7),
+    }

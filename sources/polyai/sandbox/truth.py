@@ -1,0 +1,239 @@
+"""What a warehouse must hold after it has loaded a conversation from the Data API.
+
+Derived from the model alone: an oracle for whoever parses the payloads.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from .model import Conversation, FunctionEvent, Turn
+from .world import SCORE_SCALE_CHANGED_AT
+
+Row = dict[str, Any]
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def expected_rows(call: Conversation) -> dict[str, list[Row]]:
+    """The rows of each table: every column but `fetched_at`, `summary_hash` and note validity.
+
+    JSON columns are Python objects, times aware UTC datetimes, NULL is None.
+    """
+    key = {"agent_id": call.agent_id, "conversation_id": call.conversation_id}
+    turns = list(enumerate(call.turns or ()))
+    return {
+        "conversations": [key | _conversation(call)],
+        "turns": [key | {"turn_index": number} | _turn(turn) for number, turn in turns],
+        "turn_intents": [
+            key | {"turn_index": number, "position": position, "intent": text(intent)}
+            for number, turn in turns
+            for position, intent in enumerate(turn.intents or ())
+        ],
+        "turn_entities": [
+            key | {"turn_index": number, "position": position, "name": name, "value": text(value)}
+            for number, turn in turns
+            for position, (name, value) in enumerate(_entities(turn))
+        ],
+        "turn_topics": [
+            key | {"turn_index": number, "position": position, "topic": topic}
+            for number, turn in turns
+            for position, topic in enumerate(_topics(turn))
+        ],
+        "metrics": [key | row for row in _metrics(call)],
+        "function_events": [key | row for row in _function_events(call)],
+        "annotations": [
+            key
+            | {
+                "turn_index": number,
+                "position": position,
+                "role": review.role,
+                "annotation_type": review.annotation_type,
+                "comment": review.comment,
+                "annotated_by": review.annotated_by,
+                "annotated_at": review.annotated_at,
+                "extra": review.extra or None,
+            }
+            for number, turn in turns
+            for position, review in enumerate(turn.annotations)
+        ],
+        "conversation_tags": [
+            key | {"position": position, "tag": tag} for position, tag in enumerate(call.tags or ())
+        ],
+        "notes": [key | {"note": call.note}] if call.note else [],
+    }
+
+
+def text(value: Any) -> str | None:
+    """What a text column holds: JSON text of what is no text, None for empty text."""
+    if value is None or isinstance(value, str):
+        return value or None
+    return orjson.dumps(value).decode()
+
+
+def _conversation(call: Conversation) -> Row:
+    turns = call.turns or ()
+    extra = dict(call.extra)
+    if call.summary is not None and call.summary.extra:
+        extra["shortSummary"] = call.summary.extra
+    if call.project_id != call.agent_id:
+        extra["projectId"] = call.project_id
+    scale = "0-10" if call.created_at < SCORE_SCALE_CHANGED_AT else "1-5"
+    return {
+        "account_id": call.account_id,
+        "region": call.region,
+        "channel": call.channel,
+        "direction": call.direction,
+        "environment": call.environment,
+        "language": text(call.language),
+        "variant_id": text(call.variant_id),
+        "variant_name": None,
+        "deployment_id": call.deployment_id,
+        "from_number": call.from_number,
+        "to_number": call.to_number,
+        "created_at": call.created_at,
+        "started_at": call.started_at,
+        "finished_at": call.finished_at,
+        "duration_seconds": call.duration_seconds,
+        "total_duration_seconds": call.total_duration_seconds,
+        "polyai_duration_seconds": call.polyai_duration_seconds,
+        "in_progress": call.in_progress,
+        "handoff": call.handoff,
+        "handoff_destination": call.handoff_destination,
+        "handoff_reason": text(call.handoff_reason),
+        "poly_score": call.poly_score,
+        "poly_score_scale": None if call.poly_score is None else scale,
+        "summary_heading": call.summary.heading if call.summary else None,
+        "summary": call.summary.content if call.summary else None,
+        "note": call.note,
+        "audio_url": call.audio_url,
+        "num_turns": len(turns),
+        "num_silences": _count([turn.is_silence for turn in turns]),
+        "num_ood": _count([turn.is_ood for turn in turns]),
+        "is_transcript_withheld": False,
+        "state": None,
+        "source_api": "data",
+        "extra": extra or None,
+    }
+
+
+def _count(flags: list[bool | None]) -> int | None:
+    """How many are set; None where none is known."""
+    return sum(flag is True for flag in flags) if any(f is not None for f in flags) else None
+
+
+def _turn(turn: Turn) -> Row:
+    return {
+        "turn_id": turn.turn_id,
+        "user_input": turn.user_input,
+        "user_input_at": turn.user_input_at,
+        "agent_response": turn.agent_response,
+        "agent_response_at": turn.agent_response_at,
+        "latency_seconds": turn.latency_seconds,
+        "latency": turn.latency,
+        "barge_in": turn.barge_in,
+        "is_ood": turn.is_ood,
+        "is_silence": turn.is_silence,
+        "user_input_dtmf": turn.user_input_dtmf,
+        "asr_lang_code": turn.asr_lang_code,
+        "tts_lang_code": turn.tts_lang_code,
+        "translated_user_input": turn.translated_user_input,
+        "english_agent_response": turn.english_agent_response,
+        "user_input_audio_url": turn.user_input_audio_url,
+        "current_node": turn.current_node,
+        "intents": None if turn.intents is None else list(turn.intents),
+        "entities": _entities_json(turn),
+        "llm_requests": turn.llm_requests,
+        "metadata": turn.metadata,
+        "extra": turn.extra or None,
+    }
+
+
+def _entities_json(turn: Turn) -> Any:
+    if turn.entities is None:
+        return None
+    if turn.entities_as_object:
+        return dict(turn.entities)
+    return [{name: value} for name, value in turn.entities]
+
+
+def _entities(turn: Turn) -> list[tuple[str, Any]]:
+    """A pair for each single value."""
+    return [
+        (name, single)
+        for name, value in turn.entities or ()
+        for single in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _topics(turn: Turn) -> list[str]:
+    return [part.strip() for item in turn.topics for part in item.split(",") if part.strip()]
+
+
+def _metrics(call: Conversation) -> list[Row]:
+    rows = []
+    for metric in call.metrics or ():
+        for occurrence, sample in enumerate(metric.samples):
+            value = text(sample.value)
+            rows.append(
+                {
+                    "name": metric.name,
+                    "occurrence": occurrence,
+                    "value": value,
+                    "value_number": _number(value),
+                    "value_boolean": _BOOLEANS.get(value.lower()) if value else None,
+                    "recorded_at": sample.recorded_at,
+                }
+            )
+    return rows
+
+
+def _number(value: str | None) -> float | None:
+    if value is None or not _NUMBER.fullmatch(value):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _function_events(call: Conversation) -> list[Row]:
+    places: dict[int, int] = {}
+    rows = []
+    for event in call.function_events or ():
+        place = places.get(event.turn_number, 0)
+        places[event.turn_number] = place + 1
+        rows.append(
+            {
+                "turn_index": event.turn_number - 1,
+                "event_index": place,
+                "event_id": event.event_id,
+                "function_id": event.function_id,
+                "function_version": event.function_version,
+                "name": event.name,
+                "started_at": event.started_at,
+                "duration_ms": event.duration_ms,
+                "error": text(event.error),
+                "utterance": event.utterance,
+                "content": text(event.content),
+                "handoff_type": event.handoff_type,
+                "handoff_reason": event.handoff_reason,
+                "llm_request_id": event.llm_request_id,
+                "arguments": event.arguments,
+                "state_changes": event.state_changes,
+                "logs": event.logs,
+                "transition": event.transition,
+                "extra": _event_extra(event),
+            }
+        )
+    return rows
+
+
+def _event_extra(event: FunctionEvent) -> Mapping[str, Any] | None:
+    extra = dict(event.extra)
+    if event.handoff_extra:
+        extra["handoff"] = event.handoff_extra
+    return extra or None

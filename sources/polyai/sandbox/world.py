@@ -1,0 +1,244 @@
+"""The conversations of one agent, each a pure function of (seed, agent, index) and the clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+from . import texts
+from .activity import function_events, metrics
+from .config import SandboxConfig
+from .dialogue import dialogue
+from .model import Conversation, Summary
+from .oddities import Odd, Oddities
+from .timeline import Timeline, to_datetime
+from .traits import Traits, draws, slots
+
+SCORE_SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
+"""Conversations created before carry a PolyScore of 0-10, later ones of 1-5."""
+_ENVIRONMENTS = ("live",) * 17 + ("sandbox", "sandbox", "pre-release")
+_CHANNELS = ("VOICE-SIP",) * 12 + ("VOICE",) * 3 + ("WEBCHAT",) * 4 + ("SMS",)
+_NO_TAGS = {"tags null", "tags missing"}
+_NO_TURNS_KEY = {"turns null", "turns missing"}
+_NO_METRICS = {"metrics null", "metrics missing"}
+_NO_EVENTS = {"events null", "events missing"}
+_UNKNOWN: dict[str, Any] = {
+    "sentiment": "positive",
+    "routing": {"queue": "bookings", "skills": ["es", None], "hint": ""},
+    "experiment": None,
+    "transcriptState": "",
+    "hops": 2,
+}
+
+
+class World:
+    """The conversations of one agent; holds none of them."""
+
+    def __init__(self, config: SandboxConfig, agent_id: str) -> None:
+        self.agent_id = agent_id
+        self._config = config
+        self._oddities = Oddities(config.oddities)
+        self._hash = blake2b(f"{config.seed}/{agent_id}".encode(), digest_size=32)
+
+    def traits(self, index: int) -> Traits:
+        """The cheap part of conversation `index`."""
+        hashed = self._hash.copy()
+        hashed.update(index.to_bytes(8, "big"))
+        draw = hashed.digest()
+        is_abandoned = draw[17] % 12 == 0
+        topic = draw[16] % len(texts.TOPICS)
+        wants_human = texts.TOPICS[topic].name == "complaint" or draw[18] % 12 == 0
+        length = draw[19] * draw[20] // 256
+        return Traits(
+            conversation_id=self._conversation_id(index, draw),
+            environment=_ENVIRONMENTS[draw[13] % len(_ENVIRONMENTS)],
+            channel=_CHANNELS[draw[14] % len(_CHANNELS)],
+            language=texts.LANGUAGES[draw[15] % len(texts.LANGUAGES)],
+            topic=topic,
+            variant=draw[21] % 4,
+            is_abandoned=is_abandoned,
+            is_handed_off=wants_human and not is_abandoned,
+            total_seconds=4 + length // 16 if is_abandoned else 35 + length * 3 // 2,
+            jitter=draw[22],
+            entropy=int.from_bytes(draw[23:32], "big"),
+        )
+
+    def _conversation_id(self, index: int, draw: bytes) -> str:
+        kind, mark = draw[12], draw[:12].hex()
+        if kind < 180:
+            return f"CA{mark}{index:08x}"
+        if kind < 215:
+            parts = mark[:8], mark[8:12], mark[12:16], mark[16:20], f"{mark[20:]}{index:08x}"
+            return f"LOCAL-{'-'.join(parts)}"
+        if kind < 230:
+            return f"OUT-{mark}{index:08x}"
+        if kind < 250 or not self._config.oddities:
+            return f"AS_CHAT_{mark}{index:08x}"
+        return f"acme/2026 100%/{index:08x}"
+
+    def index(self, conversation_id: str) -> int | None:
+        """The index of a conversation id, None where it is none of this agent's."""
+        try:
+            index = int(conversation_id[-8:], 16)
+        except ValueError:
+            return None
+        if index < 0 or self.traits(index).conversation_id != conversation_id:
+            return None
+        return index
+
+    def created_at(self, index: int, timeline: Timeline) -> datetime:
+        """When conversation `index` was created."""
+        return to_datetime(timeline.created(index, self.traits(index).jitter))
+
+    def finished_at(self, index: int, timeline: Timeline) -> datetime:
+        """When conversation `index` has ended or will end."""
+        traits = self.traits(index)
+        return to_datetime(timeline.created(index, traits.jitter)) + traits.duration
+
+    def head(self, index: int, timeline: Timeline, now: datetime) -> Conversation:
+        """All of conversation `index` that a listing shows: no turns, metrics or events."""
+        traits, odd, config = self.traits(index), self._oddities.of(index), self._config
+        rng = draws(traits.entropy)
+        created_at = to_datetime(timeline.created(index, traits.jitter))
+        end = created_at + traits.duration
+        done = end <= now
+        variant_id: Any = 7 if "variant not text" in odd else traits.variant_id
+        language: Any = traits.language
+        if "language unknown" in odd:
+            language = None
+        elif "language not text" in odd:
+            language = ["en-US", "cy"]
+        outbound = rng.random() < 0.08
+        caller, callee = _numbers(odd, rng)
+        handed_off = traits.is_handed_off and done
+        reason: Any = rng.choice(texts.HANDOFF_REASONS)
+        if "handoff reason not text" in odd:
+            reason = {"code": reason, "attempt": 2}
+        destination = rng.choice(texts.DESTINATIONS)
+        total = traits.total_seconds if done else int((now - created_at).total_seconds())
+        polyai = max(1, round(total * 0.8)) - 0.5 if traits.is_handed_off else float(total)
+        has_recording = not traits.is_chat and rng.random() < 0.92
+        tagged = rng.sample(texts.TAGS, k=rng.choice((0, 0, 0, 0, 1, 1, 2, 3)))
+        note = _note(rng, end, now)
+        return Conversation(
+            index=index,
+            conversation_id=traits.conversation_id,
+            agent_id=self.agent_id,
+            account_id=config.account_id,
+            region=config.region,
+            project_id="harbour-bookings" if "other project id" in odd else self.agent_id,
+            channel=None if "channel unknown" in odd else traits.channel,
+            direction=None
+            if "direction unknown" in odd
+            else ("outbound" if outbound else "inbound"),
+            environment=traits.environment,
+            language=language,
+            variant_id=variant_id,
+            variant_name=traits.variant_name,
+            deployment_id=None
+            if "deployment unknown" in odd
+            else f"019e8d9e-8e30-7899-9e61-{rng.getrandbits(2):012x}",
+            from_number=caller,
+            to_number=callee,
+            created_at=created_at,
+            started_at=None if "start unknown" in odd else created_at,
+            finished_at=end if done else None,
+            duration_seconds=None if "duration unknown" in odd else float(total),
+            total_duration_seconds=float(total),
+            polyai_duration_seconds=polyai,
+            in_progress=None if "progress unknown" in odd and done else not done,
+            handoff=None if "handoff unknown" in odd and not handed_off else handed_off,
+            handoff_destination=destination if handed_off else None,
+            handoff_reason=reason if handed_off else None,
+            poly_score=_poly_score(rng, traits, created_at, end, now),
+            summary=_summary(rng, traits, odd, created_at, end, now),
+            note=note,
+            audio_url=_audio_url(traits, odd) if has_recording and done else None,
+            tags=None if odd & _NO_TAGS else tuple(tagged if done else ()),
+            state={"topic": texts.TOPICS[traits.topic].name, "attempts": 1 + traits.jitter % 3},
+            turns=(),
+            turn_count=0,
+            silence_count=0,
+            ood_count=0,
+            metrics=(),
+            function_events=(),
+            extra=_UNKNOWN if "unknown in conversation" in odd else {},
+        )
+
+    def conversation(self, index: int, timeline: Timeline, now: datetime) -> Conversation:
+        """Conversation `index` as it stands at `now`."""
+        traits, odd = self.traits(index), self._oddities.of(index)
+        head = self.head(index, timeline, now)
+        rng = draws(traits.entropy ^ 1)
+        small = self._config.detail == "small"
+        turns = dialogue(head, traits, rng, odd, now, small=small)
+        events = function_events(head, traits, turns, rng, odd, now)
+        return replace(
+            head,
+            turns=None
+            if odd & _NO_TURNS_KEY
+            else (() if self._config.withhold_transcripts or "no turns" in odd else turns),
+            turn_count=len(turns),
+            silence_count=sum(turn.is_silence is True for turn in turns),
+            ood_count=sum(turn.is_ood is True for turn in turns),
+            metrics=None
+            if odd & _NO_METRICS
+            else metrics(head, traits, len(turns), rng, odd, now, small=small),
+            function_events=None if odd & _NO_EVENTS else events,
+        )
+
+    def has_recording(self, index: int, timeline: Timeline, now: datetime) -> bool:
+        """Whether the audio endpoint has a recording of conversation `index`."""
+        return self.head(index, timeline, now).audio_url is not None
+
+
+def _numbers(odd: Odd, rng: Random) -> tuple[str | None, str | None]:
+    caller: str | None = f"+1{202 + rng.randrange(60)}55501{rng.randrange(100):02}"
+    if "caller by e-mail" in odd:
+        caller = f"guest{rng.randrange(500)}@example.com"
+    elif "caller by SIP" in odd:
+        caller = "sip:frontdesk@pbx.example.com"
+    elif "caller unknown" in odd:
+        caller = None
+    return caller, "polyai" if "callee polyai" in odd else "+442079460123"
+
+
+def _poly_score(
+    rng: Random, traits: Traits, created_at: datetime, end: datetime, now: datetime
+) -> float | None:
+    share, delay = rng.random(), timedelta(seconds=60 + rng.randrange(540))
+    if traits.is_abandoned or share < 0.15 or end + delay > now:
+        return None
+    if created_at < SCORE_SCALE_CHANGED_AT:
+        return round(share * 20) / 2
+    return float(1 + int(share**0.6 * 4.999))
+
+
+def _summary(
+    rng: Random, traits: Traits, odd: Odd, created_at: datetime, end: datetime, now: datetime
+) -> Summary | None:
+    delay = timedelta(seconds=30 + rng.randrange(270))
+    if traits.is_abandoned or end + delay > now:
+        return None
+    topic = texts.TOPICS[traits.topic]
+    words = slots(traits, created_at)
+    content = topic.summary.format(**words)
+    if "summary as text" in odd:
+        return Summary(None, content)
+    extra = {"confidence": 0.93, "model": None}
+    has_extra = "summary with extra" in odd
+    return Summary(topic.heading, content, extra if has_extra else {})
+
+
+def _note(rng: Random, end: datetime, now: datetime) -> str | None:
+    share, delay = rng.random(), timedelta(minutes=30 + rng.randrange(2880))
+    return rng.choice(texts.NOTES) if share < 0.08 and end + delay <= now else None
+
+
+def _audio_url(traits: Traits, odd: Odd) -> str:
+    path = f"conversations/{traits.conversation_id}/audio"
+    absolute = "audio URL absolute" in odd
+    return f"https://recordings.example.com/{path}" if absolute else path

@@ -1,0 +1,302 @@
+"""Answers in, Arrow tables out: pure, without HTTP and without a destination.
+
+A batch of details becomes one Arrow table per declared table. Fields that no column takes, and
+values that their column cannot hold, go into the row's `extra` as they came.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from . import tables
+from .answers import Answer, Json
+from .batch import Batch
+from .events import function_events
+from .metrics import metrics
+from .schema import LOAD_ID, TOMBSTONE, Table
+from .turns import entities, intents, latency_seconds, metadata_of, reviews, topics
+from .values import UnfitError, number, text, timestamp
+
+SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
+"""From here on conversations are scored 1-5; those created before it were scored 0-10."""
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A batch as tables, with what is worth reporting of it."""
+
+    tables: dict[str, pa.Table]
+    unmapped: Counter[str]
+    """Times that a field without a column occurred, by `table.field`."""
+    withheld: int
+    """Answers that came without the turns that the conversation has."""
+
+
+def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str) -> Shaped:
+    """Shapes a batch of details into every conversation table.
+
+    Args:
+        answers: Details of distinct conversations of one agent. Batches of some 500 are fastest.
+        agent_id: The agent as configured.
+        region: PolyAI region that answered.
+        load_id: dlt load package that the rows will travel in.
+
+    Returns:
+        A table for each of `tables.CONVERSATION_TABLES`, in its exact Arrow schema.
+    """
+    batch = Batch(agent_id, region, load_id, answers)
+    turn_lists = batch.listed("turns")
+    withheld = [_is_withheld(answer, bool(turns)) for answer, turns in zip(answers, turn_lists)]
+    turns = [_as_object(turn) for turns in turn_lists for turn in turns]
+    turn_keys = [
+        (answer.conversation_id, index)
+        for answer, turns_ in zip(answers, turn_lists)
+        for index in range(len(turns_))
+    ]
+    shaped = {
+        "turns": _turns(batch, turns, turn_keys),
+        "turn_intents": _turn_items(batch, tables.TURN_INTENTS, turns, turn_keys, intents),
+        "turn_entities": _turn_items(batch, tables.TURN_ENTITIES, turns, turn_keys, entities),
+        "turn_topics": _turn_items(batch, tables.TURN_TOPICS, turns, turn_keys, topics),
+        "annotations": _annotations(batch, turns, turn_keys),
+        "metrics": metrics(batch),
+        "function_events": _function_events(batch),
+        "conversation_tags": _tags(batch),
+        "notes": _notes(batch),
+    }
+    shaped["conversations"] = _conversations(batch, turn_lists, withheld)
+    for table in tables.CONVERSATION_TABLES:
+        if table.is_child:
+            kept = withheld if table.name in tables.TURN_TABLES else None
+            shaped[table.name] = batch.with_tombstones(table, shaped[table.name], kept)
+    return Shaped(shaped, batch.unmapped, sum(withheld))
+
+
+def _as_object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {} if value is None else {"value": value}
+
+
+def _own_count(detail: Json, name: str) -> int | None:
+    """The API's own count of turns, where it sends one."""
+    count = detail.get(name)
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
+
+
+def _is_withheld(answer: Answer, has_turns: bool) -> bool:
+    held_turns = answer.held.num_turns if answer.held else 0
+    return not has_turns and bool(_own_count(answer.detail, "num_turns") or held_turns)
+
+
+_COMPUTED = (
+    "poly_score",
+    "poly_score_scale",
+    "summary_heading",
+    "summary",
+    "num_turns",
+    "num_silences",
+    "num_ood",
+)
+
+
+def _conversations(
+    batch: Batch, turn_lists: Sequence[Sequence[Any]], withheld: Sequence[bool]
+) -> pa.Table:
+    details = [answer.detail for answer in batch.answers]
+    extras = batch.spilled
+    given: dict[str, list[Any]] = {name: [] for name in _COMPUTED}
+    for row, (answer, turns) in enumerate(zip(batch.answers, turn_lists)):
+        values = (
+            *_score(answer),
+            *_summary(answer.detail.get("shortSummary"), extras.setdefault(row, {})),
+            *_counts(answer, turns, withheld[row], extras[row]),
+        )
+        if answer.detail.get("projectId") not in (None, "", batch.agent_id):
+            extras[row]["projectId"] = answer.detail["projectId"]
+        if not extras[row]:
+            del extras[row]
+        for name, value in zip(given, values):
+            given[name].append(value)
+    given |= {
+        "region": [batch.region] * len(details),
+        "source_api": ["data"] * len(details),
+        "is_transcript_withheld": list(withheld),
+        "summary_hash": [answer.summary_hash for answer in batch.answers],
+        "fetched_at": pa.array(
+            [answer.fetched_at for answer in batch.answers], pa.timestamp("us", tz="UTC")
+        ),
+    }
+    taken = {"projectId", "shortSummary", "polyScore", "turns", "metrics", "functionEvents", "tags"}
+    taken |= {"num_turns", "num_silences", "num_ood"}
+    owners = [answer.conversation_id for answer in batch.answers]
+    return batch.table(tables.CONVERSATIONS, owners, given, details, "", taken, extras)
+
+
+def _score(answer: Answer) -> tuple[Any, str | None]:
+    """The score and its scale; a held score is never erased by a later null."""
+    score = answer.detail.get("polyScore")
+    if score is None or score == "":
+        held = answer.held
+        return (held.poly_score, held.poly_score_scale) if held else (None, None)
+    try:
+        created_at = timestamp(answer.detail.get("createdAt") or answer.detail.get("startedAt"))
+    except UnfitError:
+        created_at = None
+    before = created_at is not None and created_at < SCALE_CHANGED_AT
+    return score, "0-10" if before else "1-5"
+
+
+def _summary(summary: Any, extra: Json) -> tuple[str | None, str | None]:
+    """Heading and content of an object; anything else is the content."""
+    if not isinstance(summary, dict):
+        return None, text(summary)
+    if unknown := {k: v for k, v in summary.items() if k not in ("heading", "content")}:
+        extra["shortSummary"] = unknown
+    return text(summary.get("heading")), text(summary.get("content"))
+
+
+def _counts(
+    answer: Answer, turns: Sequence[Any], is_withheld: bool, extra: Json
+) -> tuple[int | None, int | None, int | None]:
+    """Turns, silences and out-of-domain turns, as far as they are known."""
+    detail, held = answer.detail, answer.held
+    own = _own_count(detail, "num_turns")
+    if own is not None and turns and own != len(turns):
+        extra["num_turns"] = own
+    silences, ood = _own_count(detail, "num_silences"), _own_count(detail, "num_ood")
+    if is_withheld:
+        return (
+            (held.num_turns if held else None) or own,
+            (held.num_silences if held else None) if silences is None else silences,
+            (held.num_ood if held else None) if ood is None else ood,
+        )
+    return (
+        len(turns),
+        _flagged(turns, "is_silence") if silences is None else silences,
+        _flagged(turns, "is_ood") if ood is None else ood,
+    )
+
+
+def _flagged(turns: Sequence[Any], flag: str) -> int | None:
+    """Turns that carry the flag; None where no turn says anything of it."""
+    flags = [turn.get(flag) for turn in turns if isinstance(turn, dict)]
+    known = [value for value in flags if value is not None]
+    return sum(value is True for value in known) if known else None
+
+
+TurnKeys = Sequence[tuple[str, int]]
+"""The conversation and the position of each turn."""
+
+
+def _turns(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Table:
+    latencies = [turn.get("latency") for turn in turns]
+    given = {
+        "turn_index": [index for _, index in keys],
+        "latency_seconds": [latency_seconds(latency) for latency in latencies],
+        "latency": [latency if isinstance(latency, dict) else None for latency in latencies],
+        "current_node": [metadata_of(turn).get("current_node") for turn in turns],
+    }
+    extras = {
+        row: {"latency": latency}
+        for row, latency in enumerate(latencies)
+        if not isinstance(latency, dict) and latency not in (None, "") and not _is_number(latency)
+    }
+    owners = [owner for owner, _ in keys]
+    return batch.table(tables.TURNS, owners, given, turns, "turns[].", {"reviews"}, extras)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return number(value) is not None
+    except UnfitError:
+        return False
+
+
+def _turn_items(
+    batch: Batch,
+    table: Table,
+    turns: Sequence[Json],
+    keys: TurnKeys,
+    items: Callable[[Json], Iterator[tuple[str | None, ...]]],
+) -> pa.Table:
+    """One row an item of a turn; the item's values fill the columns behind the position."""
+    found = [
+        (owner, index, position, *values)
+        for turn, (owner, index) in zip(turns, keys)
+        for position, values in enumerate(items(turn))
+    ]
+    names = [name for name in table.arrow_schema.names if name not in (LOAD_ID, TOMBSTONE)]
+    columns = list(zip(*found)) if found else [()] * (len(names) - 1)
+    given = {name: list(values) for name, values in zip(names[2:], columns[1:])}
+    return batch.table(table, list(columns[0]), given)
+
+
+def _annotations(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Table:
+    found = [
+        (owner, index, position, review)
+        for turn, (owner, index) in zip(turns, keys)
+        if turn.get("reviews")
+        for position, review in enumerate(reviews(turn["reviews"]))
+    ]
+    given = {
+        "turn_index": [index for _, index, _, _ in found],
+        "position": [position for _, _, position, _ in found],
+    }
+    owners = [owner for owner, *_ in found]
+    objects = [review for *_, review in found]
+    return batch.table(tables.ANNOTATIONS, owners, given, objects, "turns[].reviews[].")
+
+
+def _function_events(batch: Batch) -> pa.Table:
+    found = [
+        (answer.conversation_id, event)
+        for answer in batch.answers
+        for event in function_events(answer.conversation_id, answer.detail.get("functionEvents"))
+    ]
+    given = {
+        "turn_index": [event.turn_index for _, event in found],
+        "event_index": [event.event_index for _, event in found],
+        "handoff_type": [event.handoff_type for _, event in found],
+        "handoff_reason": [event.handoff_reason for _, event in found],
+    }
+    return batch.table(
+        tables.FUNCTION_EVENTS,
+        [owner for owner, _ in found],
+        given,
+        [event.fields for _, event in found],
+        "functionEvents{}[].",
+        (),
+        {row: event.extra for row, (_, event) in enumerate(found) if event.extra},
+    )
+
+
+def _tags(batch: Batch) -> pa.Table:
+    found = [
+        (answer.conversation_id, position, tag)
+        for answer, tags in zip(batch.answers, batch.listed("tags"))
+        for position, tag in enumerate(tags)
+        if tag not in (None, "")
+    ]
+    given = {"position": [row[1] for row in found], "tag": [row[2] for row in found]}
+    return batch.table(tables.CONVERSATION_TAGS, [row[0] for row in found], given)
+
+
+def _notes(batch: Batch) -> pa.Table:
+    found = [
+        (answer.conversation_id, version)
+        for answer in batch.answers
+        for version in answer.note_versions()
+    ]
+    given = {
+        "note": [version.note for _, version in found],
+        "valid_from": [version.valid_from for _, version in found],
+        "valid_to": [version.valid_to for _, version in found],
+    }
+    moments = pa.timestamp("us", tz="UTC")
+    arrays = {name: pa.array(given[name], moments) for name in ("valid_from", "valid_to")}
+    return batch.table(tables.NOTES, [owner for owner, _ in found], given | arrays)

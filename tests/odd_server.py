@@ -1,0 +1,144 @@
+"""An HTTP server that answers as told: errors, half bodies, resets, silence.
+
+Raw sockets, because a well-behaved server library refuses to do most of this.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Request:
+    """What arrived: the target as it was sent, header names in lower case, the time of arrival."""
+
+    target: str
+    headers: dict[str, str]
+    at: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, or a part of one.
+
+    Attributes:
+        body: bytes as they are, anything else as JSON.
+        cut: bytes of the body that are held back, although the headers promise them.
+        then: what happens to the connection: `keep`, `close`, `reset`, or `hang` until the end.
+        is_silent: nothing at all is sent.
+    """
+
+    body: Any = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int = 0
+    then: str = "keep"
+    is_silent: bool = False
+    is_chunked: bool = False
+
+    def bytes(self) -> bytes:
+        """What goes over the wire."""
+        if self.is_silent:
+            return b""
+        body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        length = "Transfer-Encoding: chunked" if self.is_chunked else f"Content-Length: {len(body)}"
+        try:
+            phrase = HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = "Odd"
+        lines = [f"HTTP/1.1 {self.status} {phrase}", length]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if "Content-Type" not in self.headers:
+            lines.append("Content-Type: application/json")
+        if self.is_chunked:
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        return head + body[: len(body) - self.cut]
+
+
+Script = Callable[[Request], Answer]
+
+
+def in_turn(*answers: Answer) -> Script:
+    """One answer after the other, the last one for ever."""
+    lock = threading.Lock()
+    left = list(answers)
+
+    def answer(_: Request) -> Answer:
+        with lock:
+            return left.pop(0) if len(left) > 1 else left[0]
+
+    return answer
+
+
+class OddServer:
+    """Serves `script` on loopback while the context lasts."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[Request] = []
+        self.connections = 0
+        self._ended = threading.Event()
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def targets(self) -> list[str]:
+        """Request targets in the order in which they arrived."""
+        return [request.target for request in self.requests]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        # shutdown wakes the thread in accept, close alone does not
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            stream = connection.makefile("rb")
+            while line := stream.readline():
+                headers = {}
+                while (header := stream.readline()) not in (b"\r\n", b""):
+                    name, _, value = header.decode("latin-1").partition(":")
+                    headers[name.strip().lower()] = value.strip()
+                request = Request(line.decode("latin-1").split(" ")[1], headers, time.monotonic())
+                self.requests.append(request)
+                answer = self.script(request)
+                connection.sendall(answer.bytes())
+                if answer.then == "hang":
+                    self._ended.wait()
+                if answer.then == "reset":
+                    linger_for_no_time = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_no_time)
+                if answer.then != "keep":
+                    stream.close()
+                    break
+        except OSError:
+            return
+        finally:
+            connection.close()

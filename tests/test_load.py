@@ -1,0 +1,375 @@
+"""Whole loads over HTTP into DuckDB: what was asked, and what landed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import dlt
+import duckdb
+import pytest
+
+from polyai import load, open_pipeline, polyai, resolve
+from polyai.errors import ConfigurationError
+from polyai.fetching import OUTAGE_AFTER
+from polyai.report import RunReport
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.settings import Settings
+from polyai.tables import CONVERSATION_TABLES
+from warehouse_rows import rows_by_table, truth_by_table
+
+AGENT = "PROJECT-BOOKINGS"
+DETAIL = rf"/v1/agents/{AGENT}/conversations/[^?/]+$"
+LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(SandboxConfig(conversations=250))
+
+
+@pytest.fixture
+def base_url(sandbox: Sandbox) -> Iterator[str]:
+    with serve(sandbox) as url:
+        yield url
+
+
+def settings_for(base_url: str, **options: object) -> Settings:
+    defaults = {"agent_id": AGENT, "api_key": "sandbox-key", "base_url": base_url}
+    return resolve(**(defaults | options))
+
+
+def run(base_url: str, **options: object) -> RunReport:
+    (report,) = load(settings_for(base_url, **options), open_pipeline())
+    return report
+
+
+def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+    with duckdb.connect("polyai.duckdb", read_only=True) as connection:
+        return connection.execute(sql, parameters).fetchall()
+
+
+def assert_equals_truth(sandbox: Sandbox, database: Path | str = "polyai.duckdb") -> None:
+    held = rows_by_table(database)
+    truth = truth_by_table(sandbox.truth(AGENT))
+    notes = {key[:2]: row for key, row in held.pop("notes").items() if row["valid_to"] is None}
+    assert {
+        key: {name: row[name] for name in ("agent_id", "conversation_id", "note")}
+        for key, row in notes.items()
+    } == truth.pop("notes")
+    for table, expected in truth.items():
+        assert expected, f"the sandbox serves nothing for {table}"
+        assert held[table].keys() == expected.keys(), table
+        for key, row in expected.items():
+            assert held[table][key] == row, (table, key)
+
+
+def a_conversation(sandbox: Sandbox, table: str) -> str:
+    """A finished conversation that has rows in the table."""
+    found = query(
+        f"SELECT min(conversation_id) FROM polyai.{table} JOIN polyai.conversations "
+        "USING (agent_id, conversation_id) WHERE NOT in_progress AND num_turns > 2"
+    )
+    assert found[0][0]
+    return str(found[0][0])
+
+
+def rows_of(table: str, conversation_id: str) -> int:
+    (row,) = query(
+        f"SELECT count(*) FROM polyai.{table} WHERE conversation_id = ?", conversation_id
+    )
+    return int(row[0])
+
+
+class TestFirstLoad:
+    def test_two_thousand_conversations_with_all_oddities_equal_the_truth(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=2_000))
+        with serve(sandbox) as base_url:
+            report = run(base_url)
+        assert report.status == "complete"
+        assert (report.listed, report.new, report.fetched) == (2_000, 2_000, 2_000)
+        assert_equals_truth(sandbox)
+
+    def test_each_conversation_costs_one_request_and_no_more(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        report = run(base_url)
+        assert sandbox.requests.count(DETAIL) == 250
+        # 100 rows a page, the first to learn the count, one row of overlap
+        assert sandbox.requests.count(LIST_PAGE) == 4
+        assert report.traffic.requests == 254
+        assert report.traffic.bytes_received > 250 * 1_000
+
+    def test_it_commits_oldest_first_in_chunks(self, sandbox: Sandbox, base_url: str) -> None:
+        run(base_url, chunk_size=100)
+        chunks = query(
+            "SELECT _dlt_load_id, count(*), min(created_at), max(created_at) "
+            "FROM polyai.conversations GROUP BY 1 ORDER BY 1"
+        )
+        assert [chunk[1] for chunk in chunks] == [100, 100, 50]
+        for (*_, newest), (_, _, oldest, _) in itertools.pairwise(chunks):
+            assert newest <= oldest
+
+    def test_every_table_exists_and_reports_its_rows(self, sandbox: Sandbox, base_url: str) -> None:
+        report = run(base_url)
+        for table in CONVERSATION_TABLES:
+            (count,) = query(f"SELECT count(*) FROM polyai.{table.name}")
+            assert report.rows[table.name] == count[0]
+        (kept,) = query(
+            "SELECT status, listed, new, fetched, requests, rows->>'turns' FROM polyai.sync_runs"
+        )
+        assert kept[:5] == ("complete", 250, 250, 250, 254)
+        assert int(kept[5]) == report.rows["turns"]
+
+    def test_an_agent_without_conversations_gives_empty_runs(self) -> None:
+        with serve(Sandbox(SandboxConfig(conversations=0))) as base_url:
+            report = run(base_url)
+        assert (report.status, report.listed, report.fetched) == ("complete", 0, 0)
+
+    def test_the_acceptance_query_answers_in_a_file_of_any_name(
+        self, sandbox: Sandbox, base_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", "calls.duckdb")
+        run(base_url)
+        with duckdb.connect("calls.duckdb", read_only=True) as connection:
+            assert connection.execute(
+                "select channel, count(*), avg(handoff::int) from polyai.conversations group by 1"
+            ).fetchall()
+
+    def test_drift_while_listing_loses_nothing_that_was_there(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=400, arrivals_per_request=3))
+        there = set(sandbox.conversation_ids(AGENT))
+        with serve(sandbox) as base_url:
+            run(base_url)
+        held = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
+        assert there <= held
+
+
+class TestLaterLoads:
+    def test_nothing_new_asks_for_no_detail_and_rewrites_no_row(self) -> None:
+        # all calls of this sandbox have ended long ago
+        sandbox = Sandbox(SandboxConfig(conversations=250))
+        sandbox.advance(timedelta(days=30))
+        with serve(sandbox) as base_url:
+            run(base_url)
+            before = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations")
+            sandbox.requests.clear()
+            report = run(base_url)
+        assert sandbox.requests.count(DETAIL) == 0
+        # the newest page, and the first one that lies wholly before the look-back
+        assert sandbox.requests.count(LIST_PAGE) == 2
+        assert (report.new, report.changed, report.fetched) == (0, 0, 0)
+        after = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations")
+        assert sorted(after) == sorted(before)
+
+    def test_new_conversations_cost_one_detail_each(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=250))
+        sandbox.advance(timedelta(days=30))
+        with serve(sandbox) as base_url:
+            run(base_url)
+            before = sandbox.requests.count(DETAIL)
+            sandbox.advance(arrivals=7)
+            report = run(base_url)
+        assert report.new == 7
+        assert sandbox.requests.count(DETAIL) - before == 7
+
+    def test_a_fresh_working_directory_changes_nothing(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        sandbox.advance(timedelta(days=30))
+        run(base_url)
+        sandbox.requests.clear()
+        (report,) = load(settings_for(base_url), open_pipeline(pipelines_dir="elsewhere"))
+        assert report.fetched == 0
+        assert sandbox.requests.count(DETAIL) == 0
+
+    def test_calls_in_progress_are_read_again_until_they_have_ended(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        run(base_url)
+        assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") != [(0,)]
+        sandbox.advance(timedelta(hours=12))
+        run(base_url)
+        assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") == [(0,)]
+        assert_equals_truth(sandbox)
+
+    def test_children_that_vanish_from_an_answer_vanish_here(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        run(base_url)
+        conversation_id = a_conversation(sandbox, "conversation_tags")
+        turns = rows_of("turns", conversation_id)
+        sandbox.edit(AGENT, conversation_id, tags=[], keep_turns=2)
+        run_full(base_url)
+        assert turns > 2
+        assert rows_of("turns", conversation_id) == 2
+        assert rows_of("conversation_tags", conversation_id) == 0
+        assert_equals_truth(sandbox)
+
+    def test_withheld_turns_and_a_nulled_score_erase_nothing(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        run(base_url)
+        ((conversation_id, score),) = query(
+            "SELECT conversation_id, poly_score FROM polyai.conversations "
+            "WHERE poly_score IS NOT NULL AND num_turns > 2 AND NOT in_progress "
+            "ORDER BY conversation_id LIMIT 1"
+        )
+        tables = ("turns", "turn_intents", "turn_entities", "turn_topics", "annotations")
+        before = {table: rows_of(table, conversation_id) for table in tables}
+        sandbox.edit(AGENT, conversation_id, poly_score=None, withhold_turns=True, note="late")
+        report = run_full(base_url)
+        assert report.withheld == 1
+        assert {table: rows_of(table, conversation_id) for table in tables} == before
+        assert query(
+            "SELECT poly_score, num_turns, is_transcript_withheld, note "
+            "FROM polyai.conversations WHERE conversation_id = ?",
+            conversation_id,
+        ) == [(score, before["turns"], True, "late")]
+
+    def test_a_note_keeps_its_history(self, sandbox: Sandbox, base_url: str) -> None:
+        run(base_url)
+        (conversation_id,) = query(
+            "SELECT min(conversation_id) FROM polyai.conversations WHERE note IS NULL"
+        )[0]
+        for note in ("first", "first", "second", ""):
+            sandbox.edit(AGENT, conversation_id, note=note, tags=[note or "none"])
+            run_full(base_url)
+        history = query(
+            "SELECT note, valid_from, valid_to FROM polyai.notes "
+            "WHERE conversation_id = ? ORDER BY valid_from",
+            conversation_id,
+        )
+        assert [row[0] for row in history] == ["first", "second"]
+        assert history[0][2] == history[1][1]
+        assert history[1][2] is not None
+
+
+def run_full(base_url: str) -> RunReport:
+    (report,) = load(settings_for(base_url), open_pipeline(), full=True)
+    return report
+
+
+class TestFailures:
+    def test_a_conversation_that_fails_is_recorded_and_tried_again(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        bad = sorted(sandbox.conversation_ids(AGENT))[:2]
+        for conversation_id in bad:
+            path = re.escape(quote(conversation_id, safe="")) + "$"
+            sandbox.faults.add("status", path=path, status=500, error_code="BROKEN")
+        report = run(base_url, max_attempts=1)
+        assert (report.status, report.failed, report.fetched) == ("partial", 2, 248)
+        assert set(report.failures) == set(bad)
+        open_ = query(
+            "SELECT conversation_id, attempts, http_status, error_code, error_id IS NOT NULL, "
+            "resolved_at FROM polyai.fetch_failures ORDER BY 1"
+        )
+        assert open_ == [(name, 1, 500, "BROKEN", True, None) for name in bad]
+
+        run(base_url, max_attempts=1)
+        assert query("SELECT DISTINCT attempts FROM polyai.fetch_failures") == [(2,)]
+
+        sandbox.faults.clear()
+        report = run(base_url)
+        assert (report.status, report.failed) == ("complete", 0)
+        assert query("SELECT count(*) FROM polyai.fetch_failures WHERE resolved_at IS NULL") == [
+            (0,)
+        ]
+        assert_equals_truth(sandbox)
+
+    def test_an_outage_keeps_what_was_read_and_the_next_run_goes_on(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        ids = list(sandbox.conversation_ids(AGENT))[::-1]
+        for conversation_id in ids[100:]:
+            sandbox.faults.add("reset", path=re.escape(quote(conversation_id, safe="")) + "$")
+        report = run(base_url, max_attempts=1)
+        assert report.status == "failed"
+        assert (report.fetched, report.failed) == (100, OUTAGE_AFTER)
+        sandbox.faults.clear()
+        assert run(base_url).status == "complete"
+        assert_equals_truth(sandbox)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            pytest.param({"api_key": "wrong"}, "401", id="wrong key"),
+            pytest.param({"api_key": "sandbox-key-eu"}, "region", id="key of another region"),
+            pytest.param({"api_key": "sandbox-key-forbidden"}, "403", id="no permission"),
+            pytest.param({"agent_id": "PROJECT-NONE"}, "PROJECT-NONE", id="unknown agent"),
+        ],
+    )
+    def test_a_refused_key_stops_the_run_at_the_first_request(
+        self, sandbox: Sandbox, base_url: str, options: dict[str, object], said: str
+    ) -> None:
+        report = run(base_url, **options)
+        assert report.status == "failed"
+        assert said in str(report.error)
+        assert report.traffic.requests == 1
+
+    def test_an_agent_that_fails_does_not_keep_the_others_from_being_loaded(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=20, agents=("PROJECT-A", "PROJECT-B")))
+        with serve(sandbox) as base_url:
+            agents = [
+                {"agent_id": "PROJECT-A", "api_key": "wrong", "base_url": base_url},
+                {"agent_id": "PROJECT-B", "api_key": "sandbox-key", "base_url": base_url},
+            ]
+            first, second = load(resolve(agents=agents), open_pipeline())
+        assert (first.status, second.status) == ("failed", "complete")
+        assert query("SELECT DISTINCT agent_id FROM polyai.conversations") == [("PROJECT-B",)]
+        assert query("SELECT agent_id, status FROM polyai.sync_runs ORDER BY 1") == [
+            ("PROJECT-A", "failed"),
+            ("PROJECT-B", "complete"),
+        ]
+
+
+class TestSource:
+    """The dlt source as a library, in a pipeline of the user's own."""
+
+    def test_selected_tables_share_one_detail_each(self, sandbox: Sandbox, base_url: str) -> None:
+        pipeline = dlt.pipeline(
+            "own", destination=dlt.destinations.duckdb("own.duckdb"), dataset_name="calls"
+        )
+        source = polyai(AGENT, "sandbox-key", base_url=base_url)
+        pipeline.run(source.with_resources("conversations", "turns", "metrics"))
+        assert sandbox.requests.count(DETAIL) == 250
+        counts = pipeline.last_trace.last_normalize_info.row_counts
+        assert counts["conversations"] == 250
+        assert counts["turns"] > 250
+        assert "annotations" not in counts
+
+    def test_a_second_run_reads_only_what_is_new(self, sandbox: Sandbox, base_url: str) -> None:
+        sandbox.advance(timedelta(days=30))
+        pipeline = dlt.pipeline(
+            "own", destination=dlt.destinations.duckdb("own.duckdb"), dataset_name="calls"
+        )
+        pipeline.run(polyai(AGENT, "sandbox-key", base_url=base_url))
+        sandbox.requests.clear()
+        sandbox.advance(arrivals=3)
+        pipeline.run(polyai(AGENT, "sandbox-key", base_url=base_url))
+        assert sandbox.requests.count(DETAIL) == 3
+
+    def test_nothing_is_asked_before_the_first_row_is(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        source = polyai(AGENT, "sandbox-key", base_url=base_url)
+        assert set(source.resources) >= {table.name for table in CONVERSATION_TABLES}
+        assert sandbox.requests.count() == 0
+
+    def test_selected_tables_of_a_load_leave_the_others_out(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        load(settings_for(base_url), open_pipeline(), select=["turns"])
+        tables = {row[0] for row in query("SELECT table_name FROM information_schema.tables")}
+        assert {"conversations", "turns", "fetch_failures", "sync_runs"} <= tables
+        assert "metrics" not in tables
+
+    def test_an_unknown_table_is_named(self, base_url: str) -> None:
+        with pytest.raises(ConfigurationError, match="no table turn"):
+            load(settings_for(base_url), open_pipeline(), select=["turn"])

@@ -1,0 +1,443 @@
+"""Where settings come from, which goes first, and what a wrong one says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import polyai
+from polyai.errors import ConfigurationError
+from polyai.regions import data_api_url, parse_base_url
+from polyai.settings import Agent, Settings, parse_duration, resolve
+
+KEY = "secret-key-0123456789"
+NAMED = {"agent_id": "PROJECT-1", "api_key": KEY}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("POLYAI_", "SOURCES__POLYAI__")):
+            monkeypatch.delenv(name)
+
+
+def only_agent(**options: Any) -> Agent:
+    (agent,) = resolve(**{**NAMED, **options}).agents
+    return agent
+
+
+def resolve_in(folder: Path, **files: str) -> dict[str, Any]:
+    """What a fresh process resolves in a folder with these files under `.dlt`."""
+    (folder / ".dlt").mkdir()
+    for name, text in files.items():
+        (folder / ".dlt" / f"{name}.toml").write_text(text, encoding="utf-8")
+    script = (
+        "import dataclasses, json; from polyai.errors import ConfigurationError\n"
+        "from polyai.settings import resolve\n"
+        "try: print(json.dumps(dataclasses.asdict(resolve()), default=str))\n"
+        "except ConfigurationError as error: print(json.dumps({'error': str(error)}))\n"
+    )
+    root = str(Path(polyai.__path__[0]).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root, "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_defaults() -> None:
+    agent = Agent(
+        "PROJECT-1",
+        KEY,
+        "us",
+        None,
+        "https://api.us.poly.ai",
+        "https://api.us-1.platform.polyai.app",
+    )
+    assert resolve(**NAMED) == Settings(
+        agents=(agent,),
+        api="data",
+        workers=8,
+        lookback=timedelta(hours=24),
+        settle_after=(timedelta(hours=1), timedelta(hours=24), timedelta(days=7)),
+        chunk_size=5000,
+        page_size=100,
+        recordings_url="recordings/",
+        pii="keep",
+        pii_secret="",
+        transcripts="keep",
+        request_timeout=60,
+        max_attempts=5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "data_host", "v3_host"),
+    [
+        ("us", "us", "api.us.poly.ai", "api.us-1.platform.polyai.app"),
+        ("US", "us", "api.us.poly.ai", "api.us-1.platform.polyai.app"),
+        ("us-1", "us", "api.us.poly.ai", "api.us-1.platform.polyai.app"),
+        ("eu", "eu", "api.eu.poly.ai", "api.euw-1.platform.polyai.app"),
+        ("euw-1", "eu", "api.eu.poly.ai", "api.euw-1.platform.polyai.app"),
+        ("uk", "uk", "api.uk.poly.ai", "api.uk-1.platform.polyai.app"),
+        (" uk-1 ", "uk", "api.uk.poly.ai", "api.uk-1.platform.polyai.app"),
+        ("studio", "studio", "api.studio.poly.ai", None),
+    ],
+)
+def test_each_region_has_its_hosts(
+    name: str, region: str, data_host: str, v3_host: str | None
+) -> None:
+    agent = only_agent(region=name)
+    assert (agent.region, agent.base_url) == (region, f"https://{data_host}")
+    assert data_api_url(region) == agent.base_url
+    assert agent.v3_base_url == (f"https://{v3_host}" if v3_host else None)
+
+
+@pytest.mark.parametrize(
+    ("url", "region", "account_id", "agent_id"),
+    [
+        ("https://studio.uk.poly.ai/acme-uk/acme-team-4", "uk", "acme-uk", "acme-team-4"),
+        ("https://studio.us.poly.ai/ws-1/PROJECT-9/home?tab=x#y", "us", "ws-1", "PROJECT-9"),
+        ("https://studio.eu.poly.ai/acme/p/", "eu", "acme", "p"),
+        ("https://studio.poly.ai/acme/p", "studio", "acme", "p"),
+        ("studio.uk.poly.ai/acme/p", "uk", "acme", "p"),
+        ("https://STUDIO.uk.poly.ai//acme/caf%C3%A9", "uk", "acme", "café"),
+    ],
+)
+def test_a_studio_url_names_agent_account_and_region(
+    url: str, region: str, account_id: str, agent_id: str
+) -> None:
+    agent = only_agent(agent_id=url)
+    assert (agent.region, agent.account_id, agent.agent_id) == (region, account_id, agent_id)
+    assert agent.base_url == f"https://api.{region}.poly.ai"
+
+
+@pytest.mark.parametrize("setting", [{"region": "us"}, {"account_id": "other"}], ids=str)
+def test_a_studio_url_that_disagrees_is_refused(setting: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="in the Studio URL"):
+        only_agent(agent_id="https://studio.uk.poly.ai/acme/p", **setting)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/acme/p",
+        "https://studio.uk.poly.ai/acme",
+        "https://studio.uk.poly.ai.evil.com/acme/p",
+        "https://[studio/acme/p",
+        "acme/p",
+    ],
+)
+def test_an_address_of_something_else_is_no_agent(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="neither an agent id nor a Studio URL"):
+        only_agent(agent_id=url)
+
+
+def test_options_go_before_the_environment_and_that_before_dlt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOURCES__POLYAI__REGION", "eu")
+    monkeypatch.setenv("SOURCES__POLYAI__WORKERS", "3")
+    assert (only_agent().region, resolve(**NAMED).workers) == ("eu", 3)
+    monkeypatch.setenv("POLYAI_REGION", "uk")
+    assert only_agent().region == "uk"
+    assert only_agent(region="studio").region == "studio"
+    assert only_agent(region=None).region == "uk"
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\n", "<configure me>"])
+def test_what_is_empty_is_not_given(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYAI_REGION", empty)
+    monkeypatch.setenv("POLYAI_WORKERS", empty)
+    monkeypatch.setenv("SOURCES__POLYAI__REGION", "eu")
+    settings = resolve(**NAMED, lookback=empty)
+    assert (settings.agents[0].region, settings.workers) == ("eu", 8)
+    with pytest.raises(ConfigurationError, match="api_key of agent PROJECT-1 is missing"):
+        resolve(agent_id="PROJECT-1", api_key=empty)
+
+
+def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {
+        "API_KEY": f"{KEY}\n",
+        "AGENT_ID": "A, B,,A ",
+        "ACCOUNT_ID": "ws-1",
+        "REGION": "uk",
+        "BASE_URL": "http://localhost:8080/",
+        "V3_BASE_URL": "https://proxy.example/v3",
+        "API": "conversations_v3",
+        "WORKERS": "64",
+        "LOOKBACK": "30d",
+        "SETTLE_AFTER": "2d, 1h",
+        "CHUNK_SIZE": "100",
+        "PAGE_SIZE": "50",
+        "RECORDINGS_URL": "s3://bucket/x",
+        "PII": "hash",
+        "PII_SECRET": "pepper",
+        "TRANSCRIPTS": "drop",
+        "REQUEST_TIMEOUT": "7.5",
+        "MAX_ATTEMPTS": "2",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(f"POLYAI_{name}", value)
+    ways = ("uk", "ws-1", "http://localhost:8080", "https://proxy.example/v3")
+    assert resolve() == Settings(
+        agents=(Agent("A", KEY, *ways), Agent("B", KEY, *ways)),
+        api="conversations_v3",
+        workers=64,
+        lookback=timedelta(days=30),
+        settle_after=(timedelta(hours=1), timedelta(days=2)),
+        chunk_size=100,
+        page_size=50,
+        recordings_url="s3://bucket/x",
+        pii="hash",
+        pii_secret="pepper",
+        transcripts="drop",
+        request_timeout=7.5,
+        max_attempts=2,
+    )
+
+
+def test_behind_a_base_url_v3_does_not_go_past_it() -> None:
+    assert only_agent(base_url="http://127.0.0.1:1").v3_base_url == "http://127.0.0.1:1"
+
+
+TABLES = """
+[sources.polyai]
+region = "us"
+api_key = "shared"
+[[sources.polyai.agents]]
+agent_id = "A"
+[[sources.polyai.agents]]
+agent_id = "https://studio.eu.poly.ai/acme/B"
+api_key = "own-b"
+[[sources.polyai.agents]]
+agent_id = "C"
+api_key = " own-c\\n"
+region = "uk-1"
+account_id = "ws-c"
+base_url = "http://[::1]:9"
+"""
+
+
+def test_tables_in_secrets_toml(tmp_path: Path) -> None:
+    tables = TABLES.replace('region = "us"\n', "")
+    config = "[sources.polyai]\nworkers = 4\nsettle_after = []\nrequest_timeout = 9\n"
+    found = resolve_in(tmp_path, secrets=tables, config=config)
+    facts = [
+        (agent["agent_id"], agent["api_key"], agent["region"], agent["account_id"])
+        for agent in found["agents"]
+    ]
+    assert facts == [
+        ("A", "shared", "us", None),
+        ("B", "own-b", "eu", "acme"),
+        ("C", "own-c", "uk", "ws-c"),
+    ]
+    assert found["agents"][2]["base_url"] == "http://[::1]:9"
+    assert (found["workers"], found["settle_after"], found["request_timeout"]) == (4, [], 9.0)
+
+
+def test_an_agent_picked_in_the_environment_keeps_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYAI_AGENT_ID", "C,D")
+    found = resolve_in(tmp_path, secrets=TABLES)
+    facts = [(agent["agent_id"], agent["api_key"], agent["region"]) for agent in found["agents"]]
+    assert facts == [("C", "own-c", "uk"), ("D", "shared", "us")]
+
+
+def test_lists_and_numbers_as_they_are() -> None:
+    settings = resolve(agent_id=["A", "B"], api_key=KEY, settle_after=["2d", timedelta(hours=1)])
+    assert [agent.agent_id for agent in settings.agents] == ["A", "B"]
+    assert settings.settle_after == (timedelta(hours=1), timedelta(days=2))
+
+
+def test_agent_id_and_tables_in_one_place_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCES__POLYAI__AGENTS", '[{"agent_id": "A"}]')
+    monkeypatch.setenv("SOURCES__POLYAI__AGENT_ID", "D")
+    with pytest.raises(ConfigurationError, match="which of them is meant"):
+        resolve(api_key=KEY)
+
+
+def test_a_key_in_config_toml_is_not_taken(tmp_path: Path) -> None:
+    found = resolve_in(tmp_path, config=f'[sources.polyai]\nagent_id = "A"\napi_key = "{KEY}"\n')
+    assert "api_key of agent A is missing" in found["error"]
+    assert ".dlt/secrets.toml" in found["error"]
+
+
+def test_tables_as_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = json.dumps([{"agent_id": "A", "api_key": KEY, "region": "eu"}])
+    monkeypatch.setenv("SOURCES__POLYAI__AGENTS", tables)
+    assert resolve().agents[0].region == "eu"
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ([{"api_key": KEY}], "table 1 has no agent_id"),
+        ([{"agent_id": "A", "key": KEY}], "unknown settings key"),
+        ([{"agent_id": "A"}, {"agent_id": "A "}], "the same agent_id"),
+        ([{"agent_id": 5}], "text is needed, not int"),
+        ([{"agent_id": "A", "api_key": 5}], "text is needed, not int"),
+        ("[", "a list of tables"),
+        ({"agent_id": "A"}, "a list of tables"),
+    ],
+)
+def test_wrong_tables_say_what_is_wrong(tables: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        resolve(agents=tables)
+    assert KEY not in str(caught.value)
+
+
+def test_only_some_agents() -> None:
+    settings = resolve(agent_id="A,B,C", api_key=KEY)
+    assert [agent.agent_id for agent in settings.only(["C", "A", "C"]).agents] == ["C", "A"]
+    assert settings.only([]) == settings
+    with pytest.raises(ConfigurationError, match="agent D is not configured: known are A, B, C"):
+        settings.only(["A", "D"])
+
+
+def test_no_agent_is_an_error_that_says_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match="POLYAI_AGENT_ID"):
+        resolve(api_key=KEY)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="unknown setting worker: there are"):
+        resolve(**NAMED, worker=3)
+
+
+def test_hashing_needs_a_secret() -> None:
+    with pytest.raises(ConfigurationError, match="POLYAI_PII_SECRET"):
+        resolve(**NAMED, pii="hash")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("region", "mars", "us, eu, uk, studio, us-1, euw-1, uk-1"),
+        ("api", "v4", "data, conversations_v3"),
+        ("pii", "KEEP", "keep, hash, drop"),
+        ("transcripts", "hash", "keep, drop"),
+        ("workers", "0", "from 1 to 64"),
+        ("workers", 65, "from 1 to 64"),
+        ("workers", True, "from 1 to 64"),
+        ("workers", 1.5, "from 1 to 64"),
+        ("workers", "many", "from 1 to 64"),
+        ("chunk_size", -1, "from 1 to 1,000,000"),
+        ("page_size", [], "from 1 to 10,000"),
+        ("max_attempts", "0", "from 1 to 100"),
+        ("request_timeout", "nan", "from 1 to 3,600"),
+        ("request_timeout", "inf", "from 1 to 3,600"),
+        ("request_timeout", 0, "from 1 to 3,600"),
+        ("lookback", "5", "1d12h"),
+        ("lookback", 24, "1d12h"),
+        ("lookback", "-1h", "1d12h"),
+        ("settle_after", "1h,soon", "1d12h"),
+        ("settle_after", 3600, "1h,24h,7d"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(**NAMED, **{name: value})
+    message = str(caught.value)
+    shown = "soon" if value == "1h,soon" else str(value)
+    assert message.startswith(f"{name}: ")
+    for words in (shown, allowed, f"POLYAI_{name.upper()}", ".dlt/config.toml"):
+        assert words in message
+
+
+@pytest.mark.parametrize("key", ["smart’quote-key", "line\nbreak-key", "nul\0-key", "\x7f-key"])
+def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="api_key of agent PROJECT-1") as caught:
+        resolve(agent_id="PROJECT-1", api_key=key)
+    assert "-key" not in str(caught.value)
+
+
+def test_secrets_are_in_no_repr() -> None:
+    settings = resolve(**NAMED, pii="hash", pii_secret="pepper")
+    assert KEY not in repr(settings)
+    assert "pepper" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "parsed"),
+    [
+        ("https://api.us.poly.ai/", "https://api.us.poly.ai"),
+        (" https://proxy.example:8443/polyai ", "https://proxy.example:8443/polyai"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://127.3.2.1", "http://127.3.2.1"),
+        ("https://[fd00::1]:8443", "https://[fd00::1]:8443"),
+        ("https://polyai_proxy", "https://polyai_proxy"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+    ],
+)
+def test_base_urls_that_are_taken(url: str, parsed: str) -> None:
+    assert parse_base_url(url) == parsed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.us.poly.ai",
+        "http://localhost.evil.com",
+        "http://127.0.0.1.evil.com",
+        "http://127.0.0.1@evil.com",
+        "http://0.0.0.0",
+        "http://192.168.0.1",
+        "https://user:password@api.us.poly.ai",
+        "https://api.us.poly.ai?x=1",
+        "https://api.us.poly.ai#x",
+        "https://",
+        "https://host:port",
+        "https://.poly.ai",
+        "https://*.poly.ai",
+        "https://api..poly.ai",
+        "https://host:99999",
+        "https://[::1",
+        "https://evil.com\\@api.us.poly.ai",
+        "https://api.us.poly.ai\n.evil.com",
+        "ftp://localhost",
+        "api.us.poly.ai",
+    ],
+)
+def test_base_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url: ") as caught:
+        resolve(**NAMED, base_url=url)
+    assert "password@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("30m", timedelta(minutes=30)),
+        ("24h", timedelta(hours=24)),
+        ("7d", timedelta(days=7)),
+        ("2w", timedelta(weeks=2)),
+        (" 1D12H ", timedelta(days=1, hours=12)),
+        ("1w2d3h4m5s", timedelta(weeks=1, days=2, hours=3, minutes=4, seconds=5)),
+        ("0s", timedelta(0)),
+    ],
+)
+def test_durations(text: str, duration: timedelta) -> None:
+    assert parse_duration(text) == duration
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", "1", "1.5h", "1h1d", "1h 30m", "١h", "99999999999999d", "9" * 5000 + "s"]
+)
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no duration"):
+        parse_duration(text)

@@ -1,0 +1,68 @@
+"""Reads a warehouse back as plain rows, to be compared with what a sandbox says it serves."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from polyai.tables import CONVERSATION_TABLES
+
+Rows = dict[tuple[Any, ...], dict[str, Any]]
+"""Rows by key."""
+
+NOT_SERVED = frozenset({"fetched_at", "summary_hash", "_dlt_load_id", "_deleted"})
+"""Columns that the API says nothing of."""
+
+
+def rows_by_table(database: Path | str) -> dict[str, Rows]:
+    """Every conversation table, each row by its key; a key that stands twice is an error."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        return {
+            table.name: _by_key(
+                ("agent_id", "conversation_id", *table.key),
+                connection.execute(f"SELECT * FROM polyai.{table.name}")
+                .to_arrow_table()
+                .to_pylist(),
+                {column.name for column in table.columns if column.type == "json"},
+            )
+            for table in CONVERSATION_TABLES
+        }
+
+
+def truth_by_table(truth: Any) -> dict[str, Rows]:
+    """The same shape from `Sandbox.truth`."""
+    rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in CONVERSATION_TABLES}
+    for conversation in truth:
+        for name, found in conversation.items():
+            rows[name].extend(found)
+    return {
+        table.name: _by_key(("agent_id", "conversation_id", *table.key), rows[table.name], set())
+        for table in CONVERSATION_TABLES
+        if table.name != "notes"
+    } | {"notes": _by_key(("agent_id", "conversation_id"), rows["notes"], set())}
+
+
+def _by_key(key: tuple[str, ...], rows: list[dict[str, Any]], json_columns: set[str]) -> Rows:
+    found: Rows = {}
+    for row in rows:
+        assert row.get("_deleted") is None
+        clean = {
+            name: _plain(value, is_json=name in json_columns)
+            for name, value in row.items()
+            if name not in NOT_SERVED
+        }
+        values = tuple(clean[name] for name in key)
+        assert values not in found, f"key {values} stands twice"
+        found[values] = clean
+    return found
+
+
+def _plain(value: Any, *, is_json: bool) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    return json.loads(value) if is_json and value is not None else value
