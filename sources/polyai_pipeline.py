@@ -36,4 +36,4 @@ def load_turns() -> LoadInfo:
 
 
 if __name__ == "__main__":
-    print(load_conversations())  # noqa: T201
+    print(load_conversations())

@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +20,7 @@ from polyai.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.settings import Settings
 from polyai.tables import CONVERSATION_TABLES
-from warehouse_rows import rows_by_table, truth_by_table
+from warehouse_rows import assert_equals_truth, from_duckdb
 
 AGENT = "PROJECT-BOOKINGS"
 DETAIL = rf"/v1/agents/{AGENT}/conversations/[^?/]+$"
@@ -30,7 +29,7 @@ LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=250))
+    return Sandbox(SandboxConfig(conversations=150))
 
 
 @pytest.fixture
@@ -52,21 +51,6 @@ def run(base_url: str, **options: object) -> RunReport:
 def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
     with duckdb.connect("polyai.duckdb", read_only=True) as connection:
         return connection.execute(sql, parameters).fetchall()
-
-
-def assert_equals_truth(sandbox: Sandbox, database: Path | str = "polyai.duckdb") -> None:
-    held = rows_by_table(database)
-    truth = truth_by_table(sandbox.truth(AGENT))
-    notes = {key[:2]: row for key, row in held.pop("notes").items() if row["valid_to"] is None}
-    assert {
-        key: {name: row[name] for name in ("agent_id", "conversation_id", "note")}
-        for key, row in notes.items()
-    } == truth.pop("notes")
-    for table, expected in truth.items():
-        assert expected, f"the sandbox serves nothing for {table}"
-        assert held[table].keys() == expected.keys(), table
-        for key, row in expected.items():
-            assert held[table][key] == row, (table, key)
 
 
 def a_conversation(sandbox: Sandbox, table: str) -> str:
@@ -93,25 +77,25 @@ class TestFirstLoad:
             report = run(base_url)
         assert report.status == "complete"
         assert (report.listed, report.new, report.fetched) == (2_000, 2_000, 2_000)
-        assert_equals_truth(sandbox)
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     def test_each_conversation_costs_one_request_and_no_more(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         report = run(base_url)
-        assert sandbox.requests.count(DETAIL) == 250
+        assert sandbox.requests.count(DETAIL) == 150
         # 100 rows a page, the first to learn the count, one row of overlap
-        assert sandbox.requests.count(LIST_PAGE) == 4
-        assert report.traffic.requests == 254
-        assert report.traffic.bytes_received > 250 * 1_000
+        assert sandbox.requests.count(LIST_PAGE) == 3
+        assert report.traffic.requests == 153
+        assert report.traffic.bytes_received > 150 * 1_000
 
     def test_it_commits_oldest_first_in_chunks(self, sandbox: Sandbox, base_url: str) -> None:
-        run(base_url, chunk_size=100)
+        run(base_url, chunk_size=60)
         chunks = query(
             "SELECT _dlt_load_id, count(*), min(created_at), max(created_at) "
             "FROM polyai.conversations GROUP BY 1 ORDER BY 1"
         )
-        assert [chunk[1] for chunk in chunks] == [100, 100, 50]
+        assert [chunk[1] for chunk in chunks] == [60, 60, 30]
         for (*_, newest), (_, _, oldest, _) in itertools.pairwise(chunks):
             assert newest <= oldest
 
@@ -123,7 +107,7 @@ class TestFirstLoad:
         (kept,) = query(
             "SELECT status, listed, new, fetched, requests, rows->>'turns' FROM polyai.sync_runs"
         )
-        assert kept[:5] == ("complete", 250, 250, 250, 254)
+        assert kept[:5] == ("complete", 150, 150, 150, 153)
         assert int(kept[5]) == report.rows["turns"]
 
     def test_an_agent_without_conversations_gives_empty_runs(self) -> None:
@@ -153,7 +137,7 @@ class TestFirstLoad:
 class TestLaterLoads:
     def test_nothing_new_asks_for_no_detail_and_rewrites_no_row(self) -> None:
         # all calls of this sandbox have ended long ago
-        sandbox = Sandbox(SandboxConfig(conversations=250))
+        sandbox = Sandbox(SandboxConfig(conversations=150))
         sandbox.advance(timedelta(days=30))
         with serve(sandbox) as base_url:
             run(base_url)
@@ -168,7 +152,7 @@ class TestLaterLoads:
         assert sorted(after) == sorted(before)
 
     def test_new_conversations_cost_one_detail_each(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=250))
+        sandbox = Sandbox(SandboxConfig(conversations=150))
         sandbox.advance(timedelta(days=30))
         with serve(sandbox) as base_url:
             run(base_url)
@@ -189,14 +173,16 @@ class TestLaterLoads:
         assert sandbox.requests.count(DETAIL) == 0
 
     def test_calls_in_progress_are_read_again_until_they_have_ended(
-        self, sandbox: Sandbox, base_url: str
+        self,
     ) -> None:
-        run(base_url)
-        assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") != [(0,)]
-        sandbox.advance(timedelta(hours=12))
-        run(base_url)
+        sandbox = Sandbox(SandboxConfig(conversations=300))
+        with serve(sandbox) as base_url:
+            run(base_url)
+            assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") != [(0,)]
+            sandbox.advance(timedelta(hours=12))
+            run(base_url)
         assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") == [(0,)]
-        assert_equals_truth(sandbox)
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     def test_children_that_vanish_from_an_answer_vanish_here(
         self, sandbox: Sandbox, base_url: str
@@ -209,7 +195,7 @@ class TestLaterLoads:
         assert turns > 2
         assert rows_of("turns", conversation_id) == 2
         assert rows_of("conversation_tags", conversation_id) == 0
-        assert_equals_truth(sandbox)
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     def test_withheld_turns_and_a_nulled_score_erase_nothing(
         self, sandbox: Sandbox, base_url: str
@@ -264,7 +250,7 @@ class TestFailures:
             path = re.escape(quote(conversation_id, safe="")) + "$"
             sandbox.faults.add("status", path=path, status=500, error_code="BROKEN")
         report = run(base_url, max_attempts=1)
-        assert (report.status, report.failed, report.fetched) == ("partial", 2, 248)
+        assert (report.status, report.failed, report.fetched) == ("partial", 2, 148)
         assert set(report.failures) == set(bad)
         open_ = query(
             "SELECT conversation_id, attempts, http_status, error_code, error_id IS NOT NULL, "
@@ -281,7 +267,7 @@ class TestFailures:
         assert query("SELECT count(*) FROM polyai.fetch_failures WHERE resolved_at IS NULL") == [
             (0,)
         ]
-        assert_equals_truth(sandbox)
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     def test_an_outage_keeps_what_was_read_and_the_next_run_goes_on(
         self, sandbox: Sandbox, base_url: str
@@ -294,7 +280,7 @@ class TestFailures:
         assert (report.fetched, report.failed) == (100, OUTAGE_AFTER)
         sandbox.faults.clear()
         assert run(base_url).status == "complete"
-        assert_equals_truth(sandbox)
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     @pytest.mark.parametrize(
         ("options", "said"),
@@ -338,11 +324,10 @@ class TestSource:
         )
         source = polyai(AGENT, "sandbox-key", base_url=base_url)
         pipeline.run(source.with_resources("conversations", "turns", "metrics"))
-        assert sandbox.requests.count(DETAIL) == 250
-        counts = pipeline.last_trace.last_normalize_info.row_counts
-        assert counts["conversations"] == 250
-        assert counts["turns"] > 250
-        assert "annotations" not in counts
+        assert sandbox.requests.count(DETAIL) == 150
+        with pipeline.sql_client() as client, client.execute_query("SHOW TABLES") as cursor:
+            tables = {row[0] for row in cursor.fetchall() if not row[0].startswith("_dlt")}
+        assert tables == {"conversations", "turns", "metrics"}
 
     def test_a_second_run_reads_only_what_is_new(self, sandbox: Sandbox, base_url: str) -> None:
         sandbox.advance(timedelta(days=30))

@@ -3,35 +3,64 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from polyai.sandbox import Sandbox
 from polyai.tables import CONVERSATION_TABLES
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 """Rows by key."""
 
+Fetch = Callable[[str], list[dict[str, Any]]]
+"""Runs a query, gives rows by column."""
+
 NOT_SERVED = frozenset({"fetched_at", "summary_hash", "_dlt_load_id", "_deleted"})
 """Columns that the API says nothing of."""
 
 
-def rows_by_table(database: Path | str) -> dict[str, Rows]:
+def rows_by_table(fetch: Fetch) -> dict[str, Rows]:
     """Every conversation table, each row by its key; a key that stands twice is an error."""
-    with duckdb.connect(str(database), read_only=True) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        return {
-            table.name: _by_key(
-                ("agent_id", "conversation_id", *table.key),
-                connection.execute(f"SELECT * FROM polyai.{table.name}")
-                .to_arrow_table()
-                .to_pylist(),
-                {column.name for column in table.columns if column.type == "json"},
-            )
-            for table in CONVERSATION_TABLES
-        }
+    return {
+        table.name: _by_key(
+            ("agent_id", "conversation_id", *table.key),
+            fetch(f"SELECT * FROM polyai.{table.name}"),
+            {column.name for column in table.columns if column.type == "json"},
+        )
+        for table in CONVERSATION_TABLES
+    }
+
+
+def from_duckdb(database: Path | str = "polyai.duckdb") -> Fetch:
+    """Reads a DuckDB file, opened for each query."""
+
+    def fetch(sql: str) -> list[dict[str, Any]]:
+        with duckdb.connect(str(database), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            rows: list[dict[str, Any]] = connection.execute(sql).to_arrow_table().to_pylist()
+            return rows
+
+    return fetch
+
+
+def assert_equals_truth(sandbox: Sandbox, agent_id: str, fetch: Fetch) -> None:
+    """Every table, row by row and column by column, is what the sandbox says it serves."""
+    held = rows_by_table(fetch)
+    truth = truth_by_table(sandbox.truth(agent_id))
+    notes = {key[:2]: row for key, row in held.pop("notes").items() if row["valid_to"] is None}
+    assert {
+        key: {name: row[name] for name in ("agent_id", "conversation_id", "note")}
+        for key, row in notes.items()
+    } == truth.pop("notes")
+    for table, expected in truth.items():
+        assert expected, f"the sandbox serves nothing for {table}"
+        assert held[table].keys() == expected.keys(), table
+        for key, row in expected.items():
+            assert held[table][key] == row, (table, key)
 
 
 def truth_by_table(truth: Any) -> dict[str, Rows]:
@@ -65,4 +94,5 @@ def _by_key(key: tuple[str, ...], rows: list[dict[str, Any]], json_columns: set[
 def _plain(value: Any, *, is_json: bool) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC)
-    return json.loads(value) if is_json and value is not None else value
+    # DuckDB gives JSON as text, PostgreSQL's driver as objects
+    return json.loads(value) if is_json and isinstance(value, str) else value

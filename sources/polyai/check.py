@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import dlt
@@ -13,6 +14,9 @@ from .errors import ApiError, ConversationError, PolyAIError
 from .redaction import REDACTED
 from .settings import Agent, Settings
 from .warehouse import Warehouse
+
+_SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
+"""What a refused listing tells about, by HTTP status; any other failure is the API's."""
 
 SAMPLE = 20
 """Newest conversations that are looked at for what the key may see."""
@@ -45,12 +49,22 @@ def check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding]:
 
 
 def _destination(pipeline: dlt.Pipeline) -> Finding:
-    name = f"{pipeline.destination.destination_name}, dataset {pipeline.dataset_name}"
     try:
         held = Warehouse(pipeline).count_rows("conversations")
     except PolyAIError as error:
         return Finding("", "destination", "failed", str(error))
-    return Finding("", "destination", "ok", f"{name}: {held:,} conversations held")
+    return Finding("", "destination", "ok", f"{place(pipeline)}: {held:,} conversations held")
+
+
+def place(pipeline: dlt.Pipeline) -> str:
+    """Where the pipeline loads to, as its user names it."""
+    name, dataset = str(pipeline.destination.destination_name), pipeline.dataset_name
+    credentials: Any = pipeline.destination_client().config.credentials
+    if not (database := getattr(credentials, "database", None)):
+        return f"{name}, dataset {dataset}"
+    # in a file of the dataset's own name, see `open_pipeline`
+    dataset = Path(database).stem if dataset == "main" else dataset
+    return f"{name} {database}, dataset {dataset}"
 
 
 def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:
@@ -60,7 +74,7 @@ def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:
     try:
         page = api.conversations(limit=SAMPLE, offset=0)
     except ApiError as error:
-        yield finding("key", "failed", str(error))
+        yield finding(_SUBJECTS.get(error.status or 0, "api"), "failed", str(error))
         return
     yield finding("key", "ok", f"lists {page.count:,} conversations in region {agent.region}")
     if not page.conversations:
@@ -78,23 +92,23 @@ def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:
     if not details:
         yield finding("detail", "failed", f"none of {len(page.conversations)} can be read by id")
         return
-    yield finding("detail", "ok", f"{len(details)} of {len(page.conversations)} newest read")
+    yield finding("detail", "ok", f"{len(details)} of the {len(page.conversations)} newest read")
     if any(detail.get("turns") for detail in details):
         yield finding("transcripts", "ok", "turns are sent")
     else:
         yield finding(
             "transcripts",
             "warning",
-            "no turns in any of them: if they had some, ask for transcript access of the project's "
-            "API configuration in Agent Studio",
+            "no turns in any of them: if they had some, ask for access to transcripts in the "
+            "project's API configuration in Agent Studio",
         )
     numbers = {detail.get(name) for detail in details for name in ("fromNumber", "toNumber")}
     if REDACTED in numbers:
         yield finding(
             "pii",
             "warning",
-            "numbers come as REDACTED and recordings redacted: where callers are to be joined, "
-            "use a key with PII access",
+            "numbers come as REDACTED, and recordings redacted: to tell callers apart, use a key "
+            "with PII access",
         )
     else:
         yield finding("pii", "ok", "numbers are sent")
@@ -118,7 +132,7 @@ def _v3(agent: Agent, settings: Settings) -> Finding:
     try:
         transport.get(path, subject="agent", accept=lambda payload: payload)
     except ApiError as error:
-        return finding("warning", f"not usable with this key, the Data API is: {error}")
+        return finding("warning", f"the optional listing cannot be used with this key: {error}")
     finally:
         transport.close()
-    return finding("ok", "the key lists conversations there too")
+    return finding("ok", "the key lists conversations here too")

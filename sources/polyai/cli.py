@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
+import dlt
 import orjson
 import typer
 from rich.console import Console
@@ -29,13 +30,15 @@ from .demo import run_demo
 from .errors import ConfigurationError, PolyAIError
 from .progress import LoadProgress
 from .report import RunReport
+from .resources import LOADED_TABLES
 from .settings import resolve
 from .sync import load as run_load
 from .warehouse import open_pipeline
 
 logger = logging.getLogger("polyai")
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+# a log keeps a line in one piece
+stdout = Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+stderr = Console(stderr=True, highlight=False, emoji=False)
 
 app = typer.Typer(
     name="polyai-warehouse",
@@ -78,13 +81,15 @@ JsonOption = Annotated[
 @app.callback()
 def common(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log each retry and step.")
+        bool, typer.Option("--verbose", "-v", help="Log every retry.")
     ] = False,
 ) -> None:
     """Every conversation of your PolyAI agents in your own warehouse."""
     # what is written holds what people said: files are for their owner alone
     os.umask(0o077)
-    handler = logging.StreamHandler()
+    # a signal ends a run between two conversations, not in the middle of dlt's steps
+    dlt.config["runtime.intercept_signals"] = False
+    handler = _ConsoleHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -100,8 +105,10 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Start the sandbox, load it into DuckDB, and show what landed."""
-    with LoadProgress(stderr) as progress:
-        result = run_demo(database, conversations, progress.watch)
+    with _stop_on_signals("leaving the demo") as stop, LoadProgress(stderr) as progress:
+        result = run_demo(database, conversations, stop, progress.watch)
+    if result is None:
+        raise typer.Exit(Exit.INTERRUPTED)
     if as_json:
         _print_json(show.demo_as_json(result))
     else:
@@ -129,6 +136,8 @@ def check(
     failed = any(finding.outcome == "failed" for finding in findings)
     if as_json:
         _print_json({"ok": not failed, "findings": [vars(finding) for finding in findings]})
+    elif not failed:
+        stdout.print("ready: polyai-warehouse load")
     raise typer.Exit(Exit.CONFIGURATION if failed else Exit.DONE)
 
 
@@ -142,7 +151,10 @@ def load(
     ] = False,
     select: Annotated[
         list[str] | None,
-        typer.Option(help="Only this table (and conversations); repeat, or separate by commas."),
+        typer.Option(
+            help="Only this table (and conversations); repeat, or separate by commas.",
+            callback=_tables,
+        ),
     ] = None,
     lookback: Annotated[
         str | None, typer.Option(help="How far behind the newest held one to look, such as 30d.")
@@ -161,17 +173,22 @@ def load(
     settings = resolve(
         region=region, base_url=base_url, lookback=lookback, workers=workers, chunk_size=chunk_size
     ).only(agent or ())
-    tables = [name.strip() for names in select or () for name in names.split(",") if name.strip()]
     pipeline = open_pipeline(destination, dataset)
-    with _stop_on_signals() as stop, LoadProgress(stderr) as progress:
+    ending = "ending with what was read so far; again: leaving at once"
+    with _stop_on_signals(ending) as stop, LoadProgress(stderr) as progress:
         reports = run_load(
-            settings, pipeline, full=full, select=tables, stop=stop, on_begin=progress.watch
+            settings, pipeline, full=full, select=select or (), stop=stop, on_begin=progress.watch
         )
     code = _exit_code(reports, interrupted=stop.is_set())
     if as_json:
         _print_json(show.load_as_json(reports, pipeline, code))
     else:
         show.load(stdout, reports, pipeline)
+    for report in reports:
+        if report.error:
+            _print_error(f"{report.agent_id}: {report.error}" if reports[1:] else report.error)
+    if code == Exit.INTERRUPTED:
+        stderr.print("interrupted: what was read is committed, the next run goes on there")
     raise typer.Exit(code)
 
 
@@ -193,7 +210,7 @@ def sandbox(
     config = SandboxConfig(
         conversations=conversations, seed=seed, agents=(agent,), oddities=oddities
     )
-    with _stop_on_signals() as stop:
+    with _stop_on_signals("the sandbox ends") as stop:
         try:
             with serve(Sandbox(config), port) as base_url:
                 show.sandbox(stdout, base_url, config.api_key, agent)
@@ -207,11 +224,25 @@ def main() -> None:
     try:
         app()
     except PolyAIError as error:
-        stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        _print_error(str(error))
         sys.exit(Exit.CONFIGURATION)
-    except KeyboardInterrupt:
-        stderr.print("interrupted; what was committed is kept")
-        sys.exit(Exit.INTERRUPTED)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes log lines above the progress bar, not into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        stderr.print(self.format(record), markup=False, soft_wrap=True)
+
+
+def _tables(given: list[str] | None) -> list[str]:
+    """The tables that `--select` names."""
+    names = [name.strip() for part in given or () for name in part.split(",") if name.strip()]
+    known = [table.name for table in LOADED_TABLES]
+    if unknown := sorted(set(names) - set(known)):
+        raise typer.BadParameter(f"no table {', '.join(unknown)}: there are {', '.join(known)}")
+    return names
 
 
 def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
@@ -224,19 +255,25 @@ def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
     return Exit.DONE
 
 
+def _print_error(message: str) -> None:
+    stderr.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+
+
 def _print_json(value: object) -> None:
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second one interrupts at once."""
+def _stop_on_signals(ending: str) -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, with `ending` in the log; a second one kills."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
-        logger.warning("%s: ending with what was read so far", signal.Signals(number).name)
+            # threads may wait for minutes; what a killed run leaves, the next one makes good
+            stderr.show_cursor()
+            os._exit(Exit.INTERRUPTED)
+        logger.warning("%s: %s", signal.Signals(number).name, ending)
         stop.set()
 
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}

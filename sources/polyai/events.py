@@ -8,6 +8,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
+MOST_DIGITS = 9
+"""A longer number in the place of a turn's is none."""
+
 
 @dataclass(frozen=True)
 class FunctionEvent:
@@ -38,7 +41,7 @@ def function_events(conversation_id: str, by_turn: Any) -> Iterator[FunctionEven
     first = 0 if any(number == 0 for number, _, _ in numbered) else 1
     seen: dict[int, int] = {}
     for number, name, event in numbered:
-        turn_index = (number if number is not None else 0) - first
+        turn_index = number - first if number is not None else -1
         event_index = seen.get(turn_index, 0)
         seen[turn_index] = event_index + 1
         yield _placed(conversation_id, turn_index, event_index, number, name, event)
@@ -58,9 +61,9 @@ def _numbered(by_turn: Any) -> Iterator[tuple[int | None, str | None, Any]]:
                 continue
             own = event.get("turn_id") if isinstance(event, dict) else None
             name = str(key) if key is not None else ""
-            if name.isdecimal():
+            if name.isdecimal() and len(name) <= MOST_DIGITS:
                 yield int(name), None, event
-            elif isinstance(own, int):
+            elif isinstance(own, int) and len(str(own)) <= MOST_DIGITS:
                 yield own, key, event
             else:
                 yield None, key, event
@@ -75,7 +78,7 @@ def _placed(
     event: Any,
 ) -> FunctionEvent:
     fields = dict(event) if isinstance(event, dict) else {"value": event}
-    extra: Json = {} if name is None else {"turn": name}
+    extra: Json = {} if name is None else {"functionEvents": name}
     if fields.get("conversation_id") in (None, conversation_id):
         fields.pop("conversation_id", None)
     if fields.get("turn_id") in (None, number):

@@ -93,7 +93,7 @@ class Plan:
 
     def _compared(self, rows: Iterable[Row], *, nothing_held: bool) -> Iterator[Task]:
         """The rows that the warehouse does not hold as they are listed."""
-        by_id = {row["conversationId"]: row for row in rows if row.get("conversationId")}
+        by_id = {str(row["conversationId"]): row for row in rows if row.get("conversationId")}
         held: dict[str, Held] = (
             {} if nothing_held else self._warehouse.held(self._agent_id, list(by_id))
         )

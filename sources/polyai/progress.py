@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +29,15 @@ BAR_SECONDS = 0.2
 LOG_SECONDS = 15.0
 
 
+class _Bar(Progress):
+    """A bar with the counts in a line under it: side by side they need a wide terminal."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the counts."""
+        yield from super().get_renderables()
+        yield from (f"  {task.fields['counts']}" for task in self.tasks)
+
+
 class LoadProgress:
     """Shows the counts of the agent that is being loaded, from a thread of its own.
 
@@ -38,12 +49,11 @@ class LoadProgress:
 
     def __init__(self, console: Console) -> None:
         self._is_live = console.is_terminal
-        self._bar = Progress(
+        self._bar = _Bar(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -78,7 +88,7 @@ class LoadProgress:
         self._report, self._since = report, time.monotonic()
         for task_id in self._bar.task_ids:
             self._bar.remove_task(task_id)
-        self._bar.add_task(report.agent_id, total=None, counts="")
+        self._bar.add_task(escape(report.agent_id), total=None, counts="")
 
     def _tick(self) -> None:
         while not self._done.wait(BAR_SECONDS if self._is_live else LOG_SECONDS):

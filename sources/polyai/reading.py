@@ -80,16 +80,16 @@ class AgentReader:
         self._warehouse = warehouse
         self._stop = stop or threading.Event()
         self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
-        self._exit = ExitStack()
-        api = self._exit.enter_context(
-            DataApi(
-                agent,
-                request_timeout=settings.request_timeout,
-                max_attempts=settings.max_attempts,
-                connections=settings.workers + 1,  # the listing's own
-            )
+        api = DataApi(
+            agent,
+            request_timeout=settings.request_timeout,
+            max_attempts=settings.max_attempts,
+            connections=settings.workers + 1,  # the listing's own
         )
+        self._exit = ExitStack()
         self._fetcher = self._exit.enter_context(Fetcher(api, settings.workers))
+        # first of all: it ends the waits of the fetcher's threads
+        self._exit.callback(api.close)
         self.report = RunReport(agent.agent_id, command, api.traffic)
         self._plan = Plan(
             OffsetListing(

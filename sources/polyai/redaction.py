@@ -16,14 +16,28 @@ REDACTED = "REDACTED"
 
 DROPPED = "[dropped]"
 
-_EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
-_PHONE = r"(?<![\w.:/-])(?:\+|00)?\(?\d(?:[ ().-]{0,2}\d){6,14}(?![\w:-])"
+# the look-behind keeps a long text without an address linear: each word is tried from its start
+_EMAIL = r"(?<![\w.%+'-])[\w.%+'-]+@[\w-]+(?:\.[\w-]+)+"
+_YEAR = r"(?:19|20)\d\d"
+_DATE = rf"(?:{_YEAR}([-.])\d\d\1\d\d|\d\d?([-.])\d\d?\2{_YEAR})(?!\d|[-.]\d)"
+_DECIMAL = r"(?:0|[1-9]\d*)\.\d+(?![ ().-]{0,2}\d)"
+_PHONE = (
+    r"(?<![\w./-])(?<!\d:)"  # not inside a word, path, decimal or time
+    rf"(?!{_DATE}|{_DECIMAL})"
+    r"(?:\+|00)?\(?\d(?:[\s().\u2010-\u2015-]{0,2}\d){6,14}"
+    r"(?!(?!x\d)\w|[:-]\w)"  # an extension may follow
+)
 _PERSONAL = re.compile(f"{_EMAIL}|{_PHONE}")
 
 _MACHINE_FIELD = re.compile(
-    r".*(_id|Id|_datetime|At|_at|_url|Url|timestamp|start_time|duration)", re.ASCII
+    r"(?!.*(?i:caller|phone|mail))"
+    r"(id|.*(_id|Id|_datetime|At|_at|_url|Url|timestamp|start_time|[dD]uration))",
+    re.ASCII,
 )
 """Fields of ids, times and paths, whose digits are nobody's number."""
+
+_CUSTOMERS_OWN = frozenset({"arguments", "entities", "logs", "state", "state_changes"})
+"""Objects with names of the customer's choice, where an `id` can be a phone number."""
 
 _SMALLEST_NUMBER = 10**9
 """Whole numbers from here on can be phone numbers that lost their plus."""
@@ -31,8 +45,9 @@ _SMALLEST_NUMBER = 10**9
 _SPOKEN = frozenset(
     {
         "user_input", "agent_response", "translated_user_input", "english_agent_response",
-        "user_input_dtmf", "entities", "llm_requests", "metadata", "shortSummary",
-        "utterance", "content", "arguments", "logs", "state_changes",
+        "user_input_dtmf", "user_input_dtmf_finish_key", "entities", "llm_requests", "metadata",
+        "shortSummary", "utterance", "content", "arguments", "logs", "state", "state_changes",
+        "CSAT_FREE_FEEDBACK",
     }
 )  # fmt: skip
 """Fields that carry words of the conversation, or what was taken from them."""
@@ -67,16 +82,25 @@ class Redaction:
         if isinstance(value, list):
             return [self._hidden(name, item) for item in value]
         if isinstance(value, dict):
+            if name in _CUSTOMERS_OWN:
+                return {
+                    self._hidden(name, key): self._hidden(name, item) for key, item in value.items()
+                }
             return {key: self._hidden(key, item) for key, item in value.items()}
         if isinstance(value, int) and value >= _SMALLEST_NUMBER:
-            return self._hidden(name, str(value))
+            hidden = self._hidden(name, str(value))
+            return value if hidden == str(value) else hidden
         return value
 
     def _mark(self, match: re.Match[str]) -> str:
         if self._pii == "drop":
             return DROPPED
         found = match[0]
-        plain = found.lower() if "@" in found else "".join(filter(str.isdigit, found))
+        if "@" in found:
+            plain = found.lower()
+        else:
+            # the same caller, dialled from abroad: +44 (0)20, 0044 20, +44 20
+            plain = "".join(filter(str.isdigit, found.replace("(0)", ""))).removeprefix("00")
         return hmac.new(self._secret, plain.encode(), hashlib.sha256).hexdigest()
 
 

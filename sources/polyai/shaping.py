@@ -17,11 +17,11 @@ import pyarrow as pa
 from . import tables
 from .answers import Answer, Json
 from .batch import Batch
-from .events import function_events
+from .events import FunctionEvent, function_events
 from .metrics import metrics
 from .schema import LOAD_ID, TOMBSTONE, Table
 from .turns import entities, intents, latency_seconds, metadata_of, reviews, topics
-from .values import UnfitError, number, text, timestamp
+from .values import UnfitError, integer, number, text, timestamp
 
 SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
 """From here on conversations are scored 1-5; those created before it were scored 0-10."""
@@ -82,10 +82,15 @@ def _as_object(value: Any) -> Json:
     return value if isinstance(value, dict) else {} if value is None else {"value": value}
 
 
+_OWN_COUNTS = ("num_turns", "num_silences", "num_ood")
+
+
 def _own_count(detail: Json, name: str) -> int | None:
     """The API's own count of turns, where it sends one."""
-    count = detail.get(name)
-    return count if isinstance(count, int) and not isinstance(count, bool) else None
+    try:
+        return integer(detail.get(name))
+    except UnfitError:
+        return None
 
 
 def _is_withheld(answer: Answer, has_turns: bool) -> bool:
@@ -112,8 +117,8 @@ def _conversations(
     given: dict[str, list[Any]] = {name: [] for name in _COMPUTED}
     for row, (answer, turns) in enumerate(zip(batch.answers, turn_lists)):
         values = (
-            *_score(answer),
-            *_summary(answer.detail.get("shortSummary"), extras.setdefault(row, {})),
+            *_score(answer, extras.setdefault(row, {})),
+            *_summary(answer.detail.get("shortSummary"), extras[row]),
             *_counts(answer, turns, withheld[row], extras[row]),
         )
         if answer.detail.get("projectId") not in (None, "", batch.agent_id):
@@ -132,19 +137,22 @@ def _conversations(
         ),
     }
     taken = {"projectId", "shortSummary", "polyScore", "turns", "metrics", "functionEvents", "tags"}
-    taken |= {"num_turns", "num_silences", "num_ood"}
+    taken |= set(_OWN_COUNTS)
     owners = [answer.conversation_id for answer in batch.answers]
     return batch.table(tables.CONVERSATIONS, owners, given, details, "", taken, extras)
 
 
-def _score(answer: Answer) -> tuple[Any, str | None]:
+def _score(answer: Answer, extra: Json) -> tuple[float | None, str | None]:
     """The score and its scale; a held score is never erased by a later null."""
-    score = answer.detail.get("polyScore")
-    if score is None or score == "":
-        held = answer.held
+    detail, held = answer.detail, answer.held
+    try:
+        score = number(detail.get("polyScore"))
+    except UnfitError:
+        score, extra["polyScore"] = None, detail["polyScore"]
+    if score is None:
         return (held.poly_score, held.poly_score_scale) if held else (None, None)
     try:
-        created_at = timestamp(answer.detail.get("createdAt") or answer.detail.get("startedAt"))
+        created_at = timestamp(detail.get("createdAt") or detail.get("startedAt"))
     except UnfitError:
         created_at = None
     before = created_at is not None and created_at < SCALE_CHANGED_AT
@@ -164,22 +172,22 @@ def _counts(
     answer: Answer, turns: Sequence[Any], is_withheld: bool, extra: Json
 ) -> tuple[int | None, int | None, int | None]:
     """Turns, silences and out-of-domain turns, as far as they are known."""
-    detail, held = answer.detail, answer.held
-    own = _own_count(detail, "num_turns")
-    if own is not None and turns and own != len(turns):
-        extra["num_turns"] = own
-    silences, ood = _own_count(detail, "num_silences"), _own_count(detail, "num_ood")
+    held = answer.held if is_withheld else None
+    own = {name: _own_count(answer.detail, name) for name in _OWN_COUNTS}
+    silences, ood = own["num_silences"], own["num_ood"]
     if is_withheld:
-        return (
-            (held.num_turns if held else None) or own,
-            (held.num_silences if held else None) if silences is None else silences,
-            (held.num_ood if held else None) if ood is None else ood,
-        )
-    return (
-        len(turns),
-        _flagged(turns, "is_silence") if silences is None else silences,
-        _flagged(turns, "is_ood") if ood is None else ood,
-    )
+        num_turns = (held.num_turns if held else None) or own["num_turns"]
+        silences = held.num_silences if held and silences is None else silences
+        ood = held.num_ood if held and ood is None else ood
+    else:
+        num_turns = len(turns)
+        silences = _flagged(turns, "is_silence") if silences is None else silences
+        ood = _flagged(turns, "is_ood") if ood is None else ood
+    for (name, count), loaded in zip(own.items(), (num_turns, silences, ood)):
+        sent = answer.detail.get(name)
+        if sent not in (None, "") and (count is None or count != loaded):
+            extra[name] = sent
+    return num_turns, silences, ood
 
 
 def _flagged(turns: Sequence[Any], flag: str) -> int | None:
@@ -240,7 +248,7 @@ def _annotations(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Tabl
     found = [
         (owner, index, position, review)
         for turn, (owner, index) in zip(turns, keys)
-        if turn.get("reviews")
+        if turn.get("reviews") not in (None, [])
         for position, review in enumerate(reviews(turn["reviews"]))
     ]
     given = {
@@ -253,11 +261,14 @@ def _annotations(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Tabl
 
 
 def _function_events(batch: Batch) -> pa.Table:
-    found = [
-        (answer.conversation_id, event)
-        for answer in batch.answers
-        for event in function_events(answer.conversation_id, answer.detail.get("functionEvents"))
-    ]
+    found: list[tuple[str, FunctionEvent]] = []
+    for row, answer in enumerate(batch.answers):
+        by_turn = answer.detail.get("functionEvents")
+        if isinstance(by_turn, dict | list):
+            events = function_events(answer.conversation_id, by_turn)
+            found.extend((answer.conversation_id, event) for event in events)
+        elif by_turn not in (None, ""):
+            batch.spill(row, "functionEvents", by_turn)
     given = {
         "turn_index": [event.turn_index for _, event in found],
         "event_index": [event.event_index for _, event in found],

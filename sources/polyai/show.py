@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import dlt
@@ -9,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .check import Finding
+from .check import Finding, place
 from .demo import Demo
 from .report import RunReport
+from .resources import LOADED_TABLES
 
 SHOWN_FAILURES = 10
 """Failed conversations that a summary names; all are in `fetch_failures`."""
@@ -25,8 +27,11 @@ _OUTCOMES = {
 
 
 def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> None:
-    """The summary of a load: a paragraph an agent."""
+    """The summary of a load: a paragraph an agent; an error that stopped one goes elsewhere."""
     for report in reports:
+        if report.status == "failed" and not report.read:
+            console.print(f"[bold]{escape(report.agent_id)}[/]: failed, nothing was read")
+            continue
         seconds = _seconds(report)
         console.print(
             f"[bold]{escape(report.agent_id)}[/]: {report.status} in {seconds:.1f} s — "
@@ -39,20 +44,19 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
             f"{report.fetched / max(seconds, 0.001):,.0f} conversations/s, "
             f"{sum(report.rows.values()):,} rows"
         )
-        for table, rows in report.rows.items():
-            console.print(f"    {table:<20}{rows:>12,}")
+        for table in LOADED_TABLES:
+            if rows := report.rows[table.name]:
+                console.print(f"    {table.name:<20}{rows:>12,}")
         if report.unmapped_fields:
             names = ", ".join(sorted(report.unmapped_fields))
-            console.print(f"  kept in extra, no column takes them: {escape(names)}", soft_wrap=True)
+            console.print(f"  no column takes these fields, they are in extra: {escape(names)}")
         for conversation_id, error in list(report.failures.items())[:SHOWN_FAILURES]:
-            console.print(
-                f"  [red]failed[/] {escape(conversation_id)}: {escape(str(error))}", soft_wrap=True
-            )
+            console.print(f"  [red]failed[/] {escape(conversation_id)}: {escape(str(error))}")
         if report.failed > SHOWN_FAILURES:
-            console.print(f"  … and {report.failed - SHOWN_FAILURES:,} more, in fetch_failures")
-        if report.error:
-            console.print(f"  [bold red]error:[/] {escape(report.error)}", soft_wrap=True)
-    console.print(f"warehouse: {_destination(pipeline)}", soft_wrap=True)
+            console.print(f"  … and {report.failed - SHOWN_FAILURES:,} more")
+        if report.failed:
+            console.print("  they are in fetch_failures, and the next run tries them again")
+    console.print(f"warehouse: {escape(place(pipeline))}", soft_wrap=True)
 
 
 def load_as_json(reports: list[RunReport], pipeline: dlt.Pipeline, code: int) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def demo(console: Console, result: Demo) -> None:
     """What the demo loaded, three numbers, and what to try next."""
     report = result.report
     console.print(
-        f"\n[bold]{report.new:,} conversations[/] of a bookings line loaded in "
+        f"\n[bold]{report.new:,} made-up conversations[/] of a bookings line loaded in "
         f"{_seconds(report):.1f} s with {report.traffic.requests:,} requests\n"
     )
     tables = Table(title="Tables of polyai", title_justify="left", box=None, padding=(0, 2))
@@ -95,12 +99,14 @@ def demo(console: Console, result: Demo) -> None:
     kpis.add_row("average handle time", f"{result.handle_time_seconds:,.0f} s")
     kpis.add_row("median response latency", f"{result.latency_seconds:.2f} s")
     console.print(kpis)
-    path = result.database
-    console.print(f"\nThe database: [bold]{escape(str(path.resolve()))}[/]", soft_wrap=True)
-    console.print("\nTry next:")
+    path = shlex.quote(str(result.database))
+    console.print(
+        f"\nThe database: [bold]{escape(str(result.database.resolve()))}[/]", soft_wrap=True
+    )
+    console.print("\nTry next (the duckdb command comes with pip install duckdb-cli):")
     for line in (
-        f'duckdb {path} "select channel, count(*), avg(handoff::int) from polyai.conversations '
-        'group by 1"',
+        f'duckdb {path} "select channel, count(*) as conversations, '
+        'avg(handoff::int) as handoff_rate from polyai.conversations group by 1"',
         f'duckdb {path} "select user_input, agent_response from polyai.turns '
         "where conversation_id = (select min(conversation_id) from polyai.turns) "
         'order by turn_index"',
@@ -108,7 +114,7 @@ def demo(console: Console, result: Demo) -> None:
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print(
-        f"\nThese are made-up conversations: delete {escape(str(path))} before you load your own.",
+        f"\nThese are made-up conversations: delete {escape(path)} before you load your own.",
         soft_wrap=True,
     )
 
@@ -143,13 +149,6 @@ def sandbox(console: Console, base_url: str, api_key: str, agent_id: str) -> Non
         soft_wrap=True,
         markup=False,
     )
-
-
-def _destination(pipeline: dlt.Pipeline) -> str:
-    name = pipeline.destination.destination_name
-    credentials: Any = pipeline.destination_client().config.credentials
-    database = getattr(credentials, "database", None)
-    return f"{name} {database}, dataset {pipeline.dataset_name}" if database else str(name)
 
 
 def _seconds(report: RunReport) -> float:

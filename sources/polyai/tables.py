@@ -369,7 +369,7 @@ SYNC_RUNS = Table(
         Column("started_at", "timestamp", "When it began.", unit="UTC"),
         Column("finished_at", "timestamp", "When it ended; NULL: it never said so.", unit="UTC"),
         Column("status", "text", "running, complete, partial, failed or interrupted."),
-        Column("listed", "bigint", "Distinct conversations in the list pages that were read."),
+        Column("listed", "bigint", "Conversations in the list pages that were read, those of an overlap once."),
         Column("api_count", "bigint", "Conversations that the API says the agent has."),
         Column("new", "bigint", "Conversations loaded for the first time."),
         Column("changed", "bigint", "Loaded again because their list row differed."),

@@ -46,12 +46,12 @@ def entities(turn: Json) -> Iterator[tuple[str, str | None]]:
     for entity in _items(turn.get("entities")):
         if not isinstance(entity, dict):
             yield "", text(entity)
-        elif isinstance(entity.get("name"), str) and "value" in entity:
-            yield entity["name"], text(entity["value"])
-        else:
-            for name, value in entity.items():
-                for single in value if isinstance(value, list) else [value]:
-                    yield name, text(single)
+            continue
+        if isinstance(entity.get("name"), str) and "value" in entity:
+            entity = {entity["name"]: entity["value"]}
+        for name, value in entity.items():
+            for single in value if isinstance(value, list) else [value]:
+                yield name, text(single)
 
 
 def topics(turn: Json) -> Iterator[tuple[str]]:
@@ -71,11 +71,10 @@ def reviews(items: Any) -> Iterator[Json]:
         rest = dict(review)
         known = {}
         for name, aliases in _REVIEW_ALIASES.items():
-            spelling = next((alias for alias in aliases if rest.get(alias) is not None), None)
-            if spelling is not None:
-                known[name] = rest.pop(spelling)
-            else:
-                rest.pop(name, None)
+            said = (alias for alias in aliases if rest.get(alias) not in (None, ""))
+            known[name] = rest.pop(next(said, name), None)
+            # null or empty where another spelling has the value
+            rest.pop(name, None)
         yield known | rest
 
 

@@ -24,6 +24,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 """A plain decimal number: neither `1_000`, which Python takes, nor `nan` and `inf`."""
 
 _RFC_1123 = "%a, %d %b %Y %H:%M:%S GMT"
+_RFC_DATE = re.compile(r"(\w{3}, )?\d{1,2} \w{3} \d{4} \d\d:\d\d(:\d\d)? (GMT|UTC?|Z|[+-]\d{4})")
+"""What Python's lenient parser of RFC dates may read: it skips words and zones unknown to it."""
 _MILLISECONDS_FROM = 1e11  # as seconds that would be the year 5138
 _TIMESTAMP = ARROW_TYPES["timestamp"]
 
@@ -56,14 +58,21 @@ def number(value: Any) -> float | None:
         return None
     if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise UnfitError
-    return float(value)
+    try:
+        as_float = float(value)
+    except OverflowError as error:
+        raise UnfitError from error
+    # a whole number beyond 53 bits would lose digits
+    if not math.isfinite(as_float) or as_float != value:
+        raise UnfitError
+    return as_float
 
 
 def integer(value: Any) -> int | None:
     """A whole number of 64 bits, also where it came as text or as 3.0."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,19}", value.strip()):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         whole = value
@@ -101,6 +110,8 @@ def timestamp(value: Any) -> datetime | None:
         try:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:
+            if not _RFC_DATE.fullmatch(value.strip()):
+                raise
             moment = parsedate_to_datetime(value)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
         return moment.astimezone(UTC)
@@ -141,6 +152,8 @@ def _by_column(values: list[Any], column_type: ColumnType) -> pa.Array:
     if column_type == "timestamp":
         return _timestamps(pa.array(values, pa.string()))
     if column_type in ("bigint", "double"):
+        if bool in set(map(type, values)):
+            raise TypeError("Arrow takes a boolean among floats for a number")
         return _numbers(pa.array(values), ARROW_TYPES[column_type])
     array = pa.array(values, ARROW_TYPES[column_type])
     if column_type == "text":
@@ -162,14 +175,18 @@ def _numbers(inferred: pa.Array, to: pa.DataType) -> pa.Array:
 def _timestamps(texts: pa.Array) -> pa.Array:
     """Text of one form throughout: ISO 8601 with a zone, without one, or RFC 1123."""
     try:
-        return texts.cast(_TIMESTAMP)
+        moments = texts.cast(_TIMESTAMP)
     except pa.ArrowInvalid:
-        pass
-    try:
-        moments = texts.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid:
-        moments = pc.strptime(texts, format=_RFC_1123, unit="us")
-    return pc.assume_timezone(moments, "UTC").cast(_TIMESTAMP)
+        try:
+            local = texts.cast(pa.timestamp("us"))
+        except pa.ArrowInvalid:
+            local = pc.strptime(texts, format=_RFC_1123, unit="s")
+            if pc.strftime(local, format=_RFC_1123) != texts:
+                raise ValueError("a day that is not, such as 31 June, is read as another") from None
+        moments = pc.assume_timezone(local, "UTC").cast(_TIMESTAMP)
+    # raises for years that Arrow knows and others do not
+    pc.min_max(moments).as_py()
+    return moments
 
 
 def _by_cell(values: list[Any], column_type: ColumnType) -> ColumnValues:

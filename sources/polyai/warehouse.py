@@ -48,7 +48,8 @@ def open_pipeline(
     same, and in every other file the schema is the dataset.
 
     Args:
-        destination: dlt's name of it, `duckdb` by default, or one of `dlt.destinations`.
+        destination: dlt's name of it, or one of `dlt.destinations`; by default dlt's
+            setting `destination_type`, else `duckdb`.
         dataset: Its dataset, `polyai` by default.
         pipelines_dir: Working directory; by default `.dlt/pipelines`, so that two folders with a
             warehouse each never load each other's pending packages.
@@ -61,7 +62,7 @@ def open_pipeline(
         pipeline = dlt.pipeline(
             PIPELINE_NAME,
             pipelines_dir=str(pipelines_dir or Path(".dlt", "pipelines").resolve()),
-            destination=destination or dlt.config.get("destination", str) or "duckdb",
+            destination=destination or dlt.config.get("destination_type", str) or "duckdb",
             dataset_name=name,
         )
         if pipeline.destination.destination_type == "dlt.destinations.duckdb":

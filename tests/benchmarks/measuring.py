@@ -1,0 +1,136 @@
+"""What all benchmarks share: a server of its own process, sides in fresh ones, medians."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+from urllib.request import urlopen
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one side's run, or the median of several, has cost.
+
+    `start_up_seconds` are those of its imports; `seconds` and `cpu_seconds` come after them.
+    """
+
+    conversations: int
+    start_up_seconds: float
+    seconds: float
+    cpu_seconds: float
+    peak_rss_bytes: float
+    requests: float
+    server_cpu_seconds: float
+
+    @property
+    def conversations_a_second(self) -> float:
+        return self.conversations / self.seconds
+
+    @classmethod
+    def of(cls, runs: Sequence[Cost]) -> Cost:
+        """The median of each figure by itself."""
+        figures = {
+            name: median(getattr(run, name) for run in runs)
+            for name in cls.__dataclass_fields__
+            if name != "conversations"
+        }
+        return cls(runs[0].conversations, **figures)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running benchmark server."""
+
+    base_url: str
+    conversations: int
+
+    def run(self, side: str, workers: int) -> Cost:
+        """Runs one side in a fresh process and an empty folder."""
+        before = self._cost()
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "benchmarks.sides", side, "--base-url", self.base_url]
+            finished = subprocess.run(
+                [*command, "--workers", str(workers)],
+                cwd=folder,
+                env=_environment(),
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+        after = self._cost()
+        return Cost(
+            conversations=self.conversations,
+            requests=after["requests"] - before["requests"],
+            server_cpu_seconds=after["cpu_seconds"] - before["cpu_seconds"],
+            **orjson.loads(finished.stdout.splitlines()[-1]),
+        )
+
+    def _cost(self) -> Any:
+        with urlopen(f"{self.base_url}/cost") as answer:  # noqa: S310 - loopback
+            return orjson.loads(answer.read())
+
+
+@contextmanager
+def serve(
+    conversations: int, *, seed: int = 1, delay_ms: float = 0, oddities: bool = True
+) -> Iterator[Server]:
+    """Serves so many conversations from another process until the block ends."""
+    command = [sys.executable, "-m", "benchmarks.server", f"--conversations={conversations}"]
+    command += [f"--seed={seed}", f"--delay-ms={delay_ms}"]
+    command += ["--oddities" if oddities else "--no-oddities"]
+    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            base_url = server.stdout.readline().strip() if server.stdout else ""
+            if not base_url:
+                raise RuntimeError("the server did not start")
+            yield Server(base_url, conversations)
+        finally:
+            server.terminate()
+
+
+def show(title: str, costs: dict[str, Cost]) -> None:
+    """Prints what each side has cost."""
+    table = Table(title=title)
+    for name in ("side", "conversations/s", "seconds", "start-up s", "CPU s", "server CPU s"):
+        table.add_column(name, justify="left" if name == "side" else "right")
+    table.add_column("peak MB", justify="right")
+    table.add_column("requests", justify="right")
+    for side, cost in costs.items():
+        table.add_row(
+            side,
+            f"{cost.conversations_a_second:,.0f}",
+            f"{cost.seconds:.2f}",
+            f"{cost.start_up_seconds:.2f}",
+            f"{cost.cpu_seconds:.2f}",
+            f"{cost.server_cpu_seconds:.2f}",
+            f"{cost.peak_rss_bytes / 1e6:.0f}",
+            f"{cost.requests:,.0f}",
+        )
+    say(table)
+
+
+def say(message: Table | str) -> None:
+    """Prints a table or a line."""
+    Console(width=100, highlight=False).print(message)
+
+
+def _environment() -> dict[str, str]:
+    """The user's environment without settings, so that all runs have the same ones."""
+    mine = ("POLYAI_", "SOURCES__", "DESTINATION__", "DLT_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return kept | {
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+        "RUNTIME__LOG_LEVEL": "ERROR",
+        "PYTHONPATH": paths,
+    }

@@ -1,0 +1,61 @@
+"""A PostgreSQL server of the tests' own: a new cluster on a free port, gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_SERVER_USER = "postgres"
+"""Debian's package makes this user; PostgreSQL refuses to run as root."""
+
+
+def binaries() -> Path | None:
+    """The folder of initdb and pg_ctl; None where no server is installed."""
+    versions = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4])
+    )
+    if versions:
+        return versions[-1].parent
+    found = shutil.which("initdb")
+    return Path(found).resolve().parent if found else None
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """Runs a server with an empty database `polyai`; yields its connection string.
+
+    Args:
+        folder: An empty folder for the cluster.
+    """
+    bin_ = binaries()
+    if bin_ is None:
+        raise FileNotFoundError("no PostgreSQL server is installed")
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        shutil.chown(folder, _SERVER_USER)
+        for parent in folder.parents:
+            if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o001)
+        as_user = ["runuser", "-u", _SERVER_USER, "--"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+
+    def run(*command: str | Path) -> None:
+        words: Sequence[str] = [*as_user, *map(str, command)]
+        subprocess.run(words, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+    run(bin_ / "initdb", "-D", data, "-U", "loader", "--auth=trust", "-E", "UTF8", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {folder}"
+    run(bin_ / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
+    try:
+        run(bin_ / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "loader", "polyai")
+        yield f"postgresql://loader:unused@127.0.0.1:{port}/polyai"
+    finally:
+        run(bin_ / "pg_ctl", "-D", data, "-m", "immediate", "stop")

@@ -1,0 +1,359 @@
+"""`polyai-warehouse load` and `sandbox` as processes: exit codes, words, signals, a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command import AGENT, access, error_of, query, run, run_in_terminal, start, wait_until
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+
+DETAIL = "GET .*/conversations/"
+
+
+@pytest.fixture(scope="module")
+def shared_url() -> Iterator[str]:
+    """A small sandbox for runs that read it and are refused."""
+    with serve(Sandbox(SandboxConfig(conversations=20))) as url:
+        yield url
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class TestLoad:
+    def test_first_and_second_run(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=40))
+        with serve(sandbox) as url:
+            first = run("load", **access(url))
+            assert first.returncode == 0
+            assert first.stderr == ""
+            assert "\x1b" not in first.stdout
+            assert re.match(
+                rf"{AGENT}: complete in \d+\.\d s — 40 listed, 40 new, 0 changed, 0 unchanged, "
+                r"0 failed\n  41 requests \(0 retries\), .* rows\n    conversations +40\n",
+                first.stdout,
+            )
+            assert first.stdout.endswith("polyai.duckdb, dataset polyai\n")
+            assert query("SELECT count(*) FROM polyai.conversations") == [(40,)]
+
+            sandbox.requests.clear()
+            second = run("load", "--json", **access(url))
+            assert second.returncode == 0
+            assert second.stderr == ""
+            report = json.loads(second.stdout)
+            (agent,) = report["agents"]
+            assert report["exit_code"] == 0
+            assert (agent["status"], agent["listed"], agent["unchanged"]) == ("complete", 40, 40)
+            assert agent["rows"] == {}
+            assert sandbox.requests.count(DETAIL) == 0
+
+    def test_select_loads_these_tables_and_conversations(self, shared_url: str) -> None:
+        result = run("load", "--select", "turns,metrics", **access(shared_url))
+        assert result.returncode == 0
+        tables = query(
+            "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' "
+            "AND NOT starts_with(table_name, '_dlt') ORDER BY ALL"
+        )
+        assert [name for (name,) in tables] == [
+            "conversations",
+            "fetch_failures",
+            "metrics",
+            "sync_runs",
+            "turns",
+        ]
+
+    def test_json_is_all_of_stdout_also_when_requests_fail(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=20))
+        sandbox.faults.add("status", path="/conversations/", times=3)
+        with serve(sandbox) as url:
+            result = run("load", "--json", **access(url))
+        assert result.returncode == 0
+        assert json.loads(result.stdout)["agents"][0]["retries"] == 3
+        assert "WARNING trying again" in result.stderr
+
+
+class TestSomeConversationsFail:
+    @pytest.mark.parametrize("kind", ["status", "html"])
+    def test_the_rest_is_loaded_and_the_next_run_makes_good(self, kind: str) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=30))
+        bad = sorted(list(sandbox.conversation_ids(AGENT))[3:9:2])
+        sandbox.faults.add(kind, path="|".join(bad), status=500)
+        with serve(sandbox) as url:
+            result = run("load", **access(url), POLYAI_MAX_ATTEMPTS="2")
+            assert result.returncode == 3
+            assert f"{AGENT}: partial in " in result.stdout
+            assert "Traceback" not in result.stderr
+            for conversation_id in bad:
+                assert f"\n  failed {conversation_id}: the API has a problem" in result.stdout
+            assert "they are in fetch_failures, and the next run tries them" in result.stdout
+            assert query("SELECT count(*) FROM polyai.conversations") == [(27,)]
+            failures = (
+                "SELECT conversation_id, attempts, http_status, resolved_at IS NOT NULL "
+                "FROM polyai.fetch_failures ORDER BY 1"
+            )
+            assert query(failures) == [(name, 1, 500, False) for name in bad]
+
+            as_json = run("load", "--json", **access(url), POLYAI_MAX_ATTEMPTS="1")
+            assert as_json.returncode == 3
+            report = json.loads(as_json.stdout)
+            assert report["exit_code"] == 3
+            assert sorted(report["agents"][0]["failures"]) == bad
+
+            sandbox.faults.clear()
+            assert run("load", **access(url)).returncode == 0
+            assert query("SELECT count(*) FROM polyai.conversations") == [(30,)]
+            assert query(failures) == [(name, 2, None, True) for name in bad]
+
+
+class TestRefused:
+    """Exit code 1, and one line that says what to do."""
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            pytest.param(
+                {"POLYAI_API_KEY": "nonsense"},
+                r"the API key is not accepted.*HTTP 401.*error_id.*POLYAI_REGION",
+                id="wrong key",
+            ),
+            pytest.param(
+                {"POLYAI_API_KEY": "sandbox-key-eu"},
+                "another region than us: set POLYAI_REGION to one of us, eu, uk, studio",
+                id="key of another region",
+            ),
+            pytest.param(
+                {"POLYAI_API_KEY": "sandbox-key-forbidden"},
+                "the API key has no permission.*HTTP 403.*administrator",
+                id="key without permission",
+            ),
+            pytest.param(
+                {"POLYAI_API_KEY": ""},
+                f"api_key of agent {AGENT} is missing.*POLYAI_API_KEY.*secrets.toml",
+                id="no key",
+            ),
+            pytest.param({"POLYAI_AGENT_ID": ""}, "agent_id is missing", id="no agent"),
+            pytest.param(
+                {"POLYAI_AGENT_ID": "PROJECT-OTHER"},
+                "agent PROJECT-OTHER is not known in region us.*HTTP 404.*POLYAI_AGENT_ID",
+                id="unknown agent",
+            ),
+            pytest.param(
+                {"POLYAI_REGION": "mars"},
+                "'mars' is no PolyAI region: use one of us, eu, uk, studio",
+                id="unknown region",
+            ),
+            pytest.param(
+                {"POLYAI_BASE_URL": "https://no-such-host.invalid"},
+                "the name of no-such-host.invalid:443 cannot be resolved",
+                id="unknown host",
+            ),
+            pytest.param(
+                {"POLYAI_BASE_URL": "ftp://api.us.poly.ai"},
+                "'ftp://api.us.poly.ai' is not a base URL: give one like https://",
+                id="not http",
+            ),
+            pytest.param(
+                {"DESTINATION__DUCKDB__CREDENTIALS": "missing/polyai.duckdb"},
+                "Cannot open file .*missing/polyai.duckdb.*No such file or directory",
+                id="database in a missing folder",
+            ),
+        ],
+    )
+    def test_by_its_environment(self, shared_url: str, wrong: dict[str, str], said: str) -> None:
+        result = run("load", **access(shared_url) | wrong)
+        assert result.returncode == 1
+        assert re.search(said, error_of(result))
+
+    def test_closed_port(self, closed_port: int) -> None:
+        result = run("load", **access(f"http://127.0.0.1:{closed_port}"))
+        assert result.returncode == 1
+        said = f"error: 127.0.0.1:{closed_port} does not accept a connection, 5 times"
+        assert error_of(result).startswith(said)
+
+    def test_agent_that_is_not_configured(self, shared_url: str) -> None:
+        result = run("load", "--agent", "PROJECT-OTHER", **access(shared_url))
+        assert result.returncode == 1
+        said = f"error: agent PROJECT-OTHER is not configured: known are {AGENT}"
+        assert error_of(result) == said
+
+    def test_one_of_several_agents(self, shared_url: str) -> None:
+        agents = f"{AGENT},PROJECT-OTHER"
+        result = run("load", "--json", **access(shared_url, agent_id=agents))
+        assert result.returncode == 1
+        assert error_of(result).startswith("error: PROJECT-OTHER: agent PROJECT-OTHER is not known")
+        loaded, refused = json.loads(result.stdout)["agents"]
+        assert (loaded["status"], loaded["new"]) == ("complete", 20)
+        assert (refused["status"], refused["fetched"]) == ("failed", 0)
+        assert "HTTP 404" in refused["error"]
+
+    def test_a_folder_in_the_place_of_the_database(self, shared_url: str) -> None:
+        Path("polyai.duckdb").mkdir()
+        result = run("load", **access(shared_url))
+        assert result.returncode == 1
+        assert "polyai.duckdb" in error_of(result)
+
+    def test_another_file_in_the_place_of_the_database(self, shared_url: str) -> None:
+        Path("polyai.duckdb").write_text("this is no database\n" * 500)
+        result = run("load", **access(shared_url))
+        assert result.returncode == 1
+        assert "not a valid DuckDB database file" in error_of(result)
+
+    def test_database_that_another_process_writes(self, shared_url: str) -> None:
+        hold = "import duckdb, sys; c = duckdb.connect('polyai.duckdb'); print(1, flush=True)"
+        with subprocess.Popen(
+            [sys.executable, "-c", f"{hold}; sys.stdin.read()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as holder:
+            assert holder.stdout
+            holder.stdout.readline()
+            result = run("load", **access(shared_url))
+            holder.communicate()
+        assert result.returncode == 1
+        assert re.search(r"polyai.duckdb.*lock is held in .*PID \d+", error_of(result))
+
+
+class TestUsage:
+    """Exit code 2, as for any command."""
+
+    def test_unknown_table_names_those_that_are_there(self, shared_url: str) -> None:
+        result = run("load", "--select", "turns,nope", **access(shared_url))
+        assert result.returncode == 2
+        assert "no table nope: there are conversations, turns" in result.stderr
+        assert not Path("polyai.duckdb").exists()
+
+    def test_unknown_option(self) -> None:
+        result = run("load", "--nope")
+        assert result.returncode == 2
+        assert "No such option: --nope" in result.stderr
+
+    def test_unknown_command(self) -> None:
+        assert run("nope").returncode == 2
+
+
+class TestSignals:
+    """What was read is kept, and the next run goes on from there."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_while_details_are_read(self, number: signal.Signals) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=200, delay_seconds=0.1))
+        with serve(sandbox) as url:
+            process = start("load", **access(url))
+            wait_until(lambda: sandbox.requests.count(DETAIL) >= 30)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert f"WARNING {number.name}: ending with what was read so far" in err
+        assert err.endswith("interrupted: what was read is committed, the next run goes on there\n")
+        assert f"{AGENT}: interrupted in " in out
+        self.check_next_run(sandbox)
+
+    def test_while_chunks_are_committed(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=200))
+        with serve(sandbox) as url:
+            process = start("load", "--chunk-size", "10", **access(url))
+            # by then all else there is to do is normalize and load
+            wait_until(lambda: sandbox.requests.count(DETAIL) == 200)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "error" not in err
+        self.check_next_run(sandbox)
+
+    def test_a_second_one_leaves_at_once(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=20))
+        sandbox.faults.add("delay", path="/conversations/", seconds=50)
+        with serve(sandbox) as url:
+            process = start("load", **access(url))
+            wait_until(lambda: sandbox.faults.hits > 0)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr
+            assert "again: leaving at once" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=10)
+        assert process.returncode == 130
+
+    def check_next_run(self, sandbox: Sandbox) -> None:
+        ((kept,),) = query("SELECT count(*) FROM polyai.conversations")
+        assert isinstance(kept, int)
+        assert 0 < kept < 200
+        sandbox.requests.clear()
+        with serve(sandbox) as url:
+            result = run("load", **access(url))
+        assert result.returncode == 0
+        assert f"{200 - kept} new" in result.stdout
+        assert query("SELECT count(*), count(DISTINCT conversation_id) FROM polyai.turns") == query(
+            "SELECT sum(num_turns), count(*) FILTER (num_turns > 0) FROM polyai.conversations"
+        )
+
+
+class TestTerminal:
+    @pytest.mark.parametrize("columns", [80, 160])
+    def test_a_bar_shows_how_far_it_is(self, columns: int) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=150, delay_seconds=0.05))
+        sandbox.faults.add("status", path="/conversations/", times=2)
+        with serve(sandbox) as url:
+            code, shown = run_in_terminal("load", columns=columns, **access(url))
+        assert code == 0
+        assert re.search(rf"{AGENT} ━+ +\d+/150 \d:\d\d:\d\d left ", shown)
+        assert re.search(r"\n  150 listed · [1-9][\d,]* rows · \d+/s · 2 retries", shown)
+        # a log line stands alone, above the bar
+        assert re.search(r"(^|[\r\n])\d{4}-\d\d-\d\d [\d:,]+ WARNING trying again", shown)
+        assert f"{AGENT}: complete in " in shown.replace("\r\n", " ")
+
+    def test_json_is_not_mixed_with_the_bar(self) -> None:
+        with serve(Sandbox(SandboxConfig(conversations=20))) as url:
+            code, shown = run_in_terminal("load", "--json", **access(url))
+        assert code == 0
+        assert json.loads(shown[shown.index("{") :])["exit_code"] == 0
+
+
+class TestSandboxCommand:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_serves_until_it_is_stopped(self, number: signal.Signals) -> None:
+        process = start("sandbox", "--port", "0", "--conversations", "12")
+        assert process.stdout
+        first, exports, load = (process.stdout.readline() for _ in range(3))
+        assert first.startswith("sandbox at http://127.0.0.1:")
+        variables = dict(part.split("=") for part in exports.split()[1:])
+        assert variables == access(variables["POLYAI_BASE_URL"])
+        assert load == "  polyai-warehouse load\n"
+        path = f"/v1/agents/{AGENT}/conversations?limit=1"
+        request = urllib.request.Request(
+            variables["POLYAI_BASE_URL"] + path, headers={"X-API-KEY": variables["POLYAI_API_KEY"]}
+        )
+        with urllib.request.urlopen(request) as response:
+            assert json.load(response)["count"] == 12
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        # stopping a server is no failure
+        assert process.returncode == 0
+        assert out == ""
+        assert err.endswith(f"WARNING {number.name}: the sandbox ends\n")
+
+    def test_port_that_is_taken(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+            result = run("sandbox", "--port", port)
+        assert result.returncode == 1
+        assert error_of(result).startswith(f"error: port {port} cannot be served: ")
+
+
+@pytest.mark.parametrize("command", [(), ("demo",), ("check",), ("load",), ("sandbox",)])
+def test_help_has_an_example(command: tuple[str, ...]) -> None:
+    result = run(*command, "--help")
+    assert result.returncode == 0
+    assert re.search(rf"Example: polyai-warehouse {''.join(command)}", result.stdout)

@@ -1,0 +1,104 @@
+"""The generated files say what the tables are, and what a load leaves is what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import dlt
+import duckdb
+import pytest
+import yaml
+
+import polyai
+from polyai import load, open_pipeline, resolve
+from polyai.dictionary import COMMAND, dictionary
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.schema import Column, Table
+
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+ROW = re.compile(r"^\| `(\w+)` \| `(\w+)`( not null)? \|", flags=re.MULTILINE)
+
+
+class Described(NamedTuple):
+    name: str
+    type: str
+    is_required: bool
+
+
+@pytest.fixture
+def loaded() -> dlt.Pipeline:
+    """A pipeline that has loaded a sandbox into `polyai.duckdb`."""
+    pipeline = open_pipeline()
+    with serve(Sandbox(SandboxConfig(conversations=30))) as base_url:
+        settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
+        (report,) = load(settings, pipeline)
+    assert report.status == "complete"
+    return pipeline
+
+
+def described(text: str) -> dict[str, list[Described]]:
+    """The columns that a dictionary lists under each heading, in order."""
+    sections = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)
+    return {
+        name: [Described(row[1], row[2], row[3] is not None) for row in ROW.finditer(section)]
+        for name, section in zip(["", *sections[1::2]], sections[::2])
+    }
+
+
+def test_the_kept_files_are_what_the_tables_generate(tmp_path: Path) -> None:
+    root = str(Path(polyai.__path__[0]).parent)
+    subprocess.run(
+        [sys.executable, "-m", "polyai.dictionary", str(tmp_path / "made")],
+        env={**os.environ, "PYTHONPATH": root},
+        check=True,
+    )
+    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "made").iterdir()}
+    assert made.keys() == {"dictionary.md", "polyai.schema.yaml"}
+    for name, text in made.items():
+        kept = (SCHEMAS / name).read_text(encoding="utf-8")
+        assert kept == text, f"the tables have changed: run `{COMMAND}` and look at the diff"
+
+
+def test_duckdb_holds_exactly_what_the_dictionary_says(loaded: dlt.Pipeline) -> None:
+    tables = described((SCHEMAS / "dictionary.md").read_text(encoding="utf-8"))
+    found: dict[str, list[Described]] = {}
+    with duckdb.connect("polyai.duckdb", read_only=True) as connection:
+        for table, name, type_, is_nullable in connection.execute(
+            "SELECT table_name, column_name, data_type, is_nullable "
+            "FROM information_schema.columns WHERE table_schema = ? "
+            "AND NOT starts_with(table_name, '_dlt_') ORDER BY table_name, ordinal_position",
+            [loaded.dataset_name],
+        ).fetchall():
+            found.setdefault(table, []).append(Described(name, type_, is_nullable == "NO"))
+    # the first table of the dictionary tells what DuckDB calls each type
+    duckdb_types = dict(
+        re.findall(r"^\| `(\w+)` \| `([A-Z ]+)` \|$", dictionary(()), flags=re.MULTILINE)
+    )
+    del tables[""]
+    assert found == {
+        table: [column._replace(type=duckdb_types[column.type]) for column in columns]
+        for table, columns in tables.items()
+    }
+
+
+def test_the_exported_schema_is_what_a_load_uses(loaded: dlt.Pipeline) -> None:
+    kept = yaml.safe_load((SCHEMAS / "polyai.schema.yaml").read_text(encoding="utf-8"))
+    used = yaml.safe_load(loaded.default_schema.to_pretty_yaml(remove_processing_hints=True))
+    used["tables"].pop("_dlt_pipeline_state")  # dlt's own, of the pipeline and not of the source
+    assert kept["tables"] == used["tables"]
+    assert dlt.Schema.from_dict(kept).version_hash == kept["version_hash"]
+
+
+def test_every_column_has_a_meaning_and_text_cannot_break_the_grid() -> None:
+    table = Table("odd", "About it.", (Column("a", "text", "one | two", "b", required=True),), ())
+    assert dictionary([table]).endswith(
+        "## odd\n\nAbout it.\n\nKey: \n\n"
+        "| column | type | unit | meaning | Data API field | v3 field |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| `a` | `text` not null |  | one \\| two | `b` |  |\n"
+    )

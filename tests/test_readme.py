@@ -1,0 +1,82 @@
+"""What the README claims is run: its queries, its example, its commands and settings."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from polyai import load, open_pipeline, resolve
+from polyai.cli import Exit, app
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.settings import Settings
+from polyai.tables import AUDIT_TABLES, CONVERSATION_TABLES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DLT_DATA_DIR", str(folder / "dlt"))
+        with serve(Sandbox(SandboxConfig(conversations=150))) as base_url:
+            settings = resolve(
+                agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url
+            )
+            load(settings, open_pipeline())
+    return folder / "polyai.duckdb"
+
+
+@pytest.mark.parametrize("sql", blocks("sql"))
+def test_each_query_answers(sql: str, warehouse: Path) -> None:
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        assert connection.execute(sql).fetchall()
+
+
+def test_the_python_example_runs(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks("python")
+    with serve(Sandbox(SandboxConfig(conversations=30))) as base_url:
+        monkeypatch.setenv("POLYAI_API_KEY", "sandbox-key")
+        monkeypatch.setenv("POLYAI_AGENT_ID", "PROJECT-BOOKINGS")
+        monkeypatch.setenv("POLYAI_BASE_URL", base_url)
+        subprocess.run([sys.executable, "-c", example], check=True, timeout=120)
+    with duckdb.connect("calls.duckdb", read_only=True) as connection:
+        assert connection.execute("select count(*) from polyai.conversations").fetchone() == (30,)
+
+
+def test_every_command_table_and_exit_code_is_listed() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"`polyai-warehouse {command.callback.__name__}`" in README
+    for table in (*CONVERSATION_TABLES, *AUDIT_TABLES):
+        assert f"`{table.name}`" in README
+    for code in Exit:
+        assert f"| {code.value} |" in README
+
+
+def test_the_settings_that_it_names_exist() -> None:
+    known = {field.name for field in fields(Settings)} | {
+        "api_key", "agent_id", "region", "base_url",
+    }  # fmt: skip
+    named = re.findall(r"^\| `(\w+)`.*\| `POLYAI_(\w+)` \|", README, re.MULTILINE)
+    assert len(named) > 5
+    for name, variable in named:
+        assert name in known
+        assert variable == name.upper()
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target

@@ -1,0 +1,764 @@
+"""Payloads in, rows out: every oddity of the API alone, then all sorts of drift at once."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from polyai.answers import Answer, Held, NoteVersion
+from polyai.client import decode
+from polyai.shaping import Shaped, shape
+from polyai.tables import CONVERSATION_TABLES, TURN_TABLES
+from polyai.values import UnfitError, number, timestamp
+
+AGENT = "PROJECT-HOTEL"
+ID = "OUT-hotel/7%2F"
+READ_AT = datetime(2026, 8, 1, 9, tzinfo=UTC)
+
+Json = dict[str, Any]
+Row = dict[str, Any]
+
+NOTHING_HELD = Held(
+    summary_hash="old",
+    in_progress=False,
+    num_turns=None,
+    num_silences=None,
+    num_ood=None,
+    poly_score=None,
+    poly_score_scale=None,
+    note=None,
+)
+
+
+def answer(detail: Json, held: Held | None = None, **rest: Any) -> Answer:
+    own_id = str(detail.get("conversationId") or ID)
+    return Answer(own_id, detail, "hash", READ_AT, held, **rest)
+
+
+def shaped(*answers: Answer | Json) -> Shaped:
+    return shape(
+        [one if isinstance(one, Answer) else answer(one) for one in answers],
+        agent_id=AGENT,
+        region="eu",
+        load_id="1790000000.1",
+    )
+
+
+def rows(result: Shaped, table: str) -> list[Row]:
+    """Rows with JSON columns read; tombstones are rows as well."""
+    json_columns = {
+        column.name
+        for declared in CONVERSATION_TABLES
+        if declared.name == table
+        for column in declared.columns
+        if column.type == "json"
+    }
+    return [
+        {
+            name: json.loads(value) if name in json_columns and value is not None else value
+            for name, value in row.items()
+        }
+        for row in result.tables[table].to_pylist()
+    ]
+
+
+def one(detail: Json, table: str = "conversations", held: Held | None = None) -> Row:
+    (row,) = rows(shaped(answer(detail, held)), table)
+    return row
+
+
+def first_turn(**fields: Any) -> Row:
+    return one({"turns": [fields]}, "turns")
+
+
+def picked(found: Sequence[Row], *names: str) -> list[tuple[Any, ...]]:
+    return [tuple(row[name] for name in names) for row in found]
+
+
+class TestConversation:
+    def test_plain_fields_land_in_their_columns(self) -> None:
+        row = one(
+            {
+                "conversationId": "CA1",
+                "accountId": "ws-1",
+                "projectId": AGENT,
+                "channel": "VOICE-SIP",
+                "clientEnv": "live",
+                "fromNumber": "+442079460000",
+                "duration": 73,
+                "totalDuration": 80.5,
+                "polyaiDuration": "73",
+                "inProgress": False,
+                "handoff": True,
+                "tags": [],
+            }
+        )
+        assert row["agent_id"] == AGENT
+        assert row["conversation_id"] == "CA1"
+        assert row["account_id"] == "ws-1"
+        assert (row["channel"], row["environment"]) == ("VOICE-SIP", "live")
+        assert row["from_number"] == "+442079460000"
+        assert row["duration_seconds"] == 73.0
+        assert row["total_duration_seconds"] == 80.5
+        assert row["polyai_duration_seconds"] == 73.0
+        assert (row["in_progress"], row["handoff"]) == (False, True)
+        assert (row["region"], row["source_api"]) == ("eu", "data")
+        assert (row["summary_hash"], row["fetched_at"]) == ("hash", READ_AT)
+        assert row["_dlt_load_id"] == "1790000000.1"
+        assert row["extra"] is None
+
+    @pytest.mark.parametrize(
+        ("sent", "heading", "summary", "extra"),
+        [
+            pytest.param({"heading": "H", "content": "C"}, "H", "C", None, id="object"),
+            pytest.param({"heading": "", "content": None}, None, None, None, id="object, empty"),
+            pytest.param(
+                {"content": "C", "model": "m-1", "score": None},
+                None,
+                "C",
+                {"shortSummary": {"model": "m-1", "score": None}},
+                id="object, unknown keys",
+            ),
+            pytest.param({"heading": {"en": "H"}}, '{"en":"H"}', None, None, id="nested"),
+            pytest.param("C", None, "C", None, id="string"),
+            pytest.param("", None, None, None, id="empty string"),
+            pytest.param(None, None, None, None, id="null"),
+            pytest.param(["C", 1], None, '["C",1]', None, id="list"),
+            pytest.param(7, None, "7", None, id="number"),
+        ],
+    )
+    def test_summary(
+        self, sent: Any, heading: str | None, summary: str | None, extra: Json | None
+    ) -> None:
+        row = one({"shortSummary": sent})
+        assert (row["summary_heading"], row["summary"], row["extra"]) == (heading, summary, extra)
+
+    @pytest.mark.parametrize(
+        "party",
+        [
+            "+44 20 7946 0000",
+            "guest@example.com",
+            "sip:front-desk@pbx.example.com:5060",
+            "polyai",
+            "REDACTED",
+            "anonymous",
+        ],
+    )
+    def test_parties_stay_as_they_are(self, party: str) -> None:
+        row = one({"fromNumber": party, "toNumber": party})
+        assert (row["from_number"], row["to_number"]) == (party, party)
+
+    @pytest.mark.parametrize(
+        "conversation_id", ["CA12", "a/b", "50%", "../..", "?id=1#x", "عربي", "AS_CHAT_1 2"]
+    )
+    def test_ids_stay_as_they_are(self, conversation_id: str) -> None:
+        detail = {
+            "conversationId": conversation_id,
+            "turns": [{}],
+            "functionEvents": {"1": [{"conversation_id": conversation_id}]},
+        }
+        result = shaped(detail)
+        for table in ("conversations", "turns", "function_events"):
+            (row,) = rows(result, table)
+            assert row["conversation_id"] == conversation_id
+            assert row["extra"] is None
+
+    def test_another_project_id_is_kept(self) -> None:
+        assert one({"projectId": "hotel-uk"})["extra"] == {"projectId": "hotel-uk"}
+        assert one({"projectId": AGENT})["extra"] is None
+
+    def test_unknown_keys_are_kept_as_they_came(self) -> None:
+        unknown = {"sentiment": {"v": [1, None]}, "queue": "", "cost": None, "pi": 3.10}
+        result = shaped({"channel": "WEBCHAT", **unknown}, {"conversationId": "2", "queue": "q"})
+        first, second = rows(result, "conversations")
+        assert first["extra"] == unknown
+        assert second["extra"] == {"queue": "q"}
+        assert result.unmapped["conversations.queue"] == 2
+
+    @pytest.mark.parametrize(
+        ("field", "column", "garbage"),
+        [
+            ("createdAt", "created_at", "yesterday"),
+            ("duration", "duration_seconds", "a minute"),
+            ("inProgress", "in_progress", "maybe"),
+            ("handoff", "handoff", {"to": "desk"}),
+            ("polyScore", "poly_score", "good"),
+            ("num_turns", "num_turns", "some"),
+            ("num_ood", "num_ood", 1.5),
+        ],
+    )
+    def test_what_a_column_cannot_hold_is_kept(
+        self, field: str, column: str, garbage: Any
+    ) -> None:
+        row = one({field: garbage})
+        assert row[column] in (None, 0)
+        assert row["extra"] == {field: garbage}
+
+    @pytest.mark.parametrize("text", ["👩🏽‍🍳 köstlich", "שלום עולם", "مرحبا\u200f", "x" * 2**20])
+    def test_any_text(self, text: str) -> None:
+        result = shaped({"note": text, "turns": [{"user_input": text}]})
+        assert rows(result, "conversations")[0]["note"] == text
+        assert rows(result, "notes")[0]["note"] == text
+        assert rows(result, "turns")[0]["user_input"] == text
+
+    def test_what_decoding_cleans_can_be_shaped(self) -> None:
+        body = rb'{"note": "a\u0000b\ud800", "k\u0000": 123456789012345678901234567890}'
+        row = one(decode(body))
+        assert (row["note"], row["extra"]) == ("ab\ufffd", {"k": 123456789012345678901234567890.0})
+
+
+class TestTimes:
+    MOMENT = datetime(2026, 6, 3, 13, 18, 6, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("sent", "moment"),
+        [
+            pytest.param("2026-06-03T13:18:06.370000+00:00", MOMENT, id="microseconds"),
+            pytest.param("2026-06-03T13:18:06Z", MOMENT, id="Z"),
+            pytest.param("2026-06-03T13:18:06.757917", MOMENT, id="no zone"),
+            pytest.param("Wed, 03 Jun 2026 13:18:06 GMT", MOMENT, id="RFC 1123"),
+            pytest.param("2026-06-03T15:18:06+02:00", MOMENT, id="offset"),
+            pytest.param("2026-06-03T13:18:06.123456789Z", MOMENT, id="nanoseconds"),
+            pytest.param(1780492686, MOMENT, id="Unix seconds"),
+            pytest.param(1780492686000, MOMENT, id="Unix milliseconds"),
+            pytest.param("", None, id="empty"),
+        ],
+    )
+    def test_wherever_they_stand(self, sent: Any, moment: datetime | None) -> None:
+        result = shaped(
+            {
+                "createdAt": sent,
+                "turns": [{"user_input_datetime": sent, "reviews": [{"createdAt": sent}]}],
+                "metrics": {"M": [{"timestamp": sent, "value": "1"}]},
+                "functionEvents": {"1": [{"start_time": sent}]},
+            }
+        )
+        for table, column in (
+            ("conversations", "created_at"),
+            ("turns", "user_input_at"),
+            ("annotations", "annotated_at"),
+            ("metrics", "recorded_at"),
+            ("function_events", "started_at"),
+        ):
+            (row,) = rows(result, table)
+            found = row[column]
+            assert (found.replace(microsecond=0) if found else None) == moment, table
+            assert row.get("extra") is None, table
+
+    def test_garbage_is_kept_beside_null(self) -> None:
+        garbage = "20 past 1"
+        result = shaped(
+            {
+                "createdAt": garbage,
+                "turns": [{"user_input_datetime": garbage, "reviews": [{"createdAt": garbage}]}],
+                "metrics": {"M": [{"timestamp": garbage, "value": "1"}]},
+                "functionEvents": {"1": [{"start_time": garbage}]},
+            }
+        )
+        assert rows(result, "conversations")[0]["extra"] == {
+            "metrics": {"M": [{"timestamp": garbage, "value": "1"}]},
+            "createdAt": garbage,
+        }
+        assert rows(result, "turns")[0]["extra"] == {"user_input_datetime": garbage}
+        assert rows(result, "annotations")[0]["extra"] == {"createdAt": garbage}
+        assert rows(result, "function_events")[0]["extra"] == {"start_time": garbage}
+        assert rows(result, "metrics")[0]["recorded_at"] is None
+
+
+class TestTurns:
+    @pytest.mark.parametrize(
+        ("sent", "seconds", "held", "extra"),
+        [
+            pytest.param(
+                {"label": "slow", "perceived_latency": 3.88, "perceived_latency_percentile_1d": 9},
+                3.88,
+                {"label": "slow", "perceived_latency": 3.88, "perceived_latency_percentile_1d": 9},
+                None,
+                id="object",
+            ),
+            pytest.param({"label": None}, None, {"label": None}, None, id="object without number"),
+            pytest.param(
+                {"perceived_latency": "fast"}, None, {"perceived_latency": "fast"}, None, id="odd"
+            ),
+            pytest.param(1.25, 1.25, None, None, id="number"),
+            pytest.param(2, 2.0, None, None, id="whole number"),
+            pytest.param("1.25", 1.25, None, None, id="number as text"),
+            pytest.param(None, None, None, None, id="null"),
+            pytest.param("", None, None, None, id="empty"),
+            pytest.param("fast", None, None, {"latency": "fast"}, id="garbage"),
+            pytest.param([1.2], None, None, {"latency": [1.2]}, id="list"),
+            pytest.param(True, None, None, {"latency": True}, id="boolean"),
+        ],
+    )
+    def test_latency(
+        self, sent: Any, seconds: float | None, held: Json | None, extra: Json | None
+    ) -> None:
+        row = first_turn(latency=sent)
+        assert (row["latency_seconds"], row["latency"], row["extra"]) == (seconds, held, extra)
+
+    def test_latency_missing(self) -> None:
+        row = first_turn(user_input="hi")
+        assert (row["latency_seconds"], row["latency"], row["extra"]) == (None, None, None)
+
+    @pytest.mark.parametrize(
+        ("sent", "held", "extra"),
+        [
+            (743916318, 743916318, None),
+            (2**63 - 1, 2**63 - 1, None),
+            ("743916318", 743916318, None),
+            (2**63, None, {"turn_id": 2**63}),
+            (2**80, None, {"turn_id": 2**80}),
+            ("turn-7", None, {"turn_id": "turn-7"}),
+            (None, None, None),
+        ],
+        ids=str,
+    )
+    def test_turn_id(self, sent: Any, held: int | None, extra: Json | None) -> None:
+        row = first_turn(turn_id=sent)
+        assert (row["turn_index"], row["turn_id"], row["extra"]) == (0, held, extra)
+
+    def test_items_that_are_no_objects_keep_their_place(self) -> None:
+        found = rows(shaped({"turns": [None, {"user_input": "a"}, "b", 4, ["c"]]}), "turns")
+        assert picked(found, "turn_index", "user_input", "extra") == [
+            (0, None, None),
+            (1, "a", None),
+            (2, None, {"value": "b"}),
+            (3, None, {"value": 4}),
+            (4, None, {"value": ["c"]}),
+        ]
+
+    def test_empty_texts_are_null_and_unknown_keys_are_kept(self) -> None:
+        row = first_turn(user_input="", asr_lang_code="", user_input_dtmf_finish_key="", tone=None)
+        assert (row["user_input"], row["asr_lang_code"]) == (None, None)
+        assert row["extra"] == {"user_input_dtmf_finish_key": "", "tone": None}
+
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            pytest.param([{"city": "Bath"}], [("city", "Bath")], id="one value"),
+            pytest.param(
+                [{"city": ["Bath", "York"], "n": 2}],
+                [("city", "Bath"), ("city", "York"), ("n", "2")],
+                id="several values",
+            ),
+            pytest.param({"city": "Bath", "n": [1]}, [("city", "Bath"), ("n", "1")], id="mapping"),
+            pytest.param(
+                [{"name": "city", "value": "Bath"}, {"name": "n", "value": [1, None]}],
+                [("city", "Bath"), ("n", "1"), ("n", None)],
+                id="name and value",
+            ),
+            pytest.param([{"a": {"b": 1}}], [("a", '{"b":1}')], id="nested value"),
+            pytest.param(["Bath", None], [("", "Bath"), ("", None)], id="no names"),
+            pytest.param([], [], id="none"),
+            pytest.param(None, [], id="null"),
+        ],
+    )
+    def test_entities(self, sent: Any, expected: list[tuple[Any, ...]]) -> None:
+        result = shaped({"turns": [{}, {"entities": sent}]})
+        found = rows(result, "turn_entities")
+        assert [(row["name"] or "", row["value"]) for row in found] == expected
+        assert picked(found, "turn_index", "position") == [(1, n) for n in range(len(expected))]
+        assert rows(result, "turns")[1]["entities"] == sent
+
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            (["book", "pay"], ["book", "pay"]),
+            ([{"name": "book", "score": 0.5}], ["book"]),
+            ([{"label": "book"}], ['{"label":"book"}']),
+            ("book", ["book"]),
+            (None, []),
+        ],
+        ids=str,
+    )
+    def test_intents(self, sent: Any, expected: list[str]) -> None:
+        result = shaped({"turns": [{"intents": sent}]})
+        assert picked(rows(result, "turn_intents"), "intent") == [(name,) for name in expected]
+        assert rows(result, "turns")[0]["intents"] == sent
+
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            (["zip_code"], ["zip_code"]),
+            (["pool, spa", "parking,"], ["pool", "spa", "parking"]),
+            ("pool,spa", ["pool", "spa"]),
+            ([None, "", ","], []),
+            (None, []),
+        ],
+        ids=str,
+    )
+    def test_topics_are_split_at_commas(self, sent: Any, expected: list[str]) -> None:
+        result = shaped({"turns": [{"metadata": {"retrieved_topics": sent}}]})
+        found = rows(result, "turn_topics")
+        assert picked(found, "position", "topic") == list(enumerate(expected))
+        assert rows(result, "turns")[0]["metadata"] == {"retrieved_topics": sent}
+
+    @pytest.mark.parametrize("metadata", [None, "", "none", 0, ["a"]], ids=repr)
+    def test_metadata_that_is_no_object(self, metadata: Any) -> None:
+        row = first_turn(metadata=metadata)
+        assert row["current_node"] is None
+        assert row["metadata"] == (metadata if metadata != "" else None)
+
+
+class TestAnnotations:
+    def test_as_sent(self) -> None:
+        review = {
+            "role": "user",
+            "annotationType": "wrong_transcript",
+            "comment": "said Bath",
+            "createdBy": "qa@example.com",
+            "createdAt": "2026-06-04T08:00:00Z",
+            "severity": None,
+        }
+        result = shaped({"turns": [{}, {"reviews": [review]}]})
+        (row,) = rows(result, "annotations")
+        assert (row["turn_index"], row["position"]) == (1, 0)
+        assert (row["role"], row["annotation_type"]) == ("user", "wrong_transcript")
+        assert (row["comment"], row["annotated_by"]) == ("said Bath", "qa@example.com")
+        assert row["annotated_at"] == datetime(2026, 6, 4, 8, tzinfo=UTC)
+        assert row["extra"] == {"severity": None}
+        assert rows(result, "turns")[1]["extra"] is None
+
+    @pytest.mark.parametrize("own", [None, ""], ids=["null", "empty"])
+    def test_another_spelling_beside_an_empty_one(self, own: Any) -> None:
+        review = {
+            "annotationType": own,
+            "label": "wrong_info",
+            "createdAt": own,
+            "timestamp": "2026-06-04T08:00:00Z",
+        }
+        row = one({"turns": [{"reviews": [review]}]}, "annotations")
+        assert row["annotation_type"] == "wrong_info"
+        assert row["annotated_at"] == datetime(2026, 6, 4, 8, tzinfo=UTC)
+        assert row["extra"] is None
+
+    def test_a_second_spelling_is_kept(self) -> None:
+        row = one({"turns": [{"reviews": [{"type": "a", "label": "b"}]}]}, "annotations")
+        assert (row["annotation_type"], row["extra"]) == ("a", {"label": "b"})
+
+    @pytest.mark.parametrize(
+        ("sent", "extras"),
+        [
+            ("fine", [{"value": "fine"}]),
+            (0, [{"value": 0}]),
+            (["fine", None], [{"value": "fine"}, {"value": None}]),
+            ({"verdict": 1}, [{"verdict": 1}]),
+            ([], []),
+            (None, []),
+            ({}, []),
+        ],
+        ids=repr,
+    )
+    def test_other_shapes(self, sent: Any, extras: list[Json]) -> None:
+        found = rows(shaped({"turns": [{"reviews": sent}]}), "annotations")
+        assert picked(found, "extra") == [(extra,) for extra in extras]
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            pytest.param([{"timestamp": None, "value": "73"}], [("73", 73.0, None)], id="stamped"),
+            pytest.param({"value": "x"}, [("x", None, None)], id="one stamped value"),
+            pytest.param("Bath", [("Bath", None, None)], id="string"),
+            pytest.param(["1", "2"], [("1", 1.0, None), ("2", 2.0, None)], id="list of strings"),
+            pytest.param(-1.5, [("-1.5", -1.5, None)], id="number"),
+            pytest.param(True, [("true", None, True)], id="boolean"),
+            pytest.param("False", [("False", None, False)], id="boolean as text"),
+            pytest.param(None, [(None, None, None)], id="null"),
+            pytest.param("", [(None, None, None)], id="empty"),
+            pytest.param([], [], id="empty list"),
+            pytest.param([None, "a"], [(None, None, None), ("a", None, None)], id="null in list"),
+            pytest.param("1e999", [("1e999", None, None)], id="beyond a double"),
+            pytest.param("nan", [("nan", None, None)], id="nan"),
+            pytest.param({"a": 1}, [('{"a":1}', None, None)], id="object"),
+            pytest.param([{"value": {"a": 1}}], [('{"a":1}', None, None)], id="object value"),
+            pytest.param([["a"]], [('["a"]', None, None)], id="list in list"),
+        ],
+    )
+    def test_value(self, sent: Any, expected: list[tuple[Any, ...]]) -> None:
+        result = shaped({"metrics": {"M": sent}})
+        found = rows(result, "metrics")
+        assert picked(found, "value", "value_number", "value_boolean") == expected
+        assert picked(found, "name", "occurrence") == [("M", n) for n in range(len(expected))]
+        assert rows(result, "conversations")[0]["extra"] is None
+
+    def test_names_are_the_customers_own(self) -> None:
+        names = ["Booked", "BOOKED", "booked room", "a:b", " ", "", "日本"]
+        found = rows(shaped({"metrics": dict.fromkeys(names, "1")}), "metrics")
+        assert picked(found, "name", "occurrence") == [(name, 0) for name in names]
+
+    def test_extra_keys_of_an_item_are_kept_in_the_conversation(self) -> None:
+        odd = {"value": "1", "timestamp": "2026-06-03T13:18:06", "unit": None}
+        result = shaped({"metrics": {"M": [{"value": "0"}, odd], "N": [odd]}})
+        assert picked(rows(result, "metrics"), "name", "occurrence", "value") == [
+            ("M", 0, "0"),
+            ("M", 1, "1"),
+            ("N", 0, "1"),
+        ]
+        extra = rows(result, "conversations")[0]["extra"]
+        assert extra == {"metrics": {"M": [odd], "N": [odd]}}
+        assert result.unmapped == {"conversations.metrics": 1}
+
+
+class TestFunctionEvents:
+    def test_as_sent(self) -> None:
+        event = {
+            "arguments": {"room": "12"},
+            "conversation_id": ID,
+            "duration": 4108,
+            "error": {"code": 7},
+            "function_id": "FUNCTION-1",
+            "handoff": {"type": "desk", "reason": "ASKED", "queue": None},
+            "hangup": None,
+            "id": "e-1",
+            "logs": [],
+            "name": "book",
+            "start_time": "Wed, 03 Jun 2026 13:18:09 GMT",
+            "turn_id": 6,
+        }
+        row = one({"functionEvents": {"6": [event]}}, "function_events")
+        assert (row["turn_index"], row["event_index"], row["event_id"]) == (5, 0, "e-1")
+        assert (row["function_id"], row["name"]) == ("FUNCTION-1", "book")
+        assert row["duration_ms"] == 4108.0
+        assert row["started_at"] == datetime(2026, 6, 3, 13, 18, 9, tzinfo=UTC)
+        assert (row["arguments"], row["logs"]) == ({"room": "12"}, [])
+        assert row["error"] == '{"code":7}'
+        assert (row["handoff_type"], row["handoff_reason"]) == ("desk", "ASKED")
+        assert row["extra"] == {"handoff": {"queue": None}, "hangup": None}
+
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            pytest.param({"1": [{}], "3": [{}, {}]}, [(0, 0), (2, 0), (2, 1)], id="from 1"),
+            pytest.param({"0": [{}], "2": [{}]}, [(0, 0), (2, 0)], id="from 0"),
+            pytest.param({"2": {"name": "f"}}, [(1, 0)], id="one object for a list"),
+            pytest.param({"2": None, "3": [None, {}]}, [(2, 0)], id="nulls"),
+            pytest.param([{"turn_id": 2}, {"turn_id": 2}], [(1, 0), (1, 1)], id="list"),
+            pytest.param({"two": [{"turn_id": 2}]}, [(1, 0)], id="own turn number"),
+            pytest.param({"two": [{}], "1": [{}]}, [(-1, 0), (0, 0)], id="no turn number"),
+            pytest.param({"two": [{}], "0": [{}]}, [(-1, 0), (0, 0)], id="no number, from 0"),
+            pytest.param({"9" * 30: [{}]}, [(-1, 0)], id="number beyond 64 bits"),
+            pytest.param({"9" * 5000: [{"turn_id": 10**20}]}, [(-1, 0)], id="digits without end"),
+            pytest.param({}, [], id="empty"),
+            pytest.param(None, [], id="null"),
+        ],
+    )
+    def test_placed_at_their_turn(self, sent: Any, expected: list[tuple[int, int]]) -> None:
+        found = rows(shaped({"functionEvents": sent}), "function_events")
+        assert picked(found, "turn_index", "event_index") == expected
+
+    def test_a_key_that_is_no_number_is_kept(self) -> None:
+        event = {"turn": 4, "turn_id": "x"}
+        row = one({"functionEvents": {"greeting": [event]}}, "function_events")
+        assert row["extra"] == {"turn": 4, "turn_id": "x", "functionEvents": "greeting"}
+
+    @pytest.mark.parametrize("event", ["said", 7, False, ["a"]], ids=repr)
+    def test_an_event_that_is_no_object(self, event: Any) -> None:
+        row = one({"functionEvents": {"1": [event]}}, "function_events")
+        assert (row["turn_index"], row["extra"]) == (0, {"value": event})
+
+    @pytest.mark.parametrize("handoff", ["desk", True, False, ["desk"], 1], ids=repr)
+    def test_a_handoff_that_is_no_object(self, handoff: Any) -> None:
+        row = one({"functionEvents": {"1": [{"handoff": handoff}]}}, "function_events")
+        assert (row["handoff_type"], row["extra"]) == (None, {"handoff": handoff})
+
+    def test_ids_of_another_conversation_or_turn_are_kept(self) -> None:
+        event = {"conversation_id": "other", "turn_id": 9}
+        row = one({"functionEvents": {"1": [event]}}, "function_events")
+        assert row["extra"] == event
+
+
+class TestTagsAndWrongTypes:
+    def test_tags(self) -> None:
+        found = rows(shaped({"tags": ["vip", "", None, 7, {"n": 1}]}), "conversation_tags")
+        assert picked(found, "position", "tag") == [(0, "vip"), (3, "7"), (4, '{"n":1}')]
+
+    @pytest.mark.parametrize("field", ["turns", "tags", "metrics", "functionEvents"])
+    @pytest.mark.parametrize("value", ["text", 7, True, False, 0], ids=repr)
+    def test_neither_list_nor_object(self, field: str, value: Any) -> None:
+        result = shaped({field: value})
+        assert rows(result, "conversations")[0]["extra"] == {field: value}
+        assert all(result.tables[table.name].num_rows == 0 for table in CONVERSATION_TABLES[1:])
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("turns", {"0": {"user_input": "a"}}), ("tags", {"a": 1}), ("metrics", ["a"])],
+    )
+    def test_list_for_object_and_object_for_list(self, field: str, value: Any) -> None:
+        assert one({field: value})["extra"] == {field: value}
+
+
+class TestScore:
+    @pytest.mark.parametrize(
+        ("created_at", "scale"),
+        [
+            ("2026-07-27T23:59:59.999999Z", "0-10"),
+            ("2026-07-28T01:59:59+02:00", "0-10"),
+            ("2026-07-28T00:00:00", "1-5"),
+            ("2026-08-01T00:00:00Z", "1-5"),
+            (None, "1-5"),
+            ("unknown", "1-5"),
+        ],
+        ids=str,
+    )
+    def test_scale_by_day_of_creation(self, created_at: str | None, scale: str) -> None:
+        row = one({"polyScore": 4, "createdAt": created_at})
+        assert (row["poly_score"], row["poly_score_scale"]) == (4.0, scale)
+
+    def test_started_stands_in_for_created(self) -> None:
+        assert one({"polyScore": 6, "startedAt": "2026-06-03T00:00:00Z"})["poly_score_scale"] == (
+            "0-10"
+        )
+
+    @pytest.mark.parametrize("sent", [None, "", "n/a"], ids=repr)
+    def test_no_score(self, sent: Any) -> None:
+        row = one({"polyScore": sent})
+        assert (row["poly_score"], row["poly_score_scale"]) == (None, None)
+        held = replace(NOTHING_HELD, poly_score=6.0, poly_score_scale="0-10")
+        row = one({"polyScore": sent}, held=held)
+        assert (row["poly_score"], row["poly_score_scale"]) == (6.0, "0-10")
+
+    def test_a_new_score_replaces_the_held_one(self) -> None:
+        held = replace(NOTHING_HELD, poly_score=2.0, poly_score_scale="1-5")
+        row = one({"polyScore": "4.5", "createdAt": "2026-08-01T00:00:00Z"}, held=held)
+        assert (row["poly_score"], row["poly_score_scale"]) == (4.5, "1-5")
+
+
+HELD_TURNS = replace(NOTHING_HELD, num_turns=4, num_silences=1, num_ood=2)
+
+
+def tombstoned(result: Shaped) -> set[str]:
+    return {name for name, table in result.tables.items() if "_deleted" in table.column_names
+            and any(table["_deleted"].to_pylist())}  # fmt: skip
+
+
+class TestWithheldTranscripts:
+    @pytest.mark.parametrize("turns", [[], None, "", "gone"], ids=repr)
+    def test_held_turns_stay(self, turns: Any) -> None:
+        result = shaped(answer({"turns": turns}, HELD_TURNS))
+        (row,) = rows(result, "conversations")
+        assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (4, 1, 2)
+        assert row["is_transcript_withheld"] is True
+        assert result.withheld == 1
+        assert tombstoned(result) == {"metrics", "function_events", "conversation_tags"}
+
+    def test_counts_of_the_answer_are_used(self) -> None:
+        (row,) = rows(shaped({"num_turns": 7, "num_silences": 0, "num_ood": "3"}), "conversations")
+        assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (7, 0, 3)
+        assert row["is_transcript_withheld"] is True
+        assert row["extra"] is None
+
+    def test_a_count_that_disagrees_is_kept(self) -> None:
+        assert one({"num_turns": 7, "turns": [{}]})["extra"] == {"num_turns": 7}
+        row = one({"num_turns": 7}, held=HELD_TURNS)
+        assert (row["num_turns"], row["extra"]) == (4, {"num_turns": 7})
+
+    def test_no_turns_at_all(self) -> None:
+        result = shaped({"turns": []})
+        (row,) = rows(result, "conversations")
+        assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (0, None, None)
+        assert row["is_transcript_withheld"] is False
+        assert result.withheld == 0
+
+    def test_turns_are_counted(self) -> None:
+        turns = [{"is_silence": True, "is_ood": None}, {"is_silence": False}, None]
+        row = one({"turns": turns}, held=HELD_TURNS)
+        assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (3, 1, None)
+        assert row["is_transcript_withheld"] is False
+
+
+class TestTombstones:
+    CHILDREN = frozenset(table.name for table in CONVERSATION_TABLES if table.is_child)
+
+    def test_all_children_vanished(self) -> None:
+        result = shaped(answer({"turns": [{}]}, HELD_TURNS))
+        assert tombstoned(result) == self.CHILDREN - {"turns"}
+        for name in self.CHILDREN - {"turns"}:
+            (row,) = rows(result, name)
+            assert (row["agent_id"], row["conversation_id"]) == (AGENT, ID)
+
+    def test_only_where_none_is_left(self) -> None:
+        result = shaped(
+            answer({"conversationId": "a", "turns": [{}], "tags": ["x"]}, HELD_TURNS),
+            answer({"conversationId": "b", "turns": [{}]}, HELD_TURNS),
+            answer({"conversationId": "c", "turns": [{}]}),
+        )
+        assert picked(rows(result, "conversation_tags"), "conversation_id", "_deleted") == [
+            ("a", None),
+            ("b", True),
+        ]
+
+    def test_none_for_a_new_conversation(self) -> None:
+        assert tombstoned(shaped({})) == set()
+
+    def test_all_turn_tables_are_children(self) -> None:
+        assert TURN_TABLES <= self.CHILDREN
+
+
+class TestNotes:
+    FIRST, SECOND = READ_AT - timedelta(days=2), READ_AT - timedelta(days=1)
+
+    def versions(self, note: Any, held: str | None, *history: NoteVersion) -> list[Any]:
+        known = replace(NOTHING_HELD, note=held)
+        result = shaped(answer({"note": note}, known, note_history=history))
+        assert rows(result, "conversations")[0]["note"] == (note or None)
+        return picked(rows(result, "notes"), "note", "valid_from", "valid_to")
+
+    def test_of_a_new_conversation(self) -> None:
+        found = rows(shaped({"note": "call back"}), "notes")
+        assert picked(found, "note", "valid_from", "valid_to") == [("call back", READ_AT, None)]
+        assert rows(shaped({"note": ""}), "notes") == []
+
+    def test_first(self) -> None:
+        assert self.versions("a", None) == [("a", READ_AT, None)]
+
+    @pytest.mark.parametrize("note", ["a", None], ids=repr)
+    def test_unchanged(self, note: str | None) -> None:
+        assert self.versions(note, note) == []
+
+    def test_changed(self) -> None:
+        history = (
+            NoteVersion("a", self.FIRST, self.SECOND),
+            NoteVersion("b", self.SECOND),
+        )
+        assert self.versions("c", "b", *history) == [
+            ("a", self.FIRST, self.SECOND),
+            ("b", self.SECOND, READ_AT),
+            ("c", READ_AT, None),
+        ]
+
+    @pytest.mark.parametrize("removed", [None, ""], ids=repr)
+    def test_removed(self, removed: str | None) -> None:
+        history = NoteVersion("a", self.FIRST)
+        assert self.versions(removed, "a", history) == [("a", self.FIRST, READ_AT)]
+
+    def test_written_again_after_it_was_removed(self) -> None:
+        history = NoteVersion("a", self.FIRST, self.SECOND)
+        assert self.versions("a", None, history) == [
+            ("a", self.FIRST, self.SECOND),
+            ("a", READ_AT, None),
+        ]
+
+    def test_changed_when_the_history_was_already_merged(self) -> None:
+        history = (NoteVersion("a", self.FIRST, self.SECOND), NoteVersion("b", self.SECOND))
+        assert self.versions("b", "a", *history) == [
+            ("a", self.FIRST, self.SECOND),
+            ("b", self.SECOND, None),
+        ]
+
+    def test_removed_when_the_history_was_already_merged(self) -> None:
+        history = NoteVersion("a", self.FIRST, self.SECOND)
+        assert self.versions(None, "a", history) == [("a", self.FIRST, self.SECOND)]
+
+
