@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -56,7 +57,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def run_in_terminal(*arguments: str, columns: int = 80, **environment: str) -> tuple[int, str]:
+def run_in_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int, str]:
     """Runs the command in a terminal; its exit code, and what stood there, frame after frame."""
     terminal, process_side = pty.openpty()
     termios.tcsetwinsize(process_side, (40, columns))
@@ -70,13 +71,11 @@ def run_in_terminal(*arguments: str, columns: int = 80, **environment: str) -> t
     ) as process:
         os.close(process_side)
         shown = bytearray()
-        try:
+        # linux tells by an error that the other side is closed
+        with contextlib.suppress(OSError):
             while part := os.read(terminal, 65536):
                 shown += part
-        except OSError:
-            pass  # how linux tells that the other side is closed
-        finally:
-            os.close(terminal)
+        os.close(terminal)
     return process.returncode, _ESCAPE.sub("", shown.decode())
 
 

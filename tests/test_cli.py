@@ -8,16 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from command import AGENT, access, error_of, query, run, run_in_terminal, start, wait_until
+from polyai.cli import app
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox.faults import FaultKind
 
 DETAIL = "GET .*/conversations/"
+SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +89,8 @@ class TestLoad:
 
 
 class TestSomeConversationsFail:
-    @pytest.mark.parametrize("kind", ["status", "html"])
-    def test_the_rest_is_loaded_and_the_next_run_makes_good(self, kind: str) -> None:
+    @pytest.mark.parametrize("kind", ["status", pytest.param("html", marks=pytest.mark.slow)])
+    def test_the_rest_is_loaded_and_the_next_run_makes_good(self, kind: FaultKind) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=30))
         bad = sorted(list(sandbox.conversation_ids(AGENT))[3:9:2])
         sandbox.faults.add(kind, path="|".join(bad), status=500)
@@ -133,6 +136,7 @@ class TestRefused:
                 {"POLYAI_API_KEY": "sandbox-key-eu"},
                 "another region than us: set POLYAI_REGION to one of us, eu, uk, studio",
                 id="key of another region",
+                marks=pytest.mark.slow,
             ),
             pytest.param(
                 {"POLYAI_API_KEY": "sandbox-key-forbidden"},
@@ -144,7 +148,12 @@ class TestRefused:
                 f"api_key of agent {AGENT} is missing.*POLYAI_API_KEY.*secrets.toml",
                 id="no key",
             ),
-            pytest.param({"POLYAI_AGENT_ID": ""}, "agent_id is missing", id="no agent"),
+            pytest.param(
+                {"POLYAI_AGENT_ID": ""},
+                "agent_id is missing",
+                id="no agent",
+                marks=pytest.mark.slow,
+            ),
             pytest.param(
                 {"POLYAI_AGENT_ID": "PROJECT-OTHER"},
                 "agent PROJECT-OTHER is not known in region us.*HTTP 404.*POLYAI_AGENT_ID",
@@ -154,6 +163,7 @@ class TestRefused:
                 {"POLYAI_REGION": "mars"},
                 "'mars' is no PolyAI region: use one of us, eu, uk, studio",
                 id="unknown region",
+                marks=pytest.mark.slow,
             ),
             pytest.param(
                 {"POLYAI_BASE_URL": "https://no-such-host.invalid"},
@@ -164,6 +174,7 @@ class TestRefused:
                 {"POLYAI_BASE_URL": "ftp://api.us.poly.ai"},
                 "'ftp://api.us.poly.ai' is not a base URL: give one like https://",
                 id="not http",
+                marks=pytest.mark.slow,
             ),
             pytest.param(
                 {"DESTINATION__DUCKDB__CREDENTIALS": "missing/polyai.duckdb"},
@@ -247,7 +258,7 @@ class TestUsage:
 class TestSignals:
     """What was read is kept, and the next run goes on from there."""
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", SIGNALS)
     def test_while_details_are_read(self, number: signal.Signals) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=200, delay_seconds=0.1))
         with serve(sandbox) as url:
@@ -301,12 +312,12 @@ class TestSignals:
 
 
 class TestTerminal:
-    @pytest.mark.parametrize("columns", [80, 160])
+    @pytest.mark.parametrize("columns", [80, pytest.param(160, marks=pytest.mark.slow)])
     def test_a_bar_shows_how_far_it_is(self, columns: int) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=150, delay_seconds=0.05))
         sandbox.faults.add("status", path="/conversations/", times=2)
         with serve(sandbox) as url:
-            code, shown = run_in_terminal("load", columns=columns, **access(url))
+            code, shown = run_in_terminal(columns, "load", **access(url))
         assert code == 0
         assert re.search(rf"{AGENT} ━+ +\d+/150 \d:\d\d:\d\d left ", shown)
         assert re.search(r"\n  150 listed · [1-9][\d,]* rows · \d+/s · 2 retries", shown)
@@ -316,13 +327,13 @@ class TestTerminal:
 
     def test_json_is_not_mixed_with_the_bar(self) -> None:
         with serve(Sandbox(SandboxConfig(conversations=20))) as url:
-            code, shown = run_in_terminal("load", "--json", **access(url))
+            code, shown = run_in_terminal(80, "load", "--json", **access(url))
         assert code == 0
         assert json.loads(shown[shown.index("{") :])["exit_code"] == 0
 
 
 class TestSandboxCommand:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", SIGNALS)
     def test_serves_until_it_is_stopped(self, number: signal.Signals) -> None:
         process = start("sandbox", "--port", "0", "--conversations", "12")
         assert process.stdout
@@ -332,11 +343,9 @@ class TestSandboxCommand:
         assert variables == access(variables["POLYAI_BASE_URL"])
         assert load == "  polyai-warehouse load\n"
         path = f"/v1/agents/{AGENT}/conversations?limit=1"
-        request = urllib.request.Request(
-            variables["POLYAI_BASE_URL"] + path, headers={"X-API-KEY": variables["POLYAI_API_KEY"]}
-        )
-        with urllib.request.urlopen(request) as response:
-            assert json.load(response)["count"] == 12
+        headers = {"X-API-KEY": variables["POLYAI_API_KEY"]}
+        answer = requests.get(variables["POLYAI_BASE_URL"] + path, headers=headers, timeout=10)
+        assert answer.json()["count"] == 12
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
         # stopping a server is no failure
@@ -352,8 +361,11 @@ class TestSandboxCommand:
         assert error_of(result).startswith(f"error: port {port} cannot be served: ")
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("check",), ("load",), ("sandbox",)])
-def test_help_has_an_example(command: tuple[str, ...]) -> None:
-    result = run(*command, "--help")
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_an_example(command: str) -> None:
+    result = run(*filter(None, [command]), "--help")
     assert result.returncode == 0
-    assert re.search(rf"Example: polyai-warehouse {''.join(command)}", result.stdout)
+    assert f"Example: polyai-warehouse {command}" in result.stdout

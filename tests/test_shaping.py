@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -197,9 +196,7 @@ class TestConversation:
             ("num_ood", "num_ood", 1.5),
         ],
     )
-    def test_what_a_column_cannot_hold_is_kept(
-        self, field: str, column: str, garbage: Any
-    ) -> None:
+    def test_what_a_column_cannot_hold_is_kept(self, field: str, column: str, garbage: Any) -> None:
         row = one({field: garbage})
         assert row[column] in (None, 0)
         assert row["extra"] == {field: garbage}
@@ -762,3 +759,300 @@ class TestNotes:
         assert self.versions(None, "a", history) == [("a", self.FIRST, self.SECOND)]
 
 
+def full_detail() -> Json:
+    """A detail with something in every place, each leaf unlike all others."""
+    return {
+        "conversationId": ID,
+        "accountId": "ws-hotel",
+        "projectId": "hotel-uk",
+        "channel": "VOICE-SIP",
+        "createdAt": "2026-06-03T13:18:06.370000+00:00",
+        "finishedAt": "2026-06-03T13:19:19.750000+00:00",
+        "fromNumber": "+442079460000",
+        "toNumber": "polyai",
+        "duration": 73,
+        "polyScore": 6.5,
+        "num_turns": 12,
+        "handoffReason": "ASKED",
+        "shortSummary": {"heading": "Heading", "content": "Content", "model": "m-9"},
+        "note": "a note",
+        "tags": ["vip", "repeat"],
+        "turns": [
+            {
+                "turn_id": 743916318,
+                "user_input": "hello",
+                "user_input_datetime": "2026-06-03T13:18:07.000001+00:00",
+                "agent_response": "good day",
+                "latency": {"label": "slow", "perceived_latency": 3.882713},
+                "intents": ["greet", {"name": "ask", "score": 0.75}],
+                "entities": [{"city": ["Bath", "York"]}, {"name": "nights", "value": "16"}],
+                "metadata": {"current_node": "start", "retrieved_topics": ["pool", "spa"]},
+                "reviews": [
+                    {
+                        "role": "user",
+                        "label": "wrong_info",
+                        "timestamp": "2026-06-04T08:00:00Z",
+                        "severity": 17,
+                    }
+                ],
+                "user_input_dtmf_finish_key": "#",
+            },
+            {"turn_id": 743917872, "latency": "1.61215", "user_input": "goodbye"},
+        ],
+        "metrics": {
+            "CALL_DURATION": [{"timestamp": "2026-06-03T13:19:19.757917", "value": "74"}],
+            "Room type": ["double", "twin"],
+            "room type": "single",
+        },
+        "functionEvents": {
+            "1": [
+                {
+                    "id": "e-1",
+                    "arguments": {"room": "12b"},
+                    "duration": 4108,
+                    "error": "none free",
+                    "handoff": {"type": "desk", "reason": "FULL", "queue": "q-3"},
+                    "start_time": "Wed, 03 Jun 2026 13:18:09 GMT",
+                    "turn_id": 1,
+                    "hangup": "late",
+                }
+            ],
+            "2": [{"id": "e-2", "name": "bye", "logs": ["log line"]}],
+        },
+        "sentiment": {"score": 0.25, "words": ["calm"]},
+    }
+
+
+# fmt: off
+KNOWN_KEYS = [
+    "name", "value", "timestamp", "label", "type", "role", "heading", "content", "turn_id",
+    "latency", "metadata", "reviews", "turns", "metrics", "entities", "handoff", "duration",
+    "num_silences", "state", "extra", "1", "turn",
+]
+# fmt: on
+"""Keys that mean something somewhere, to be met where they do not."""
+
+
+def leaf(kind: int, unique: int) -> Any:
+    """A value that stands nowhere else, of one kind after the other."""
+    moment = datetime(2026, 9, 1, tzinfo=UTC) + timedelta(seconds=unique)
+    kinds = [
+        f"word{unique}",
+        50_000 + unique,
+        2**63 + unique,
+        unique + 0.123,
+        f"{unique}.456",
+        f"{90_000 + unique}",
+        moment.isoformat(),
+        moment.replace(year=2027, tzinfo=None).isoformat(),
+        moment.replace(year=2028).strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        moment.replace(year=2029).timestamp(),
+        f"pre{unique},post{unique}",
+        f"20 to {unique}",
+        True,
+        False,
+        0,
+        None,
+        "",
+    ]
+    return kinds[kind % len(kinds)]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each container and key (or position) inside a document."""
+    found = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in list(found):
+        if key == "conversationId":
+            continue
+        yield value, key
+        if isinstance(item, dict | list):
+            yield from places(item)
+
+
+@st.composite
+def drifted(draw: st.DrawFn) -> Json:
+    """A full detail with random JSON in random places, of known and unknown keys."""
+    numbers = itertools.count(100)
+    keys = st.sampled_from(KNOWN_KEYS) | st.integers(0, 99).map(lambda n: f"key{n}")
+    leaves = st.integers(0, 16).map(lambda kind: leaf(kind, next(numbers)))
+    values = st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+        max_leaves=5,
+    )
+    detail = full_detail()
+    for _ in range(draw(st.integers(1, 6))):
+        container, key = draw(st.sampled_from(list(places(detail))))
+        change = draw(st.sampled_from(["replace", "add", "remove", "wrap"]))
+        if change == "replace":
+            container[key] = draw(values)
+        elif change == "wrap":
+            container[key] = [container[key]]
+        elif change == "remove":
+            del container[key]
+        elif isinstance(container, dict):
+            container.setdefault(draw(keys), draw(values))
+        else:
+            container.append(draw(values))
+    return detail
+
+
+def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each scalar of a document that says something, with where it stands."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves_of(item, f"{path}.{key}")
+    elif value not in (None, ""):
+        yield path, value
+
+
+OURS = frozenset(
+    {"agent_id", "region", "source_api", "is_transcript_withheld"}
+    | {"fetched_at", "summary_hash", "_dlt_load_id"}
+)
+"""Columns that the API says nothing of."""
+
+
+class Kept:
+    """All that the rows of a conversation hold, in whatever column."""
+
+    def __init__(self, result: Shaped, conversation_id: str) -> None:
+        self.texts: set[str] = set()
+        self.numbers: set[float] = set()
+        self.moments: set[datetime] = set()
+        self.booleans: set[bool] = set()
+        self.keys: set[str] = set()
+        for table in CONVERSATION_TABLES:
+            for row in rows(result, table.name):
+                if row["conversation_id"] == conversation_id:
+                    for name, value in row.items():
+                        if name not in OURS.union(table.key) - {"name"}:
+                            self.take(value)
+                if table.name == "function_events":
+                    # an event repeats the number of its turn, from 1 or from 0
+                    self.numbers |= {row["turn_index"], row["turn_index"] + 1}
+
+    def take(self, value: Any) -> None:
+        if isinstance(value, bool):
+            self.booleans.add(value)
+        elif isinstance(value, int | float):
+            self.numbers.add(value)
+        elif isinstance(value, datetime):
+            self.moments.add(value)
+        elif isinstance(value, dict | list):
+            for key in value if isinstance(value, dict) else ():
+                self.keys.add(key)
+            for item in value.values() if isinstance(value, dict) else value:
+                self.take(item)
+        elif value is not None:
+            self.texts.add(value)
+            if value.startswith(("[", "{")):
+                self.take(json.loads(value))
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value in self.booleans or str(value).lower() in self.texts
+        if isinstance(value, str) and value in self.texts:
+            return True
+        if not isinstance(value, str) and (value in self.numbers or str(value) in self.texts):
+            return True
+        # a flag that came as 0
+        if value == 0 and False in self.booleans:
+            return True
+        for held, read in ((self.numbers, number), (self.moments, timestamp)):
+            try:
+                if read(value) in held:
+                    return True
+            except UnfitError:
+                pass
+        return False
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    """Each unknown key of a document; what names metrics without a value says nothing."""
+    if isinstance(value, dict):
+        yield from (key for key in value if key.startswith("key") and value[key] not in ([], None))
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            yield from keys_of(item)
+
+
+def assert_declared(result: Shaped) -> None:
+    assert set(result.tables) == {t.name for t in CONVERSATION_TABLES}
+    for table in CONVERSATION_TABLES:
+        built = result.tables[table.name]
+        assert built.schema.equals(table.arrow_schema, check_metadata=True), table.name
+        built.validate(full=True)
+        for column in table.columns:
+            assert not (column.required and built[column.name].null_count), column.name
+        identities = built.select(["conversation_id", *table.key]).to_pylist()
+        assert len({tuple(row.values()) for row in identities}) == len(identities), table.name
+
+
+class TestDrift:
+    @given(drifted())
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @example(full_detail())
+    @example({"functionEvents": "none"})
+    @example({"num_turns": {"all": 3}, "num_ood": "few"})
+    @example({"turns": [{"reviews": 0}]})
+    def test_nothing_that_was_sent_is_lost(self, detail: Json) -> None:
+        other = full_detail() | {"conversationId": "other"}
+        sent = copy.deepcopy(detail)
+        result = shaped(other, detail)
+        assert detail == sent
+        assert_declared(result)
+        held = Kept(result, ID)
+        missing = [(path, value) for path, value in leaves_of(sent) if value not in held]
+        assert missing == []
+        assert set(keys_of(sent)) <= held.keys | held.texts
+        assert plain(shaped(other)) == plain(result, "other")
+
+    @given(st.data())
+    @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    def test_whatever_is_missing_or_null_other_rows_keep_their_keys(
+        self, data: st.DataObject
+    ) -> None:
+        detail = full_detail()
+        before = identities(shaped(detail))
+        for container, key in list(places(detail)):
+            if isinstance(container, dict) and key in container and data.draw(st.booleans()):
+                if data.draw(st.booleans()):
+                    del container[key]
+                else:
+                    container[key] = None
+        result = shaped(detail)
+        assert_declared(result)
+        for table, found in identities(result).items():
+            assert found <= before[table], table
+
+    def test_the_recorded_shape_needs_no_extra_but_for_unknown_keys(self) -> None:
+        result = shaped(full_detail())
+        assert set(result.unmapped) == {
+            "conversations.projectId",
+            "conversations.num_turns",
+            "conversations.shortSummary",
+            "conversations.sentiment",
+            "turns.user_input_dtmf_finish_key",
+            "annotations.severity",
+            "function_events.handoff",
+            "function_events.hangup",
+        }
+
+
+def identities(result: Shaped) -> dict[str, set[tuple[Any, ...]]]:
+    return {
+        table.name: set(picked(rows(result, table.name), "conversation_id", *table.key))
+        for table in CONVERSATION_TABLES
+    }
+
+
+def plain(result: Shaped, conversation_id: str | None = None) -> dict[str, list[Row]]:
+    return {
+        table.name: [
+            row
+            for row in rows(result, table.name)
+            if conversation_id in (None, row["conversation_id"])
+        ]
+        for table in CONVERSATION_TABLES
+    }

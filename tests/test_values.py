@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polyai import values
@@ -177,7 +177,7 @@ class TestText:
 
 
 def test_json_columns_take_all_but_null_and_empty_text() -> None:
-    sent = [None, "", "x", 0, False, [], {"a": None}]
+    sent: list[Any] = [None, "", "x", 0, False, [], {"a": None}]
     assert column(sent, "json") == (
         pa.array([None, None, '"x"', "0", "false", "[]", '{"a":null}']),
         {},
@@ -229,6 +229,7 @@ cells = st.one_of(
 
 
 @pytest.mark.parametrize("column_type", [name for name in COLUMN_TYPES if name != "json"])
+@settings(deadline=None)
 @given(sent=cells)
 @example(sent=[1.5, True])
 @example(sent=["Wed, 31 Jun 2026 13:18:06 GMT"])
@@ -243,6 +244,7 @@ def test_by_column_and_by_cell_agree(column_type: ColumnType, sent: list[Any]) -
 
 
 @pytest.mark.parametrize("column_type", COLUMN_TYPES)
+@settings(deadline=None)
 @given(sent=st.lists(scalars))
 def test_each_value_is_held_or_handed_back(column_type: ColumnType, sent: list[Any]) -> None:
     array, unfit = column(sent, column_type)

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
-import dlt
 import orjson
 import typer
 from rich.console import Console
@@ -43,6 +42,7 @@ stderr = Console(stderr=True, highlight=False, emoji=False)
 app = typer.Typer(
     name="polyai-warehouse",
     help="Every conversation of your PolyAI agents in your own warehouse.",
+    epilog="Example: polyai-warehouse demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -80,18 +80,14 @@ JsonOption = Annotated[
 
 @app.callback()
 def common(
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log every retry.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every retry.")] = False,
 ) -> None:
     """Every conversation of your PolyAI agents in your own warehouse."""
     # what is written holds what people said: files are for their owner alone
     os.umask(0o077)
-    # a signal ends a run between two conversations, not in the middle of dlt's steps
-    dlt.config["runtime.intercept_signals"] = False
-    handler = _ConsoleHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.handlers = [handler]
+    # dlt would tell its makers of each run; what is loaded here is nobody else's business
+    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
+    logger.handlers = logging.getLogger("dlt").handlers = [_ConsoleHandler()]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
 
@@ -229,11 +225,14 @@ def main() -> None:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes log lines above the progress bar, not into it."""
+    """Writes log lines above the progress bar, not into it; dlt's in the same form as ours."""
+
+    line = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one line."""
-        stderr.print(self.format(record), markup=False, soft_wrap=True)
+        # not self.formatter: dlt sets its own on whatever handler it finds
+        stderr.print(self.line.format(record), markup=False, soft_wrap=True)
 
 
 def _tables(given: list[str] | None) -> list[str]:
@@ -273,8 +272,8 @@ def _stop_on_signals(ending: str) -> Iterator[threading.Event]:
             # threads may wait for minutes; what a killed run leaves, the next one makes good
             stderr.show_cursor()
             os._exit(Exit.INTERRUPTED)
-        logger.warning("%s: %s", signal.Signals(number).name, ending)
         stop.set()
+        logger.warning("%s: %s", signal.Signals(number).name, ending)
 
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:

@@ -79,7 +79,7 @@ class _RetryableError(Exception):
 
     def given_up(self, why: str, **facts: str) -> UnavailableError:
         """The error for the caller once there is no next attempt."""
-        return UnavailableError(f"{self.message}, {why}", **{**self.facts, **facts})
+        return UnavailableError(f"{self.message.rstrip('.')}, {why}", **{**self.facts, **facts})
 
 
 class Transport:

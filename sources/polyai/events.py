@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .values import text
+
 Json = dict[str, Any]
 
 MOST_DIGITS = 9
@@ -81,7 +83,7 @@ def _placed(
     extra: Json = {} if name is None else {"functionEvents": name}
     if fields.get("conversation_id") in (None, conversation_id):
         fields.pop("conversation_id", None)
-    if fields.get("turn_id") in (None, number):
+    if text(fields.get("turn_id")) in (None, str(number)):
         fields.pop("turn_id", None)
     handoff = fields.pop("handoff", None)
     if isinstance(handoff, dict):

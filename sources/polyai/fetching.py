@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from .client import DataApi
@@ -44,7 +43,7 @@ class Fetched:
 class Fetcher:
     """Reads details with a pool of threads, in order and a bounded number ahead of the reader.
 
-    Use as a context manager; leaving it drops what has not been asked for yet.
+    Use as a context manager; leaving it drops what has not been asked for yet, and ends waits.
     """
 
     def __init__(self, api: DataApi, workers: int) -> None:
@@ -55,6 +54,7 @@ class Fetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._api.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
@@ -64,18 +64,22 @@ class Fetcher:
             AccessError: The key, region or agent was refused; nothing more is asked.
             UnavailableError: The API has stopped answering altogether.
         """
-        unasked = iter(tasks)
-        waiting: deque[Future[Fetched]] = deque(
-            self._pool.submit(self._read, task) for task in islice(unasked, LOOKAHEAD)
-        )
         unanswered = 0
-        while waiting:
-            fetched = waiting.popleft().result()
+        for fetched in self._in_order(tasks):
             unanswered = unanswered + 1 if isinstance(fetched.error, UnavailableError) else 0
             yield fetched
             if unanswered >= OUTAGE_AFTER and fetched.error is not None:
                 raise fetched.error
-            waiting.extend(self._pool.submit(self._read, task) for task in islice(unasked, 1))
+
+    def _in_order(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
+        waiting: deque[Future[Fetched]] = deque()
+        for number, task in enumerate(tasks):
+            waiting.append(self._pool.submit(self._read, task))
+            # one out for two in: the reader does not wait until the look-ahead is full
+            if len(waiting) >= LOOKAHEAD or (number % 2 and waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
     def _read(self, task: Task) -> Fetched:
         try:

@@ -6,9 +6,9 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
@@ -86,10 +86,7 @@ class AgentReader:
             max_attempts=settings.max_attempts,
             connections=settings.workers + 1,  # the listing's own
         )
-        self._exit = ExitStack()
-        self._fetcher = self._exit.enter_context(Fetcher(api, settings.workers))
-        # first of all: it ends the waits of the fetcher's threads
-        self._exit.callback(api.close)
+        self._fetcher = Fetcher(api, settings.workers)
         self.report = RunReport(agent.agent_id, command, api.traffic)
         self._plan = Plan(
             OffsetListing(
@@ -105,6 +102,7 @@ class AgentReader:
         self.stopped_by: PolyAIError | None = None
 
     def __enter__(self) -> Self:
+        self._fetcher.__enter__()
         return self
 
     def __exit__(
@@ -113,7 +111,7 @@ class AgentReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._exit.close()
+        self._fetcher.__exit__()
 
     def chunks(self) -> Iterator[Chunk]:
         """Yields chunks of `chunk_size` conversations.
@@ -126,11 +124,14 @@ class AgentReader:
 
     def _until_stopped(self) -> Iterator[Fetched]:
         try:
-            for fetched in self._fetcher.stream(self._plan.tasks()):
+            tasks = takewhile(lambda _: not self._stop.is_set(), self._plan.tasks())
+            for fetched in self._fetcher.stream(tasks):
+                if self._stop.is_set():
+                    # nothing more is asked for while what was read is loaded
+                    self._fetcher.__exit__()
+                    return
                 self.report.read += 1
                 yield fetched
-                if self._stop.is_set():
-                    return
         except PolyAIError as error:
             self.stopped_by = error
 

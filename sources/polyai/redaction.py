@@ -23,8 +23,8 @@ _DATE = rf"(?:{_YEAR}([-.])\d\d\1\d\d|\d\d?([-.])\d\d?\2{_YEAR})(?!\d|[-.]\d)"
 _DECIMAL = r"(?:0|[1-9]\d*)\.\d+(?![ ().-]{0,2}\d)"
 _PHONE = (
     r"(?<![\w./-])(?<!\d:)"  # not inside a word, path, decimal or time
-    rf"(?!{_DATE}|{_DECIMAL})"
-    r"(?:\+|00)?\(?\d(?:[\s().\u2010-\u2015-]{0,2}\d){6,14}"
+    rf"(?!\(?(?:{_DATE}|{_DECIMAL}))"
+    r"(?:\+|00)?\(?\d(?:[ \t\u00a0\u2009\u202f().\u2010-\u2015-]{0,2}\d){6,14}"
     r"(?!(?!x\d)\w|[:-]\w)"  # an extension may follow
 )
 _PERSONAL = re.compile(f"{_EMAIL}|{_PHONE}")

@@ -135,8 +135,7 @@ def finding(console: Console, found: Finding) -> None:
     """One line of `check`."""
     where = f"{escape(found.agent_id)} " if found.agent_id else ""
     console.print(
-        f"{_OUTCOMES[found.outcome]} {where}[bold]{found.subject}[/]: {escape(found.message)}",
-        soft_wrap=True,
+        f"{_OUTCOMES[found.outcome]} {where}[bold]{found.subject}[/]: {escape(found.message)}"
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import dlt
 from dlt.common.storages.load_package import load_package_state
@@ -17,7 +19,7 @@ from .report import RunReport
 from .resources import LOADED_TABLES, one_chunk, one_table
 from .settings import Agent, Settings
 from .tables import CONVERSATION_TABLES, FETCH_FAILURES, SYNC_RUNS
-from .warehouse import Warehouse, destination_errors
+from .warehouse import Warehouse, destination_errors, forget_loaded_packages, owner_only
 
 logger = logging.getLogger("polyai")
 
@@ -61,7 +63,7 @@ def load(
     """
     stop = stop or threading.Event()
     tables = _selected(select)
-    with destination_errors():
+    with owner_only(), destination_errors():
         pipeline.sync_destination()
         if pipeline.has_pending_data:
             logger.warning("loading what an interrupted run has left")
@@ -71,7 +73,9 @@ def load(
     for agent in settings.agents:
         if stop.is_set():
             break
-        reports.append(_load_agent(agent, settings, pipeline, full, tables, stop, on_begin))
+        with owner_only():
+            reports.append(_load_agent(agent, settings, pipeline, full, tables, stop, on_begin))
+    forget_loaded_packages(pipeline)
     return reports
 
 
@@ -101,11 +105,28 @@ def _load_agent(
             report.rows[table] += rows
 
         on_begin(report)
-        for chunk in reader.chunks():
-            _run(pipeline, one_chunk(chunk, count_rows).with_resources(*tables))
+        with _cycles_collected_by_chunk() as collect:
+            for chunk in reader.chunks():
+                _run(pipeline, one_chunk(chunk, count_rows).with_resources(*tables))
+                collect()
         report.finish(reader.stopped_by, interrupted=stop.is_set())
         _keep(report, pipeline)
         return report
+
+
+@contextmanager
+def _cycles_collected_by_chunk() -> Iterator[Callable[[], object]]:
+    """Looks for reference cycles after each chunk instead of all the time.
+
+    Parsed JSON has none, but is what makes the collector run: it costs more than the parsing.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield gc.collect
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _keep(report: RunReport, pipeline: dlt.Pipeline) -> None:
@@ -121,4 +142,7 @@ def _run(pipeline: dlt.Pipeline, source: DltSource) -> None:
     with destination_errors():
         pipeline.extract(source)
         pipeline.normalize()
-        pipeline.load()
+        # DuckDB writes a checkpoint whenever its last connection closes, which dlt's jobs do one
+        # by one; held open meanwhile, a load takes half the time
+        with pipeline.sql_client():
+            pipeline.load()

@@ -369,7 +369,11 @@ SYNC_RUNS = Table(
         Column("started_at", "timestamp", "When it began.", unit="UTC"),
         Column("finished_at", "timestamp", "When it ended; NULL: it never said so.", unit="UTC"),
         Column("status", "text", "running, complete, partial, failed or interrupted."),
-        Column("listed", "bigint", "Conversations in the list pages that were read, those of an overlap once."),
+        Column(
+            "listed",
+            "bigint",
+            "Conversations in the pages read; an overlap counts once.",
+        ),
         Column("api_count", "bigint", "Conversations that the API says the agent has."),
         Column("new", "bigint", "Conversations loaded for the first time."),
         Column("changed", "bigint", "Loaded again because their list row differed."),

@@ -47,8 +47,8 @@ def entities(turn: Json) -> Iterator[tuple[str, str | None]]:
         if not isinstance(entity, dict):
             yield "", text(entity)
             continue
-        if isinstance(entity.get("name"), str) and "value" in entity:
-            entity = {entity["name"]: entity["value"]}
+        if {"name", "value"} <= entity.keys():
+            entity = {text(entity["name"]) or "": entity["value"]}
         for name, value in entity.items():
             for single in value if isinstance(value, list) else [value]:
                 yield name, text(single)
@@ -57,7 +57,7 @@ def entities(turn: Json) -> Iterator[tuple[str, str | None]]:
 def topics(turn: Json) -> Iterator[tuple[str]]:
     """Each retrieved topic; one value can hold several, joined by commas."""
     for joined in _items(metadata_of(turn).get("retrieved_topics")):
-        for topic in (text(joined) or "").split(","):
+        for topic in joined.split(",") if isinstance(joined, str) else [text(joined) or ""]:
             if name := topic.strip():
                 yield (name,)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +59,10 @@ def open_pipeline(
     Raises:
         ConfigurationError: The destination is unknown or not configured.
     """
+    # a signal ends a run between two conversations, not in the middle of dlt's steps
+    dlt.config["runtime.intercept_signals"] = False
+    # dlt would keep a copy of every conversation beside the warehouse
+    dlt.config["load.delete_completed_jobs"] = True
     name = dataset or DATASET_NAME
     try:
         pipeline = dlt.pipeline(
@@ -79,6 +85,9 @@ def open_pipeline(
     return pipeline
 
 
+_DONE_BY_DESTINATION = {"load": "did not take the load", "sync": "cannot be opened"}
+
+
 @contextmanager
 def destination_errors() -> Iterator[None]:
     """Turns what dlt raises for a destination that cannot be used into one clear line."""
@@ -86,17 +95,38 @@ def destination_errors() -> Iterator[None]:
         yield
     except PipelineStepFailed as error:
         cause = _root_cause(error)
-        if isinstance(cause, PolyAIError):
+        if isinstance(cause, (PolyAIError, KeyboardInterrupt)):
             raise cause from None
-        if error.step not in ("load", "sync"):
+        if error.step not in _DONE_BY_DESTINATION:
             raise
         raise DestinationError(
-            f"the destination refused to {error.step}: {_first_line(cause)}"
+            f"the destination {_DONE_BY_DESTINATION[error.step]}: {_first_line(cause)}"
         ) from error
     except (DltException, OSError) as error:
         raise DestinationError(
             f"the destination cannot be used: {_first_line(_root_cause(error))}"
         ) from error
+
+
+@contextmanager
+def owner_only() -> Iterator[None]:
+    """Files and folders that are made meanwhile are for their owner alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+KEPT_PACKAGES = 10
+"""Records of loaded packages that stay in the working directory, for a look at what went wrong."""
+
+
+def forget_loaded_packages(pipeline: dlt.Pipeline) -> None:
+    """Removes older records of loaded packages, which dlt keeps for ever: some 100 KB each."""
+    loaded = sorted(pipeline.list_completed_load_packages())
+    for load_id in loaded[:-KEPT_PACKAGES]:
+        shutil.rmtree(Path(pipeline.working_dir, "load", "loaded", load_id), ignore_errors=True)
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -1,0 +1,142 @@
+"""`polyai-warehouse check`: what it finds, what it says to do, and its exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from command import AGENT, access, run
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve(Sandbox(SandboxConfig(conversations=30))) as url:
+        yield url
+
+
+def findings(code: int, **environment: str) -> dict[str, dict[str, Any]]:
+    """Runs `check --json`; what it found, by subject."""
+    result = run("check", "--json", **environment)
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    report = json.loads(result.stdout)
+    assert report["ok"] is (code == 0)
+    return {finding["subject"]: finding for finding in report["findings"]}
+
+
+def outcomes(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {subject: finding["outcome"] for subject, finding in found.items()}
+
+
+def test_all_good(url: str) -> None:
+    result = run("check", **access(url), POLYAI_ACCOUNT_ID="ws-sandbox")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    destination, *others, last = result.stdout.splitlines()
+    assert destination.startswith("ok destination: duckdb /")
+    assert destination.endswith("polyai.duckdb, dataset polyai: 0 conversations held")
+    assert others == [
+        f"ok {AGENT} key: lists 30 conversations in region us",
+        f"ok {AGENT} detail: 20 of the 20 newest read",
+        f"ok {AGENT} transcripts: turns are sent",
+        f"ok {AGENT} pii: numbers are sent",
+        f"ok {AGENT} conversations_v3: the key lists conversations here too",
+    ]
+    assert last == "ready: polyai-warehouse load"
+
+
+def test_v3_is_skipped_without_an_account(url: str) -> None:
+    found = findings(0, **access(url))
+    assert found["conversations_v3"]["outcome"] == "skipped"
+    assert "set account_id" in found["conversations_v3"]["message"]
+    assert set(outcomes(found).values()) == {"ok", "skipped"}
+
+
+def test_v3_that_refuses_is_a_warning_only(url: str) -> None:
+    found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
+    assert found["conversations_v3"]["outcome"] == "warning"
+    assert "cannot be used with this key" in found["conversations_v3"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "subject", "said"),
+    [
+        pytest.param({"api_key": "nonsense"}, "key", "HTTP 401", id="wrong key"),
+        pytest.param(
+            {"api_key": "sandbox-key-eu"}, "key", "set POLYAI_REGION", id="key of another region"
+        ),
+        pytest.param(
+            {"api_key": "sandbox-key-forbidden"}, "permission", "HTTP 403", id="no permission"
+        ),
+        pytest.param(
+            {"agent_id": "PROJECT-OTHER"}, "agent", "set POLYAI_AGENT_ID", id="unknown agent"
+        ),
+        pytest.param(
+            {"base_url": "http://127.0.0.1:1"},
+            "api",
+            "127.0.0.1:1 does not accept a connection",
+            id="closed port",
+        ),
+    ],
+)
+def test_refused(url: str, wrong: dict[str, str], subject: str, said: str) -> None:
+    found = findings(1, **access(**{"base_url": url} | wrong))
+    assert outcomes(found) == {
+        "destination": "ok",
+        subject: "failed",
+        "conversations_v3": "skipped",
+    }
+    assert said.lower() in found[subject]["message"].lower()
+
+
+def test_each_agent_is_tested(url: str) -> None:
+    result = run("check", **access(url, agent_id=f"PROJECT-OTHER,{AGENT}"))
+    assert result.returncode == 1
+    assert "\nfailed PROJECT-OTHER agent: agent PROJECT-OTHER is not known" in result.stdout
+    assert f"\nok {AGENT} key: " in result.stdout
+    assert "ready" not in result.stdout
+
+
+def test_key_without_access_to_numbers_is_a_warning(url: str) -> None:
+    found = findings(0, **access(url, api_key="sandbox-key-no-pii"))
+    assert found["pii"]["outcome"] == "warning"
+    assert "REDACTED" in found["pii"]["message"]
+
+
+def test_withheld_transcripts_are_a_warning() -> None:
+    with serve(Sandbox(SandboxConfig(conversations=20, withhold_transcripts=True))) as url:
+        found = findings(0, **access(url))
+    assert found["transcripts"]["outcome"] == "warning"
+    assert "Agent Studio" in found["transcripts"]["message"]
+
+
+def test_agent_without_conversations() -> None:
+    with serve(Sandbox(SandboxConfig(conversations=0))) as url:
+        found = findings(0, **access(url))
+    assert found["detail"]["outcome"] == "skipped"
+
+
+def test_details_that_cannot_be_read() -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=20))
+    sandbox.faults.add("status", path="/conversations/", status=404, error_code="GONE")
+    with serve(sandbox) as url:
+        found = findings(1, **access(url))
+    assert outcomes(found)["detail"] == "failed"
+
+
+def test_destination_that_cannot_be_opened(url: str) -> None:
+    missing = "missing/polyai.duckdb"
+    found = findings(1, **access(url), DESTINATION__DUCKDB__CREDENTIALS=missing)
+    assert outcomes(found) == {
+        "destination": "failed",
+        "key": "ok",
+        "detail": "ok",
+        "transcripts": "ok",
+        "pii": "ok",
+        "conversations_v3": "skipped",
+    }
+    assert missing in found["destination"]["message"]

@@ -1,0 +1,338 @@
+"""Personal data: what is hidden, what stays, and that nothing said gets past `transcripts=drop`."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import hmac
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyai.answers import Answer
+from polyai.redaction import DROPPED, Redaction
+from polyai.shaping import Shaped, shape
+
+SECRET = "pepper"
+
+Json = dict[str, Any]
+
+PHONE_NUMBERS = [
+    "+44 20 7946 0000",
+    "(020) 7946-0000",
+    "0049-30-901820",
+    "0049-30-90-1820",
+    "555.010.0000",
+    "+1 (415) 555-0100",
+    "+44 (0)20 7946 0000",
+    "+44.2079460000",
+    "+442079460000",
+    "07700\u00a0900\u2011123",
+    "5550100000",
+    "555-0100",
+]
+
+ADDRESSES = [
+    "guest@example.com",
+    "Ann.Lee+hotel@mail.example.co.uk",
+    "o'brien@example.com",
+    "josé@exämple.com",
+    "4155550100@pbx.example.com",
+]
+
+NOBODYS = [
+    "2026-06-03",
+    "2026-06-03 13:18:09",
+    "2026-06-03T13:18:06.370000+00:00",
+    "20260603T131806Z",
+    "03.06.2026",
+    "3-6-2026",
+    "06/03/2026",
+    "Wed, 03 Jun 2026 13:18:09 GMT",
+    "13:18",
+    "13:18:06.370000",
+    "1,234.56",
+    "1234567.89",
+    "3.882713",
+    "51.507351, -0.127758",
+    "AB-1234",
+    "AB-1234567",
+    "order 12345",
+    "73 s",
+    "1h 20m",
+    "room 12, 2 adults, 3 nights",
+    "CA681f3ad0d037c1884614548178a5bc1b",
+    "LOCAL-0725f700-6fa7-437a-8fe6-3de9828a95c0",
+    "12345678-1234-4123-8123-123456789012",
+    "conversations/4155550100/turns/5/audio",
+    "https://example.com/bookings/20260603/1234567",
+    "polyai",
+    "REDACTED",
+    "anonymous",
+]
+
+SENTENCES = ["{}", "my number is {} thanks", "call {}, please.", "tel:{}", "{}: no answer", "<{}>"]
+
+
+def hidden(value: Any, pii: Any = "hash", secret: str = SECRET, name: str = "note") -> Any:
+    return Redaction(pii, secret, "keep").applied({name: value})[name]
+
+
+def digest(plain: str, secret: str = SECRET) -> str:
+    return hmac.new(secret.encode(), plain.encode(), hashlib.sha256).hexdigest()
+
+
+def shaped(detail: Json) -> Shaped:
+    answer = Answer("CA1", detail, "hash", datetime(2026, 8, 1, tzinfo=UTC))
+    return shape([answer], agent_id="PROJECT-HOTEL", region="eu", load_id="1")
+
+
+def in_rows(result: Shaped) -> str:
+    return json.dumps([t.to_pylist() for t in result.tables.values()], default=str)
+
+
+class TestKeep:
+    def test_the_answer_itself_is_handed_on(self) -> None:
+        detail = {"fromNumber": "+442079460000", "turns": [{"user_input": "hi"}]}
+        assert Redaction("keep", "", "keep").applied(detail) is detail
+
+
+class TestPatterns:
+    @pytest.mark.parametrize("sentence", SENTENCES)
+    @pytest.mark.parametrize("personal", PHONE_NUMBERS + ADDRESSES)
+    def test_numbers_and_addresses_are_hidden(self, personal: str, sentence: str) -> None:
+        assert hidden(sentence.format(personal), "drop") == sentence.format(DROPPED)
+
+    @pytest.mark.parametrize("sentence", ["{}", "it is {} then", "({})"])
+    @pytest.mark.parametrize("text", NOBODYS)
+    def test_nobodys_digits_stay(self, text: str, sentence: str) -> None:
+        assert hidden(sentence.format(text)) == sentence.format(text)
+
+    def test_several_in_one_text(self) -> None:
+        text = "5550100000 5550100001\n07700 900123, ann@example.com; order 12345 of 2026-06-03"
+        assert hidden(text, "drop") == (
+            "[dropped] [dropped]\n[dropped], [dropped]; order 12345 of 2026-06-03"
+        )
+
+    def test_an_extension_does_not_save_its_number(self) -> None:
+        assert hidden("415-555-0100x12", "drop") == "[dropped]x12"
+
+    @pytest.mark.parametrize(
+        "text",
+        ["a" * 2**20, "1" * 2**20, "1 " * 2**19, "a@" * 2**19, "((" * 2**19, "x@" + "a-" * 2**19],
+        ids=["letters", "digits", "spaced digits", "ats", "brackets", "domain"],
+    )
+    def test_a_megabyte_takes_no_longer_than_its_length(self, text: str) -> None:
+        began = time.process_time()
+        hidden(text)
+        # linear is a fraction of a second, quadratic is minutes
+        assert time.process_time() - began < 20
+
+
+class TestHash:
+    def test_is_hmac_sha256_in_hex(self) -> None:
+        assert hidden("+44 20 7946 0000") == digest("442079460000")
+        assert hidden("Guest@Example.com") == digest("guest@example.com")
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            "+44 20 7946 0000",
+            "+44-20-7946-0000",
+            "+44 (20) 7946 0000",
+            "+44 (0)20 7946 0000",
+            "0044 20 7946 0000",
+            "442079460000",
+            442079460000,
+        ],
+        ids=str,
+    )
+    def test_the_same_caller_has_the_same_hash(self, written: Any) -> None:
+        assert hidden(written) == digest("442079460000")
+
+    def test_another_secret_gives_another_hash(self) -> None:
+        assert hidden("+442079460000", secret="salt") == digest("442079460000", "salt")
+        assert hidden("+442079460000", secret="salt") != hidden("+442079460000")
+
+    def test_another_caller_has_another_hash(self) -> None:
+        assert hidden("+442079460000") != hidden("+442079460001")
+
+    def test_everywhere_in_an_answer(self) -> None:
+        number, plain = "+44 20 7946 0000", "442079460000"
+        detail = {
+            "conversationId": "CA1",
+            "fromNumber": number,
+            "toNumber": "polyai",
+            "note": f"call {number}",
+            "shortSummary": {"content": f"asked for {number}"},
+            "turns": [
+                {
+                    "user_input": f"it is {number}",
+                    "entities": [{"phone": [number]}],
+                    "llm_requests": [{"prompt": number}],
+                    "metadata": {"state": {"caller_id": number, number: True}},
+                    "reviews": [{"comment": number}],
+                }
+            ],
+            "metrics": {"CALLBACK": [{"value": number}], "other": number, "more": [int(plain)]},
+            "functionEvents": {
+                "1": [
+                    {
+                        "arguments": {"caller_id": number, "id": plain, "n": int(plain)},
+                        "state_changes": {"added": {"customer_id": plain}},
+                        "logs": [number],
+                        "content": number,
+                        "error": f"no caller {number}",
+                    }
+                ]
+            },
+            "callerId": number,
+            "new": {"deep": [[number]]},
+        }
+        before = copy.deepcopy(detail)
+        for pii, mark in (("hash", digest(plain)), ("drop", DROPPED)):
+            redaction = Redaction(pii, SECRET, "keep")  # type: ignore[arg-type]
+            found = redaction.applied(detail)
+            assert detail == before
+            assert json.dumps(found).count(mark) == json.dumps(detail).count("7946")
+            assert "7946" not in in_rows(shaped(found))
+
+    def test_ids_times_and_paths_are_as_they_were(self) -> None:
+        detail = {
+            "conversationId": "4155550100",
+            "accountId": "5550100000",
+            "createdAt": 1780492686370,
+            "finishedAt": "2026-06-03T13:18:06.370000+00:00",
+            "totalDuration": 5550100000,
+            "audioUrl": "conversations/4155550100/audio",
+            "turns": [
+                {
+                    "turn_id": 7439163180,
+                    "user_input_datetime": 1780492686,
+                    "user_input_audio_url": "https://example.com/4155550100",
+                    "metadata": {"session_id": 7439163180},
+                }
+            ],
+            "metrics": {"M": [{"timestamp": 1780492686, "value": "3.882713"}]},
+            "functionEvents": {
+                "1": [{"id": "5550100000", "function_id": "5550100001", "start_time": 1780492686}]
+            },
+            "large": 2**63,
+            "double": 5550100000.5,
+        }
+        assert Redaction("hash", SECRET, "keep").applied(detail) == detail
+
+    @settings(deadline=None)
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=10,
+        )
+    )
+    def test_the_shape_of_an_answer_stays(self, value: Any) -> None:
+        assert outline(hidden(value, name="new")) == outline(value)
+
+
+def outline(value: Any) -> Any:
+    """The containers of a document."""
+    if isinstance(value, dict):
+        return {key: outline(item) for key, item in value.items()}
+    return [outline(item) for item in value] if isinstance(value, list) else None
+
+
+MARKER = "xylophone"
+
+
+def spoken(words: Any) -> Json:
+    """A conversation in which `words` stand in every field that carries what was said."""
+    return {
+        "conversationId": "CA1",
+        "createdAt": "2026-06-03T13:18:06.370000+00:00",
+        "fromNumber": "+442079460000",
+        "duration": 73,
+        "shortSummary": words,
+        "state": {"said": words},
+        "turns": [
+            {
+                "turn_id": 7,
+                "user_input_datetime": "2026-06-03T13:18:07+00:00",
+                "latency": {"perceived_latency": 1.5},
+                "is_silence": True,
+                "user_input": words,
+                "agent_response": words,
+                "translated_user_input": words,
+                "english_agent_response": words,
+                "user_input_dtmf": words,
+                "user_input_dtmf_finish_key": words,
+                "entities": words,
+                "llm_requests": [words],
+                "metadata": {"retrieved_topics": words, "top_transcripts": [{"text": words}]},
+            },
+            {"is_silence": False, "metadata": words, "entities": [{"said": words}]},
+        ],
+        "metrics": {
+            "CALL_DURATION": [{"timestamp": "2026-06-03T13:19:19", "value": "73"}],
+            "CSAT_FREE_FEEDBACK": [{"value": words}],
+        },
+        "functionEvents": {
+            "2": [
+                {
+                    "name": "book",
+                    "duration": 4108,
+                    "utterance": words,
+                    "content": words,
+                    "arguments": {"said": words},
+                    "logs": [words],
+                    "state_changes": {"added": {"said": words}},
+                }
+            ]
+        },
+    }
+
+
+words = st.recursive(
+    st.text().map(lambda text: f"{text} {MARKER}"),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+class TestTranscriptsDropped:
+    @settings(deadline=None)
+    @given(words)
+    def test_no_word_that_was_said_is_left(self, said: Any) -> None:
+        for pii in ("keep", "hash", "drop"):
+            redaction = Redaction(pii, SECRET, "drop")
+            detail = redaction.applied(spoken(said))
+            assert MARKER not in json.dumps(detail)
+            assert MARKER not in in_rows(shaped(detail))
+
+    def test_measures_stay(self) -> None:
+        result = shaped(Redaction("keep", "", "drop").applied(spoken("said")))
+        (conversation,) = result.tables["conversations"].to_pylist()
+        assert conversation["num_turns"] == 2
+        assert conversation["num_silences"] == 1
+        assert conversation["duration_seconds"] == 73.0
+        assert conversation["from_number"] == "+442079460000"
+        assert conversation["is_transcript_withheld"] is False
+        assert result.withheld == 0
+        first, second = result.tables["turns"].to_pylist()
+        assert (first["turn_id"], first["latency_seconds"]) == (7, 1.5)
+        assert first["user_input_at"] == datetime(2026, 6, 3, 13, 18, 7, tzinfo=UTC)
+        assert (first["is_silence"], second["is_silence"]) == (True, False)
+        (metric,) = result.tables["metrics"].to_pylist()
+        assert (metric["name"], metric["value_number"]) == ("CALL_DURATION", 73.0)
+        (event,) = result.tables["function_events"].to_pylist()
+        assert (event["turn_index"], event["name"], event["duration_ms"]) == (1, "book", 4108.0)
+
+    def test_the_answer_is_not_changed(self) -> None:
+        detail = spoken("said")
+        before = copy.deepcopy(detail)
+        Redaction("drop", "", "drop").applied(detail)
+        assert detail == before
