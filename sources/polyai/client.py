@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
@@ -22,7 +21,15 @@ from urllib.parse import quote, urlsplit
 import orjson
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+)
 
 from .errors import ApiError, ConfigurationError, Subject, UnavailableError, refusal
 from .settings import Agent
@@ -122,22 +129,15 @@ class Transport:
         self._throttle = Throttle(spread_seconds=backoff_seconds)
         self._warning_lock = threading.Lock()
         self._next_warning_at = 0.0
-        # urllib3's pool is thread-safe, so one adapter serves all threads; a session around it
-        # would merge cookies, .netrc and the environment anew for each request
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
-        with requests.Session() as session:
-            environment = session.merge_environment_settings(self._base_url, {}, True, None, None)
-        self._send_options: dict[str, Any] = {
-            **environment,
-            "timeout": (CONNECT_TIMEOUT_SECONDS, request_timeout),
-        }
-        headers = {
+        self._connections = connections
+        self._timeout = Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=request_timeout)
+        self._headers = {
             **requests.utils.default_headers(),
             "Accept": "application/json",
             "User-Agent": f"polyai-warehouse/{_version()}",
             "X-API-KEY": agent.api_key,
         }
-        self._request = requests.Request("GET", self._base_url, headers=headers).prepare()
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
 
     def get(self, path: str, *, subject: Subject, accept: Callable[[Any], T]) -> T:
         """Asks for `path` until an answer is accepted or the attempts are spent.
@@ -156,13 +156,12 @@ class Transport:
             StoppedError: when `close` was called.
             ConfigurationError: when the CA bundle that the environment names is not there.
         """
-        url = self._base_url + path
         attempts = 0
         while True:
             self._throttle.wait()
             answers = self.traffic.answers
             try:
-                return self._attempt(url, subject, accept)
+                return self._attempt(path, subject, accept)
             except _RetryableError as error:
                 # held off while others are served: it was not this request's turn
                 if error.facts.get("status") != RATE_LIMITED or answers == self.traffic.answers:
@@ -180,22 +179,45 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _attempt(self, url: str, subject: Subject, accept: Callable[[Any], T]) -> T:
+    @cached_property
+    def _pool(self) -> tuple[HTTPConnectionPool, str]:
+        """Connections for all threads, and what stands before a path on their request lines.
+
+        requests sets them up, with the environment's proxy and CA bundle; then they are asked
+        directly, because its session and adapter cost as much again for each request.
+        """
+        with requests.Session() as session:
+            environment = session.merge_environment_settings(self._base_url, {}, True, None, None)
+        proxies, verify = environment["proxies"], environment["verify"]
+        request = requests.Request("GET", self._base_url).prepare()
+        try:
+            pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies)
+            self._adapter.cert_verify(pool, request.url, verify, None)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {error}") from error
+        return pool, self._adapter.request_url(request, proxies).rstrip("/")
+
+    def _attempt(self, path: str, subject: Subject, accept: Callable[[Any], T]) -> T:
         """One request."""
-        request = copy.copy(self._request)
-        request.url = url
+        url = self._base_url + path
         self.traffic.add(requests=1)
         try:
-            response = self._adapter.send(request, **self._send_options)
-            body = response.raw.read(decode_content=True)
-        except (requests.RequestException, HTTPError) as error:
+            pool, prefix = self._pool
+            response = pool.urlopen(
+                "GET",
+                prefix + path,
+                headers=self._headers,
+                timeout=self._timeout,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,  # behind a proxy the path is a whole url
+            )
+            body = response.data
+        except HTTPError as error:
             raise self._unreachable(error, url) from error
-        except OSError as error:
-            # what requests raises for a missing CA bundle; all else arrives as one of the above
-            raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {error}") from error
-        self.traffic.add(bytes_received=response.raw.tell())
-        if not 200 <= response.status_code < 300:
-            raise self._refusal(response, body, subject)
+        self.traffic.add(bytes_received=response.tell())
+        if not 200 <= response.status < 300:
+            raise self._refusal(response, body, url, subject)
         try:
             payload = decode(body)
             if isinstance(payload, dict) and payload.get("success") is False:
@@ -204,7 +226,7 @@ class Transport:
         except NotAcceptedError as error:
             kind = self._shown(response.headers.get("Content-Type")) or "unknown type"
             message = f"the answer {error} ({len(body)} bytes of {kind})"
-            raise _RetryableError(message, self._facts(response, body)) from error
+            raise _RetryableError(message, self._facts(response, body, url)) from error
         self.traffic.add(answers=1)
         return accepted
 
@@ -237,10 +259,10 @@ class Transport:
             logger.warning("trying again in %.1f s: %s", seconds, what)
 
     def _refusal(
-        self, response: requests.Response, body: bytes, subject: Subject
+        self, response: BaseHTTPResponse, body: bytes, url: str, subject: Subject
     ) -> ApiError | _RetryableError:
         """The error for a status that is not 2xx."""
-        status, facts, agent = response.status_code, self._facts(response, body), self._agent
+        status, facts, agent = response.status, self._facts(response, body, url), self._agent
         envelope = _envelope(body)
         said = self._shown(envelope.get("error_message") or envelope.get("error")) or ""
         if status >= 500 or status in (408, RATE_LIMITED):
@@ -254,11 +276,10 @@ class Transport:
             return UnavailableError(message, **facts)
         return refusal(subject, agent.agent_id, agent.region, said, **facts)
 
-    def _unreachable(self, error: Exception, url: str) -> ApiError | _RetryableError:
+    def _unreachable(self, error: HTTPError, url: str) -> ApiError | _RetryableError:
         """The error where no complete answer came; its words hold nothing of the exception's."""
         parts = urlsplit(self._base_url)
         host = f"{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
         facts = {"url": _without_query(url)}
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return UnavailableError(
@@ -266,30 +287,30 @@ class Transport:
                 url=facts["url"],
                 advice="Where a proxy signs with its own, name that in REQUESTS_CA_BUNDLE",
             )
-        if isinstance(error, requests.exceptions.ProxyError):
+        if isinstance(error, ProxyError):
             message = f"the proxy does not connect to {host}"
-        elif isinstance(reason, NameResolutionError):
+        elif isinstance(error, NameResolutionError):
             message = f"the name of {host} cannot be resolved"
-        elif isinstance(error, requests.exceptions.ConnectTimeout):
-            message = f"{host} does not accept a connection in time"
-        elif isinstance(error, (requests.exceptions.ReadTimeout, ReadTimeoutError)):
-            message = f"{host} does not answer in time"
-        elif reason is not None:
+        elif isinstance(error, NewConnectionError):
             message = f"{host} does not accept a connection"
+        elif isinstance(error, ConnectTimeoutError):
+            message = f"{host} does not accept a connection in time"
+        elif isinstance(error, ReadTimeoutError):
+            message = f"{host} does not answer in time"
         else:
             message = f"the connection to {host} broke"
         facts["advice"] = "Check the network and its proxy, POLYAI_REGION and POLYAI_BASE_URL"
         return _RetryableError(message, facts)
 
-    def _facts(self, response: requests.Response, body: bytes) -> dict[str, Any]:
+    def _facts(self, response: BaseHTTPResponse, body: bytes, url: str) -> dict[str, Any]:
         """What an error tells beside its words."""
         envelope = _envelope(body)
         error_id = envelope.get("error_id") or response.headers.get("X-PolyAI-Correlation-Id")
         return {
-            "status": response.status_code,
+            "status": response.status,
             "error_code": self._shown(envelope.get("error_code")),
             "error_id": self._shown(error_id),
-            "url": _without_query(response.request.url or ""),
+            "url": _without_query(url),
         }
 
     def _shown(self, words: object) -> str | None:

@@ -142,7 +142,4 @@ def _run(pipeline: dlt.Pipeline, source: DltSource) -> None:
     with destination_errors():
         pipeline.extract(source)
         pipeline.normalize()
-        # DuckDB writes a checkpoint whenever its last connection closes, which dlt's jobs do one
-        # by one; held open meanwhile, a load takes half the time
-        with pipeline.sql_client():
-            pipeline.load()
+        pipeline.load()
