@@ -130,7 +130,7 @@ def _v3(agent: Agent, settings: Settings) -> Finding:
     account, project = encode_segment(agent.account_id), encode_segment(agent.agent_id)
     path = f"/v3/{account}/{project}/conversations?limit=1"
     try:
-        transport.get(path, subject="agent", accept=lambda payload: payload)
+        transport.get(path, subject="agent", accept=lambda payload, body: payload)
     except ApiError as error:
         return finding("warning", f"the optional listing cannot be used with this key: {error}")
     finally:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from .client import DataApi
 from .errors import ApiError, ConversationError, StoppedError, UnavailableError
 
 LOOKAHEAD = 1_000
 """Answers that wait at most for their turn: enough to go on reading while a chunk is loaded, and
-some 50 MB of parsed details."""
+some 15 MB of details."""
 
 OUTAGE_AFTER = 20
 """Conversations in a row that the API did not answer: it is down; asking on would take hours."""
@@ -32,11 +31,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of a task: a detail or the error that took its place."""
+    """What came of a task: the body of a detail, or the error that took its place."""
 
     task: Task
     fetched_at: datetime
-    detail: dict[str, Any] | None
+    body: bytes | None
     error: ApiError | None = None
 
 
@@ -83,9 +82,9 @@ class Fetcher:
 
     def _read(self, task: Task) -> Fetched:
         try:
-            detail = self._api.conversation(task.conversation_id)
+            body = self._api.conversation_body(task.conversation_id)
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
             return Fetched(task, datetime.now(UTC), None, error)
-        return Fetched(task, datetime.now(UTC), detail)
+        return Fetched(task, datetime.now(UTC), body)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from dlt.common.storages.load_package import load_package_state
 
 from .answers import Answer
-from .client import DataApi
+from .client import DataApi, decode
 from .errors import PolyAIError
 from .fetching import Fetched, Fetcher
 from .listing import OffsetListing
@@ -33,7 +33,7 @@ from .warehouse import Failure, Warehouse
 logger = logging.getLogger("polyai")
 
 BATCH_SIZE = 500
-"""Details that are shaped together; larger batches are slower and take more memory."""
+"""Details that are shaped together; larger batches are no faster and take more memory."""
 
 NAMED_FAILURES = 1_000
 """Failures that a report names; all of them are in `fetch_failures`."""
@@ -162,13 +162,13 @@ class AgentReader:
         answers = [
             Answer(
                 item.task.conversation_id,
-                self._redaction.applied(item.detail),
+                self._redaction.applied(decode(item.body)),
                 item.task.summary_hash,
                 item.fetched_at,
                 held.get(item.task.conversation_id),
             )
             for item in fetched
-            if item.detail is not None
+            if item.body is not None
         ]
         shaped = shape(
             self._with_note_histories(answers),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dlt
+import pyarrow as pa
 from dlt.common.storages.load_package import load_package_state
 from dlt.common.typing import TDataItem
 from dlt.extract import DltSource
@@ -142,4 +144,12 @@ def _run(pipeline: dlt.Pipeline, source: DltSource) -> None:
     with destination_errors():
         pipeline.extract(source)
         pipeline.normalize()
+        _give_back_memory()
         pipeline.load()
+
+
+def _give_back_memory() -> None:
+    """Hands memory that reading has freed back to the system: the load needs as much again."""
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)

@@ -41,6 +41,10 @@ _DUCKDB_CONFIG = {"threads": 1}
 than one a core. A `global_config` of the user's own goes before it."""
 
 
+_DUCKDB_LOAD_WORKERS = 1
+"""Tables that are loaded at once: each needs memory, and DuckDB takes them one by one anyway."""
+
+
 def open_pipeline(
     destination: str | Destination[Any, Any] | None = None,
     dataset: str | None = None,
@@ -78,6 +82,8 @@ def open_pipeline(
         )
         if pipeline.destination.destination_type == "dlt.destinations.duckdb":
             credentials: Any = pipeline.destination_client().config.credentials
+            if dlt.config.get("load.workers") is None:
+                dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
             credentials.global_config = _DUCKDB_CONFIG | (credentials.global_config or {})
             pipeline = dlt.pipeline(
                 PIPELINE_NAME,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 
-from .measuring import Cost, say, serve, show
+from .measuring import Cost, Ratio, say, serve, show
 
 
 def main() -> None:
@@ -35,29 +36,34 @@ def main() -> None:
         for _ in range(options.rounds):
             for side, costs in runs.items():
                 costs.append(server.run(side, options.workers))
-    medians = {side: Cost.of(costs) for side, costs in runs.items()}
     if options.rest_api_conversations and not options.delay_ms:
         with serve(options.rest_api_conversations, **served) as server:
-            medians["rest_api"] = server.run("rest_api", options.workers)
-    show(f"{options.conversations:,} conversations, {options.workers} workers", medians)
-    _show_ratios(medians, options.delay_ms / 1000, options.workers)
+            runs["rest_api"] = [server.run("rest_api", options.workers)]
+    load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    show(f"{options.conversations:,} conversations, {options.workers} workers, {load}", runs)
+    _show_ratios(runs, options.delay_ms / 1000, options.workers)
 
 
-def _show_ratios(medians: dict[str, Cost], delay_seconds: float, workers: int) -> None:
-    ours = medians["ours"]
-    if floor := medians.get("floor"):
-        say(f"ours / floor: {ours.seconds / floor.seconds:.2f} x the time (at most 1.5)")
-    if rest_api := medians.get("rest_api"):
-        times = ours.conversations_a_second / rest_api.conversations_a_second
+def _show_ratios(runs: dict[str, list[Cost]], delay_seconds: float, workers: int) -> None:
+    ours = runs["ours"]
+    median = Cost.of(ours)
+    if floor := runs.get("floor"):
+        for name, figure in (("time", "seconds"), ("CPU", "cpu_seconds")):
+            ratio = Ratio.of(*([getattr(run, figure) for run in side] for side in (ours, floor)))
+            say(f"ours / floor: {ratio} the {name}" + " (at most 1.5)" * (name == "time"))
+    if rest_api := runs.get("rest_api"):
+        only = Cost.of(rest_api)
+        times = median.conversations_a_second / only.conversations_a_second
         say(
             f"ours / rest_api: {times:.1f} x the conversations a second (at least 10); "
-            f"rest_api loaded {rest_api.conversations:,} only"
+            f"rest_api loaded {only.conversations:,} only"
         )
     if delay_seconds:
-        ideal = ours.requests * delay_seconds / workers
+        ideal = median.requests * delay_seconds / workers
+        ratio = Ratio.of([run.seconds for run in ours], [ideal] * len(ours))
         say(
-            f"requests x delay / workers: {ideal:.2f} s; ours takes {ours.seconds / ideal:.2f} x "
-            f"that (at most 1.15) and {ours.start_up_seconds:.2f} s to start up"
+            f"requests x delay / workers: {ideal:.2f} s; ours takes {ratio} that (at most 1.15), "
+            f"and {median.start_up_seconds:.2f} s to start up"
         )
 
 

@@ -98,18 +98,51 @@ def serve(
             server.terminate()
 
 
-def show(title: str, costs: dict[str, Cost]) -> None:
-    """Prints what each side has cost."""
+@dataclass(frozen=True)
+class Ratio:
+    """How many times one side's figure is another's, round by round.
+
+    Both runs of a round meet the same neighbours, so their ratio is steadier than either.
+    """
+
+    median: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, figures: Sequence[float], others: Sequence[float]) -> Ratio:
+        """Compares two sides' figures, a round each."""
+        ratios = [figure / other for figure, other in zip(figures, others)]
+        return cls(median(ratios), min(ratios), max(ratios))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} x ({self.lowest:.2f} to {self.highest:.2f})"
+
+
+def show(title: str, runs: dict[str, list[Cost]]) -> None:
+    """Prints what each side has cost: medians, and the range of the seconds."""
     table = Table(title=title)
-    for name in ("side", "conversations/s", "seconds", "start-up s", "CPU s", "server CPU s"):
-        table.add_column(name, justify="left" if name == "side" else "right")
-    table.add_column("peak MB", justify="right")
-    table.add_column("requests", justify="right")
-    for side, cost in costs.items():
+    table.add_column("side")
+    for name in (
+        "a second",
+        "seconds",
+        "from",
+        "to",
+        "start-up",
+        "CPU",
+        "server CPU",
+        "MB",
+        "asked",
+    ):
+        table.add_column(name, justify="right")
+    for side, costs in runs.items():
+        cost = Cost.of(costs)
         table.add_row(
             side,
             f"{cost.conversations_a_second:,.0f}",
             f"{cost.seconds:.2f}",
+            f"{min(run.seconds for run in costs):.2f}",
+            f"{max(run.seconds for run in costs):.2f}",
             f"{cost.start_up_seconds:.2f}",
             f"{cost.cpu_seconds:.2f}",
             f"{cost.server_cpu_seconds:.2f}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .measuring import Cost, say, serve, show
+from .measuring import Cost, Ratio, say, serve, show
 
 
 def main() -> None:
@@ -20,11 +20,9 @@ def main() -> None:
         for conversations, costs in runs.items():
             with serve(conversations) as server:
                 costs.append(server.run("ours", options.workers))
-    small, large = (Cost.of(costs) for costs in runs.values())
-    sizes = (f"{options.small:,}", f"{options.large:,}")
-    show("ours, by conversations", dict(zip(sizes, (small, large))))
-    grown = large.peak_rss_bytes / small.peak_rss_bytes
-    say(f"peak memory: {grown:.2f} x (at most 1.10), under 400 MB")
+    show("ours, by conversations", {f"{size:,}": costs for size, costs in runs.items()})
+    small, large = ([run.peak_rss_bytes for run in costs] for costs in runs.values())
+    say(f"peak memory: {Ratio.of(large, small)} (at most 1.10), under 400 MB")
 
 
 if __name__ == "__main__":
