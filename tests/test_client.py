@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odd_server import Answer, OddServer, Request, Script, in_turn
-from polyai.client import DataApi, NotAcceptedError, decode
+from polyai.client import DataApi
+from polyai.decoding import NotAcceptedError, decode
 from polyai.errors import (
     AccessError,
     ApiError,

@@ -16,7 +16,8 @@ import pyarrow as pa
 from dlt.common.storages.load_package import load_package_state
 
 from .answers import Answer
-from .client import DataApi, decode
+from .client import DataApi
+from .decoding import decode
 from .errors import PolyAIError
 from .fetching import Fetched, Fetcher
 from .listing import OffsetListing
