@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,21 +27,22 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Runs a server with an empty database `polyai`; yields its connection string.
 
-    Args:
-        folder: An empty folder for the cluster.
+    Its folder is not in pytest's own, which any other session of pytest closes to all other users.
     """
     bin_ = binaries()
     if bin_ is None:
         raise FileNotFoundError("no PostgreSQL server is installed")
+    with tempfile.TemporaryDirectory() as name:
+        yield from _served(bin_, Path(name))
+
+
+def _served(bin_: Path, folder: Path) -> Iterator[str]:
     as_user: list[str] = []
     if os.geteuid() == 0:
         shutil.chown(folder, _SERVER_USER)
-        for parent in folder.parents:
-            if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o001)
         as_user = ["runuser", "-u", _SERVER_USER, "--"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -45,8 +45,9 @@ class TestLoad:
             assert first.stderr == ""
             assert "\x1b" not in first.stdout
             assert re.match(
-                rf"{AGENT}: complete in \d+\.\d s — 40 listed, 40 new, 0 changed, 0 unchanged, "
-                r"0 failed\n  41 requests \(0 retries\), .* rows\n    conversations +40\n",
+                rf"{AGENT}: complete in \d+\.\d s — 40 listed, 40 new, 0 changed, 0 settled, "
+                r"0 unchanged, 0 failed\n  40 held of 40 at PolyAI, 0 missing.*\n"
+                r"  41 requests \(0 retries\), .* rows\n    conversations +40\n",
                 first.stdout,
             )
             assert first.stdout.endswith("polyai.duckdb, dataset polyai\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,121 +14,557 @@ from hypothesis import strategies as st
 
 from polyai.client import Page
 from polyai.errors import ListingError
-from polyai.listing import OffsetListing
+from polyai.listing import MOST_FRUITLESS_PAGES, SHORT_SWEEP_PAGES, OffsetListing, created_at
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
+YEARS = timedelta(days=3 * 365)
+UNREADABLE: list[dict[str, Any]] = [
+    {},
+    {"createdAt": None},
+    {"createdAt": "soon"},
+    # a time of another kind is no place in the list
+    {"startedAt": "1999-01-01T00:00:00Z"},
+]
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
 
 
 class DriftingList:
-    """A listing, newest first, that is changed before each page is cut."""
+    """A listing, newest first, that is changed before each page is cut.
 
-    def __init__(self, seconds: list[int], changes: list[tuple[int, int, int]], cap: int) -> None:
+    Args:
+        seconds: When the conversations were created.
+        changes: For each request: arrivals at the head, deletions, late entries somewhere in the
+            list, and the most rows that the server gives.
+        cap: The most rows that it gives once all changes are spent.
+        unreadable: Each how manieth row hides when it was created; 0 for none.
+    """
+
+    def __init__(
+        self,
+        seconds: list[int],
+        changes: list[tuple[int, int, int, int]] | None = None,
+        cap: int = 10,
+        unreadable: int = 0,
+    ) -> None:
+        self.unreadable = unreadable
+        self.changes = list(changes or [])
+        self.cap = cap
+        self.seconds: dict[str, int] = {}
+        self.readable: set[str] = set()
         self.rows = [self._row(f"old-{n}", s) for n, s in enumerate(sorted(seconds, reverse=True))]
         self.newest = max(seconds, default=0)
-        self.changes = list(changes)
-        self.cap = cap
         self.requests: list[tuple[int, int]] = []
-        self.throughout = {row["conversationId"] for row in self.rows}
+        self.throughout = set(self.ids)
         self.arrivals = 0
 
-    @staticmethod
-    def _row(conversation_id: str, seconds: int) -> dict[str, Any]:
-        at = START + timedelta(seconds=seconds)
-        return {"conversationId": conversation_id, "createdAt": at.isoformat()}
+    @property
+    def ids(self) -> list[str]:
+        return [row["conversationId"] for row in self.rows]
+
+    def _row(self, conversation_id: str, seconds: int) -> dict[str, Any]:
+        self.seconds[conversation_id] = seconds
+        number = len(self.seconds)
+        if self.unreadable and number % self.unreadable == 0:
+            when = UNREADABLE[number // self.unreadable % len(UNREADABLE)]
+        else:
+            when = {"createdAt": at(seconds).isoformat()}
+            self.readable.add(conversation_id)
+        return {"conversationId": conversation_id, **when}
+
+    def _change(self, arrivals: int, deletions: int, late: int, offset: int) -> None:
+        for _ in range(arrivals):
+            self.arrivals += 1
+            # bursts: every other arrival shares the newest timestamp
+            self.newest += self.arrivals % 2
+            self.rows.insert(0, self._row(f"new-{self.arrivals}", self.newest))
+        for n in range(deletions):
+            if self.rows:
+                gone = self.rows.pop((n * 7 + offset) % len(self.rows))
+                self.throughout.discard(gone["conversationId"])
+        for n in range(late):
+            if self.rows:
+                place = (n * 5 + offset) % len(self.rows)
+                beside = self.seconds[self.rows[place]["conversationId"]]
+                self.rows.insert(place, self._row(f"late-{len(self.seconds)}", beside))
 
     def fetch(self, limit: int, offset: int) -> Page:
         self.requests.append((limit, offset))
         cap = self.cap
         if self.changes:
-            arrivals, deletions, cap = self.changes.pop(0)
-            for _ in range(arrivals):
-                self.arrivals += 1
-                # bursts: every other arrival shares the newest timestamp
-                self.newest += self.arrivals % 2
-                self.rows.insert(0, self._row(f"new-{self.arrivals}", self.newest))
-            for n in range(deletions):
-                if self.rows:
-                    gone = self.rows.pop((n * 7 + offset) % len(self.rows))
-                    self.throughout.discard(gone["conversationId"])
+            arrivals, deletions, late, cap = self.changes.pop(0)
+            self._change(arrivals, deletions, late, offset)
         rows = self.rows[offset : offset + min(limit, cap)]
         return Page(rows, len(self.rows), min(limit, cap), offset)
 
 
+class OneSidedList(DriftingList):
+    """It knows its head only."""
+
+    def fetch(self, limit: int, offset: int) -> Page:
+        return replace(super().fetch(limit, 0), offset=offset)
+
+
+def walk(
+    listing: DriftingList,
+    since: int | None = None,
+    before: int | None = None,
+    *,
+    page_size: int = 10,
+    short_sweep_pages: int = SHORT_SWEEP_PAGES,
+) -> list[str]:
+    """The ids that a walk yields, in its order."""
+    walk = OffsetListing(listing.fetch, page_size, short_sweep_pages=short_sweep_pages)
+    pages = list(
+        walk.oldest_first(
+            None if since is None else at(since), None if before is None else at(before)
+        )
+    )
+    assert all(pages)
+    assert walk.pages == len(listing.requests)
+    return [row["conversationId"] for rows in pages for row in rows]
+
+
+# now and then more than several pages at once
+shifts = st.sampled_from([*range(10), 30])
 histories = st.fixed_dictionaries(
     {
         # few distinct seconds: bursts with one timestamp that are larger than a page
         "seconds": st.lists(st.integers(0, 12), max_size=60),
         "changes": st.lists(
-            st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(2, 6)), max_size=25
+            st.tuples(shifts, shifts, st.sampled_from([0, 0, 0, 3]), st.integers(2, 6)),
+            max_size=25,
         ),
         "cap": st.integers(2, 6),
+        "unreadable": st.sampled_from([0, 0, 2, 5]),
     }
 )
+moments = st.integers(-2, 16)
+spans = st.integers(0, 8)
+
+WALKS = ("whole", "short sweep", "bisection", "range")
 
 
-@pytest.mark.parametrize("direction", ["newest_first", "oldest_first"])
-@settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(history=histories)
-def test_no_row_that_was_there_throughout_is_missed(
-    direction: str, history: dict[str, Any]
-) -> None:
+def check_history(kind: str, history: dict[str, Any], since: int, span: int) -> None:
+    """Walks over a history in one way, and compares what came with what was there."""
     listing = DriftingList(**history)
-    walk = OffsetListing(listing.fetch, page_size=5)
-    listed = {row["conversationId"] for rows in getattr(walk, direction)() for row in rows}
-    assert listing.throughout <= listed
+    first = None if kind == "whole" or (kind == "range" and span == 8) else since
+    before = since + span if kind == "range" else None
+    # bisections at once, and behind a sweep that was too short
+    sweep_pages = 100_000 if kind == "short sweep" else span // 2
+    listed = walk(listing, first, before, page_size=5, short_sweep_pages=sweep_pages)
+
+    wanted = {
+        name
+        for name in listing.throughout
+        if (first is None or listing.seconds[name] >= first)
+        and (before is None or listing.seconds[name] < before)
+    }
+    assert wanted <= set(listed)
+    # among rows that were swept already, what enters late is met out of its place
+    is_swept = first is not None and before is None
+    in_place = [name for name in listed if not (is_swept and name.startswith("late"))]
+    places = [listing.seconds[name] for name in in_place if name in listing.readable]
+    assert places == sorted(places)
+    if kind == "short sweep":
+        assert len(listed) == len(set(listed))
+    if before is not None:
+        assert all(place < before and (first is None or place >= first) for place in places)
 
 
-@pytest.mark.parametrize("direction", ["newest_first", "oldest_first"])
+many_histories = given(history=histories, since=moments, span=spans)
+unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("kind", WALKS)
+@settings(unhurried, max_examples=1_000)
+@many_histories
+def test_no_row_that_was_there_throughout_is_missed(
+    kind: str, history: dict[str, Any], since: int, span: int
+) -> None:
+    check_history(kind, history, since, span)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WALKS)
+@settings(unhurried, max_examples=3_000)
+@many_histories
+def test_nothing_is_missed_in_more_than_ten_thousand_histories(
+    kind: str, history: dict[str, Any], since: int, span: int
+) -> None:
+    check_history(kind, history, since, span)
+
+
+@pytest.mark.parametrize("since", [None, -1], ids=["from the oldest end", "swept to the end"])
+@settings(unhurried)
 @given(count=st.integers(0, 50), cap=st.integers(2, 7))
-def test_a_list_at_rest_is_read_once_in_order(direction: str, count: int, cap: int) -> None:
-    listing = DriftingList(list(range(count)), [], cap)
+def test_a_list_at_rest_is_read_once_in_order(since: int | None, count: int, cap: int) -> None:
+    listing = DriftingList(list(range(count)), cap=cap)
     walk = OffsetListing(listing.fetch, page_size=7)
-    ids = [row["conversationId"] for rows in getattr(walk, direction)() for row in rows]
-    expected = [row["conversationId"] for row in listing.rows]
-    assert ids == (expected if direction == "newest_first" else expected[::-1])
+    ids = [
+        row["conversationId"]
+        for rows in walk.oldest_first(None if since is None else at(since))
+        for row in rows
+    ]
+    assert ids == listing.ids[::-1]
     assert walk.gaps_repaired == 0
     assert walk.api_count == count
     # each page but the first brings its length less the one row of overlap
     pages = 1 if count <= cap else 1 + -(-(count - cap) // (cap - 1))
-    found_the_end = direction == "oldest_first" and count > cap
+    found_the_end = since is None and count > cap
     assert len(listing.requests) == pages + found_the_end
 
 
+parts_at_rest = given(
+    seconds=st.lists(st.integers(0, 20), max_size=80),
+    cap=st.integers(2, 7),
+    unreadable=st.sampled_from([0, 4]),
+    since=moments,
+    span=spans,
+)
+
+
+class TestPartOfAListAtRest:
+    """What comes is what is wanted, each row once, in order."""
+
+    @settings(unhurried, max_examples=300)
+    @parts_at_rest
+    def test_a_short_sweep(
+        self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
+    ) -> None:
+        listing = DriftingList(seconds, cap=cap, unreadable=unreadable)
+        listed = walk(listing, since, page_size=7, short_sweep_pages=100)
+        assert listed == listing.ids[: len(listed)][::-1]
+        wanted = sum(second >= since for second in seconds)
+        assert wanted <= len(listed)
+        if not unreadable:
+            # the pages from the head up to the first wholly before `since`
+            pages = [listing.ids[n : n + cap] for n in range(0, max(len(seconds), 1), cap - 1)]
+            needed = [page for page in pages if page[:1] and listing.seconds[page[0]] >= since]
+            assert len(listing.requests) <= len(needed) + 1
+
+    @settings(unhurried, max_examples=300)
+    @parts_at_rest
+    def test_a_walk_from_a_place_that_was_bisected_for(
+        self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
+    ) -> None:
+        listing = DriftingList(seconds, cap=cap, unreadable=unreadable)
+        listed = walk(listing, since, page_size=7, short_sweep_pages=0)
+        assert listed == listing.ids[: len(listed)][::-1]
+        wanted = sum(second >= since for second in seconds)
+        assert wanted <= len(listed)
+        if not unreadable:
+            assert len(listed) <= wanted + cap
+
+    @settings(unhurried, max_examples=300)
+    @parts_at_rest
+    def test_a_range(
+        self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
+    ) -> None:
+        listing = DriftingList(seconds, cap=cap, unreadable=unreadable)
+        listed = walk(listing, since, since + span, page_size=7)
+        wanted = [n for n in listing.ids if since <= listing.seconds[n] < since + span]
+        if unreadable:
+            # rows that hide their moment may come beside those that are wanted
+            assert [name for name in listed if name in wanted] == wanted[::-1]
+            assert len(listed) == len(set(listed))
+        else:
+            assert listed == wanted[::-1]
+
+
 def test_the_sweep_stops_behind_the_first_page_before_the_lookback() -> None:
-    listing = DriftingList(list(range(100)), [], cap=10)
-    walk = OffsetListing(listing.fetch, page_size=10)
-    rows = [row for page in walk.newest_first(until=START + timedelta(seconds=85)) for row in page]
+    listing = DriftingList(list(range(100)))
+    ids = walk(listing, since=85)
     assert len(listing.requests) == 3
-    assert rows[-1]["conversationId"] == "old-27"
+    assert (ids[0], ids[-1]) == ("old-27", "old-0")
 
 
-def test_a_server_that_ignores_the_offset_is_found_out() -> None:
-    listing = DriftingList(list(range(40)), [], cap=10)
-    walk = OffsetListing(
-        lambda limit, offset: replace(listing.fetch(limit, 0), offset=offset), page_size=10
+@pytest.mark.parametrize("since", [100, 10_000], ids=["newer than all", "far in the future"])
+def test_nothing_new_costs_one_page(since: int) -> None:
+    listing = DriftingList(list(range(100)))
+    assert walk(listing, since) == listing.ids[:10][::-1]
+    assert listing.requests == [(10, 0)]
+
+
+def test_the_sweep_reads_its_last_page_and_not_one_more_before_it_bisects() -> None:
+    for since, swept in ((64, True), (63, False)):
+        listing = DriftingList(list(range(1_000, 1_100)))
+        listed = walk(listing, since=1_000 + since, short_sweep_pages=5)
+        assert [offset for _, offset in listing.requests[:5]] == [0, 9, 18, 27, 36]
+        # page 5 holds the rows of 1063 down to 1054
+        assert [offset for _, offset in listing.requests[5:6]] == ([] if swept else [0])
+        assert {f"old-{n}" for n in range(100 - since)} <= set(listed)
+
+
+class TestCost:
+    """A part of three years, 100,000 conversations, 100 a page."""
+
+    bisection = math.ceil(math.log2(100_000 / 100)) + 4
+    seconds: ClassVar[list[int]] = [
+        int(n / 100_000 * YEARS.total_seconds()) for n in range(100_000)
+    ]
+
+    @pytest.mark.parametrize(
+        ("arrivals", "deletions"),
+        [
+            pytest.param(0, 0, id="at rest"),
+            pytest.param(3, 0, id="three arrivals a request"),
+            pytest.param(0, 3, id="three deletions a request"),
+        ],
     )
-    with pytest.raises(ListingError, match="same page"):
-        list(walk.newest_first())
+    @pytest.mark.parametrize("days", [0, 30, 547, 1_087])
+    def test_a_week_costs_its_own_pages_and_a_bisection(
+        self, days: int, arrivals: int, deletions: int
+    ) -> None:
+        listing = DriftingList(self.seconds, [(arrivals, deletions, 0, 100)] * 1_000, cap=100)
+        since, before = (int(timedelta(days=d).total_seconds()) for d in (days, days + 7))
+        week = [name for name in listing.ids if since <= listing.seconds[name] < before]
+        assert len(week) > 600
+        listed = walk(listing, since, before, page_size=100)
+        assert set(week) & listing.throughout <= set(listed)
+        if not arrivals + deletions:
+            assert listed == week[::-1]
+        pages = math.ceil(len(week) / (99 - arrivals - deletions))
+        assert len(listing.requests) <= pages + self.bisection
+
+    @pytest.mark.parametrize(
+        ("days", "requests"),
+        [
+            pytest.param((2_000, 2_007), 1, id="after the newest"),
+            pytest.param((-14, -7), bisection, id="before the oldest"),
+            pytest.param((500, 500), bisection, id="nothing"),
+        ],
+    )
+    def test_an_empty_range_costs_no_walk(self, days: tuple[int, int], requests: int) -> None:
+        listing = DriftingList(self.seconds, cap=100)
+        since, before = (int(timedelta(days=d).total_seconds()) for d in days)
+        assert walk(listing, since, before, page_size=100) == []
+        assert len(listing.requests) <= requests
+
+    def test_what_an_interrupted_first_load_left_costs_a_short_sweep_more(self) -> None:
+        listing = DriftingList(self.seconds, cap=100)
+        since = int(YEARS.total_seconds() * 0.8)
+        listed = walk(listing, since, page_size=100)
+        assert listed == listing.ids[: len(listed)][::-1]
+        assert 20_000 <= len(listed) <= 20_100
+        pages = math.ceil(20_100 / 99)
+        assert len(listing.requests) <= SHORT_SWEEP_PAGES + self.bisection + pages
 
 
-def test_a_list_that_never_ends_is_given_up() -> None:
+class TestMemory:
+    """Rows are counted while they live."""
+
+    class Counted(dict[str, Any]):
+        alive = 0
+
+        def __init__(self, row: dict[str, Any]) -> None:
+            super().__init__(row)
+            type(self).alive += 1
+
+        def __del__(self) -> None:
+            type(self).alive -= 1
+
+    def most_alive(self, since: int | None, before: int | None) -> tuple[int, int]:
+        """The most rows that a walk held while it searched, and while it yielded."""
+        listing = DriftingList(list(range(5_000)))
+        held = {False: 0, True: 0}
+        yielding = False
+
+        def fetch(limit: int, offset: int) -> Page:
+            held[yielding] = max(held[yielding], self.Counted.alive)
+            page = listing.fetch(limit, offset)
+            return replace(page, conversations=[self.Counted(r) for r in page.conversations])
+
+        walk = OffsetListing(fetch, 10, short_sweep_pages=20)
+        for _ in walk.oldest_first(
+            None if since is None else at(since), None if before is None else at(before)
+        ):
+            yielding = True
+            held[yielding] = max(held[yielding], self.Counted.alive)
+        assert walk.pages > 20
+        return held[False], held[True]
+
+    def test_the_sweep_holds_its_bound_and_drops_it_when_it_bisects(self) -> None:
+        searching, yielding = self.most_alive(since=100, before=None)
+        assert 150 < searching <= 20 * 10
+        assert yielding <= 4 * 10
+
+    @pytest.mark.parametrize(("since", "before"), [(None, None), (1_000, 4_000), (None, 4_000)])
+    def test_other_walks_hold_a_few_pages(self, since: int | None, before: int | None) -> None:
+        assert max(self.most_alive(since, before)) <= 4 * 10
+
+
+def test_a_burst_of_one_timestamp_larger_than_many_pages_is_walked_through() -> None:
+    seconds = [5] * 300
+    for since, before in ((None, None), (5, None), (4, 6), (5, 6)):
+        listing = DriftingList(seconds)
+        assert walk(listing, since, before, short_sweep_pages=2) == listing.ids[::-1]
+    for since, before in ((6, 9), (1, 5)):
+        assert walk(DriftingList(seconds), since, before) == []
+
+
+@pytest.mark.parametrize("part", [(None, None), (30, None), (30, 70)], ids=str)
+def test_a_list_that_empties_while_it_is_walked_ends_the_walk(
+    part: tuple[int | None, int | None],
+) -> None:
+    for pages in range(12):
+        listing = DriftingList(list(range(100)), [(0, 0, 0, 10)] * pages + [(0, 100, 0, 10)])
+        listed = walk(listing, *part, short_sweep_pages=3)
+        assert listed == sorted(set(listed), key=listing.seconds.__getitem__)
+        # a bisection asks for the list's place once more, then the head makes sure
+        assert len(listing.requests) <= max(pages, 1) + 3
+
+
+@pytest.mark.parametrize("since", [None, -1, -2], ids=["whole", "bisection", "sweep"])
+def test_a_long_walk_is_no_endless_one(since: int | None) -> None:
+    listing = DriftingList(list(range(2_500)), cap=3)
+    sweep_pages = 2_000 if since == -2 else 0
+    assert walk(listing, since, short_sweep_pages=sweep_pages) == listing.ids[::-1]
+    assert len(listing.requests) > MOST_FRUITLESS_PAGES
+
+
+def test_arrivals_that_deletions_hide_from_the_count_are_searched_for_in_longer_strides() -> None:
+    listing = DriftingList(list(range(10_000)))
+    walk = OffsetListing(listing.fetch, 10)
+    pages = walk.oldest_first(at(5_000), at(9_000))
+    names = [row["conversationId"] for _ in range(5) for row in next(pages)]
+    listing.rows[:0] = [{"conversationId": f"new-{n}"} for n in range(2_000)]
+    del listing.rows[-2_000:]
+    names += [row["conversationId"] for rows in pages for row in rows if "createdAt" in row]
+    assert set(names) == {f"old-{n}" for n in range(1_000, 5_000)}
+    assert walk.gaps_repaired <= 10
+
+
+@settings(unhurried, max_examples=300)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 3), st.just(0), st.integers(8, 10)),
+        max_size=30,
+    ),
+    since=st.sampled_from([None, 4, 5]),
+)
+def test_where_little_shifts_nothing_comes_twice(
+    changes: list[tuple[int, int, int, int]], since: int | None
+) -> None:
+    # one timestamp for all, so that ids alone can tell what was seen
+    listing = DriftingList([5] * 80, changes)
+    listed = walk(listing, since, short_sweep_pages=0)
+    assert len(listed) == len(set(listed))
+    assert listing.throughout <= set(listed)
+
+
+def test_a_pause_in_which_much_arrived_is_caught_up_with_at_once() -> None:
+    # the walk goes on with what it had seen, neither far below it nor row by row
+    changes = [(0, 0, 0, 10)] * 5 + [(1_000, 0, 0, 10)]
+    listing = DriftingList(list(range(100)), changes)
+    listed = walk(listing)
+    assert listed == listing.ids[::-1]
+    # one page finds the end, one does not join, its successor overlaps more: then 9 rows with each
+    assert len(listing.requests) <= 3 + math.ceil(1_100 / 9)
+
+
+def test_a_head_that_comes_and_goes_does_not_pass_for_a_server_without_offsets() -> None:
+    # at first each page holds just what the one before it held at another offset
+    listing = DriftingList(list(range(40)))
+    there, head = listing.ids, [{"conversationId": f"new-{n}"} for n in range(9)]
+
     def fetch(limit: int, offset: int) -> Page:
-        listing.changes = [(9, 0, 6)]
+        request = len(listing.requests)
+        if 1 <= request <= 12:
+            listing.rows[: 0 if request % 2 else 9] = head if request % 2 else []
         return listing.fetch(limit, offset)
 
-    listing = DriftingList(list(range(40)), [], cap=6)
-    with pytest.raises(ListingError, match="does not end"):
-        list(OffsetListing(fetch, page_size=6).newest_first())
+    rows = [row for page in OffsetListing(fetch, 10).oldest_first(at(-1)) for row in page]
+    assert {row["conversationId"] for row in rows} >= set(there)
 
 
-def test_pages_of_one_row_cannot_be_joined() -> None:
-    listing = DriftingList(list(range(4)), [], cap=1)
-    with pytest.raises(ListingError, match="single rows"):
-        list(OffsetListing(listing.fetch, page_size=10).newest_first())
+@pytest.mark.parametrize("sweep_pages", [0, SHORT_SWEEP_PAGES])
+@pytest.mark.parametrize("part", [(None, None), (5, None), (5, 50)], ids=str)
+def test_rows_without_an_id_are_never_taken_for_one_another(
+    part: tuple[int | None, int | None], sweep_pages: int
+) -> None:
+    # pages that do not join must not seem to
+    listing = DriftingList(list(range(60)), [(0, 0, 0, 10)] * 4 + [(30, 9, 0, 10)] * 3)
+
+    def fetch(limit: int, offset: int) -> Page:
+        page = listing.fetch(limit, offset)
+        rows = [
+            row | {"conversationId": None, "name": row["conversationId"]}
+            for row in page.conversations
+        ]
+        return replace(page, conversations=rows)
+
+    since, before = part
+    pages = OffsetListing(fetch, 10, short_sweep_pages=sweep_pages).oldest_first(
+        None if since is None else at(since), None if before is None else at(before)
+    )
+    names = {row["name"] for rows in pages for row in rows}
+    assert names >= {
+        name
+        for name in listing.throughout
+        if (since is None or listing.seconds[name] >= since)
+        and (before is None or listing.seconds[name] < before)
+    }
 
 
-@pytest.mark.parametrize("direction", ["newest_first", "oldest_first"])
-def test_an_empty_list_costs_one_request(direction: str) -> None:
-    listing = DriftingList([], [], cap=5)
-    assert list(getattr(OffsetListing(listing.fetch, 5), direction)()) == []
-    assert len(listing.requests) == 1
+PARTS = pytest.mark.parametrize(
+    ("since", "sweep_pages", "before"),
+    [
+        pytest.param(None, 0, None, id="whole"),
+        pytest.param(-5, SHORT_SWEEP_PAGES, None, id="short sweep"),
+        pytest.param(-5, 0, None, id="bisection"),
+        pytest.param(-5, 0, 10_000, id="range"),
+    ],
+)
+
+
+@PARTS
+class TestServersThatCannotBeWalked:
+    def test_one_that_ignores_the_offset_is_found_out(
+        self, since: int | None, sweep_pages: int, before: int | None
+    ) -> None:
+        listing = OneSidedList(list(range(40)))
+        with pytest.raises(ListingError, match="same page"):
+            walk(listing, since, before, short_sweep_pages=sweep_pages)
+
+    @pytest.mark.parametrize("arrivals", [6, 9, 30])
+    def test_a_list_that_never_ends_is_given_up(
+        self, since: int | None, sweep_pages: int, before: int | None, arrivals: int
+    ) -> None:
+        changes = [(arrivals, 0, 0, 6)] * 5_000
+        listing = DriftingList(list(range(40)), changes, cap=6)
+        with pytest.raises(ListingError, match="does not end"):
+            walk(
+                listing,
+                since,
+                None if before is None else 1_000_000,
+                page_size=6,
+                short_sweep_pages=sweep_pages,
+            )
+
+    def test_pages_of_one_row_cannot_be_joined(
+        self, since: int | None, sweep_pages: int, before: int | None
+    ) -> None:
+        listing = DriftingList(list(range(4)), cap=1)
+        with pytest.raises(ListingError, match="single rows"):
+            walk(listing, since, before, short_sweep_pages=sweep_pages)
+
+    def test_an_empty_list_costs_one_request(
+        self, since: int | None, sweep_pages: int, before: int | None
+    ) -> None:
+        listing = DriftingList([])
+        assert walk(listing, since, before, page_size=5, short_sweep_pages=sweep_pages) == []
+        assert len(listing.requests) == 1
+
+
+def test_pages_in_a_list_come_oldest_first_each() -> None:
+    listing = DriftingList(list(range(50)))
+    walk = OffsetListing(listing.fetch, 10)
+    for since, before in ((None, None), (at(20), None), (at(20), at(40))):
+        pages = list(walk.oldest_first(since, before))
+        walk = OffsetListing(listing.fetch, 10)
+        for one, other in itertools.pairwise(pages):
+            assert [created_at(row) for row in one] == sorted(filter(None, map(created_at, one)))
+            assert one[-1]["createdAt"] < other[0]["createdAt"]

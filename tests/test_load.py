@@ -13,7 +13,7 @@ import dlt
 import duckdb
 import pytest
 
-from polyai import load, open_pipeline, polyai, resolve
+from polyai import destination, load, open_pipeline, polyai, resolve
 from polyai.errors import ConfigurationError
 from polyai.fetching import OUTAGE_AFTER
 from polyai.report import RunReport
@@ -132,6 +132,21 @@ class TestFirstLoad:
             run(base_url)
         held = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
         assert there <= held
+
+
+class TestMemory:
+    def test_texts_that_do_not_fit_the_limit_lift_it(
+        self,
+        sandbox: Sandbox,
+        base_url: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        config = {**destination._DUCKDB_CONFIG, "memory_limit": "10MB"}
+        monkeypatch.setattr(destination, "_DUCKDB_CONFIG", config)
+        assert run(base_url).status == "complete"
+        assert "limit is lifted" in caplog.text
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
 
 
 class TestLaterLoads:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -26,10 +25,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    folder = tmp_path / "postgres"
-    folder.mkdir()
-    with postgres(folder) as url:
+def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with postgres() as url:
         monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", url)
         yield url
 

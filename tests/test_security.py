@@ -125,7 +125,7 @@ class TestFiles:
             assert run("load", **access(url, KEY)).returncode == 0
         assert (tmp_path / ".dlt" / "pipelines").is_dir()
         left = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
-        assert left == {"", ".json", ".pickle", ".duckdb"}
+        assert left == {"", ".json", ".pickle", ".duckdb", ".id", ".lock"}
 
 
 class TestPlainHttp:

@@ -72,6 +72,8 @@ def test_defaults() -> None:
         workers=8,
         lookback=timedelta(hours=24),
         settle_after=(timedelta(hours=1), timedelta(hours=24), timedelta(days=7)),
+        give_up_after=timedelta(days=30),
+        lock_wait=timedelta(0),
         chunk_size=5000,
         page_size=100,
         recordings_url="recordings/",
@@ -187,6 +189,8 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         "PII_SECRET": "pepper",
         "TRANSCRIPTS": "drop",
         "REQUEST_TIMEOUT": "7.5",
+        "GIVE_UP_AFTER": "3d",
+        "LOCK_WAIT": "10m",
         "MAX_ATTEMPTS": "2",
     }
     for name, value in environment.items():
@@ -198,6 +202,8 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         workers=64,
         lookback=timedelta(days=30),
         settle_after=(timedelta(hours=1), timedelta(days=2)),
+        give_up_after=timedelta(days=3),
+        lock_wait=timedelta(minutes=10),
         chunk_size=100,
         page_size=50,
         recordings_url="s3://bucket/x",
@@ -345,6 +351,8 @@ def test_hashing_needs_a_secret() -> None:
         ("lookback", 24, "1d12h"),
         ("lookback", "-1h", "1d12h"),
         ("settle_after", "1h,soon", "1d12h"),
+        ("give_up_after", "never", "1d12h"),
+        ("lock_wait", "10", "1d12h"),
         ("settle_after", 3600, "1h,24h,7d"),
     ],
 )

@@ -28,8 +28,6 @@ Json = dict[str, Any]
 Row = dict[str, Any]
 
 NOTHING_HELD = Held(
-    summary_hash="old",
-    in_progress=False,
     num_turns=None,
     num_silences=None,
     num_ood=None,

@@ -16,8 +16,6 @@ Json = dict[str, Any]
 class Held:
     """What the warehouse holds of a conversation, as far as a new answer has to respect it."""
 
-    summary_hash: str | None
-    in_progress: bool | None
     num_turns: int | None
     num_silences: int | None
     num_ood: int | None
@@ -44,6 +42,8 @@ class Answer:
     summary_hash: str
     fetched_at: datetime
     held: Held | None = None
+    may_be_torn: bool = False
+    """A run that was killed may have left rows of its child tables, and none of its own."""
     note_history: Sequence[NoteVersion] = ()
     """Held versions of the note, oldest first; only read where the note has changed."""
 
@@ -52,14 +52,19 @@ class Answer:
         return replace(self, note_history=history) if history else self
 
     @property
+    def may_have_rows(self) -> bool:
+        """Whether child tables may have rows that have to go where this answer has none."""
+        return self.held is not None or self.may_be_torn
+
+    @property
     def note(self) -> str | None:
         """The note as it is now."""
         return text(self.detail.get("note"))
 
     @property
     def has_other_note(self) -> bool:
-        """Whether a note is held that is not, or no longer, the one of this answer."""
-        return self.held is not None and self.held.note != self.note
+        """Whether a note may be held that is not, or no longer, the one of this answer."""
+        return self.may_be_torn or (self.held is not None and self.held.note != self.note)
 
     def note_versions(self) -> list[NoteVersion]:
         """Its whole history where it changed, so that the merge replaces it; else nothing."""

@@ -115,7 +115,9 @@ class Batch:
         gone = [
             answer.conversation_id
             for index, answer in enumerate(self.answers)
-            if answer.held and answer.conversation_id not in present and not (kept and kept[index])
+            if answer.may_have_rows
+            and answer.conversation_id not in present
+            and not (kept and kept[index])
         ]
         if not gone:
             return rows

@@ -1,7 +1,8 @@
 """The command `polyai-warehouse`.
 
 Exit codes: 0 all done; 1 configuration, key or destination; 2 usage; 3 loaded, but some
-conversations failed; 130 interrupted, with everything committed so far kept.
+conversations failed; 75 another run holds the lock; 130 interrupted, with everything committed so
+far kept.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -26,13 +28,15 @@ from rich.markup import escape
 from . import show
 from .check import check as run_check
 from .demo import run_demo
-from .errors import ConfigurationError, PolyAIError
+from .destination import open_pipeline
+from .errors import BusyError, ConfigurationError, LeaseLostError, PolyAIError
 from .progress import LoadProgress
 from .report import RunReport
 from .resources import LOADED_TABLES
-from .settings import resolve
+from .settings import parse_duration, resolve
+from .status import WAIT, open_to_read
+from .status import status as run_status
 from .sync import load as run_load
-from .warehouse import open_pipeline
 
 logger = logging.getLogger("polyai")
 # a log keeps a line in one piece
@@ -56,6 +60,7 @@ class Exit(IntEnum):
     CONFIGURATION = 1
     USAGE = 2
     SOME_FAILED = 3
+    BUSY = 75
     INTERRUPTED = 130
 
 
@@ -155,6 +160,10 @@ def load(
     lookback: Annotated[
         str | None, typer.Option(help="How far behind the newest held one to look, such as 30d.")
     ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(help="How long to wait for another load, such as 10m."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Requests in flight at once.")] = None,
     chunk_size: Annotated[
         int | None, typer.Option(help="Conversations that are committed together.")
@@ -167,14 +176,29 @@ def load(
 ) -> None:
     """Load everything new or changed, all agents. The job for cron."""
     settings = resolve(
-        region=region, base_url=base_url, lookback=lookback, workers=workers, chunk_size=chunk_size
+        region=region,
+        base_url=base_url,
+        lookback=lookback,
+        lock_wait=wait,
+        workers=workers,
+        chunk_size=chunk_size,
     ).only(agent or ())
     pipeline = open_pipeline(destination, dataset)
     ending = "ending with what was read so far; again: leaving at once"
     with _stop_on_signals(ending) as stop, LoadProgress(stderr) as progress:
-        reports = run_load(
-            settings, pipeline, full=full, select=select or (), stop=stop, on_begin=progress.watch
-        )
+        try:
+            reports = run_load(
+                settings,
+                pipeline,
+                full=full,
+                select=select or (),
+                stop=stop,
+                on_begin=progress.watch,
+            )
+        except BusyError:
+            if not stop.is_set():
+                raise
+            reports = []  # interrupted while it waited for the other run
     code = _exit_code(reports, interrupted=stop.is_set())
     if as_json:
         _print_json(show.load_as_json(reports, pipeline, code))
@@ -185,6 +209,53 @@ def load(
             _print_error(f"{report.agent_id}: {report.error}" if reports[1:] else report.error)
     if code == Exit.INTERRUPTED:
         stderr.print("interrupted: what was read is committed, the next run goes on there")
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: polyai-warehouse status --max-age 30m --quick")
+def status(
+    agent: Annotated[
+        list[str] | None,
+        typer.Option("--agent", help="Only this agent; repeat for several. Default: all held."),
+    ] = None,
+    max_age: Annotated[
+        timedelta | None,
+        typer.Option(
+            help="Exit with 1 where an agent's last complete load is older, such as 30m.",
+            parser=_duration,
+            metavar="DURATION",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not compare rows, which reads whole tables.")
+    ] = False,
+    wait: Annotated[
+        timedelta | None,
+        typer.Option(
+            help="How long to wait for a DuckDB file that is being written. Default: 30s.",
+            parser=_duration,
+            metavar="DURATION",
+        ),
+    ] = None,
+    destination: DestinationOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how fresh the warehouse is, the last runs, failures, and whether its rows agree.
+
+    Reads the destination alone: no key is needed, no request is made.
+
+    Exits with 1 where an agent is staler than --max-age, where rows are
+    doubled, lost or without their conversation, or where there is no
+    warehouse; with 75 where a load keeps the DuckDB file locked.
+    """
+    with open_to_read(destination, dataset, wait=WAIT if wait is None else wait) as warehouse:
+        result = run_status(warehouse, agent_ids=agent or (), max_age=max_age, quick=quick)
+        code = Exit.DONE if result.is_healthy else Exit.CONFIGURATION
+        if as_json:
+            _print_json(show.status_as_json(result, warehouse.pipeline, code))
+        else:
+            show.status(stdout, result, warehouse.pipeline)
     raise typer.Exit(code)
 
 
@@ -219,6 +290,9 @@ def main() -> None:
     """Runs the command; every error that is expected is one line and an exit code."""
     try:
         app()
+    except (BusyError, LeaseLostError) as error:
+        _print_error(str(error))
+        sys.exit(Exit.BUSY)
     except PolyAIError as error:
         _print_error(str(error))
         sys.exit(Exit.CONFIGURATION)
@@ -244,6 +318,14 @@ def _tables(given: list[str] | None) -> list[str]:
     return names
 
 
+def _duration(text: str) -> timedelta:
+    """A duration that an option gives."""
+    try:
+        return parse_duration(text)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
     if interrupted:
         return Exit.INTERRUPTED
@@ -251,6 +333,8 @@ def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
         return Exit.CONFIGURATION
     if any(report.status in ("partial", "failed") for report in reports):
         return Exit.SOME_FAILED
+    if any(report.status == "busy" for report in reports):
+        return Exit.BUSY
     return Exit.DONE
 
 

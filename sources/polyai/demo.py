@@ -12,12 +12,12 @@ from typing import Any
 import dlt
 import duckdb
 
+from .destination import open_pipeline
 from .errors import ConfigurationError
 from .report import RunReport
 from .settings import resolve
 from .sync import OnBegin, load
 from .tables import CONVERSATION_TABLES
-from .warehouse import open_pipeline
 
 AGENT_ID = "PROJECT-BOOKINGS"
 API_KEY = "sandbox-key"

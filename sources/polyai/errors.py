@@ -5,6 +5,8 @@ PolyAIError
 ├── ConfigurationError      stop: a setting is missing or wrong, the message says what to set
 ├── ListingError            stop: consecutive pages do not join, or the listing never ends
 ├── DestinationError        stop: the warehouse cannot be read or written
+├── BusyError               try again later: another run loads the same
+├── LeaseLostError          stop: another run has taken over, this one must not write any more
 └── ApiError                this request is lost; stop unless one of these says otherwise
     ├── AccessError         stop: key, region, permission or agent id is refused
     ├── ConversationError   skip and record: this one conversation cannot be read
@@ -35,6 +37,14 @@ class ListingError(PolyAIError):
 
 class DestinationError(PolyAIError):
     """The destination cannot be reached, read or written."""
+
+
+class BusyError(PolyAIError):
+    """Another run is loading the same agent into the same dataset."""
+
+
+class LeaseLostError(PolyAIError):
+    """This run held an agent's lease and does not any more: another run may be writing."""
 
 
 class ApiError(PolyAIError):

@@ -6,17 +6,27 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from http import HTTPStatus
+from typing import Literal
 
 from .client import DataApi
+from .clock import Clock
 from .errors import ApiError, ConversationError, StoppedError, UnavailableError
 
 LOOKAHEAD = 1_000
 """Answers that wait at most for their turn: enough to go on reading while a chunk is loaded, and
 some 15 MB of details."""
 
+FIRST_LOOKAHEAD = 250
+"""The same at the start; it grows with what was handed over, so that a first commit comes soon."""
+
 OUTAGE_AFTER = 20
 """Conversations in a row that the API did not answer: it is down; asking on would take hours."""
+
+
+Reason = Literal["new", "changed", "in_progress", "torn", "failed", "settled"]
+"""Why a detail is read; `torn`: a killed run wrote only a part of it."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,9 @@ class Task:
 
     conversation_id: str
     summary_hash: str
-    reason: str
-    """`new`, `changed`, `in_progress`, `failed` or `settled`."""
+    reason: Reason
+    is_listed: bool = True
+    """Whether this run's listing gave it; else it is known from the warehouse alone."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,15 @@ class Fetched:
     body: bytes | None
     error: ApiError | None = None
 
+    @property
+    def is_gone(self) -> bool:
+        """The API neither lists it nor has it: deleted, and nothing to try again."""
+        return (
+            self.error is not None
+            and self.error.status == HTTPStatus.NOT_FOUND
+            and not self.task.is_listed
+        )
+
 
 class Fetcher:
     """Reads details with a pool of threads, in order and a bounded number ahead of the reader.
@@ -45,8 +65,9 @@ class Fetcher:
     Use as a context manager; leaving it drops what has not been asked for yet, and ends waits.
     """
 
-    def __init__(self, api: DataApi, workers: int) -> None:
+    def __init__(self, api: DataApi, workers: int, clock: Clock) -> None:
         self._api = api
+        self._clock = clock
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="polyai-detail")
 
     def __enter__(self) -> Fetcher:
@@ -74,8 +95,9 @@ class Fetcher:
         waiting: deque[Future[Fetched]] = deque()
         for number, task in enumerate(tasks):
             waiting.append(self._pool.submit(self._read, task))
+            lookahead = min(max(FIRST_LOOKAHEAD, (number - len(waiting)) // 2), LOOKAHEAD)
             # one out for two in: the reader does not wait until the look-ahead is full
-            if len(waiting) >= LOOKAHEAD or (number % 2 and waiting[0].done()):
+            if len(waiting) >= lookahead or (number % 2 and waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -86,5 +108,5 @@ class Fetcher:
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
-            return Fetched(task, datetime.now(UTC), None, error)
-        return Fetched(task, datetime.now(UTC), body)
+            return Fetched(task, self._clock(), None, error)
+        return Fetched(task, self._clock(), body)

@@ -3,8 +3,11 @@
 The Data API lists newest first and knows offsets only. New conversations push every row to a
 higher offset, a deletion pulls them to a lower one, and plain paging then skips rows in silence.
 So consecutive pages overlap and must join. A page is a contiguous slice of a sorted list: one that
-holds a row already seen, or that reaches across the walk's frontier, holds everything from there to
-its own end. Where a page does not join, the walk steps back until one does.
+holds a row already seen, or a row older than the newest one seen, holds everything from there to
+its own newest end. Where a page does not join, the walk steps back until one does.
+
+A walk can begin at any page that holds a row older than what is wanted: all that is wanted then
+lies in that page or above it. Drift can make such a page a poor choice, but never a wrong one.
 """
 
 from __future__ import annotations
@@ -22,42 +25,53 @@ Row = dict[str, Any]
 FetchPage = Callable[[int, int], Page]
 """Fetches a page by limit and offset."""
 
+SHORT_SWEEP_PAGES = 50
+"""Pages from the head that are read in search of `since`, and held, before it is bisected for.
+
+With 100 rows a page that is a day of 5,000 calls: the usual look-back costs its own pages only.
+"""
+
 MOST_FRUITLESS_PAGES = 1_000
-"""Pages in a row without a new row before the walk gives up: more arrives than it can read."""
+"""Pages in a row that bring a walk no nearer to its end before it gives up."""
 
 _REPEATS = 4
-"""Times that two equal pages are asked for again until that is an error."""
+"""Times that two equal pages are asked for anew until that is an error."""
 
 _RECENT_PAGES = 4
 """Pages whose ids are remembered; a step back rarely goes further, and memory stays flat."""
 
 
 def created_at(row: Row) -> datetime | None:
-    """When the row's conversation was created; its start where that is missing or unreadable."""
-    for name in ("createdAt", "startedAt"):
-        try:
-            if moment := timestamp(row.get(name)):
-                return moment
-        except UnfitError:
-            continue
-    return None
+    """The moment that the listing is sorted by; None where it is missing or unreadable.
+
+    No other time stands in for it: one that is out of order would pass for a row's place.
+    """
+    try:
+        return timestamp(row.get("createdAt"))
+    except UnfitError:
+        return None
 
 
 class OffsetListing:
     """One walk over `GET /v1/agents/{agentId}/conversations`.
 
-    A row may be yielded twice where the listing shifted far; none that was listed throughout is
-    missed. Both walks raise `ListingError` where pages repeat, cannot be joined or never end.
+    Args:
+        fetch: Fetches a page.
+        page_size: Rows to ask for; the server may give fewer, and now more, now less.
+        short_sweep_pages: Pages that a walk from `since` on may read and hold before it bisects.
 
     Attributes:
         api_count: The total that the newest page stated; None before the first one.
-        gaps_repaired: Pages that did not join, so that the walk stepped back.
+        gaps_repaired: Pages that missed what they were to join, so that the walk stepped back.
         pages: Pages received.
     """
 
-    def __init__(self, fetch: FetchPage, page_size: int) -> None:
+    def __init__(
+        self, fetch: FetchPage, page_size: int, *, short_sweep_pages: int = SHORT_SWEEP_PAGES
+    ) -> None:
         self._fetch = fetch
         self._page_size = page_size
+        self._short_sweep_pages = short_sweep_pages
         self._length = max(page_size, 2)
         self._recent: deque[frozenset[str]] = deque(maxlen=_RECENT_PAGES)
         self._frontier: datetime | None = None
@@ -67,63 +81,131 @@ class OffsetListing:
         self.gaps_repaired = 0
         self.pages = 0
 
-    def newest_first(self, until: datetime | None = None) -> Iterator[list[Row]]:
-        """Yields the rows page by page, newest first.
+    def oldest_first(
+        self, since: datetime | None = None, before: datetime | None = None
+    ) -> Iterator[list[Row]]:
+        """Yields the rows page by page, oldest first, up to the head as it then is.
+
+        No row that was listed throughout is missed; one may come twice where the listing shifted
+        far. Rows whose `createdAt` cannot be read are yielded where they lie.
+
+        With `since` alone the pages from the head down to the first that lies wholly before it are
+        read, held and turned round. Where that is too far, and with `before` at once, the place of
+        `since` is bisected for, a request for each halving of the list, and the walk goes up from
+        there: memory stays flat.
 
         Args:
-            until: Stop behind the first page that lies wholly before this moment; None for all.
+            since: Where to begin; None for the oldest end. Rows before it may be yielded too, from
+                the page that told the place, unless `before` is given.
+            before: Where to end: no row of this moment or later is yielded. None for the head.
+
+        Raises:
+            ListingError: where pages repeat, cannot be joined or never end.
         """
-        offset, count = 0, None
-        while True:
+        if since is not None and before is None:
+            pages = self._swept(since)
+            if pages is not None:
+                while pages:
+                    if rows := pages.pop():
+                        yield rows[::-1]
+                return
+        for rows in self._upwards(self._start(since), before):
+            if before is not None:
+                rows = [row for row in rows if _is_within(row, since, before)]
+            if rows:
+                yield rows
+
+    def _swept(self, since: datetime) -> list[list[Row]] | None:
+        """The pages from the head to the first wholly before `since`; None where it is too far."""
+        pages: list[list[Row]] = []
+        seen: set[str] = set()
+        offset, count = 0, 0
+        for _ in range(self._short_sweep_pages):
             page = self._page(offset)
             rows = page.conversations
-            if offset > 0 and not self._joins(rows, rows[:1], newer=True):
+            joints = [place for place, row in enumerate(rows) if _id(row) in seen]
+            if joints:
+                rows = rows[joints[-1] + 1 :]
+            elif offset > 0:
                 self.gaps_repaired += 1
-                gone = (count or 0) - page.count
-                offset = max(0, min(offset, page.count) - max(gone + 1, self._step() // 4, 1))
+                gone = count - page.count
+                count = page.count
+                offset = max(0, min(offset, count) - max(gone, self._step() // 4, 1))
                 continue
-            yield from self._fresh(rows, frontier=rows[-1:], beyond=lambda at, edge: at > edge)
-            moments = [at for row in rows if (at := created_at(row))]
-            if until is not None and moments and max(moments) < until:
-                return
-            if offset + len(rows) >= page.count:
-                return
+            else:
+                # the head, or all that was seen is gone from it: the sweep begins anew
+                pages.clear()
+                seen.clear()
+            pages.append(rows)
+            seen |= _ids(rows)
+            if rows:
+                self._fruitless = 0
+            moments = _moments(page)
+            if (moments and max(moments) < since) or _is_oldest(page):
+                return pages
             count = page.count
             offset += self._step()
+        return None
 
-    def oldest_first(self) -> Iterator[list[Row]]:
-        """Yields the rows page by page from the oldest end on, each page oldest first."""
-        page = self._oldest_page()
-        arrivals = 0
-        while True:
-            yield from self._fresh(
-                page.conversations[::-1],
-                frontier=page.conversations[:1],
-                beyond=lambda at, edge: at < edge,
-            )
-            if page.offset == 0:
-                return
-            last = page
-            # arrivals push what was seen to higher offsets: as many as lately are allowed for
-            page = self._page(max(0, last.offset - max(self._step() - arrivals, 1)))
-            while not self._joins(page.conversations, page.conversations[-1:], newer=False):
-                if page.offset + len(page.conversations) >= page.count:
-                    break  # all that was seen is gone: the oldest end is where the walk goes on
-                self.gaps_repaired += 1
-                pushed = page.count - last.count
-                aim = last.offset + 2 * pushed - self._step()
-                page = self._page(max(aim, page.offset + max(self._step() // 4, 1)))
-            arrivals = max(0, page.count - last.count)
-            if not page.conversations and page.offset > 0:
-                page = self._oldest_page()
-
-    def _oldest_page(self) -> Page:
-        """The page that ends with the oldest row."""
+    def _start(self, since: datetime | None) -> Page:
+        """The page to walk up from: one that holds a row before `since`, else the oldest."""
         page = self._page(0)
+        if since is None:
+            return self._oldest_page(page)
+        newer, older = 0, page.count
+        while True:
+            rows, moments = page.conversations, _moments(page)
+            if moments and min(moments) < since:
+                if page.offset == 0 or max(moments) >= since:
+                    return page
+                older = page.offset
+            elif _is_oldest(page):
+                return page
+            elif rows:
+                # also where no moment can be read: from too far down the walk is right, if long
+                newer = page.offset + len(rows) - 1
+            else:
+                older = min(page.offset, page.count)
+            if older - newer < self._length:
+                return self._first_from(newer, lambda page: _holds_older(page, since))
+            page = self._page((newer + older) // 2)
+
+    def _upwards(self, page: Page, before: datetime | None) -> Iterator[list[Row]]:
+        """Yields what is new of the page and of those above it, each oldest first."""
+        arrivals, left = 0, page.count
+        while True:
+            if fresh := self._fresh(page):
+                # new rows are no headway where at least as many arrive meanwhile
+                if page.offset < left:
+                    self._fruitless = 0
+                left = page.offset
+                yield fresh
+            moments = _moments(page)
+            if page.offset == 0 or (before and moments and min(moments) >= before):
+                return
+            # arrivals push what was seen to higher offsets: as many as lately are allowed for
+            offset, count = max(0, page.offset - max(self._step() - arrivals, 1)), page.count
+            page = self._first_from(offset, self._joins)
+            arrivals = max(0, page.count - count)
+
+    def _first_from(self, offset: int, fits: Callable[[Page], bool]) -> Page:
+        """The first page that fits from the offset on towards the oldest end, else the oldest."""
+        count, stride = self.api_count or 0, max(self._step() // 4, 1)
+        page = self._page(offset)
+        while not fits(page):
+            if page.offset + len(page.conversations) >= page.count:
+                # all that was seen is gone: the oldest end is where the walk goes on
+                return self._oldest_page(page)
+            self.gaps_repaired += 1
+            pushed, count = max(0, page.count - count), page.count
+            page = self._page(page.offset + pushed + stride)
+            stride *= 2
+        return page
+
+    def _oldest_page(self, page: Page) -> Page:
+        """The page that ends with the oldest row; `page` is the one received last."""
         arrivals = 0
-        while page.offset + len(page.conversations) < page.count or not (
-            page.conversations or page.offset == 0
-        ):
+        while not _is_oldest(page):
             # arrivals push the oldest row further while it is asked for; less of a page reaches it
             margin = min(2 * arrivals, self._step() - 1)
             count = page.count
@@ -135,9 +217,9 @@ class OffsetListing:
         page = self._asked(offset)
         before, self._last = self._last, page
         if before is not None and before.offset != offset and _same(before, page):
-            # arrivals can push the same rows to this offset; then they have left the one before
-            for _ in range(_REPEATS):
-                if not _same(self._asked(before.offset), page):
+            # arrivals can push the same rows to this offset; but not to ever other ones
+            for further in range(_REPEATS):
+                if not _same(self._asked(before.offset + further), page):
                     return page
                 page = self._asked(offset)
             raise ListingError(
@@ -155,7 +237,7 @@ class OffsetListing:
             raise ListingError(f"asked for offset {offset}, the listing gave {page.offset}")
         if self._fruitless > MOST_FRUITLESS_PAGES:
             raise ListingError(
-                f"{MOST_FRUITLESS_PAGES} pages in a row brought no new conversation: "
+                f"{MOST_FRUITLESS_PAGES} pages in a row brought the walk no nearer to its end: "
                 "the listing does not end, or more arrives than can be read"
             )
         rows = len(page.conversations)
@@ -165,47 +247,63 @@ class OffsetListing:
             self._length = rows
         return page
 
-    def _joins(self, rows: list[Row], nearest: list[Row], *, newer: bool) -> bool:
+    def _joins(self, page: Page) -> bool:
         """Whether the page continues what was seen: no row can lie between."""
-        if any(_id(row) in ids for ids in self._recent for row in rows):
-            return True
-        moment = created_at(nearest[0]) if nearest else None
-        if moment is None or self._frontier is None:
-            return False
-        return moment > self._frontier if newer else moment < self._frontier
+        ids = _ids(page.conversations)
+        return any(not ids.isdisjoint(seen) for seen in self._recent) or (
+            self._frontier is not None and _holds_older(page, self._frontier)
+        )
 
-    def _fresh(
-        self,
-        rows: list[Row],
-        *,
-        frontier: list[Row],
-        beyond: Callable[[datetime, datetime], bool],
-    ) -> Iterator[list[Row]]:
-        """Yields what is new of a page that joins, and moves the frontier to its far end."""
+    def _fresh(self, page: Page) -> list[Row]:
+        """What is new of a page that joins, oldest first; moves the frontier to its newest row."""
         edge = self._frontier
         fresh = [
             row
-            for row in rows
-            if not any(_id(row) in ids for ids in self._recent)
-            and not (edge and (at := created_at(row)) and beyond(at, edge))
+            for row in reversed(page.conversations)
+            if not any(_id(row) in seen for seen in self._recent)
+            and not (edge and (at := created_at(row)) and at < edge)
         ]
-        self._recent.append(frozenset(map(_id, rows)))
-        moment = created_at(frontier[0]) if frontier else None
-        if moment and (edge is None or not beyond(moment, edge)):
-            self._frontier = moment
-        if fresh:
-            self._fruitless = 0
-            yield fresh
+        self._recent.append(_ids(page.conversations))
+        moments = _moments(page)
+        if moments and (edge is None or max(moments) > edge):
+            self._frontier = max(moments)
+        return fresh
 
     def _step(self) -> int:
         """One row less than a page, so that the next one overlaps."""
         return self._length - 1
 
 
+def _is_oldest(page: Page) -> bool:
+    """Whether the page ends with the oldest row, or the list is empty."""
+    reaches = page.offset + len(page.conversations) >= page.count
+    return reaches and (bool(page.conversations) or page.offset == 0)
+
+
+def _is_within(row: Row, since: datetime | None, before: datetime) -> bool:
+    """Whether the row may lie in the range: all that is known says so."""
+    at = created_at(row)
+    return at is None or (at < before and (since is None or at >= since))
+
+
+def _holds_older(page: Page, moment: datetime) -> bool:
+    return any(at < moment for at in _moments(page))
+
+
+def _moments(page: Page) -> list[datetime]:
+    return [at for row in page.conversations if (at := created_at(row))]
+
+
 def _same(one: Page, other: Page) -> bool:
     ids, other_ids = ([_id(row) for row in page.conversations] for page in (one, other))
-    return bool(ids) and ids == other_ids
+    return any(ids) and ids == other_ids
 
 
-def _id(row: Row) -> str:
-    return str(row.get("conversationId"))
+def _ids(rows: list[Row]) -> frozenset[str]:
+    return frozenset(known for row in rows if (known := _id(row)) is not None)
+
+
+def _id(row: Row) -> str | None:
+    """The row's id; None where it has none, by which nothing can be told to be the same."""
+    known = row.get("conversationId")
+    return str(known) if known else None

@@ -7,34 +7,38 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
-from dlt.common.storages.load_package import load_package_state
 
 from .answers import Answer
+from .audit import audit_table, failure_row
 from .client import DataApi
+from .clock import Clock, utc_now
 from .decoding import decode
 from .errors import PolyAIError
 from .fetching import Fetched, Fetcher
 from .listing import OffsetListing
 from .plan import Plan
+from .recovery import load_id_of
 from .redaction import Redaction
 from .report import RunReport
-from .schema import LOAD_ID, TOMBSTONE
+from .schema import TOMBSTONE
 from .settings import Agent, Settings
 from .shaping import shape
 from .tables import FETCH_FAILURES
-from .values import column
-from .warehouse import Failure, Warehouse
+from .warehouse import Warehouse
 
 logger = logging.getLogger("polyai")
 
 BATCH_SIZE = 500
 """Details that are shaped together; larger batches are no faster and take more memory."""
+
+FIRST_CHUNK_SIZE = 500
+"""Conversations of the first chunk of a first load: whoever watches it sees rows soon."""
 
 NAMED_FAILURES = 1_000
 """Failures that a report names; all of them are in `fetch_failures`."""
@@ -62,8 +66,9 @@ class AgentReader:
         settings: The run's settings.
         warehouse: What is held.
         command: Name of the command, for `sync_runs`.
-        full: Read the whole listing.
+        full: Read the whole listing, and try again what was given up.
         stop: Set from outside: hand over what was read and end.
+        clock: What time it is.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class AgentReader:
         command: str = "load",
         full: bool = False,
         stop: threading.Event | None = None,
+        clock: Clock = utc_now,
     ) -> None:
         self._agent = agent
         self._settings = settings
@@ -87,7 +93,8 @@ class AgentReader:
             max_attempts=settings.max_attempts,
             connections=settings.workers + 1,  # the listing's own
         )
-        self._fetcher = Fetcher(api, settings.workers)
+        self._clock = clock
+        self._fetcher = Fetcher(api, settings.workers, clock)
         self.report = RunReport(agent.agent_id, command, api.traffic)
         self._plan = Plan(
             OffsetListing(
@@ -96,7 +103,10 @@ class AgentReader:
             ),
             warehouse,
             agent.agent_id,
+            now=clock(),
             lookback=settings.lookback,
+            settle_after=settings.settle_after,
+            give_up_after=settings.give_up_after,
             full=full,
             report=self.report,
         )
@@ -114,14 +124,26 @@ class AgentReader:
     ) -> None:
         self._fetcher.__exit__()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was told from outside to end."""
+        return self._stop.is_set()
+
+    def now(self) -> datetime:
+        """What time it is."""
+        return self._clock()
+
     def chunks(self) -> Iterator[Chunk]:
-        """Yields chunks of `chunk_size` conversations.
+        """Yields chunks of `chunk_size` conversations; a first load begins with a small one.
 
         A chunk has to be read to its end before the next one is asked for.
         """
+        size = self._settings.chunk_size
         stream = self._until_stopped()
-        for first in stream:
-            yield Chunk(self._batches(first, stream))
+        for number, first in enumerate(stream):
+            is_first = number == 0 and self._plan.is_first_load
+            first_size = min(size, FIRST_CHUNK_SIZE) if is_first else size
+            yield Chunk(self._batches(first, stream, first_size))
 
     def _until_stopped(self) -> Iterator[Fetched]:
         try:
@@ -136,7 +158,7 @@ class AgentReader:
         except PolyAIError as error:
             self.stopped_by = error
 
-    def _batches(self, first: Fetched, stream: Iterator[Fetched]) -> Iterator[Tables]:
+    def _batches(self, first: Fetched, stream: Iterator[Fetched], size: int) -> Iterator[Tables]:
         """Shapes what the stream brings until the chunk is full."""
         seen: set[str] = set()
         pending: list[Fetched] = []
@@ -150,13 +172,14 @@ class AgentReader:
             if len(pending) == BATCH_SIZE:
                 yield self._shaped(pending)
                 pending = []
-            fetched = next(stream, None) if len(seen) < self._settings.chunk_size else None
+            fetched = next(stream, None) if len(seen) < size else None
         if pending:
             yield self._shaped(pending)
 
     def _shaped(self, fetched: list[Fetched]) -> Tables:
         agent_id = self._agent.agent_id
-        load_id = str(load_package_state()["load_id"])
+        load_id = load_id_of(agent_id)
+        self.report.load_ids.add(load_id)
         held = self._warehouse.held(
             agent_id, [item.task.conversation_id for item in fetched if item.task.reason != "new"]
         )
@@ -167,6 +190,7 @@ class AgentReader:
                 item.task.summary_hash,
                 item.fetched_at,
                 held.get(item.task.conversation_id),
+                may_be_torn=self._plan.is_after_crash,
             )
             for item in fetched
             if item.body is not None
@@ -194,6 +218,9 @@ class AgentReader:
         report.withheld += withheld
         report.unmapped_fields.update(unmapped)
         for item in fetched:
+            if item.is_gone:
+                logger.warning("%s is not at PolyAI any more", item.task.conversation_id)
+                continue
             if item.error is not None:
                 report.failed += 1
                 if len(report.failures) < NAMED_FAILURES:
@@ -202,45 +229,25 @@ class AgentReader:
                 continue
             report.fetched += 1
             report.new += item.task.reason in ("new", "failed")
-            report.changed += item.task.reason in ("changed", "in_progress")
+            report.changed += item.task.reason in ("changed", "in_progress", "torn")
+            report.settled += item.task.reason == "settled"
 
     def _failures(self, fetched: list[Fetched], load_id: str) -> pa.Table:
         """Rows of `fetch_failures`: new and repeated failures, and those that are over."""
+        failures = self._plan.failures
         rows = [
-            row
+            failure_row(
+                self._agent.agent_id,
+                item.task.conversation_id,
+                failures.get(item.task.conversation_id),
+                item.fetched_at,
+                item.error,
+                is_over=item.error is None or item.is_gone,
+            )
             for item in fetched
-            if (row := self._failure(item, self._plan.failures.get(item.task.conversation_id)))
+            if item.error is not None or item.task.conversation_id in failures
         ]
-        arrays = []
-        for declared in FETCH_FAILURES.columns:
-            if declared.name == "agent_id":
-                values: list[object] = [self._agent.agent_id] * len(rows)
-            elif declared.name == LOAD_ID:
-                values = [load_id] * len(rows)
-            else:
-                values = [row.get(declared.name) for row in rows]
-            arrays.append(column(values, declared.type)[0])
-        return pa.Table.from_arrays(arrays, schema=FETCH_FAILURES.arrow_schema)
-
-    def _failure(self, item: Fetched, open_: Failure | None) -> dict[str, object] | None:
-        if item.error is None and open_ is None:
-            return None
-        now = datetime.now(UTC).isoformat()
-        row: dict[str, object] = {
-            "conversation_id": item.task.conversation_id,
-            "stage": "detail",
-            "attempts": (open_.attempts if open_ else 0) + (item.error is not None),
-            "first_failed_at": open_.first_failed_at.isoformat() if open_ else now,
-            "last_failed_at": now,
-        }
-        if item.error is None:
-            return row | {"resolved_at": now, "message": "read after all"}
-        return row | {
-            "http_status": item.error.status,
-            "error_code": item.error.error_code,
-            "error_id": item.error.error_id,
-            "message": str(item.error),
-        }
+        return audit_table(FETCH_FAILURES, rows, load_id)
 
 
 def rows_in(table: pa.Table) -> int:

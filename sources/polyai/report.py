@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from .client import Traffic
-from .errors import ApiError
-from .schema import LOAD_ID
+from .errors import ApiError, BusyError
 from .tables import SYNC_RUNS
-from .values import column
 
-Status = Literal["running", "complete", "partial", "failed", "interrupted"]
+Status = Literal["running", "complete", "partial", "failed", "interrupted", "busy"]
+"""`busy`: another run loads this agent; such a one is not kept in `sync_runs`."""
 
 
 @dataclass
@@ -40,16 +37,32 @@ class RunReport:
     fetched: int = 0
     failed: int = 0
     withheld: int = 0
+    given_up: int = 0
+    absent: int | None = None
     gaps_repaired: int = 0
     rows: Counter[str] = field(default_factory=Counter)
     unmapped_fields: Counter[str] = field(default_factory=Counter)
     failures: dict[str, ApiError] = field(default_factory=dict)
     """By conversation, as long as memory allows; all of them are in `fetch_failures`."""
+    held: int | None = None
+    """Conversations of the agent in the warehouse when the run ended."""
     error: str | None = None
+    load_ids: set[str] = field(default_factory=set)
+    """Load packages that carry its rows."""
     read: int = 0
     """Answers taken over so far; moves with each one, while `fetched` moves with each batch."""
     expected: int | None = None
     """Conversations that the run will have looked at when it is done, as far as is known."""
+
+    @property
+    def missing(self) -> int | None:
+        """Conversations that the API has and the warehouse has not; None where that is not known.
+
+        Those that the API has no more are not taken for others only where all was listed.
+        """
+        if self.held is None or self.api_count is None:
+            return None
+        return max(0, self.api_count - (self.held - (self.absent or 0)))
 
     def finish(self, error: BaseException | None = None, *, interrupted: bool = False) -> None:
         """Ends the run with the status that its counts and its error give it."""
@@ -58,6 +71,8 @@ class RunReport:
             self.error = str(error)
         if interrupted:
             self.status = "interrupted"
+        elif isinstance(error, BusyError):
+            self.status = "busy"
         elif error is not None:
             self.status = "failed"
         else:
@@ -73,15 +88,3 @@ class RunReport:
             "rows": dict(self.rows),
             "unmapped_fields": dict(self.unmapped_fields),
         }
-
-    def as_table(self, load_id: str) -> pa.Table:
-        """The row of `sync_runs` as Arrow."""
-        row = self.as_row() | {LOAD_ID: load_id}
-        arrays = []
-        for declared in SYNC_RUNS.columns:
-            value = row[declared.name]
-            if isinstance(value, datetime):
-                value = value.isoformat()
-            array, _ = column([value], declared.type)
-            arrays.append(array)
-        return pa.Table.from_arrays(arrays, schema=SYNC_RUNS.arrow_schema)

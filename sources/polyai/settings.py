@@ -92,6 +92,8 @@ class Settings:
         workers: requests in flight at once.
         lookback: how far behind the newest held conversation a sweep goes on.
         settle_after: ages after its end at which a conversation is read again, ascending.
+        give_up_after: age of a failure from which on it is not tried again, but by a full load.
+        lock_wait: how long to wait for another run that loads the same.
         chunk_size: conversations in a load package.
         page_size: rows asked for in a page of the listing.
         recordings_url: fsspec URL or folder for audio.
@@ -107,6 +109,8 @@ class Settings:
     workers: int
     lookback: timedelta
     settle_after: tuple[timedelta, ...]
+    give_up_after: timedelta
+    lock_wait: timedelta
     chunk_size: int
     page_size: int
     recordings_url: str
@@ -156,6 +160,20 @@ def resolve(**options: object) -> Settings:
             f"pii = 'hash' needs a secret of your own to hash with. {how_to_set('pii_secret')}"
         )
     return Settings(agents=_agents(given), **shared)
+
+
+def shared_setting(name: str) -> Any:
+    """Looks up one setting that all agents share, without the agents and keys `resolve` needs.
+
+    Args:
+        name: one of the fields of `Settings` but for `agents`.
+
+    Raises:
+        ConfigurationError: for a value that is wrong.
+    """
+    default, check = _SHARED[name]
+    given = _look_up(name, {})
+    return _check(name, given.value if given else default, check)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -283,6 +301,8 @@ _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "workers": (8, _number(int, 1, 64)),
     "lookback": ("24h", _duration),
     "settle_after": ("1h,24h,7d", _durations),
+    "give_up_after": ("30d", _duration),
+    "lock_wait": ("0s", _duration),
     "chunk_size": (5000, _number(int, 1, 1_000_000)),
     "page_size": (100, _number(int, 1, 10_000)),
     "recordings_url": ("recordings/", _text),

@@ -381,6 +381,12 @@ SYNC_RUNS = Table(
         Column("unchanged", "bigint", "Listed and not read again."),
         Column("fetched", "bigint", "Details read."),
         Column("failed", "bigint", "Conversations that could not be read."),
+        Column("given_up", "bigint", "Open failures that are too old to be tried again."),
+        Column(
+            "absent",
+            "bigint",
+            "Held conversations that the whole listing did not have; NULL: not all was listed.",
+        ),
         Column("withheld", "bigint", "Answers that came without the turns they have."),
         Column("gaps_repaired", "bigint", "Steps back because list pages did not join."),
         Column("requests", "bigint", "HTTP requests sent."),

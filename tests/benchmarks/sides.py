@@ -28,9 +28,9 @@ def ours(base_url: str, workers: int) -> None:
     """The package, with its defaults but for the workers."""
     import dlt
 
+    from polyai.destination import open_pipeline
     from polyai.settings import resolve
     from polyai.sync import load
-    from polyai.warehouse import open_pipeline
 
     agent = {"agent_id": AGENT_ID, "api_key": "key", "base_url": base_url}
     pipeline = open_pipeline(dlt.destinations.duckdb(DATABASE), pipelines_dir="pipelines")

@@ -1,0 +1,71 @@
+"""Rows of the audit tables, `sync_runs` and `fetch_failures`, as Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from .errors import ApiError
+from .schema import LOAD_ID, Table
+from .values import column
+from .warehouse import Failure
+
+
+def audit_table(table: Table, rows: Sequence[Mapping[str, Any]], load_id: str) -> pa.Table:
+    """Rows by column name as the table's Arrow, columns that a row leaves out as NULL.
+
+    Args:
+        table: The declaration.
+        rows: Times as `datetime`, JSON columns as objects.
+        load_id: dlt load package that the rows will travel in.
+    """
+    arrays = []
+    for declared in table.columns:
+        values: list[Any] = [row.get(declared.name) for row in rows]
+        if declared.name == LOAD_ID:
+            values = [load_id] * len(rows)
+        if declared.type == "timestamp":
+            values = [value.isoformat() if value else None for value in values]
+        arrays.append(column(values, declared.type)[0])
+    return pa.Table.from_arrays(arrays, schema=table.arrow_schema)
+
+
+def failure_row(
+    agent_id: str,
+    conversation_id: str,
+    open_: Failure | None,
+    now: datetime,
+    error: ApiError | None,
+    *,
+    is_over: bool,
+) -> dict[str, Any]:
+    """A row of `fetch_failures` for a detail.
+
+    Args:
+        agent_id: The agent.
+        conversation_id: The conversation.
+        open_: The failure that is recorded already.
+        now: When the conversation was asked for.
+        error: What went wrong; None where it was read.
+        is_over: Nothing is left to be tried again.
+    """
+    row = {
+        "agent_id": agent_id,
+        "conversation_id": conversation_id,
+        "stage": "detail",
+        "attempts": (open_.attempts if open_ else 0) + (error is not None),
+        "first_failed_at": open_.first_failed_at if open_ else now,
+        "last_failed_at": now,
+        "resolved_at": now if is_over else None,
+    }
+    if error is None:
+        return row | {"message": "read after all"}
+    return row | {
+        "http_status": error.status,
+        "error_code": error.error_code,
+        "error_id": error.error_id,
+        "message": str(error),
+    }

@@ -1,0 +1,219 @@
+"""The destination: how it is opened, kept, and what its failures are called."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dlt
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.destination import Destination
+from dlt.common.exceptions import DltException
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from .errors import ConfigurationError, DestinationError, PolyAIError
+from .recovery import begin_anew_if_torn
+
+T = TypeVar("T")
+
+PIPELINE_NAME = "polyai"
+DATASET_NAME = "polyai"
+
+_DUCKDB_CONFIG = {"threads": 1, "memory_limit": "80MB"}
+"""DuckDB loads beside the threads that fetch: one of its own costs a quarter less CPU and memory
+than one a core. Without a limit it takes more the larger the file grows; what does not fit it puts
+into a folder beside the file. A `global_config` of the user's own goes before these."""
+
+
+READERS_SECONDS = 20.0
+"""How long a load waits for another process to close the DuckDB file."""
+
+_RETRY_SECONDS = 0.05
+
+_LOCKED = "Could not set lock on file"
+"""What DuckDB says where another process has the file open."""
+
+_OUT_OF_MEMORY = ("Out of Memory Error", "failed to pin block", "failed to allocate")
+"""What DuckDB says where its limit is too low."""
+
+_DUCKDB_LOAD_WORKERS = 1
+"""Tables that are loaded at once: each needs memory, and DuckDB takes them one by one anyway."""
+
+
+def open_pipeline(
+    destination: str | Destination[Any, Any] | None = None,
+    dataset: str | None = None,
+    pipelines_dir: str | Path | None = None,
+) -> dlt.Pipeline:
+    """The dlt pipeline that loads the warehouse; nothing is connected yet.
+
+    The DuckDB file is `polyai.duckdb` in the working directory unless dlt's configuration says
+    otherwise. DuckDB names a database after its file, and refuses `polyai.conversations` as
+    ambiguous where both the database and a schema are called `polyai`. So in a file of the
+    dataset's own name the tables live in its `main` schema; there `polyai.conversations` means the
+    same, and in every other file the schema is the dataset.
+
+    Args:
+        destination: dlt's name of it, or one of `dlt.destinations`; by default dlt's
+            setting `destination_type`, else `duckdb`.
+        dataset: Its dataset, `polyai` by default.
+        pipelines_dir: Working directory; by default `.dlt/pipelines`, so that two folders with a
+            warehouse each never load each other's pending packages.
+
+    Raises:
+        ConfigurationError: The destination is unknown or not configured.
+    """
+    folder = Path(pipelines_dir or Path(".dlt", "pipelines")).resolve()
+    begin_anew_if_torn(folder / PIPELINE_NAME)
+    # a signal ends a run between two conversations, not in the middle of dlt's steps
+    dlt.config["runtime.intercept_signals"] = False
+    # dlt would keep a copy of every conversation beside the warehouse
+    dlt.config["load.delete_completed_jobs"] = True
+    name = dataset or DATASET_NAME
+    try:
+        pipeline = dlt.pipeline(
+            PIPELINE_NAME,
+            pipelines_dir=str(folder),
+            destination=destination or dlt.config.get("destination_type", str) or "duckdb",
+            dataset_name=name,
+        )
+        if pipeline.destination.destination_type == "dlt.destinations.duckdb":
+            credentials: Any = pipeline.destination_client().config.credentials
+            if dlt.config.get("load.workers") is None:
+                dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
+            credentials.global_config = _DUCKDB_CONFIG | (credentials.global_config or {})
+            pipeline = dlt.pipeline(
+                PIPELINE_NAME,
+                pipelines_dir=pipeline.pipelines_dir,
+                destination=dlt.destinations.duckdb(credentials),
+                dataset_name="main" if Path(str(credentials.database)).stem == name else name,
+            )
+    except (DltException, ConfigurationException, ImportError) as error:
+        raise ConfigurationError(f"destination: {_first_line(error)}") from error
+    return pipeline
+
+
+def duckdb_file(pipeline: dlt.Pipeline) -> Path | None:
+    """The destination's DuckDB file; None where it is something else, or in memory."""
+    if pipeline.destination.destination_type != "dlt.destinations.duckdb":
+        return None
+    credentials: Any = pipeline.destination_client().config.credentials
+    database = str(credentials.database)
+    return None if database.startswith(":") else Path(database).resolve()
+
+
+@contextmanager
+def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Keeps a DuckDB file open; does nothing for other destinations.
+
+    dlt opens and closes it for each of its steps, which takes longer than many a step, and a reader
+    of another process that gets in between makes the next step fail.
+    """
+    if duckdb_file(pipeline) is None:
+        yield
+        return
+    client = pipeline.sql_client()
+    when_unlocked(client.open_connection)
+    try:
+        yield
+    finally:
+        client.close_connection()
+
+
+def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
+    """Lets DuckDB have what memory it wants from now on, where our own limit made it fail.
+
+    It cannot put everything aside: texts of many kilobytes each stay in memory until a transaction
+    is committed.
+
+    Returns:
+        Whether the same step may work now.
+    """
+    if duckdb_file(pipeline) is None or not _is_out_of_memory(error):
+        return False
+    credentials: Any = pipeline.destination.config_params["credentials"]
+    if credentials.global_config.get("memory_limit") != _DUCKDB_CONFIG["memory_limit"]:
+        return False
+    credentials.global_config.pop("memory_limit")
+    return True
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    said: BaseException | None = error
+    while said is not None:
+        if any(words in str(said) for words in _OUT_OF_MEMORY):
+            return True
+        said = said.__cause__ or said.__context__
+    return False
+
+
+def when_unlocked(action: Callable[[], T]) -> T:
+    """Does it, and tries again for a while where another process is reading the DuckDB file."""
+    deadline = time.monotonic() + READERS_SECONDS
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            if _LOCKED not in str(_root_cause(error)) or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)
+
+
+_DONE_BY_DESTINATION = {"load": "did not take the load", "sync": "cannot be opened"}
+
+
+@contextmanager
+def destination_errors() -> Iterator[None]:
+    """Turns what dlt raises for a destination that cannot be used into one clear line."""
+    try:
+        yield
+    except PipelineStepFailed as error:
+        cause = _root_cause(error)
+        if isinstance(cause, (PolyAIError, KeyboardInterrupt)):
+            raise cause from None
+        if error.step not in _DONE_BY_DESTINATION:
+            raise
+        raise DestinationError(
+            f"the destination {_DONE_BY_DESTINATION[error.step]}: {_first_line(cause)}"
+        ) from error
+    except (DltException, OSError) as error:
+        raise DestinationError(
+            f"the destination cannot be used: {_first_line(_root_cause(error))}"
+        ) from error
+    except Exception as error:
+        # dlt lets through what some drivers raise when they connect
+        if not _is_of_driver(error):
+            raise
+        raise DestinationError(f"the destination cannot be used: {_first_line(error)}") from error
+
+
+def _is_of_driver(error: Exception) -> bool:
+    """Whether a database driver raised it, all of whose errors are its module's `Error`."""
+    driver = sys.modules.get(type(error).__module__.partition(".")[0])
+    return isinstance(error, getattr(driver, "Error", ()))
+
+
+@contextmanager
+def owner_only() -> Iterator[None]:
+    """Files and folders that are made meanwhile are for their owner alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    cause = error
+    while (deeper := cause.__cause__ or cause.__context__) is not None:
+        cause = deeper
+    return cause
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,0 +1,219 @@
+"""What a killed run leaves in dlt's working directory, made fit to be loaded or thrown away.
+
+dlt resumes a load package job by job. A run that is killed between what the destination has
+committed and dlt's note of it makes a resumed job fill the staging tables twice, or merge one table
+twice at once, and rows are doubled. So a package that was begun starts over as a whole, from files
+that are all still there: merging it again only replaces rows by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import dlt
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dlt.common.storages import FileStorage, PackageStorage, ParsedLoadJobFileName
+from dlt.common.storages.load_package import commit_load_package_state, load_package_state
+from dlt.common.storages.versioned_storage import VersionedStorage
+from filelock import FileLock, Timeout
+from semver import Version
+
+logger = logging.getLogger("polyai")
+
+KEPT_PACKAGES = 10
+"""Records of loaded packages that stay in the working directory, for a look at what went wrong."""
+
+_MERGE = "sql"
+"""Format of the jobs that dlt adds to a package while it loads: the merge of each table."""
+
+_DLT_TABLES = "_dlt_"
+
+_SCHEMA_ENDING = ".schema.json"
+
+_AGENT = "polyai_agent_id"
+"""Key of a load package's state."""
+
+
+def load_id_of(agent_id: str) -> str:
+    """The load package that is being extracted, marked as one that carries this agent's rows."""
+    package = load_package_state()
+    state = cast("dict[str, str]", package["state"])
+    if state.get(_AGENT) != agent_id:
+        state[_AGENT] = agent_id
+        commit_load_package_state()
+    return str(package["load_id"])
+
+
+def pending_agents(pipeline: dlt.Pipeline) -> set[str]:
+    """The agents whose rows wait in packages of the working directory."""
+    found: set[str] = set()
+    for folder in (_extracted(pipeline), _normalized(pipeline)):
+        if folder.is_dir():
+            packages = PackageStorage(FileStorage(str(folder)), "normalized")
+            for load_id in packages.list_packages():
+                state = cast("dict[str, str]", packages.get_load_package_state(load_id))
+                found |= {state[_AGENT]} if _AGENT in state else set()
+    return found
+
+
+def lock_file(working_directory: Path) -> Path:
+    """Who holds this lock has the working directory for itself."""
+    return working_directory.with_name(f"{working_directory.name}.lock")
+
+
+def begin_anew_if_torn(working_directory: Path) -> None:
+    """Removes from the working directory what keeps dlt from opening it.
+
+    A run that was killed while dlt wrote a schema leaves a draft that dlt takes for one; a power
+    failure can leave any file half written, and then the whole directory goes. What waited there
+    is not held by the warehouse, and so is read again. Nothing is done while another run is at
+    work, whose drafts these are.
+    """
+    drafts = [path for path in working_directory.glob("schemas/*") if not _is_schema(path)]
+    torn = _torn_state(working_directory)
+    if not drafts and torn is None:
+        return
+    with suppress(Timeout), FileLock(lock_file(working_directory), timeout=0, mode=0o600):
+        for path in drafts:
+            path.unlink(missing_ok=True)
+        if (torn := _torn_state(working_directory)) is not None:
+            logger.warning("%s is not whole: %s is begun anew", torn, working_directory)
+            shutil.rmtree(working_directory)
+
+
+def _is_schema(path: Path) -> bool:
+    return path.name.endswith(_SCHEMA_ENDING)
+
+
+def _torn_state(working_directory: Path) -> Path | None:
+    """A file of dlt's own state that is not whole, or that names what is not there."""
+    state = working_directory / "state.json"
+    schemas = [path for path in working_directory.glob("schemas/*") if _is_schema(path)]
+    versions = working_directory.glob(f"*/{VersionedStorage.VERSION_FILE}")
+    for path in (state, *schemas, *versions):
+        if _is_torn(path):
+            return path
+    names = {path.name.removesuffix(_SCHEMA_ENDING) for path in schemas}
+    known = orjson.loads(state.read_bytes()).get("schema_names") if state.exists() else None
+    return state if set(known or ()) - names else None
+
+
+def discard_torn_packages(pipeline: dlt.Pipeline) -> None:
+    """Throws packages away of which a file is not whole.
+
+    Args:
+        pipeline: The pipeline of the working directory, which nobody else may be using.
+    """
+    for folder in (*_folders(_extracted(pipeline)), *_folders(_normalized(pipeline))):
+        if torn := [path for path in folder.rglob("*") if _is_torn(path)]:
+            logger.warning("%s is not whole: its conversations are read again", torn[0])
+            shutil.rmtree(folder)
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        if path.suffix == ".json" and path.name != PackageStorage.PACKAGE_COMPLETED_FILE_NAME:
+            orjson.loads(path.read_bytes())
+        elif path.name == VersionedStorage.VERSION_FILE:
+            Version.parse(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".parquet":
+            pq.read_metadata(path)
+    except FileNotFoundError:
+        return False
+    except (ValueError, pa.ArrowException):
+        return True
+    return False
+
+
+def start_over(pipeline: dlt.Pipeline, complete: frozenset[str]) -> None:
+    """Removes what no run will finish, and takes the packages that were begun back to their start.
+
+    Afterwards `pipeline.normalize` and `pipeline.load` bring all of them into the destination,
+    once the staging dataset is empty.
+
+    Args:
+        pipeline: The pipeline of the working directory, which nobody else may be using.
+        complete: Load packages that the destination knows as complete.
+    """
+    normalized = PackageStorage(FileStorage(str(_normalized(pipeline))), "normalized")
+    for folder in _unfinished(pipeline, complete):
+        shutil.rmtree(folder, ignore_errors=True)
+    if not _normalized(pipeline).is_dir():
+        return
+    for load_id in normalized.list_packages():
+        if _is_begun(normalized, load_id):
+            logger.warning("load package %s was begun by a run that was killed", load_id)
+            _start_package_over(normalized, load_id)
+
+
+def discard(pipeline: dlt.Pipeline) -> None:
+    """Throws all waiting packages away; their conversations are not held and so read again."""
+    for packages in (_extracted(pipeline), _normalized(pipeline)):
+        for folder in _folders(packages):
+            shutil.rmtree(folder)
+
+
+def forget_loaded_packages(pipeline: dlt.Pipeline) -> None:
+    """Removes older records of loaded packages, which dlt keeps for ever: some 100 KB each."""
+    loaded = sorted(_folders(Path(pipeline.working_dir, "load", "loaded")))
+    for folder in loaded[:-KEPT_PACKAGES]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _extracted(pipeline: dlt.Pipeline) -> Path:
+    return Path(pipeline.working_dir, "normalize", "extracted")
+
+
+def _normalized(pipeline: dlt.Pipeline) -> Path:
+    return Path(pipeline.working_dir, "load", "normalized")
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
+def _unfinished(pipeline: dlt.Pipeline, complete: frozenset[str]) -> Iterator[Path]:
+    """Folders that dlt will not look at again, or must not."""
+    # an extraction that was killed, in a folder of its own
+    extracted = _extracted(pipeline)
+    yield from (folder for folder in _folders(extracted.parent) if folder != extracted)
+    # a normalization that was killed; its extracted package is still there
+    yield from _folders(Path(pipeline.working_dir, "load", "new"))
+    normalized = {folder.name for folder in _folders(_normalized(pipeline))}
+    # normalized as a whole, and killed before what it was made from was deleted
+    yield from (folder for folder in _folders(extracted) if folder.name in normalized | complete)
+    # loaded as a whole, and killed before it was filed as loaded
+    yield from (folder for folder in _folders(_normalized(pipeline)) if folder.name in complete)
+
+
+def _is_begun(packages: PackageStorage, load_id: str) -> bool:
+    applied = Path(packages.get_package_path(load_id), PackageStorage.SCHEMA_UPDATES_FILE_NAME)
+    jobs = packages.get_load_package_jobs(load_id)
+    return not packages.storage.has_file(str(applied)) or any(
+        found for state, found in jobs.items() if state != PackageStorage.NEW_JOBS_FOLDER
+    )
+
+
+def _start_package_over(packages: PackageStorage, load_id: str) -> None:
+    """Makes all jobs of the package new ones, but for the merges, which dlt will add again."""
+    package = Path(packages.storage.storage_path, packages.get_package_path(load_id))
+    new = package / PackageStorage.NEW_JOBS_FOLDER
+    # these first: killed in between, this starts over as well
+    for job in package.glob("*_jobs/*"):
+        name = ParsedLoadJobFileName.parse(job.name)
+        # dlt's own tables are only added to: the row may be there, and nothing here needs it
+        if name.file_format == _MERGE or name.table_name.startswith(_DLT_TABLES):
+            job.unlink()
+    for marker in (package / PackageStorage.PENDING_TRANSITIONS_FOLDER).glob("*"):
+        marker.unlink()
+    # with an update to apply, even an empty one, dlt sets up the staging tables anew
+    packages.save_schema_updates(load_id, {})
+    for job in package.glob("*_jobs/*"):
+        job.replace(new / job.name)

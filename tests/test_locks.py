@@ -1,0 +1,190 @@
+"""Two runs at once: one loads, the other waits or leaves; nothing is lost and nothing doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from command import AGENT, access, error_of, query, run, start, wait_until
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from postgres_server import binaries, postgres
+from warehouse_rows import assert_equals_truth, from_duckdb
+
+BUSY = 75
+SLOW = {"POLYAI_WORKERS": "2", "POLYAI_CHUNK_SIZE": "20"}
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(SandboxConfig(conversations=60, delay_seconds=0.05))
+
+
+@pytest.fixture
+def base_url(sandbox: Sandbox) -> Iterator[str]:
+    with serve(sandbox) as url:
+        yield url
+
+
+def is_loading(sandbox: Sandbox) -> bool:
+    return sandbox.requests.kinds.get("detail", 0) > 2
+
+
+def test_the_second_of_two_loads_leaves_at_once(sandbox: Sandbox, base_url: str) -> None:
+    first = start("load", **access(base_url), **SLOW)
+    wait_until(lambda: is_loading(sandbox))
+    second = run("load", **access(base_url))
+    assert second.returncode == BUSY
+    assert "another run" in error_of(second)
+    assert "--wait" in error_of(second)
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    # the second one asked for nothing
+    assert sandbox.requests.kinds["detail"] == 60
+    assert_equals_truth(sandbox, AGENT, from_duckdb())
+
+
+def test_loads_that_wait_for_each_other_all_end_complete(sandbox: Sandbox, base_url: str) -> None:
+    loads = [start("load", "--wait", "1m", **access(base_url), **SLOW) for _ in range(3)]
+    for one in loads:
+        one.communicate(timeout=120)
+    assert [one.returncode for one in loads] == [0, 0, 0]
+    assert sandbox.requests.kinds["detail"] == 60
+    assert_equals_truth(sandbox, AGENT, from_duckdb())
+    assert query("SELECT status, count(*) FROM polyai.sync_runs GROUP BY 1") == [("complete", 3)]
+
+
+def test_another_working_directory_with_the_same_file(
+    sandbox: Sandbox, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", str(tmp_path / "shared.duckdb"))
+    first = start("load", **access(base_url), **SLOW)
+    wait_until(lambda: is_loading(sandbox))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    second = run("load", **access(base_url))
+    assert second.returncode == BUSY
+    assert "shared.duckdb.lock" in error_of(second)
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+def test_a_run_that_waits_can_be_interrupted(sandbox: Sandbox, base_url: str) -> None:
+    first = start("load", **access(base_url), **SLOW, POLYAI_MAX_ATTEMPTS="1")
+    wait_until(lambda: is_loading(sandbox))
+    second = start("load", "--wait", "10m", **access(base_url))
+    assert second.stderr is not None
+    assert "waiting for another run" in second.stderr.readline()
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=20)
+    assert second.returncode == 130
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+def test_a_killed_run_leaves_no_lock(sandbox: Sandbox, base_url: str) -> None:
+    first = start("load", **access(base_url), **SLOW)
+    wait_until(lambda: is_loading(sandbox))
+    first.kill()
+    first.communicate()
+    second = run("load", **access(base_url))
+    assert second.returncode == 0, second.stderr
+    assert_equals_truth(sandbox, AGENT, from_duckdb())
+    assert query("SELECT status, count(*) FROM polyai.sync_runs GROUP BY 1 ORDER BY 1") in (
+        [("complete", 1), ("interrupted", 1)],
+        # killed before its first row was written
+        [("complete", 1)],
+    )
+
+
+def test_files_that_guard_a_run_are_its_owners_alone(base_url: str) -> None:
+    assert run("load", **access(base_url)).returncode == 0
+    guards = [*Path(".dlt", "pipelines").glob("polyai.*"), Path("polyai.duckdb.lock")]
+    assert len(guards) >= 2
+    assert {path.stat().st_mode & 0o777 for path in guards} == {0o600}
+
+
+@pytest.mark.skipif(
+    binaries() is None and not os.environ.get("CI"),
+    reason="needs a PostgreSQL server: install the package postgresql",
+)
+class TestTwoMachines:
+    """Two working directories and one PostgreSQL: no file tells one of the other."""
+
+    @pytest.fixture
+    def database(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        with postgres() as url:
+            monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", url)
+            yield url
+
+    @staticmethod
+    def rows(database: str, sql: str) -> list[tuple[object, ...]]:
+        with psycopg2.connect(database) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+    def test_one_loads_and_the_other_leaves_or_waits(
+        self,
+        sandbox: Sandbox,
+        base_url: str,
+        database: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        environment = access(base_url) | {"DESTINATION_TYPE": "postgres"}
+        first = start("load", **environment, **SLOW)
+        wait_until(lambda: is_loading(sandbox))
+        (tmp_path / "machine").mkdir()
+        monkeypatch.chdir(tmp_path / "machine")
+        second = run("load", **environment)
+        assert second.returncode == BUSY, second.stderr
+        assert f"{AGENT} is being loaded by" in error_of(second)
+        third = run("load", "--wait", "1m", **environment)
+        assert third.returncode == 0, third.stderr
+        first.communicate(timeout=60)
+        assert first.returncode == 0
+        assert sandbox.requests.kinds["detail"] == 60
+        assert self.rows(
+            database,
+            "SELECT count(*), count(DISTINCT conversation_id) FROM polyai.conversations",
+        ) == [(60, 60)]
+        schemas = self.rows(
+            database,
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'polyai%'",
+        )
+        assert schemas == [("polyai",)]
+
+    def test_a_killed_run_goes_on_at_once_where_it_was(
+        self, sandbox: Sandbox, base_url: str, database: str
+    ) -> None:
+        environment = access(base_url) | {"DESTINATION_TYPE": "postgres"}
+        first = start("load", **environment, **SLOW)
+        wait_until(lambda: is_loading(sandbox))
+        first.kill()
+        first.communicate()
+        second = run("load", **environment)
+        assert second.returncode == 0, second.stderr
+        assert self.rows(database, "SELECT count(*) FROM polyai.conversations") == [(60,)]
+
+    def test_other_agents_are_loaded_meanwhile(
+        self, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = SandboxConfig(conversations=60, agents=(AGENT, "PROJECT-B"), delay_seconds=0.05)
+        sandbox = Sandbox(config)
+        with serve(sandbox) as base_url:
+            environment = access(base_url) | {"DESTINATION_TYPE": "postgres"}
+            first = start("load", **environment, **SLOW)
+            wait_until(lambda: is_loading(sandbox))
+            (tmp_path / "machine").mkdir()
+            monkeypatch.chdir(tmp_path / "machine")
+            both = environment | {"POLYAI_AGENT_ID": f"{AGENT},PROJECT-B"}
+            second = run("load", **both)
+            first.communicate(timeout=60)
+        assert (first.returncode, second.returncode) == (0, BUSY), second.stderr
+        assert self.rows(
+            database, "SELECT agent_id, count(*) FROM polyai.conversations GROUP BY 1 ORDER BY 1"
+        ) == [("PROJECT-B", 60), (AGENT, 60)]
