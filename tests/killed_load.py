@@ -1,0 +1,507 @@
+"""Loads that die on order: `python killed_load.py` runs one for each line of JSON on stdin.
+
+dlt is imported once and every load runs in a fork of that process: the import would take as long as
+many a load that is killed. Nothing is mocked: the functions named in `POINTS` do what they do, and
+in the pass that an order names the process kills itself before or after it, or leaves half of what
+it wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+# what a load imports late, each fork would import again
+import polyai
+
+PATIENCE_SECONDS = 90
+"""A load of a few dozen conversations that takes longer hangs."""
+
+Call = Callable[[], Any]
+Arguments = tuple[Any, ...]
+
+
+@dataclass
+class Order:
+    """One load, and where it is to die.
+
+    Attributes:
+        folder: working directory of the load; the pipeline's folder lies within.
+        environment: variables to set.
+        settings: options of `polyai.resolve`.
+        destination: dlt's name of it.
+        point: name in `POINTS`, `ANY_POINT`, or None for none.
+        nth: the pass of the point that is the last one.
+        after_seconds: when to kill from outside, None for never.
+    """
+
+    folder: str
+    environment: dict[str, str]
+    settings: dict[str, Any]
+    destination: str
+    full: bool = False
+    point: str | None = None
+    nth: int = 1
+    after_seconds: float | None = None
+
+
+@dataclass
+class Outcome:
+    """How a load went.
+
+    Attributes:
+        end: `done` (it returned), `raised`, `killed`, or `hung` and was killed for it.
+        passes: how often each point was passed.
+        reports: status, error and counts of each agent, where it returned.
+        error: the traceback, where it raised.
+        seconds: how long it took, without imports.
+    """
+
+    end: Literal["done", "raised", "killed", "hung"]
+    passes: dict[str, int] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+    seconds: float = 0.0
+
+
+last_words: Callable[[], None]
+"""Tells the supervisor that the load ended at its point."""
+
+
+def die() -> NoReturn:
+    """Ends the process as a power switch would: no handler, no clean-up."""
+    last_words()
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def before(call: Call, arguments: Arguments) -> None:
+    """Dies before the call."""
+    die()
+
+
+def after(call: Call, arguments: Arguments) -> None:
+    """Dies after the call."""
+    call()
+    die()
+
+
+def half_of_temporary(name: str) -> Callable[[Call, Arguments], None]:
+    """Dies in the middle of `FileStorage.save`, before the file takes its name.
+
+    Args:
+        name: what dlt would have drawn for it, hexadecimal digits.
+    """
+
+    def harm(call: Call, arguments: Arguments) -> None:
+        storage, _, data = arguments
+        Path(storage.storage_path, name).write_text(data[: len(data) // 2], encoding="utf-8")
+        die()
+
+    return harm
+
+
+def half_of_file(call: Call, arguments: Arguments) -> None:
+    """Leaves half of the file that the call writes, as after a power failure."""
+    storage, relative_path, *_ = arguments
+    call()
+    path = Path(storage.make_full_path(relative_path))
+    os.truncate(path, path.stat().st_size // 2)
+    die()
+
+
+def half_of_update(call: Call, arguments: Arguments) -> None:
+    """Dies while `save_schema_updates` writes into the file itself."""
+    packages, load_id, _ = arguments
+    half_of_file(call, (packages.storage, f"{load_id}/{packages.SCHEMA_UPDATES_FILE_NAME}"))
+
+
+def half_of_items(call: Call, arguments: Arguments) -> None:
+    """Leaves half of the largest file of a package that was just committed."""
+    storage, load_id = arguments
+    call()
+    package = Path(storage.normalized_packages.storage.make_full_path(load_id))
+    largest = max(package.glob("new_jobs/*"), key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    die()
+
+
+def half_of_folder(call: Call, arguments: Arguments) -> None:
+    """Dies when half of a folder's files are deleted."""
+    storage, relative_path, *_ = arguments
+    files = sorted(p for p in Path(storage.make_full_path(relative_path)).rglob("*") if p.is_file())
+    for path in files[: max(1, len(files) // 2)]:
+        path.unlink()
+    die()
+
+
+def half_of_package(call: Call, arguments: Arguments) -> None:
+    """Dies when half of a package is deleted."""
+    packages, load_id, *_ = arguments
+    half_of_folder(call, (packages.storage, load_id))
+
+
+def _always(arguments: Arguments) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a load can die.
+
+    Attributes:
+        targets: `module:attribute` or `module:Class.attribute`; several where each destination has
+            its own.
+        harm: what happens in the fatal pass.
+        counts: which calls are passes, by their arguments, `self` first.
+        needs: point of an earlier kill, without which this one is not passed.
+        destinations: where it is passed.
+        passes: kills that a series has to reach here; some places are passed in first runs only.
+    """
+
+    targets: str | tuple[str, ...]
+    harm: Callable[[Call, Arguments], None]
+    counts: Callable[[Arguments], bool] = _always
+    needs: str | None = None
+    destinations: tuple[str, ...] = ("duckdb", "postgres")
+    passes: int = 3
+
+
+def file_name(ending: str) -> Callable[[Arguments], bool]:
+    """Passes of a method of `FileStorage` over such a path; a name without a slash is whole."""
+    if "/" in ending:
+        return lambda arguments: str(arguments[1]).endswith(ending)
+    return lambda arguments: arguments[1] == ending
+
+
+def package_in(kind: str) -> Callable[[Arguments], bool]:
+    """Passes of a method of `PackageStorage` over packages in this state."""
+    return lambda arguments: str(arguments[0].storage.storage_path).endswith(kind)
+
+
+def job_of(table: str) -> Callable[[Arguments], bool]:
+    """Passes of a method of `PackageStorage` over a job of this table."""
+    return lambda arguments: str(arguments[2]).startswith(f"{table}.")
+
+
+def statement(*parts: str) -> Callable[[Arguments], bool]:
+    """Passes of `execute_sql` whose text holds all of these."""
+    return lambda arguments: all(part in str(arguments[1]) for part in parts)
+
+
+_STORAGES = "dlt.common.storages"
+_FILES = f"{_STORAGES}.file_storage:FileStorage"
+_PACKAGES = f"{_STORAGES}.load_package:PackageStorage"
+_LOADS = f"{_STORAGES}.load_storage:LoadStorage"
+_SCHEMAS = f"{_STORAGES}.live_schema_storage:LiveSchemaStorage"
+_EXTRACTED = "dlt.extract.storage:ExtractStorage"
+_NORMALIZE = "dlt.normalize.normalize:Normalize"
+_LOAD = "dlt.load.load:Load"
+_JOBS = "dlt.common.destination.client:RunnableLoadJob"
+_CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
+_MERGE = "dlt.destinations.job_client_impl:SqlLoadJob"
+_PIPELINE = "dlt.pipeline.pipeline:Pipeline"
+_SQL = (
+    "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient",
+    "dlt.destinations.impl.postgres.sql_client:Psycopg2SqlClient",
+)
+
+
+def _sql(method: str) -> tuple[str, ...]:
+    return tuple(f"{client}.{method}" for client in _SQL)
+
+
+_IN_FIRST_RUNS = ("schema", "version")
+
+_HALF_LOADED = "job: committed but not marked"
+
+POINTS: dict[str, Point] = {
+    # what is asked of the API
+    "listing: before a page": Point("polyai.client:DataApi.conversations", before),
+    "listing: after a page": Point("polyai.client:DataApi.conversations", after),
+    "fetching: before a detail": Point("polyai.client:DataApi.conversation_body", before),
+    "fetching: after a detail": Point("polyai.client:DataApi.conversation_body", after),
+    # extract
+    "extract: package made": Point(f"{_EXTRACTED}.create_load_package", after),
+    "extract: before a table's items": Point(
+        f"{_STORAGES}.data_item_storage:DataItemStorage.write_data_item", before
+    ),
+    "extract: after a table's items": Point(
+        f"{_STORAGES}.data_item_storage:DataItemStorage.write_data_item", after
+    ),
+    "extract: before the snapshot": Point(f"{_PACKAGES}.save_pipeline_state", before),
+    "extract: before the package is committed": Point(
+        f"{_EXTRACTED}.commit_new_load_package", before
+    ),
+    "extract: after the package is committed": Point(
+        f"{_EXTRACTED}.commit_new_load_package", after
+    ),
+    "extract: before the schema is kept": Point(f"{_SCHEMAS}.commit_live_schema", before),
+    "extract: after the schema is kept": Point(f"{_SCHEMAS}.commit_live_schema", after),
+    "pipeline: before the state is kept": Point(f"{_PIPELINE}._save_state", before),
+    "pipeline: after the state is kept": Point(f"{_PIPELINE}._save_state", after),
+    # normalize
+    "normalize: at the start": Point(f"{_NORMALIZE}.run", before),
+    "normalize: package made": Point(f"{_LOADS}.import_extracted_package", after),
+    "normalize: files spooled": Point(f"{_PACKAGES}.save_schema_updates", before),
+    "normalize: before the package is committed": Point(
+        f"{_LOADS}.commit_new_load_package", before
+    ),
+    "normalize: before the extracted package goes": Point(
+        f"{_LOADS}.commit_new_load_package", after
+    ),
+    "normalize: half of the extracted package is gone": Point(
+        f"{_PACKAGES}.delete_package", half_of_package, package_in("extracted")
+    ),
+    "normalize: after the extracted package is gone": Point(
+        f"{_PACKAGES}.delete_package", after, package_in("extracted")
+    ),
+    # load: preparing the destination
+    "load: at the start": Point(f"{_LOAD}.load_single_package", before),
+    "load: before the destination is prepared": Point("dlt.load.load:init_client", before),
+    "load: after the destination is prepared": Point("dlt.load.load:init_client", after),
+    "load: before a dataset is made": Point(f"{_CLIENT}.initialize_storage", before),
+    "load: after a dataset is made": Point(f"{_CLIENT}.initialize_storage", after),
+    "load: before a schema is stored": Point(f"{_CLIENT}.update_stored_schema", before),
+    "load: after a schema is stored": Point(f"{_CLIENT}.update_stored_schema", after),
+    "load: before the update is marked": Point(f"{_LOADS}.commit_schema_update", before),
+    "load: while the update is marked": Point(
+        f"{_FILES}.save", before, file_name("/applied_schema_updates.json")
+    ),
+    "load: after the update is marked": Point(f"{_LOADS}.commit_schema_update", after),
+    # load: jobs
+    "job: before it is started": Point(f"{_PACKAGES}.start_job", before),
+    "job: after it is started": Point(f"{_PACKAGES}.start_job", after),
+    "job: before it runs": Point(f"{_JOBS}.run_managed", before),
+    "job: before its commit": Point(_sql("commit_transaction"), before),
+    "job: after its commit": Point(_sql("commit_transaction"), after),
+    "job: committed but not marked": Point(f"{_PACKAGES}.save_pending_transition", before),
+    "job: marked but not moved": Point(f"{_PACKAGES}.save_pending_transition", after),
+    "job: before the followup jobs": Point(f"{_LOAD}.create_followup_jobs", before),
+    "job: after a followup job": Point(f"{_PACKAGES}.import_job", after),
+    "job: followed up but not completed": Point(f"{_PACKAGES}.complete_job", before),
+    "job: completed but its mark stays": Point(f"{_PACKAGES}.complete_job", after),
+    "state: committed but not marked": Point(
+        f"{_PACKAGES}.save_pending_transition", before, job_of("_dlt_pipeline_state"), passes=1
+    ),
+    "state: marked but not moved": Point(
+        f"{_PACKAGES}.save_pending_transition", after, job_of("_dlt_pipeline_state"), passes=1
+    ),
+    "merge: before a table": Point(f"{_MERGE}.run", before),
+    "merge: after a table": Point(f"{_MERGE}.run", after),
+    "merge: before its statements": Point(_sql("execute_sql"), before, statement("DELETE FROM")),
+    "merge: between statements and commit": Point(
+        _sql("execute_sql"), after, statement("DELETE FROM")
+    ),
+    # load: the end of a package
+    "end: before the row in _dlt_loads": Point(f"{_CLIENT}.complete_load", before),
+    "end: after the row in _dlt_loads": Point(f"{_CLIENT}.complete_load", after),
+    "end: before the package is archived": Point(f"{_LOADS}.complete_load_package", before),
+    "end: marked but not archived": Point(f"{_PACKAGES}.complete_loading_package", after),
+    "end: after the package is archived": Point(f"{_LOADS}.complete_load_package", after),
+    "end: half of the jobs are gone": Point(
+        f"{_FILES}.delete_folder", half_of_folder, file_name("/completed_jobs")
+    ),
+    "end: after the jobs are gone": Point(f"{_LOADS}.maybe_remove_completed_jobs", after),
+    # recovery of what an earlier kill has left
+    "recovery: before it begins": Point("polyai.recovery:start_over", before),
+    "recovery: after packages are taken back": Point("polyai.recovery:start_over", after),
+    "recovery: before a package is taken back": Point(
+        "polyai.recovery:_start_package_over", before, needs=_HALF_LOADED
+    ),
+    "recovery: before a package's jobs are new": Point(
+        f"{_PACKAGES}.save_schema_updates", before, package_in("normalized"), needs=_HALF_LOADED
+    ),
+    "recovery: half of a package's update is written": Point(
+        f"{_PACKAGES}.save_schema_updates",
+        half_of_update,
+        package_in("normalized"),
+        needs=_HALF_LOADED,
+    ),
+    "recovery: after a package is taken back": Point(
+        "polyai.recovery:_start_package_over", after, needs=_HALF_LOADED
+    ),
+    "lease: before it is asked for": Point(
+        "polyai.lease:Leases.acquire", before, destinations=("postgres",)
+    ),
+    "lease: after it is had": Point(
+        "polyai.lease:Leases.acquire", after, destinations=("postgres",)
+    ),
+    "lease: before it is given back": Point(
+        "polyai.lease:Leases.release", before, destinations=("postgres",)
+    ),
+    # dlt's own files, half written; a file under its own name only a power failure leaves so
+    "half a file: items": Point(f"{_LOADS}.commit_new_load_package", half_of_items),
+    "half a file: schema updates": Point(f"{_PACKAGES}.save_schema_updates", half_of_update),
+    # a name that begins with a letter could be that of a schema
+    "half a temporary file: schema, as abc": Point(
+        f"{_FILES}.save",
+        half_of_temporary("abc1e2d3c4b5a697"),
+        file_name("polyai.schema.json"),
+        passes=1,
+    ),
+    **{
+        f"{what}: {name}": Point(
+            f"{_FILES}.save", harm, file_name(ending), passes=1 if name in _IN_FIRST_RUNS else 3
+        )
+        for what, harm in (
+            ("half a temporary file", half_of_temporary("0f1e2d3c4b5a6978")),
+            ("half a file", half_of_file),
+        )
+        for name, ending in {
+            "pipeline's state": "state.json",
+            "schema": "polyai.schema.json",
+            "package's schema": "/schema.json",
+            "package's state": "/load_package_state.json",
+            "applied updates": "/applied_schema_updates.json",
+            "version": ".version",
+            "completion": "/package_completed.json",
+        }.items()
+    },
+}
+"""Every place where a load is killed, by name."""
+
+ANY_POINT = "any point"
+"""Counts the passes of all points together."""
+
+
+class Trigger:
+    """Counts passes, and kills in the fatal one."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._lock = threading.Lock()
+        self.passes: Counter[str] = Counter()
+
+    def arm(self) -> None:
+        """Wraps every target of every point."""
+        for name, point in POINTS.items():
+            targets = (point.targets,) if isinstance(point.targets, str) else point.targets
+            for target in targets:
+                self._wrap(target, name, point)
+
+    def _wrap(self, target: str, name: str, point: Point) -> None:
+        module, _, attribute = target.partition(":")
+        owner: Any = import_module(module)
+        *classes, last = attribute.split(".")
+        for part in classes:
+            owner = getattr(owner, part)
+        real = vars(owner)[last]
+
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            if not (point.counts(arguments) and self._is_fatal(name)):
+                return real(*arguments, **options)
+            return point.harm(lambda: real(*arguments, **options), arguments)
+
+        setattr(owner, last, wrapper)
+
+    def _is_fatal(self, name: str) -> bool:
+        point, nth = self._order.point, self._order.nth
+        with self._lock:
+            self.passes[name] += 1
+            self.passes[ANY_POINT] += 1
+            return point in (name, ANY_POINT) and self.passes[point] == nth
+
+
+def tell(results: int, outcome: Outcome) -> None:
+    """Writes the outcome to the process that waits for it."""
+    os.write(results, json.dumps(asdict(outcome)).encode())
+
+
+def run(order: Order, results: int) -> None:
+    """The load of an order, in this process."""
+    os.chdir(order.folder)
+    os.environ.update(order.environment)
+    trigger = Trigger(order)
+    trigger.arm()
+    global last_words
+
+    def last_words() -> None:
+        tell(results, Outcome("killed", dict(trigger.passes)))
+
+    try:
+        reports = polyai.load(
+            polyai.resolve(**order.settings),
+            polyai.open_pipeline(order.destination, pipelines_dir=Path(order.folder, "pipelines")),
+            full=order.full,
+        )
+    except BaseException:
+        tell(
+            results, Outcome("raised", dict(trigger.passes), error=traceback.format_exc()[-20_000:])
+        )
+        return
+    told = [
+        {
+            "status": report.status,
+            "error": report.error,
+            "fetched": report.fetched,
+            "new": report.new,
+            "changed": report.changed,
+        }
+        for report in reports
+    ]
+    tell(results, Outcome("done", dict(trigger.passes), told))
+
+
+def supervise(order: Order) -> Outcome:
+    """Forks, runs the order there and waits for its end."""
+    results, told = os.pipe()
+    began = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        os.close(results)
+        log = os.open(Path(order.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        run(order, told)
+        # what a process that ends by itself does, without this one's stdin and server loop
+        sys.exit(0)
+    os.close(told)
+    patience = PATIENCE_SECONDS if order.after_seconds is None else order.after_seconds
+    answer = b""
+    is_late = False
+    # its end of the pipe closes when it ends; until it is waited for, its id stays its own
+    while True:
+        left = began + patience - time.monotonic()
+        if not is_late and not select.select([results], [], [], max(0.0, left))[0]:
+            os.kill(pid, signal.SIGKILL)
+            is_late = True
+        part = os.read(results, 65536)
+        if not part:
+            break
+        answer += part
+    os.close(results)
+    _, status = os.waitpid(pid, 0)
+    if answer:
+        outcome = Outcome(**json.loads(answer))
+    elif is_late:
+        outcome = Outcome("hung" if order.after_seconds is None else "killed")
+    else:
+        outcome = Outcome("raised", error=f"ended with status {status} without a word")
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def serve() -> None:
+    """Runs an order for each line of stdin, and answers with a line each."""
+    for line in sys.stdin:
+        order = Order(**json.loads(line))
+        outcome = supervise(order)
+        sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()
