@@ -57,17 +57,17 @@ class Server:
 
     def run(self, side: str, workers: int) -> Cost:
         """Runs one side in a fresh process and an empty folder."""
-        before = self._cost()
+        before = self.cost()
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "benchmarks.sides", side, "--base-url", self.base_url]
             finished = subprocess.run(
                 [*command, "--workers", str(workers)],
                 cwd=folder,
-                env=_environment(),
+                env=environment(),
                 stdout=subprocess.PIPE,
                 check=True,
             )
-        after = self._cost()
+        after = self.cost()
         return Cost(
             conversations=self.conversations,
             requests=after["requests"] - before["requests"],
@@ -75,20 +75,26 @@ class Server:
             **orjson.loads(finished.stdout.splitlines()[-1]),
         )
 
-    def _cost(self) -> Any:
+    def cost(self) -> Any:
+        """Requests answered and CPU seconds taken since the server began."""
         with urlopen(f"{self.base_url}/cost") as answer:  # noqa: S310 - loopback
             return orjson.loads(answer.read())
 
 
 @contextmanager
 def serve(
-    conversations: int, *, seed: int = 1, delay_ms: float = 0, oddities: bool = True
+    conversations: int,
+    *,
+    seed: int = 1,
+    delay_ms: float = 0,
+    oddities: bool = True,
+    detail: str = "full",
 ) -> Iterator[Server]:
     """Serves so many conversations from another process until the block ends."""
     command = [sys.executable, "-m", "benchmarks.server", f"--conversations={conversations}"]
-    command += [f"--seed={seed}", f"--delay-ms={delay_ms}"]
+    command += [f"--seed={seed}", f"--delay-ms={delay_ms}", f"--detail={detail}"]
     command += ["--oddities" if oddities else "--no-oddities"]
-    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as server:
         try:
             base_url = server.stdout.readline().strip() if server.stdout else ""
             if not base_url:
@@ -157,7 +163,7 @@ def say(message: Table | str) -> None:
     Console(width=100, highlight=False).print(message)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The user's environment without settings, so that all runs have the same ones."""
     mine = ("POLYAI_", "SOURCES__", "DESTINATION__", "DLT_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import orjson
@@ -65,12 +65,18 @@ class Api:
         conversations: How many there are.
         seed: Of the sandbox.
         oddities: Whether payloads deviate from their documentation.
+        detail: The sandbox's size of a detail: about 15 KB, or one turn.
     """
 
-    def __init__(self, conversations: int, seed: int, *, oddities: bool) -> None:
+    def __init__(
+        self, conversations: int, seed: int, *, oddities: bool, detail: Literal["full", "small"]
+    ) -> None:
         self._count = conversations
         config = SandboxConfig(
-            conversations=min(conversations, MAX_POOL), seed=seed, oddities=oddities
+            conversations=min(conversations, MAX_POOL),
+            seed=seed,
+            oddities=oddities,
+            detail=detail,
         )
         sandbox = Sandbox(config)
         payloads = DataPayloads(sandbox.oddities)
@@ -171,8 +177,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--delay-ms", type=float, default=0)
     parser.add_argument("--oddities", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--detail", choices=("full", "small"), default="full")
     options = parser.parse_args()
-    api = Api(options.conversations, options.seed, oddities=options.oddities)
+    api = Api(options.conversations, options.seed, oddities=options.oddities, detail=options.detail)
     asyncio.run(_serve(api, options.delay_ms / 1000))
 
 
