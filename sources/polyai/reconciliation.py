@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 
 from .schema import Table
 from .tables import AUDIT_TABLES, CONVERSATION_TABLES
-from .warehouse import Warehouse
+from .warehouse import COMPLETE_PACKAGES, Warehouse
 
-_COMPLETE = "SELECT DISTINCT load_id FROM {_dlt_loads} WHERE status = 0"
 _IS_WITHHELD = "coalesce(is_transcript_withheld, FALSE)"
 
 _TABLES = (*CONVERSATION_TABLES, *AUDIT_TABLES)
@@ -118,7 +117,7 @@ def conversation_counts(warehouse: Warehouse) -> dict[str, ConversationCounts]:
                 max(CASE WHEN c.is_transcript_withheld THEN 1 ELSE 0 END) AS withheld,
                 max(coalesce(c.created_at, c.started_at)) AS created_at
             FROM {{conversations}} c
-            LEFT JOIN ({_COMPLETE}) l
+            LEFT JOIN ({COMPLETE_PACKAGES}) l
             ON l.load_id = c._dlt_load_id
             GROUP BY c.agent_id, c.conversation_id
         ) each_once
@@ -141,7 +140,7 @@ _TURNS_OF_HELD = f"""
     (
         SELECT agent_id, conversation_id, max(num_turns) AS num_turns,
             max(CASE WHEN {_IS_WITHHELD} THEN 1 ELSE 0 END) AS withheld
-        FROM {{conversations}} WHERE _dlt_load_id IN ({_COMPLETE})
+        FROM {{conversations}} WHERE _dlt_load_id IN ({COMPLETE_PACKAGES})
         GROUP BY agent_id, conversation_id
     ) c
     LEFT JOIN (
@@ -150,7 +149,7 @@ _TURNS_OF_HELD = f"""
     ) t ON t.agent_id = c.agent_id AND t.conversation_id = c.conversation_id
     LEFT JOIN (
         SELECT DISTINCT agent_id, conversation_id FROM {{turns}}
-        WHERE _dlt_load_id NOT IN ({_COMPLETE})
+        WHERE _dlt_load_id NOT IN ({COMPLETE_PACKAGES})
     ) torn ON torn.agent_id = c.agent_id AND torn.conversation_id = c.conversation_id
     WHERE torn.agent_id IS NULL
 """
@@ -236,7 +235,7 @@ def _rows(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, tuple[int,
         f"""
         SELECT p.agent_id, p.table_name, sum(CASE WHEN l.load_id IS NULL THEN 0 ELSE p.n END),
             sum(CASE WHEN l.load_id IS NULL THEN p.n ELSE 0 END)
-        FROM ({counted}) p LEFT JOIN ({_COMPLETE}) l ON l.load_id = p._dlt_load_id
+        FROM ({counted}) p LEFT JOIN ({COMPLETE_PACKAGES}) l ON l.load_id = p._dlt_load_id
         GROUP BY p.agent_id, p.table_name
         """
     )
@@ -268,7 +267,7 @@ def _orphans(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, int]:
             )
             GROUP BY t.agent_id, t.table_name, t._dlt_load_id
         ) o
-        JOIN ({_COMPLETE}) l ON l.load_id = o._dlt_load_id
+        JOIN ({COMPLETE_PACKAGES}) l ON l.load_id = o._dlt_load_id
         GROUP BY o.agent_id, o.table_name
         """
     )
@@ -281,7 +280,7 @@ def _doubled(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, int]:
         return {}
     keys = " UNION ALL ".join(
         f"SELECT t.agent_id AS agent_id, '{table.name}' AS table_name FROM {{{table.name}}} t "
-        f"{_narrowed(table)} WHERE t._dlt_load_id IN ({_COMPLETE}) "
+        f"{_narrowed(table)} WHERE t._dlt_load_id IN ({COMPLETE_PACKAGES}) "
         f"GROUP BY {', '.join(f't.{name}' for name in _key(table))} HAVING count(*) > 1"
         for table in tables
     )
@@ -309,7 +308,7 @@ def _narrowed(table: Table) -> str:
     return f"""
         JOIN (
             SELECT agent_id, conversation_id FROM {{{table.name}}}
-            WHERE _dlt_load_id IN ({_COMPLETE}) GROUP BY agent_id, conversation_id
+            WHERE _dlt_load_id IN ({COMPLETE_PACKAGES}) GROUP BY agent_id, conversation_id
             HAVING max({number}) <> {n} - 1 OR 2 * sum({number}) <> {n} * ({n} - 1)
             OR 6 * sum({number} * {number}) <> {n} * ({n} - 1) * (2 * {n} - 1)
         ) odd ON odd.agent_id = t.agent_id AND odd.conversation_id = t.conversation_id

@@ -29,6 +29,9 @@ IDS_A_QUERY = 1_000
 ROWS_A_QUERY = 50_000
 """Rows of one column that are read together."""
 
+COMPLETE_PACKAGES = "SELECT DISTINCT load_id FROM {_dlt_loads} WHERE status = 0"
+"""Query for the load packages of which every table was written."""
+
 NOT_FOUND = 404
 """HTTP status of what the API does not have."""
 
@@ -182,9 +185,7 @@ class Warehouse:
 
     def complete_packages(self) -> frozenset[str]:
         """Load packages that the destination knows as complete."""
-        return frozenset(
-            row[0] for row in self.rows("SELECT load_id FROM {_dlt_loads} WHERE status = 0")
-        )
+        return frozenset(row[0] for row in self.rows(COMPLETE_PACKAGES))
 
     def begun_runs(self, agent_id: str) -> list[dict[str, Any]]:
         """Runs of the agent that never said how they ended; JSON columns are left out."""
@@ -280,7 +281,7 @@ class Warehouse:
         return worded(later, self._client.capabilities.sqlglot_dialect)
 
 
-_COMPLETE = "_dlt_load_id IN (SELECT load_id FROM {_dlt_loads} WHERE status = 0)"
+_COMPLETE = f"_dlt_load_id IN ({COMPLETE_PACKAGES})"
 
 _ENDED_AT = "coalesce(finished_at, started_at, created_at)"
 
