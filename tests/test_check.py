@@ -36,7 +36,7 @@ def test_all_good(url: str) -> None:
     result = run("check", **access(url), POLYAI_ACCOUNT_ID="ws-sandbox")
     assert result.returncode == 0
     assert result.stderr == ""
-    destination, *others, last = result.stdout.splitlines()
+    destination, *others, recommended, last = result.stdout.splitlines()
     assert destination.startswith("ok destination: duckdb /")
     assert destination.endswith("polyai.duckdb, dataset polyai: 0 conversations held")
     assert others == [
@@ -44,8 +44,9 @@ def test_all_good(url: str) -> None:
         f"ok {AGENT} detail: 20 of the 20 newest read",
         f"ok {AGENT} transcripts: turns are sent",
         f"ok {AGENT} pii: numbers are sent",
-        f"ok {AGENT} conversations_v3: the key lists conversations here too",
+        f"ok {AGENT} conversations_v3: lists conversations of live, sandbox, pre-release",
     ]
+    assert recommended.startswith(f"ok {AGENT} listing: both listings can be used: api = 'data'")
     assert last == "ready: polyai-warehouse load"
 
 
@@ -60,6 +61,24 @@ def test_v3_that_refuses_is_a_warning_only(url: str) -> None:
     found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
     assert found["conversations_v3"]["outcome"] == "warning"
     assert "cannot be used with this key" in found["conversations_v3"]["message"]
+
+
+def test_the_listing_that_can_be_used_is_recommended(url: str) -> None:
+    found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
+    assert found["listing"]["message"] == "use api = 'data', the default"
+    own_key = {"POLYAI_ACCOUNT_ID": "ws-sandbox", "POLYAI_V3_API_KEY": "sandbox-key"}
+    found = findings(0, **access(url, api_key="none"), **own_key, POLYAI_API="conversations_v3")
+    assert found["key"]["outcome"] == "warning"
+    assert "use api = 'conversations_v3'" in found["listing"]["message"]
+
+
+def test_a_chosen_listing_that_refuses_is_a_failure(url: str) -> None:
+    chosen = {"POLYAI_API": "conversations_v3"}
+    found = findings(1, **access(url), **chosen, POLYAI_ACCOUNT_ID="ws-other")
+    assert found["conversations_v3"]["outcome"] == "failed"
+    assert "POLYAI_ACCOUNT_ID" in found["conversations_v3"]["message"]
+    found = findings(1, **access(url), **chosen)
+    assert "set account_id" in found["conversations_v3"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +108,7 @@ def test_refused(url: str, wrong: dict[str, str], subject: str, said: str) -> No
         "destination": "ok",
         subject: "failed",
         "conversations_v3": "skipped",
+        "listing": "skipped",
     }
     assert said.lower() in found[subject]["message"].lower()
 
@@ -138,5 +158,6 @@ def test_destination_that_cannot_be_opened(url: str) -> None:
         "transcripts": "ok",
         "pii": "ok",
         "conversations_v3": "skipped",
+        "listing": "ok",
     }
     assert missing in found["destination"]["message"]

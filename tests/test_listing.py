@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
+import json
 import math
-from dataclasses import replace
+import pickle
+import random
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -14,6 +19,7 @@ from hypothesis import strategies as st
 
 from polyai.client import Page
 from polyai.errors import ListingError
+from polyai.landmarks import MOST_LANDMARKS, Landmarks
 from polyai.listing import MOST_FRUITLESS_PAGES, SHORT_SWEEP_PAGES, OffsetListing, created_at
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
@@ -29,6 +35,11 @@ UNREADABLE: list[dict[str, Any]] = [
 
 def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
+
+
+def microseconds(seconds: float) -> int:
+    """The moment as landmarks hold it."""
+    return int(at(seconds).timestamp() * 1_000_000)
 
 
 class DriftingList:
@@ -114,16 +125,20 @@ def walk(
     *,
     page_size: int = 10,
     short_sweep_pages: int = SHORT_SWEEP_PAGES,
+    landmarks: Landmarks | None = None,
 ) -> list[str]:
     """The ids that a walk yields, in its order."""
-    walk = OffsetListing(listing.fetch, page_size, short_sweep_pages=short_sweep_pages)
+    requests = len(listing.requests)
+    walk = OffsetListing(
+        listing.fetch, page_size, short_sweep_pages=short_sweep_pages, landmarks=landmarks
+    )
     pages = list(
         walk.oldest_first(
             None if since is None else at(since), None if before is None else at(before)
         )
     )
     assert all(pages)
-    assert walk.pages == len(listing.requests)
+    assert walk.pages == len(listing.requests) - requests
     return [row["conversationId"] for rows in pages for row in rows]
 
 
@@ -144,23 +159,40 @@ histories = st.fixed_dictionaries(
 moments = st.integers(-2, 16)
 spans = st.integers(0, 8)
 
+# none, outdated, another agent's, or nonsense
+known_landmarks = st.one_of(
+    st.builds(Landmarks),
+    st.builds(
+        Landmarks,
+        count=st.one_of(st.none(), st.integers(-5, 80), st.just(10**9)),
+        points=st.lists(
+            st.tuples(moments.map(microseconds), st.integers(-20, 120)),
+            max_size=12,
+        ),
+    ),
+)
+
 WALKS = ("whole", "short sweep", "bisection", "range")
 
 
-def check_history(kind: str, history: dict[str, Any], since: int, span: int) -> None:
+def check_history(
+    kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
+) -> None:
     """Walks over a history in one way, and compares what came with what was there."""
     listing = DriftingList(**history)
     first = None if kind == "whole" or (kind == "range" and span == 8) else since
     before = since + span if kind == "range" else None
     # bisections at once, and behind a sweep that was too short
     sweep_pages = 100_000 if kind == "short sweep" else span // 2
-    listed = walk(listing, first, before, page_size=5, short_sweep_pages=sweep_pages)
+    listed = walk(
+        listing, first, before, page_size=5, short_sweep_pages=sweep_pages, landmarks=known
+    )
 
     wanted = {
         name
         for name in listing.throughout
         if (first is None or listing.seconds[name] >= first)
-        and (before is None or listing.seconds[name] < before)
+        and (before is None or (listing.seconds[name] < before and name in listing.readable))
     }
     assert wanted <= set(listed)
     # among rows that were swept already, what enters late is met out of its place
@@ -171,10 +203,11 @@ def check_history(kind: str, history: dict[str, Any], since: int, span: int) -> 
     if kind == "short sweep":
         assert len(listed) == len(set(listed))
     if before is not None:
+        assert len(places) == len(listed)
         assert all(place < before and (first is None or place >= first) for place in places)
 
 
-many_histories = given(history=histories, since=moments, span=spans)
+many_histories = given(history=histories, since=moments, span=spans, known=known_landmarks)
 unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -182,9 +215,9 @@ unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @settings(unhurried, max_examples=1_000)
 @many_histories
 def test_no_row_that_was_there_throughout_is_missed(
-    kind: str, history: dict[str, Any], since: int, span: int
+    kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
 ) -> None:
-    check_history(kind, history, since, span)
+    check_history(kind, history, since, span, known)
 
 
 @pytest.mark.slow
@@ -192,9 +225,32 @@ def test_no_row_that_was_there_throughout_is_missed(
 @settings(unhurried, max_examples=3_000)
 @many_histories
 def test_nothing_is_missed_in_more_than_ten_thousand_histories(
-    kind: str, history: dict[str, Any], since: int, span: int
+    kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
 ) -> None:
-    check_history(kind, history, since, span)
+    check_history(kind, history, since, span, known)
+
+
+@settings(unhurried, max_examples=1_000)
+@given(
+    history=histories,
+    edges=st.lists(moments, min_size=2, max_size=5, unique=True).map(sorted),
+    known=known_landmarks,
+)
+def test_slices_share_landmarks_and_no_row(
+    history: dict[str, Any], edges: list[int], known: Landmarks
+) -> None:
+    listing = DriftingList(**history)
+    slices = [
+        set(walk(listing, since, before, page_size=5, landmarks=known))
+        for since, before in itertools.pairwise(edges)
+    ]
+    listed = set().union(*slices)
+    assert len(listed) == sum(map(len, slices))
+    assert listed >= {
+        name
+        for name in listing.throughout & listing.readable
+        if edges[0] <= listing.seconds[name] < edges[-1]
+    }
 
 
 @pytest.mark.parametrize("since", [None, -1], ids=["from the oldest end", "swept to the end"])
@@ -264,14 +320,13 @@ class TestPartOfAListAtRest:
         self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
     ) -> None:
         listing = DriftingList(seconds, cap=cap, unreadable=unreadable)
-        listed = walk(listing, since, since + span, page_size=7)
+        walk = OffsetListing(listing.fetch, page_size=7)
+        pages = list(walk.oldest_first(at(since), at(since + span)))
+        listed = [row["conversationId"] for rows in pages for row in rows]
         wanted = [n for n in listing.ids if since <= listing.seconds[n] < since + span]
-        if unreadable:
-            # rows that hide their moment may come beside those that are wanted
-            assert [name for name in listed if name in wanted] == wanted[::-1]
-            assert len(listed) == len(set(listed))
-        else:
-            assert listed == wanted[::-1]
+        assert listed == [name for name in wanted[::-1] if name in listing.readable]
+        hidden = set(listing.ids) - listing.readable
+        assert len(hidden & set(wanted)) <= walk.undated <= len(hidden)
 
 
 def test_the_sweep_stops_behind_the_first_page_before_the_lookback() -> None:
@@ -288,13 +343,13 @@ def test_nothing_new_costs_one_page(since: int) -> None:
     assert listing.requests == [(10, 0)]
 
 
-def test_the_sweep_reads_its_last_page_and_not_one_more_before_it_bisects() -> None:
+def test_the_sweep_reads_its_last_page_and_not_one_more_before_it_guesses() -> None:
     for since, swept in ((64, True), (63, False)):
         listing = DriftingList(list(range(1_000, 1_100)))
         listed = walk(listing, since=1_000 + since, short_sweep_pages=5)
         assert [offset for _, offset in listing.requests[:5]] == [0, 9, 18, 27, 36]
-        # page 5 holds the rows of 1063 down to 1054
-        assert [offset for _, offset in listing.requests[5:6]] == ([] if swept else [0])
+        # page 5 holds the rows of 1063 down to 1054, and its landmarks tell where the walk begins
+        assert [offset for _, offset in listing.requests[5:6]] == ([] if swept else [29])
         assert {f"old-{n}" for n in range(100 - since)} <= set(listed)
 
 
@@ -351,6 +406,202 @@ class TestCost:
         assert 20_000 <= len(listed) <= 20_100
         pages = math.ceil(20_100 / 99)
         assert len(listing.requests) <= SHORT_SWEEP_PAGES + self.bisection + pages
+
+
+class TestSlices:
+    """One week of three years, 300,000 conversations, 100 a page; in one walk, or a day each."""
+
+    count = 300_000
+    years = int(YEARS.total_seconds())
+    day = 86_400
+    halvings = math.ceil(math.log2(count / 100))
+
+    class StillList:
+        """A listing at rest, whose rows are made when they are asked for."""
+
+        def __init__(self, moments: list[int]) -> None:
+            self.moments = moments
+            self.requests = 0
+
+        def fetch(self, limit: int, offset: int) -> Page:
+            self.requests += 1
+            count = len(self.moments)
+            places = range(count - offset, max(0, count - offset - min(limit, 100)), -1)
+            rows = [
+                {"conversationId": str(n), "createdAt": at(self.moments[n - 1]).isoformat()}
+                for n in places
+            ]
+            return Page(rows, count, 100, offset)
+
+        def pages(self, since: int, before: int, landmarks: Landmarks) -> tuple[int, int]:
+            """Pages that were asked for, and that it takes with a row on both sides."""
+            self.requests = 0
+            walk = OffsetListing(self.fetch, 100, landmarks=landmarks)
+            listed = sum(len(rows) for rows in walk.oldest_first(at(since), at(before)))
+            first, last = (bisect.bisect_left(self.moments, edge) for edge in (since, before))
+            assert listed == last - first
+            return self.requests, max(1, math.ceil((listed + 1) / 99))
+
+    @classmethod
+    def drawn(cls, weight: Callable[[float], float]) -> list[int]:
+        """Moments that are as frequent as they weigh."""
+        random_ = random.Random(7)
+        moments: list[int] = []
+        while len(moments) < cls.count:
+            moment = random_.random() * cls.years
+            if random_.random() < weight(moment):
+                moments.append(int(moment))
+        return sorted(moments)
+
+    @classmethod
+    def superfluous(cls, moments: list[int]) -> dict[str, list[int]]:
+        """Pages more than it takes: of one walk, of slices on their own, of those that share."""
+        still, day = cls.StillList(moments), cls.day
+        first = cls.years // 2 // day * day
+        shared = Landmarks()
+        days = [(first + n * day, first + (n + 1) * day) for n in range(7)]
+        return {
+            "walk": [cost(still.pages(first, first + 7 * day, Landmarks()))],
+            "alone": [cost(still.pages(*edges, Landmarks())) for edges in days],
+            "sharing": [cost(still.pages(*edges, shared)) for edges in days],
+        }
+
+    @pytest.mark.parametrize(
+        "weight",
+        [
+            pytest.param(lambda at: 1, id="uniform"),
+            pytest.param(lambda at: 1 if 8 <= at / 3_600 % 24 < 20 else 0.05, id="day and night"),
+        ],
+    )
+    def test_steady_traffic(self, weight: Callable[[float], float]) -> None:
+        pages = self.superfluous(self.drawn(weight))
+        assert sum(pages["walk"]) <= 6
+        assert all(more <= 6 for more in pages["alone"])
+        assert sum(pages["sharing"]) <= 2 * 7 + 6
+        assert all(more <= 1 for more in pages["sharing"][1:])
+
+    @pytest.mark.parametrize("shape", ["growing", "gaps", "bursts", "ever denser"])
+    def test_any_other_costs_no_more_than_three_requests_a_halving(self, shape: str) -> None:
+        years, day = self.years, self.day
+        if shape == "growing":
+            moments = self.drawn(lambda at: 0.2 + 0.8 * at / years)
+        elif shape == "gaps":
+            moments = self.drawn(lambda at: at // day % 70 < 20)
+        elif shape == "bursts":
+            moments = sorted(
+                self.drawn(lambda at: 1)[::2] + [years * n // 31 for n in range(30)] * 5_000
+            )
+        else:
+            # one in 24 lies in the older half
+            moments = [int(years * (1 - (1 - n / self.count) ** 16)) for n in range(self.count)]
+        pages = self.superfluous(moments)
+        for more in (*pages["walk"], *pages["alone"]):
+            assert more <= 3 * self.halvings + 4
+        assert sum(pages["sharing"]) <= sum(pages["alone"])
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            pytest.param(lambda at, place: (at, place // 3), id="of a smaller agent"),
+            pytest.param(lambda at, place: (at, place * 3), id="of a larger agent"),
+            pytest.param(lambda at, place: (at + 10**13, place), id="of another time"),
+            pytest.param(lambda at, place: (at, place - 5_000), id="before a deletion"),
+            pytest.param(lambda at, place: (at, 150_000 + place % 2), id="nonsense"),
+        ],
+    )
+    def test_wrong_landmarks_cost_requests_and_no_row(
+        self, wrong: Callable[[int, int], tuple[int, int]]
+    ) -> None:
+        still, known = self.StillList(self.drawn(lambda at: 1)), Landmarks()
+        for since in range(0, self.years, self.years // 50):
+            still.pages(since, since + self.day, known)
+        landmarks = Landmarks(known.count, [wrong(*point) for point in known.points])
+        for since in range(0, self.years, self.years // 20):
+            assert cost(still.pages(since, since + self.day, landmarks)) <= 3 * self.halvings + 4
+
+
+def cost(pages: tuple[int, int]) -> int:
+    """Pages that were asked for and not needed."""
+    asked, needed = pages
+    return asked - needed
+
+
+def test_a_page_with_a_row_on_both_sides_of_a_range_is_all_that_is_asked_for() -> None:
+    listing, known = DriftingList(list(range(100))), Landmarks()
+    walk(listing, 20, 30, landmarks=known)
+    listing.requests.clear()
+    assert walk(listing, 30, 36, landmarks=known) == [f"old-{99 - n}" for n in range(30, 36)]
+    assert len(listing.requests) == 1
+
+
+def test_a_row_that_hides_its_moment_is_counted_and_in_no_range() -> None:
+    listing = DriftingList(list(range(40)), unreadable=4)
+    slices = [OffsetListing(listing.fetch, 10) for _ in range(4)]
+    listed = [
+        row["conversationId"]
+        for n, each in enumerate(slices)
+        for rows in each.oldest_first(at(10 * n), at(10 * n + 10))
+        for row in rows
+    ]
+    assert listed == [name for name in listing.ids[::-1] if name in listing.readable]
+    # pages overlap, so that two ranges may meet the same one
+    assert sum(each.undated for each in slices) >= 10
+    whole = OffsetListing(listing.fetch, 10)
+    assert sum(len(rows) for rows in whole.oldest_first()) == 40
+    assert whole.undated == 0
+
+
+class TestLandmarks:
+    def test_they_can_be_sent_and_kept(self) -> None:
+        known = Landmarks()
+        walk(DriftingList(list(range(100))), 20, 80, landmarks=known)
+        assert known.count == 100
+        assert {(microseconds(20), 21), (microseconds(99), 100)} & set(known.points)
+        assert pickle.loads(pickle.dumps(known)) == known  # noqa: S301
+        assert Landmarks(**json.loads(json.dumps(asdict(known)))) == known
+
+    def test_arrivals_do_not_move_them(self) -> None:
+        listing, known = DriftingList(list(range(100)), [(50, 0, 0, 10)] * 3), Landmarks()
+        walk(listing, 20, 30, landmarks=known)
+        assert all(microseconds(place - 1) == when for when, place in known.points if place <= 100)
+
+    def test_a_place_is_on_the_line_through_its_neighbours_or_the_whole(self) -> None:
+        known = Landmarks(100, [(0, 10), (10, 20), (20, 80)])
+        epoch = datetime.fromtimestamp(0, UTC)
+        guesses = {-10: -25, 0: 10, 5: 15, 10: 20, 15: 50, 30: 115}
+        for moment, place in guesses.items():
+            # below the first and above the last the line through both goes on
+            assert known.place_before(epoch + timedelta(microseconds=moment)) == place
+        for unknown in (Landmarks(), Landmarks(9, [(5, 1)]), Landmarks(9, [(5, 1), (5, 9)])):
+            assert unknown.place_before(epoch) is None
+
+    def test_the_newest_word_counts(self) -> None:
+        known = Landmarks(100, [(10, 10), (20, 20), (30, 30), (40, 40)])
+        known.update(Landmarks(90, [(35, 15)]))
+        assert known == Landmarks(90, [(10, 10), (35, 15), (40, 40)])
+        known.update(Landmarks())
+        assert known.count == 90
+
+    @settings(unhurried)
+    @given(
+        known=known_landmarks,
+        more=st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 9_999)), max_size=3_000),
+    )
+    def test_they_are_few_and_in_order(self, known: Landmarks, more: list[tuple[int, int]]) -> None:
+        known.update(Landmarks(None, sorted(more)))
+        assert len(known.points) <= MOST_LANDMARKS
+        assert known.points == sorted(known.points)
+        for (_, older), (_, newer) in itertools.pairwise(known.points):
+            assert older < newer
+
+    def test_what_was_learned_last_is_known_best(self) -> None:
+        known = Landmarks()
+        for page in range(5_000):
+            known.learn(10**6, [(at(page * 100), 10**6 - page * 100)])
+        gaps = [newer - older for (_, older), (_, newer) in itertools.pairwise(known.points)]
+        assert MOST_LANDMARKS / 2 <= len(known.points) <= MOST_LANDMARKS
+        assert known.points[0] == (microseconds(0), 0)
+        assert gaps[-1] == 100 <= max(gaps) < 500_000 / 10
 
 
 class TestMemory:

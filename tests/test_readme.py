@@ -12,10 +12,11 @@ import duckdb
 import pytest
 
 from polyai import load, open_pipeline, resolve
-from polyai.cli import Exit, app
+from polyai.cli import app
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.settings import Settings
 from polyai.tables import AUDIT_TABLES, CONVERSATION_TABLES
+from polyai.terminal import Exit
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,7 +69,7 @@ def test_every_command_table_and_exit_code_is_listed() -> None:
 
 def test_the_settings_that_it_names_exist() -> None:
     known = {field.name for field in fields(Settings)} | {
-        "api_key", "agent_id", "region", "base_url",
+        "api_key", "agent_id", "account_id", "region", "base_url",
     }  # fmt: skip
     named = re.findall(r"^\| `(\w+)`.*\| `POLYAI_(\w+)` \|", README, re.MULTILINE)
     assert len(named) > 5

@@ -29,9 +29,10 @@ from filelock import FileLock
 import polyai
 from command import AGENT, KEY, PATIENCE_SECONDS, query
 from polyai import resolve
-from polyai.cli import Exit, app
+from polyai.cli import app
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.settings import AGENT_NAMES, Settings
+from polyai.terminal import Exit
 from postgres_server import binaries, postgres
 
 ROOT = Path(__file__).parent.parent

@@ -69,6 +69,8 @@ def test_defaults() -> None:
     assert resolve(**NAMED) == Settings(
         agents=(agent,),
         api="data",
+        details=False,
+        environments=("live", "sandbox", "pre-release"),
         workers=8,
         lookback=timedelta(hours=24),
         settle_after=(timedelta(hours=1), timedelta(hours=24), timedelta(days=7)),
@@ -178,7 +180,10 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         "REGION": "uk",
         "BASE_URL": "http://localhost:8080/",
         "V3_BASE_URL": "https://proxy.example/v3",
+        "V3_API_KEY": "its-own",
         "API": "conversations_v3",
+        "DETAILS": "true",
+        "ENVIRONMENTS": "live, sandbox,live",
         "WORKERS": "64",
         "LOOKBACK": "30d",
         "SETTLE_AFTER": "2d, 1h",
@@ -195,10 +200,12 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
     }
     for name, value in environment.items():
         monkeypatch.setenv(f"POLYAI_{name}", value)
-    ways = ("uk", "ws-1", "http://localhost:8080", "https://proxy.example/v3")
+    ways = ("uk", "ws-1", "http://localhost:8080", "https://proxy.example/v3", "its-own")
     assert resolve() == Settings(
         agents=(Agent("A", KEY, *ways), Agent("B", KEY, *ways)),
         api="conversations_v3",
+        details=True,
+        environments=("live", "sandbox"),
         workers=64,
         lookback=timedelta(days=30),
         settle_after=(timedelta(hours=1), timedelta(days=2)),
@@ -213,6 +220,11 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         request_timeout=7.5,
         max_attempts=2,
     )
+
+
+def test_a_page_is_as_large_as_the_listing_allows() -> None:
+    assert resolve(**NAMED, api="conversations_v3").page_size == 1000
+    assert resolve(**NAMED, api="conversations_v3", page_size=10).page_size == 10
 
 
 def test_behind_a_base_url_v3_does_not_go_past_it() -> None:
@@ -342,7 +354,9 @@ def test_hashing_needs_a_secret() -> None:
         ("workers", 1.5, "from 1 to 64"),
         ("workers", "many", "from 1 to 64"),
         ("chunk_size", -1, "from 1 to 1,000,000"),
-        ("page_size", [], "from 1 to 10,000"),
+        ("page_size", "0", "from 1 to 10,000"),
+        ("details", "maybe", "neither true nor false"),
+        ("environments", "draft", "none of live, sandbox, pre-release"),
         ("max_attempts", "0", "from 1 to 100"),
         ("request_timeout", "nan", "from 1 to 3,600"),
         ("request_timeout", "inf", "from 1 to 3,600"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ Fetch = Callable[[str], list[dict[str, Any]]]
 
 NOT_SERVED = frozenset({"fetched_at", "summary_hash", "_dlt_load_id", "_deleted"})
 """Columns that the API says nothing of."""
+
+ONLY_DATA = frozenset(
+    {"turn_topics", "function_events", "annotations", "conversation_tags", "notes"}
+)
+"""Tables that nothing but the Data API fills."""
 
 
 def rows_by_table(fetch: Fetch) -> dict[str, Rows]:
@@ -47,20 +52,49 @@ def from_duckdb(database: Path | str = "polyai.duckdb") -> Fetch:
     return fetch
 
 
-def assert_equals_truth(sandbox: Sandbox, agent_id: str, fetch: Fetch) -> None:
-    """Every table, row by row and column by column, is what the sandbox says it serves."""
+def assert_equals_truth(
+    sandbox: Sandbox,
+    agent_id: str,
+    fetch: Fetch,
+    apis: Sequence[str] = ("data",),
+    environments: Sequence[str] | None = None,
+) -> None:
+    """Every table, row by row and column by column, is what the sandbox says it serves.
+
+    `apis` are those that all was read through, in order; `environments` are those compared.
+    """
     held = rows_by_table(fetch)
-    truth = truth_by_table(sandbox.truth(agent_id))
+    # what stands in for a sandbox need not know of APIs
+    is_default = tuple(apis) == ("data",)
+    truth = truth_by_table(sandbox.truth(agent_id) if is_default else sandbox.truth(agent_id, apis))
+    for table, expected in truth.items():
+        if table != "notes" and ("data" in apis or table not in ONLY_DATA):
+            assert expected, f"the sandbox serves nothing for {table}"
+    if environments is not None:
+        held, truth = _within(environments, held), _within(environments, truth)
+        assert truth["conversations"], f"the sandbox serves nothing of {environments}"
     notes = {key[:2]: row for key, row in held.pop("notes").items() if row["valid_to"] is None}
     assert {
         key: {name: row[name] for name in ("agent_id", "conversation_id", "note")}
         for key, row in notes.items()
     } == truth.pop("notes")
     for table, expected in truth.items():
-        assert expected, f"the sandbox serves nothing for {table}"
         assert held[table].keys() == expected.keys(), table
         for key, row in expected.items():
             assert held[table][key] == row, (table, key)
+
+
+def _within(environments: Sequence[str], rows: dict[str, Rows]) -> dict[str, Rows]:
+    """All but the conversations of other environments; rows without a conversation stay."""
+    elsewhere = {
+        key[:2]
+        for key, row in rows["conversations"].items()
+        if row["environment"] not in environments
+    }
+    return {
+        table: {key: row for key, row in found.items() if key[:2] not in elsewhere}
+        for table, found in rows.items()
+    }
 
 
 def truth_by_table(truth: Any) -> dict[str, Rows]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from .values import text
 
 Json = dict[str, Any]
+
+DATA = "data"
+V3 = "conversations_v3"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,12 @@ class Held:
     poly_score: float | None
     poly_score_scale: str | None
     note: str | None
+    source_api: str = DATA
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """All columns of its row, as the destination gives them."""
+    children: dict[str, dict[tuple[Any, ...], Mapping[str, Any]]] = field(default_factory=dict)
+    """Rows of child tables by their key behind the conversation's: those of which the new answer
+    does not tell everything."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,25 @@ class NoteVersion:
 
 @dataclass(frozen=True)
 class Answer:
-    """One conversation as the API answered it."""
+    """One conversation as the API answered it.
+
+    Attributes:
+        conversation_id: its id.
+        detail: what was answered, in the words of the Data API.
+        summary_hash: tells whether what is listed of it has changed since.
+        fetched_at: when it was answered.
+        held: what there is of it already.
+        apis: the APIs that were asked.
+        source_api: the one that listed it.
+    """
 
     conversation_id: str
     detail: Json
     summary_hash: str
     fetched_at: datetime
     held: Held | None = None
+    apis: frozenset[str] = frozenset({DATA})
+    source_api: str = DATA
     may_be_torn: bool = False
     """A run that was killed may have left rows of its child tables, and none of its own."""
     note_history: Sequence[NoteVersion] = ()
@@ -57,6 +78,12 @@ class Answer:
         return self.held is not None or self.may_be_torn
 
     @property
+    def keeps_extra(self) -> bool:
+        """Whether fields without a column may be held that only another API sends."""
+        held = self.held
+        return held is not None and (DATA not in self.apis or held.source_api != self.source_api)
+
+    @property
     def note(self) -> str | None:
         """The note as it is now."""
         return text(self.detail.get("note"))
@@ -64,12 +91,14 @@ class Answer:
     @property
     def has_other_note(self) -> bool:
         """Whether a note may be held that is not, or no longer, the one of this answer."""
+        if DATA not in self.apis:
+            return False  # it says nothing of notes
         return self.may_be_torn or (self.held is not None and self.held.note != self.note)
 
     def note_versions(self) -> list[NoteVersion]:
         """Its whole history where it changed, so that the merge replaces it; else nothing."""
         note = self.note
-        if self.held and not self.has_other_note:
+        if DATA not in self.apis or (self.held and not self.has_other_note):
             return []
         history = list(self.note_history)
         if history and history[-1].valid_to is None:

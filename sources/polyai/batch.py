@@ -116,6 +116,7 @@ class Batch:
             answer.conversation_id
             for index, answer in enumerate(self.answers)
             if answer.may_have_rows
+            and table.is_known_to(answer.apis)
             and answer.conversation_id not in present
             and not (kept and kept[index])
         ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import dlt
 
-from .client import DataApi, Transport, encode_segment
+from .answers import V3
+from .client import ConversationsV3, DataApi
 from .errors import ApiError, ConversationError, PolyAIError
 from .redaction import REDACTED
 from .settings import Agent, Settings
@@ -44,8 +45,16 @@ def check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding]:
         with DataApi(
             agent, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts
         ) as api:
-            yield from _data_api(agent, api)
-        yield _v3(agent, settings)
+            findings = list(_data_api(agent, api))
+        if settings.api == V3 and not settings.details:
+            # not what the load will ask
+            findings = [
+                replace(found, outcome="warning") if found.outcome == "failed" else found
+                for found in findings
+            ]
+        findings.append(_v3(agent, settings))
+        yield from findings
+        yield _recommended(agent, {found.subject: found.outcome for found in findings})
 
 
 def _destination(pipeline: dlt.Pipeline) -> Finding:
@@ -114,25 +123,44 @@ def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:
         yield finding("pii", "ok", "numbers are sent")
 
 
+def _recommended(agent: Agent, outcomes: Mapping[str, Outcome]) -> Finding:
+    """Which of the two listings this agent is best read through."""
+    has_data, has_v3 = outcomes.get("key") == "ok", outcomes["conversations_v3"] == "ok"
+    if has_data and has_v3:
+        message = (
+            "both listings can be used: api = 'data', the default, brings notes, tags, scores and "
+            "function events, at a request a conversation; for years of calls begin with "
+            "`backfill --api conversations_v3`, up to a thousand conversations a request"
+        )
+    elif has_v3:
+        message = "use api = 'conversations_v3', the only one that this key lists with"
+    elif has_data:
+        message = "use api = 'data', the default"
+    else:
+        return Finding(agent.agent_id, "listing", "skipped", "neither listing can be used yet")
+    return Finding(agent.agent_id, "listing", "ok", message)
+
+
 def _v3(agent: Agent, settings: Settings) -> Finding:
     def finding(outcome: Outcome, message: str) -> Finding:
         return Finding(agent.agent_id, "conversations_v3", outcome, message)
 
+    is_chosen = settings.api == V3
     if not agent.account_id or not agent.v3_base_url:
         missing = "region studio has none" if not agent.v3_base_url else "set account_id to test it"
+        if is_chosen:
+            return finding("failed", f"the listing that api = '{V3}' chooses: {missing}")
         return finding("skipped", f"optional listing of the Conversations API v3: {missing}")
-    transport = Transport(
-        agent,
-        base_url=agent.v3_base_url,
-        request_timeout=settings.request_timeout,
-        max_attempts=settings.max_attempts,
+    api = ConversationsV3(
+        agent, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts
     )
-    account, project = encode_segment(agent.account_id), encode_segment(agent.agent_id)
-    path = f"/v3/{account}/{project}/conversations?limit=1"
     try:
-        transport.get(path, subject="agent", accept=lambda payload, body: payload)
+        for environment in settings.environments:
+            api.conversations(environment=environment, since=None, before=None, limit=1)
     except ApiError as error:
+        if is_chosen:
+            return finding("failed", str(error))
         return finding("warning", f"the optional listing cannot be used with this key: {error}")
     finally:
-        transport.close()
-    return finding("ok", "the key lists conversations here too")
+        api.close()
+    return finding("ok", f"lists conversations of {', '.join(settings.environments)}")

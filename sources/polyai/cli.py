@@ -9,40 +9,42 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from enum import IntEnum
+from datetime import datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from . import show
+from .backfill import SLICE_LENGTH, WORKERS, Target
+from .backfill import backfill as run_backfill
 from .check import check as run_check
+from .check import place
+from .clock import utc_now
 from .demo import run_demo
 from .destination import open_pipeline
 from .errors import BusyError, ConfigurationError, LeaseLostError, PolyAIError
-from .progress import LoadProgress
+from .plan import Span
+from .progress import BackfillProgress, LoadProgress
 from .report import RunReport
 from .resources import LOADED_TABLES
 from .settings import parse_duration, resolve
+from .slices import SliceReport, cut, parse_moment
 from .status import WAIT, open_to_read
 from .status import status as run_status
 from .sync import load as run_load
+from .terminal import (
+    ConsoleHandler,
+    Exit,
+    print_error,
+    print_json,
+    stderr,
+    stdout,
+    stop_on_signals,
+)
 
 logger = logging.getLogger("polyai")
-# a log keeps a line in one piece
-stdout = Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
-stderr = Console(stderr=True, highlight=False, emoji=False)
-
 app = typer.Typer(
     name="polyai-warehouse",
     help="Every conversation of your PolyAI agents in your own warehouse.",
@@ -51,17 +53,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Exit(IntEnum):
-    """What the process tells its caller."""
-
-    DONE = 0
-    CONFIGURATION = 1
-    USAGE = 2
-    SOME_FAILED = 3
-    BUSY = 75
-    INTERRUPTED = 130
 
 
 AgentOption = Annotated[
@@ -73,6 +64,10 @@ RegionOption = Annotated[
 ]
 BaseUrlOption = Annotated[
     str | None, typer.Option(help="Another address of the Data API: a proxy, the sandbox.")
+]
+ApiOption = Annotated[
+    str | None,
+    typer.Option(help="The API that lists the conversations: data or conversations_v3."),
 ]
 DestinationOption = Annotated[
     str | None, typer.Option(help="A dlt destination, such as duckdb or postgres. Default: duckdb.")
@@ -92,7 +87,7 @@ def common(
     os.umask(0o077)
     # dlt would tell its makers of each run; what is loaded here is nobody else's business
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
-    logger.handlers = logging.getLogger("dlt").handlers = [_ConsoleHandler()]
+    logger.handlers = logging.getLogger("dlt").handlers = [ConsoleHandler()]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
 
@@ -106,12 +101,12 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Start the sandbox, load it into DuckDB, and show what landed."""
-    with _stop_on_signals("leaving the demo") as stop, LoadProgress(stderr) as progress:
+    with stop_on_signals("leaving the demo") as stop, LoadProgress(stderr) as progress:
         result = run_demo(database, conversations, stop, progress.watch)
     if result is None:
         raise typer.Exit(Exit.INTERRUPTED)
     if as_json:
-        _print_json(show.demo_as_json(result))
+        print_json(show.demo_as_json(result))
     else:
         show.demo(stdout, result)
     raise typer.Exit(_exit_code([result.report]))
@@ -120,6 +115,7 @@ def demo(
 @app.command(epilog="Example: polyai-warehouse check --agent PROJECT-1234")
 def check(
     agent: AgentOption = None,
+    api: ApiOption = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
     destination: DestinationOption = None,
@@ -127,7 +123,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Test key, region, agent and permissions, and say what to do about each failure."""
-    settings = resolve(region=region, base_url=base_url).only(agent or ())
+    settings = resolve(api=api, region=region, base_url=base_url).only(agent or ())
     pipeline = open_pipeline(destination, dataset)
     findings = []
     for finding in run_check(settings, pipeline):
@@ -136,7 +132,7 @@ def check(
             show.finding(stdout, finding)
     failed = any(finding.outcome == "failed" for finding in findings)
     if as_json:
-        _print_json({"ok": not failed, "findings": [vars(finding) for finding in findings]})
+        print_json({"ok": not failed, "findings": [vars(finding) for finding in findings]})
     elif not failed:
         stdout.print("ready: polyai-warehouse load")
     raise typer.Exit(Exit.CONFIGURATION if failed else Exit.DONE)
@@ -168,6 +164,7 @@ def load(
     chunk_size: Annotated[
         int | None, typer.Option(help="Conversations that are committed together.")
     ] = None,
+    api: ApiOption = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
     destination: DestinationOption = None,
@@ -176,6 +173,7 @@ def load(
 ) -> None:
     """Load everything new or changed, all agents. The job for cron."""
     settings = resolve(
+        api=api,
         region=region,
         base_url=base_url,
         lookback=lookback,
@@ -185,7 +183,7 @@ def load(
     ).only(agent or ())
     pipeline = open_pipeline(destination, dataset)
     ending = "ending with what was read so far; again: leaving at once"
-    with _stop_on_signals(ending) as stop, LoadProgress(stderr) as progress:
+    with stop_on_signals(ending) as stop, LoadProgress(stderr) as progress:
         try:
             reports = run_load(
                 settings,
@@ -201,14 +199,104 @@ def load(
             reports = []  # interrupted while it waited for the other run
     code = _exit_code(reports, interrupted=stop.is_set())
     if as_json:
-        _print_json(show.load_as_json(reports, pipeline, code))
+        print_json(show.load_as_json(reports, pipeline, code))
     else:
         show.load(stdout, reports, pipeline)
     for report in reports:
         if report.error:
-            _print_error(f"{report.agent_id}: {report.error}" if reports[1:] else report.error)
+            print_error(f"{report.agent_id}: {report.error}" if reports[1:] else report.error)
     if code == Exit.INTERRUPTED:
         stderr.print("interrupted: what was read is committed, the next run goes on there")
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: polyai-warehouse backfill --from 2024-01-01 --to 2024-07-01")
+def backfill(
+    since: Annotated[
+        datetime,
+        typer.Option(
+            "--from",
+            help="Begin of the range, such as 2024-01-01 or 2024-01-01T12:00:00Z.",
+            parser=_moment,
+            metavar="DATE",
+        ),
+    ],
+    before: Annotated[
+        datetime | None,
+        typer.Option(
+            "--to",
+            help="Its end, which does not belong to it. Default: now.",
+            parser=_moment,
+            metavar="DATE",
+        ),
+    ] = None,
+    slice_length: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--slice",
+            help="Length of the slices that are committed on their own. Default: 1d.",
+            parser=_duration,
+            metavar="DURATION",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Slices at a time, each a process.")
+    ] = WORKERS,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Skip what the warehouse holds and has not changed, or read all of it again.",
+        ),
+    ] = True,
+    agent: AgentOption = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(help="Conversations that are committed together.")
+    ] = None,
+    api: ApiOption = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    destination: DestinationOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load one explicit range, in slices, several at a time.
+
+    Can be run again at any time: what is held is skipped. A slice that fails
+    does not stop the others; it is named at the end. Where `load` has come to
+    does not change, and it can run meanwhile.
+    """
+    settings = resolve(api=api, region=region, base_url=base_url, chunk_size=chunk_size).only(
+        agent or ()
+    )
+    pipeline = open_pipeline(destination, dataset)
+    span = Span(since, before or utc_now())
+    length = slice_length or SLICE_LENGTH
+    slices = len(cut([one.agent_id for one in settings.agents], span, length))
+    ending = "ending with what was read so far; again: leaving at once"
+    with stop_on_signals(ending) as stop, BackfillProgress(stderr, slices) as progress:
+        reports = run_backfill(
+            settings,
+            Target(destination, dataset),
+            span,
+            slice_length=length,
+            workers=workers,
+            again=not resume,
+            stop=stop,
+            on_change=progress.watch,
+        )
+        code = _backfill_exit_code(reports, interrupted=stop.is_set())
+    if as_json:
+        print_json(show.backfill_as_json(reports, code))
+    else:
+        show.backfill(stdout, reports, place(pipeline))
+    failed = [report for report in reports if report.error]
+    if failed:
+        names = ", ".join(str(report.slice) for report in failed[:5])
+        more = f" and {len(failed) - 5} more" if failed[5:] else ""
+        print_error(f"{len(failed)} of {slices} slices failed: {names}{more}. Run it again")
+    if code == Exit.INTERRUPTED:
+        stderr.print("interrupted: what was read is committed; run it again to go on there")
     raise typer.Exit(code)
 
 
@@ -253,7 +341,7 @@ def status(
         result = run_status(warehouse, agent_ids=agent or (), max_age=max_age, quick=quick)
         code = Exit.DONE if result.is_healthy else Exit.CONFIGURATION
         if as_json:
-            _print_json(show.status_as_json(result, warehouse.pipeline, code))
+            print_json(show.status_as_json(result, warehouse.pipeline, code))
         else:
             show.status(stdout, result, warehouse.pipeline)
     raise typer.Exit(code)
@@ -277,7 +365,7 @@ def sandbox(
     config = SandboxConfig(
         conversations=conversations, seed=seed, agents=(agent,), oddities=oddities
     )
-    with _stop_on_signals("the sandbox ends") as stop:
+    with stop_on_signals("the sandbox ends") as stop:
         try:
             with serve(Sandbox(config), port) as base_url:
                 show.sandbox(stdout, base_url, config.api_key, agent)
@@ -291,22 +379,11 @@ def main() -> None:
     try:
         app()
     except (BusyError, LeaseLostError) as error:
-        _print_error(str(error))
+        print_error(str(error))
         sys.exit(Exit.BUSY)
     except PolyAIError as error:
-        _print_error(str(error))
+        print_error(str(error))
         sys.exit(Exit.CONFIGURATION)
-
-
-class _ConsoleHandler(logging.Handler):
-    """Writes log lines above the progress bar, not into it; dlt's in the same form as ours."""
-
-    line = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes one line."""
-        # not self.formatter: dlt sets its own on whatever handler it finds
-        stderr.print(self.line.format(record), markup=False, soft_wrap=True)
 
 
 def _tables(given: list[str] | None) -> list[str]:
@@ -316,6 +393,14 @@ def _tables(given: list[str] | None) -> list[str]:
     if unknown := sorted(set(names) - set(known)):
         raise typer.BadParameter(f"no table {', '.join(unknown)}: there are {', '.join(known)}")
     return names
+
+
+def _moment(text: str) -> datetime:
+    """A date or a time that an option gives."""
+    try:
+        return parse_moment(text)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _duration(text: str) -> timedelta:
@@ -329,7 +414,7 @@ def _duration(text: str) -> timedelta:
 def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
     if interrupted:
         return Exit.INTERRUPTED
-    if any(report.status == "failed" and not report.fetched for report in reports):
+    if any(report.status == "failed" and not report.loaded for report in reports):
         return Exit.CONFIGURATION
     if any(report.status in ("partial", "failed") for report in reports):
         return Exit.SOME_FAILED
@@ -338,33 +423,12 @@ def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
     return Exit.DONE
 
 
-def _print_error(message: str) -> None:
-    stderr.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
-
-
-@contextmanager
-def _stop_on_signals(ending: str) -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, with `ending` in the log; a second one kills."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            # threads may wait for minutes; what a killed run leaves, the next one makes good
-            stderr.show_cursor()
-            os._exit(Exit.INTERRUPTED)
-        stop.set()
-        logger.warning("%s: %s", signal.Signals(number).name, ending)
-
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+def _backfill_exit_code(reports: list[SliceReport], *, interrupted: bool) -> Exit:
+    if interrupted:
+        return Exit.INTERRUPTED
+    bad = [report for report in reports if report.status in ("failed", "busy")]
+    if bad and len(bad) == len(reports) and not any(report.counts["rows"] for report in bad):
+        is_busy = all(report.status == "busy" for report in bad)
+        return Exit.BUSY if is_busy else Exit.CONFIGURATION
+    partial = any(report.status == "partial" for report in reports)
+    return Exit.SOME_FAILED if bad or partial else Exit.DONE

@@ -26,32 +26,32 @@ def decode(body: bytes) -> Any:
         try:
             payload = orjson.loads(body)
         except orjson.JSONDecodeError:
-            hooks: dict[str, Any] = {"parse_float": _finite, "parse_int": _within_64_bits}
-            return _cleaned(json.loads(body, parse_constant=lambda _: None, **hooks))
-        return _cleaned(payload) if b"\\u0000" in body else payload
+            hooks: dict[str, Any] = {"parse_float": _finite, "parse_int": within_64_bits}
+            return cleaned(json.loads(body, parse_constant=lambda _: None, **hooks))
+        return cleaned(payload) if b"\\u0000" in body else payload
     except (ValueError, RecursionError) as error:
         raise NotAcceptedError("is empty" if not body.strip() else "is not JSON") from error
 
 
-def _cleaned(value: Any) -> Any:
+def cleaned(value: Any) -> Any:
     """`value` with clean text throughout; keys that become alike are numbered, none is lost."""
     if isinstance(value, str):
         return _clean_text(value)
     if isinstance(value, list):
-        return [_cleaned(item) for item in value]
+        return [cleaned(item) for item in value]
     if not isinstance(value, dict):
         return value
-    cleaned = {key: _cleaned(item) for key, item in value.items() if key == _clean_text(key)}
+    found = {key: cleaned(item) for key, item in value.items() if key == _clean_text(key)}
     for key, item in value.items():
         name = _clean_text(key)
         if name == key:
             continue
         number = 2
-        while name in cleaned:
+        while name in found:
             name = f"{_clean_text(key)}_{number}"
             number += 1
-        cleaned[name] = _cleaned(item)
-    return cleaned
+        found[name] = cleaned(item)
+    return found
 
 
 def _clean_text(text: str) -> str:
@@ -66,7 +66,7 @@ def _finite(digits: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _within_64_bits(digits: str) -> float | None:
+def within_64_bits(digits: str) -> float | None:
     """A whole number as orjson reads it, who makes it a float where 64 bits do not hold it."""
     if len(digits) <= len(str(-(2**63))) and -(2**63) <= (number := int(digits)) < 2**64:
         return number

@@ -14,9 +14,10 @@ import duckdb
 
 from .destination import open_pipeline
 from .errors import ConfigurationError
+from .job import OnBegin
 from .report import RunReport
 from .settings import resolve
-from .sync import OnBegin, load
+from .sync import load
 from .tables import CONVERSATION_TABLES
 
 AGENT_ID = "PROJECT-BOOKINGS"

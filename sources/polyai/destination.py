@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +16,17 @@ from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination import Destination
 from dlt.common.exceptions import DltException
 from dlt.pipeline.exceptions import PipelineStepFailed
+from filelock import FileLock
 
 from .errors import ConfigurationError, DestinationError, PolyAIError
-from .recovery import begin_anew_if_torn
+from .recovery import begin_anew_if_torn, lock_on
 
 T = TypeVar("T")
 
 PIPELINE_NAME = "polyai"
+BACKFILL_PIPELINE = "polyai_backfill"
+"""What the pipelines of slices are called; each has a number too."""
+
 DATASET_NAME = "polyai"
 
 _DUCKDB_CONFIG = {"threads": 1, "memory_limit": "80MB"}
@@ -41,6 +46,14 @@ _LOCKED = "Could not set lock on file"
 _OUT_OF_MEMORY = ("Out of Memory Error", "failed to pin block", "failed to allocate")
 """What DuckDB says where its limit is too low."""
 
+_CONFLICTS = (
+    "Failed to commit DuckLake transaction",
+    "Transaction conflict",
+    "could not serialize access",
+    "deadlock detected",
+)
+"""What DuckLake, DuckDB and PostgreSQL say where two transactions got in each other's way."""
+
 _DUCKDB_LOAD_WORKERS = 1
 """Tables that are loaded at once: each needs memory, and DuckDB takes them one by one anyway."""
 
@@ -49,6 +62,7 @@ def open_pipeline(
     destination: str | Destination[Any, Any] | None = None,
     dataset: str | None = None,
     pipelines_dir: str | Path | None = None,
+    name: str = PIPELINE_NAME,
 ) -> dlt.Pipeline:
     """The dlt pipeline that loads the warehouse; nothing is connected yet.
 
@@ -64,38 +78,60 @@ def open_pipeline(
         dataset: Its dataset, `polyai` by default.
         pipelines_dir: Working directory; by default `.dlt/pipelines`, so that two folders with a
             warehouse each never load each other's pending packages.
+        name: The pipeline's, and that of its working directory.
 
     Raises:
         ConfigurationError: The destination is unknown or not configured.
     """
-    folder = Path(pipelines_dir or Path(".dlt", "pipelines")).resolve()
-    begin_anew_if_torn(folder / PIPELINE_NAME)
+    folder = working_folder(pipelines_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    # dlt empties a new working directory, also one that another process has just made
+    with lock_on(folder / "opening.lock"):
+        begin_anew_if_torn(folder / name)
+        return _opened(destination, dataset or DATASET_NAME, folder, name)
+
+
+def _opened(
+    destination: str | Destination[Any, Any] | None, dataset: str, folder: Path, name: str
+) -> dlt.Pipeline:
     # a signal ends a run between two conversations, not in the middle of dlt's steps
     dlt.config["runtime.intercept_signals"] = False
     # dlt would keep a copy of every conversation beside the warehouse
     dlt.config["load.delete_completed_jobs"] = True
-    name = dataset or DATASET_NAME
     try:
         pipeline = dlt.pipeline(
-            PIPELINE_NAME,
+            name,
             pipelines_dir=str(folder),
             destination=destination or dlt.config.get("destination_type", str) or "duckdb",
-            dataset_name=name,
+            dataset_name=dataset,
         )
         if pipeline.destination.destination_type == "dlt.destinations.duckdb":
             credentials: Any = pipeline.destination_client().config.credentials
             if dlt.config.get("load.workers") is None:
                 dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
             credentials.global_config = _DUCKDB_CONFIG | (credentials.global_config or {})
+            credentials.database = _shared(Path(str(credentials.database)), name)
+            is_own_name = Path(str(credentials.database)).stem == dataset
             pipeline = dlt.pipeline(
-                PIPELINE_NAME,
+                name,
                 pipelines_dir=pipeline.pipelines_dir,
                 destination=dlt.destinations.duckdb(credentials),
-                dataset_name="main" if Path(str(credentials.database)).stem == name else name,
+                dataset_name="main" if is_own_name else dataset,
             )
     except (DltException, ConfigurationException, ImportError) as error:
         raise ConfigurationError(f"destination: {_first_line(error)}") from error
     return pipeline
+
+
+def working_folder(pipelines_dir: str | Path | None = None) -> Path:
+    """Where dlt's working directories are: `.dlt/pipelines` unless said otherwise."""
+    return Path(pipelines_dir or Path(".dlt", "pipelines")).resolve()
+
+
+def _shared(database: Path, pipeline_name: str) -> str:
+    """The file for all pipelines: dlt names it after the pipeline where nothing else is said."""
+    is_own = database.name == f"{pipeline_name}.duckdb"
+    return str(database.with_name(f"{PIPELINE_NAME}.duckdb") if is_own else database)
 
 
 def duckdb_file(pipeline: dlt.Pipeline) -> Path | None:
@@ -118,11 +154,49 @@ def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
         yield
         return
     client = pipeline.sql_client()
-    when_unlocked(client.open_connection)
-    try:
-        yield
-    finally:
-        client.close_connection()
+    with turn(pipeline):
+        when_unlocked(client.open_connection)
+        try:
+            yield
+        finally:
+            client.close_connection()
+
+
+class _Turn:
+    """A lock on a file between processes, which the threads of one process share."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path, mode=0o600, thread_local=False)
+        self._guard = threading.Lock()
+        self._holders = 0
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if self._holders == 0:
+                self._lock.acquire()
+            self._holders += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._holders -= 1
+            if self._holders == 0:
+                self._lock.release()
+
+
+_turns: dict[Path, _Turn] = {}
+
+
+def turn(pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
+    """Holds the DuckDB file for a step; does nothing for other destinations.
+
+    One process has it open at a time. Whole loads keep each other away by another lock; this one
+    lets the slices of a backfill take turns with each other and with a load.
+    """
+    database = duckdb_file(pipeline)
+    if database is None or not database.parent.is_dir():
+        return nullcontext()
+    path = database.with_name(f"{database.name}.turn.lock")
+    return _turns.setdefault(path, _Turn(path))
 
 
 def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
@@ -134,7 +208,7 @@ def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
     Returns:
         Whether the same step may work now.
     """
-    if duckdb_file(pipeline) is None or not _is_out_of_memory(error):
+    if duckdb_file(pipeline) is None or not _says(error, _OUT_OF_MEMORY):
         return False
     credentials: Any = pipeline.destination.config_params["credentials"]
     if credentials.global_config.get("memory_limit") != _DUCKDB_CONFIG["memory_limit"]:
@@ -143,10 +217,16 @@ def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
     return True
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_conflict(error: BaseException) -> bool:
+    """Whether a step failed because another run committed meanwhile, and may work the next time."""
+    return _says(error, _CONFLICTS)
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    """Whether any of these words stand in the error or in what led to it."""
     said: BaseException | None = error
     while said is not None:
-        if any(words in str(said) for words in _OUT_OF_MEMORY):
+        if any(part in str(said) for part in words):
             return True
         said = said.__cause__ or said.__context__
     return False

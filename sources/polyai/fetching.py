@@ -1,4 +1,7 @@
-"""Reads many details at once, and hands them over in the order in which they were asked for."""
+"""Reads many details at once, and hands them over in the order in which they were asked for.
+
+Where the listing gave the conversation itself, and no detail is wanted, nothing is asked for.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Literal
 from .client import DataApi
 from .clock import Clock
 from .errors import ApiError, ConversationError, StoppedError, UnavailableError
+from .pages import Document
 
 LOOKAHEAD = 1_000
 """Answers that wait at most for their turn: enough to go on reading while a chunk is loaded, and
@@ -38,16 +42,28 @@ class Task:
     reason: Reason
     is_listed: bool = True
     """Whether this run's listing gave it; else it is known from the warehouse alone."""
+    listed_at: datetime | None = None
+    """When the listing gave it."""
+    document: Document | None = None
+    """The conversation as the listing gave it, where it carries it."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of a task: the body of a detail, or the error that took its place."""
+    """What came of a task: the body of a detail, or the error that took its place.
+
+    Neither where no detail was asked for.
+    """
 
     task: Task
     fetched_at: datetime
-    body: bytes | None
+    body: bytes | None = None
     error: ApiError | None = None
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is anything to load."""
+        return self.body is not None or self.task.document is not None
 
     @property
     def is_gone(self) -> bool:
@@ -63,9 +79,14 @@ class Fetcher:
     """Reads details with a pool of threads, in order and a bounded number ahead of the reader.
 
     Use as a context manager; leaving it drops what has not been asked for yet, and ends waits.
+
+    Args:
+        api: The agent's Data API; None where no details are read.
+        workers: Requests in flight at once.
+        clock: What time it is.
     """
 
-    def __init__(self, api: DataApi, workers: int, clock: Clock) -> None:
+    def __init__(self, api: DataApi | None, workers: int, clock: Clock) -> None:
         self._api = api
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="polyai-detail")
@@ -74,7 +95,8 @@ class Fetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._api.close()
+        if self._api is not None:
+            self._api.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
@@ -84,17 +106,20 @@ class Fetcher:
             AccessError: The key, region or agent was refused; nothing more is asked.
             UnavailableError: The API has stopped answering altogether.
         """
+        if self._api is None:
+            yield from (Fetched(task, task.listed_at or self._clock()) for task in tasks)
+            return
         unanswered = 0
-        for fetched in self._in_order(tasks):
+        for fetched in self._in_order(self._api, tasks):
             unanswered = unanswered + 1 if isinstance(fetched.error, UnavailableError) else 0
             yield fetched
             if unanswered >= OUTAGE_AFTER and fetched.error is not None:
                 raise fetched.error
 
-    def _in_order(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
+    def _in_order(self, api: DataApi, tasks: Iterable[Task]) -> Iterator[Fetched]:
         waiting: deque[Future[Fetched]] = deque()
         for number, task in enumerate(tasks):
-            waiting.append(self._pool.submit(self._read, task))
+            waiting.append(self._pool.submit(self._read, api, task))
             lookahead = min(max(FIRST_LOOKAHEAD, (number - len(waiting)) // 2), LOOKAHEAD)
             # one out for two in: the reader does not wait until the look-ahead is full
             if len(waiting) >= lookahead or (number % 2 and waiting[0].done()):
@@ -102,11 +127,11 @@ class Fetcher:
         while waiting:
             yield waiting.popleft().result()
 
-    def _read(self, task: Task) -> Fetched:
+    def _read(self, api: DataApi, task: Task) -> Fetched:
         try:
-            body = self._api.conversation_body(task.conversation_id)
+            body = api.conversation_body(task.conversation_id)
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
-            return Fetched(task, self._clock(), None, error)
+            return Fetched(task, self._clock(), error=error)
         return Fetched(task, self._clock(), body)

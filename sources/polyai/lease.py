@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
@@ -59,6 +59,9 @@ _PAUSE_SECONDS = 0.1
 _LOCK_TIMEOUT = "30s"
 """How long PostgreSQL waits for a merge of the run whose staging dataset is dropped."""
 
+_WAITS_UNTOLD = 10
+"""Times that a step asks for its lease before it says that it waits."""
+
 _JOIN_SECONDS = 5
 """How long the end of a run waits for a renewal that is under way."""
 
@@ -93,9 +96,10 @@ _RENEW = (
 )
 _OURS = f"SELECT agent_id FROM {TABLE} WHERE owner = ? AND agent_id IN ({{ids}})"
 _RELEASE = (
-    f"UPDATE {TABLE} SET owner = '', expires_at = CURRENT_TIMESTAMP "
+    f"UPDATE {TABLE} SET owner = '', staging_dataset = '', expires_at = CURRENT_TIMESTAMP "
     "WHERE owner = ? AND agent_id IN ({ids})"
 )
+_GIVE_BACK_ALL = f"UPDATE {TABLE} SET owner = '', expires_at = CURRENT_TIMESTAMP WHERE owner = ?"
 
 
 @dataclass(frozen=True)
@@ -180,16 +184,42 @@ class Leases:
         """
         self._renew(self._client)
 
-    def release(self) -> None:
-        """Gives all leases back. What cannot be given back expires."""
-        agent_ids, self._held = sorted(self._held), frozenset()
-        if not agent_ids:
+    def release(self, agent_ids: Iterable[str] | None = None) -> None:
+        """Gives these leases back, or all of them. What cannot be given back expires."""
+        given = self._held if agent_ids is None else self._held.intersection(agent_ids)
+        if not given:
             return
+        self._held -= given
         try:
             with _connected(self._client) as table:
-                table.run(_RELEASE, self._owner, *agent_ids, ids=len(agent_ids))
+                table.run(_RELEASE, self._owner, *sorted(given), ids=len(given))
         except DestinationError as error:
             logger.warning("the leases end within %s seconds, not now: %s", self._seconds, error)
+
+    def give_back_all(self) -> None:
+        """Gives back what an earlier run with the same owner has left, which is surely over."""
+        with _connected(self._client) as table, suppress(DatabaseUndefinedRelation):
+            table.run(_GIVE_BACK_ALL, self._owner)
+
+    @contextmanager
+    def turn(self, names: Iterable[str]) -> Iterator[None]:
+        """Holds leases for a step, waiting for each as long as it takes.
+
+        All runs ask for theirs in the same order, so none waits for one that waits for it.
+        """
+        held: list[str] = []
+        try:
+            for name in sorted(set(names)):
+                waits = 0
+                while others := self.acquire([name]):
+                    if waits == _WAITS_UNTOLD:
+                        logger.info("waiting for %s: it belongs to %s", name, others[name])
+                    waits += 1
+                    _pause(_ATTEMPTS)
+                held.append(name)
+            yield
+        finally:
+            self.release(held)
 
     def __enter__(self) -> Self:
         self._renewed_at = time.monotonic()

@@ -7,7 +7,10 @@ holds a row already seen, or a row older than the newest one seen, holds everyth
 its own newest end. Where a page does not join, the walk steps back until one does.
 
 A walk can begin at any page that holds a row older than what is wanted: all that is wanted then
-lies in that page or above it. Drift can make such a page a poor choice, but never a wrong one.
+lies in that page or above it. Drift can make such a page a poor choice, but never a wrong one. So
+landmarks that are outdated or wrong may tell where to look for it: the page tells whether it will
+do. And a walk can end with any page that holds a row of its end or later: no row before that end
+lies above.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from .client import Page
 from .errors import ListingError
+from .landmarks import Bracket, Landmarks
 from .values import UnfitError, timestamp
 
 Row = dict[str, Any]
@@ -26,7 +31,7 @@ FetchPage = Callable[[int, int], Page]
 """Fetches a page by limit and offset."""
 
 SHORT_SWEEP_PAGES = 50
-"""Pages from the head that are read in search of `since`, and held, before it is bisected for.
+"""Pages from the head that are read in search of `since`, and held, before its place is guessed.
 
 With 100 rows a page that is a day of 5,000 calls: the usual look-back costs its own pages only.
 """
@@ -58,19 +63,28 @@ class OffsetListing:
     Args:
         fetch: Fetches a page.
         page_size: Rows to ask for; the server may give fewer, and now more, now less.
-        short_sweep_pages: Pages that a walk from `since` on may read and hold before it bisects.
+        landmarks: Where to look first for `since`; learns from every page.
+        short_sweep_pages: Pages that a walk from `since` on may read and hold before it guesses.
 
     Attributes:
         api_count: The total that the newest page stated; None before the first one.
         gaps_repaired: Pages that missed what they were to join, so that the walk stepped back.
         pages: Pages received.
+        undated: Rows that a range's pages held and that were left out, because their `createdAt`
+            cannot be read: any of them may lie in the range, or in one beside it.
     """
 
     def __init__(
-        self, fetch: FetchPage, page_size: int, *, short_sweep_pages: int = SHORT_SWEEP_PAGES
+        self,
+        fetch: FetchPage,
+        page_size: int,
+        *,
+        landmarks: Landmarks | None = None,
+        short_sweep_pages: int = SHORT_SWEEP_PAGES,
     ) -> None:
         self._fetch = fetch
         self._page_size = page_size
+        self._landmarks = Landmarks() if landmarks is None else landmarks
         self._short_sweep_pages = short_sweep_pages
         self._length = max(page_size, 2)
         self._recent: deque[frozenset[str]] = deque(maxlen=_RECENT_PAGES)
@@ -80,6 +94,7 @@ class OffsetListing:
         self.api_count: int | None = None
         self.gaps_repaired = 0
         self.pages = 0
+        self.undated = 0
 
     def oldest_first(
         self, since: datetime | None = None, before: datetime | None = None
@@ -87,12 +102,13 @@ class OffsetListing:
         """Yields the rows page by page, oldest first, up to the head as it then is.
 
         No row that was listed throughout is missed; one may come twice where the listing shifted
-        far. Rows whose `createdAt` cannot be read are yielded where they lie.
+        far. Rows whose `createdAt` cannot be read are yielded where they lie, but with `before`
+        they are left out and counted: ranges that do not overlap have no row in common.
 
         With `since` alone the pages from the head down to the first that lies wholly before it are
         read, held and turned round. Where that is too far, and with `before` at once, the place of
-        `since` is bisected for, a request for each halving of the list, and the walk goes up from
-        there: memory stays flat.
+        `since` is guessed from landmarks, and the walk goes up from there: memory stays flat. A
+        few requests find it, and at the most three for each halving of the list.
 
         Args:
             since: Where to begin; None for the oldest end. Rows before it may be yielded too, from
@@ -111,7 +127,7 @@ class OffsetListing:
                 return
         for rows in self._upwards(self._start(since), before):
             if before is not None:
-                rows = [row for row in rows if _is_within(row, since, before)]
+                rows = self._within(rows, since, before)
             if rows:
                 yield rows
 
@@ -149,26 +165,34 @@ class OffsetListing:
 
     def _start(self, since: datetime | None) -> Page:
         """The page to walk up from: one that holds a row before `since`, else the oldest."""
-        page = self._page(0)
         if since is None:
-            return self._oldest_page(page)
-        newer, older = 0, page.count
+            return self._oldest_page(self._page(0))
+        count, guess = self._landmarks.count, self._landmarks.place_before(since)
+        page = self._page(0 if count is None or guess is None else self._offset(guess, count))
+        bracket = Bracket(page.count)
         while True:
-            rows, moments = page.conversations, _moments(page)
+            rows, moments, place = page.conversations, _moments(page), page.count - page.offset
             if moments and min(moments) < since:
                 if page.offset == 0 or max(moments) >= since:
                     return page
-                older = page.offset
+                bracket.older = place
             elif _is_oldest(page):
                 return page
             elif rows:
                 # also where no moment can be read: from too far down the walk is right, if long
-                newer = page.offset + len(rows) - 1
+                bracket.newer = place - len(rows) + 1
             else:
-                older = min(page.offset, page.count)
-            if older - newer < self._length:
-                return self._first_from(newer, lambda page: _holds_older(page, since))
-            page = self._page((newer + older) // 2)
+                bracket.older = max(0, place)
+            if bracket.newer - bracket.older < self._length:
+                offset = max(0, page.count - bracket.newer)
+                return self._first_from(offset, lambda page: _holds_older(page, since))
+            place = bracket.next(self._landmarks.place_before(since))
+            page = self._page(self._offset(place, page.count))
+
+    def _offset(self, place: int, count: int) -> int:
+        """The offset of a page in whose older half the place lies: what is newer is wanted."""
+        newest = place + self._step() - self._length // 4
+        return max(0, count - max(newest, self._length))
 
     def _upwards(self, page: Page, before: datetime | None) -> Iterator[list[Row]]:
         """Yields what is new of the page and of those above it, each oldest first."""
@@ -181,7 +205,7 @@ class OffsetListing:
                 left = page.offset
                 yield fresh
             moments = _moments(page)
-            if page.offset == 0 or (before and moments and min(moments) >= before):
+            if page.offset == 0 or (before and moments and max(moments) >= before):
                 return
             # arrivals push what was seen to higher offsets: as many as lately are allowed for
             offset, count = max(0, page.offset - max(self._step() - arrivals, 1)), page.count
@@ -233,6 +257,7 @@ class OffsetListing:
         self.pages += 1
         self._fruitless += 1
         self.api_count = page.count
+        self._landmarks.learn(page.count, _ends(page))
         if page.offset != offset:
             raise ListingError(f"asked for offset {offset}, the listing gave {page.offset}")
         if self._fruitless > MOST_FRUITLESS_PAGES:
@@ -269,6 +294,12 @@ class OffsetListing:
             self._frontier = max(moments)
         return fresh
 
+    def _within(self, rows: list[Row], since: datetime | None, before: datetime) -> list[Row]:
+        """The rows that are known to lie in the range; counts those of which it is not known."""
+        dated = [(at, row) for row in rows if (at := created_at(row))]
+        self.undated += len(rows) - len(dated)
+        return [row for at, row in dated if at < before and (since is None or at >= since)]
+
     def _step(self) -> int:
         """One row less than a page, so that the next one overlaps."""
         return self._length - 1
@@ -280,18 +311,19 @@ def _is_oldest(page: Page) -> bool:
     return reaches and (bool(page.conversations) or page.offset == 0)
 
 
-def _is_within(row: Row, since: datetime | None, before: datetime) -> bool:
-    """Whether the row may lie in the range: all that is known says so."""
-    at = created_at(row)
-    return at is None or (at < before and (since is None or at >= since))
-
-
 def _holds_older(page: Page, moment: datetime) -> bool:
     return any(at < moment for at in _moments(page))
 
 
 def _moments(page: Page) -> list[datetime]:
     return [at for row in page.conversations if (at := created_at(row))]
+
+
+def _ends(page: Page) -> Iterator[tuple[datetime, int]]:
+    """The oldest and the newest moment that can be read, each with its offset."""
+    rows = list(enumerate(page.conversations, page.offset))
+    for ordered in (reversed(rows), rows):
+        yield from islice(((at, n) for n, row in ordered if (at := created_at(row))), 1)
 
 
 def _same(one: Page, other: Page) -> bool:

@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from .destination import duckdb_file
 from .errors import BusyError
 from .lease import Holder, Leases
-from .recovery import lock_file
+from .recovery import lock_file, lock_on
 
 logger = logging.getLogger("polyai")
 
@@ -65,23 +65,57 @@ class Patience:
 
 @contextmanager
 def working_directory(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[None]:
-    """Holds dlt's working directory, and the DuckDB file where that is the destination.
-
-    Inside, the pipeline has a staging dataset of its own.
+    """Holds dlt's working directory; inside, the pipeline has a staging dataset of its own.
 
     Raises:
-        BusyError: Another run on this machine holds one of them.
+        BusyError: Another run on this machine holds it.
     """
     folder = Path(pipeline.pipelines_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         _hold(held, lock_file(Path(pipeline.working_dir)), patience)
-        database = duckdb_file(pipeline)
+        params = pipeline.destination.config_params
+        params["staging_dataset_name_layout"] = f"%s_staging_{_identity(pipeline)}"
+        yield
+
+
+@contextmanager
+def free_pipeline_name(pipelines_dir: Path, prefix: str, first: int, most: int) -> Iterator[str]:
+    """Holds the working directory of a pipeline that nobody is using; opens nothing.
+
+    Args:
+        pipelines_dir: Where the working directories are.
+        prefix: What such pipelines are called; each has a number too.
+        first: The number to begin with.
+        most: How many are tried.
+
+    Raises:
+        BusyError: All of them are being used.
+    """
+    pipelines_dir.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + most):
+        name = f"{prefix}_{number}"
+        try:
+            with lock_on(lock_file(pipelines_dir / name)).acquire(timeout=0):
+                yield name
+        except Timeout:
+            continue
+        return
+    raise BusyError(f"{most} slices of backfills are being loaded from {pipelines_dir}")
+
+
+@contextmanager
+def database_file(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[None]:
+    """Keeps other loads away from the DuckDB file, where that is the destination.
+
+    Raises:
+        BusyError: Another run on this machine loads into it.
+    """
+    database = duckdb_file(pipeline)
+    with ExitStack() as held:
         # the lock would make a folder that is missing, which DuckDB refuses to do
         if database is not None and database.parent.is_dir():
             _hold(held, database.with_name(f"{database.name}.lock"), patience)
-        params = pipeline.destination.config_params
-        params["staging_dataset_name_layout"] = f"%s_staging_{_identity(pipeline)}"
         yield
 
 
@@ -113,10 +147,10 @@ def staging_dataset_name(pipeline: dlt.Pipeline) -> str:
 
 
 def _hold(held: ExitStack, path: Path, patience: Patience) -> None:
-    lock = FileLock(path, timeout=0, mode=0o600)
+    lock = lock_on(path)
     while True:
         try:
-            held.enter_context(lock)
+            held.enter_context(lock.acquire(timeout=0))
             return
         except Timeout:
             if patience.is_over(f"{path} is locked"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -16,12 +17,14 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from .report import RunReport
+from .slices import Slice, SliceReport
 
 logger = logging.getLogger("polyai")
 
@@ -39,7 +42,7 @@ class _Bar(Progress):
 
 
 class LoadProgress:
-    """Shows the counts of the agent that is being loaded, from a thread of its own.
+    """Shows the counts of the agents that are being loaded, from a thread of its own.
 
     Use as a context manager around the load, and hand `watch` to it.
 
@@ -61,8 +64,7 @@ class LoadProgress:
             disable=not self._is_live,
             transient=True,
         )
-        self._report: RunReport | None = None
-        self._since = time.monotonic()
+        self._watched: dict[str, tuple[RunReport, TaskID, float]] = {}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="polyai-progress", daemon=True)
 
@@ -82,32 +84,102 @@ class LoadProgress:
         self._bar.stop()
 
     def watch(self, report: RunReport) -> None:
-        """Shows this report from now on."""
-        if report is self._report:
-            return
-        self._report, self._since = report, time.monotonic()
-        for task_id in self._bar.task_ids:
-            self._bar.remove_task(task_id)
-        self._bar.add_task(escape(report.agent_id), total=None, counts="")
+        """Shows this report from now on, until it has ended."""
+        if report.run_id not in self._watched:
+            task = self._bar.add_task(escape(report.agent_id), total=None, counts="")
+            self._watched[report.run_id] = report, task, time.monotonic()
 
     def _tick(self) -> None:
         while not self._done.wait(BAR_SECONDS if self._is_live else LOG_SECONDS):
-            if (report := self._report) is None:
-                continue
-            counts = self._counts(report)
-            if not self._is_live:
-                logger.info("%s: %d read, %s", report.agent_id, report.read, counts)
-            for task_id in self._bar.task_ids:
+            for report, task, since in list(self._watched.values()):
+                counts = self._counts(report, since)
+                if report.finished_at is not None:
+                    self._bar.update(task, visible=False)
+                    continue
+                if not self._is_live:
+                    logger.info("%s: %d read, %s", report.agent_id, report.read, counts)
                 self._bar.update(
-                    task_id,
+                    task,
                     completed=report.read + report.unchanged,
                     total=report.expected,
                     counts=counts,
                 )
 
-    def _counts(self, report: RunReport) -> str:
-        seconds = max(time.monotonic() - self._since, 0.001)
+    def _counts(self, report: RunReport, since: float) -> str:
+        seconds = max(time.monotonic() - since, 0.001)
         return (
             f"{report.listed:,} listed · {sum(report.rows.values()):,} rows · "
             f"{report.read / seconds:,.0f}/s · {report.traffic.retries} retries"
         )
+
+
+class BackfillProgress:
+    """Shows how the slices of a backfill stand; a line in a log for each that has ended.
+
+    Use as a context manager around the backfill, and hand `watch` to it.
+
+    Args:
+        console: Where to show it; its kind decides between a bar and lines.
+        slices: How many there are.
+    """
+
+    def __init__(self, console: Console, slices: int) -> None:
+        self._is_live = console.is_terminal
+        self._slices = slices
+        self._bar = _Bar(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._is_live,
+            transient=True,
+        )
+        self._task = self._bar.add_task("slices", total=slices, counts="")
+        self._reports: dict[Slice, SliceReport] = {}
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def watch(self, report: SliceReport) -> None:
+        """Shows how this slice stands."""
+        self._reports[report.slice] = report
+        ended = sum(one.status != "running" for one in self._reports.values())
+        self._bar.update(self._task, completed=ended, counts=self._counts())
+        if report.status != "running" and not self._is_live:
+            counts = report.counts
+            logger.info(
+                "%s: %s in %.1f s, %d new, %d changed, %d unchanged, %d failed (%d of %d slices)",
+                report.slice,
+                report.status,
+                report.seconds,
+                counts["new"],
+                counts["changed"],
+                counts["unchanged"],
+                counts["failed"],
+                ended,
+                self._slices,
+            )
+
+    def _counts(self) -> str:
+        total: Counter[str] = Counter()
+        at_work = []
+        for one in self._reports.values():
+            total.update(one.counts)
+            if one.status == "running":
+                at_work.append(str(one.slice))
+        seconds = max(time.monotonic() - self._since, 0.001)
+        loaded = total["new"] + total["changed"]
+        counts = (
+            f"{loaded:,} loaded · {total['unchanged']:,} unchanged · {total['rows']:,} rows · "
+            f"{loaded / seconds:,.0f}/s · {total['retries']} retries"
+        )
+        return "\n  ".join([counts, *(f"[dim]{escape(name)}[/]" for name in at_work)])

@@ -1,11 +1,16 @@
-"""One agent's part of a run: its plan, its details, shaped in batches, cut into chunks."""
+"""One agent's part of a run: its plan, its details, shaped in batches, cut into chunks.
+
+What is read waits in a queue, so that several agents are read at once, and while one is loaded.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -13,16 +18,19 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from .answers import Answer
+from .answers import DATA, V3, Answer, Held, Json
 from .audit import audit_table, failure_row
-from .client import DataApi
+from .client import ConversationsV3, DataApi
 from .clock import Clock, utc_now
+from .data_listing import DataListing
 from .decoding import decode
 from .errors import PolyAIError
 from .fetching import Fetched, Fetcher
-from .listing import OffsetListing
-from .plan import Plan
+from .landmarks import Landmarks
+from .listings import Listing
+from .plan import Pace, Plan, Span
 from .recovery import load_id_of
 from .redaction import Redaction
 from .report import RunReport
@@ -30,6 +38,9 @@ from .schema import TOMBSTONE
 from .settings import Agent, Settings
 from .shaping import shape
 from .tables import FETCH_FAILURES
+from .transport import Traffic
+from .v3_listing import V3Listing
+from .v3_rows import in_data_words, with_detail
 from .warehouse import Warehouse
 
 logger = logging.getLogger("polyai")
@@ -40,6 +51,11 @@ BATCH_SIZE = 500
 FIRST_CHUNK_SIZE = 500
 """Conversations of the first chunk of a first load: whoever watches it sees rows soon."""
 
+_QUEUED = 100
+"""Answers that were handed over and not taken yet, beside those that wait for their turn."""
+
+_POLL_SECONDS = 0.2
+
 NAMED_FAILURES = 1_000
 """Failures that a report names; all of them are in `fetch_failures`."""
 
@@ -49,9 +65,16 @@ Tables = dict[str, pa.Table]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Conversations that are committed together: batches that are read while they are taken."""
+    """Conversations that are committed together.
+
+    Attributes:
+        batches: their rows, which are read while they are taken.
+        days: the days on which they began, once all batches are taken, counted from 1970; None
+            stands for one that is not known.
+    """
 
     batches: Iterator[Tables]
+    days: set[int | None]
 
 
 class AgentReader:
@@ -65,10 +88,15 @@ class AgentReader:
         agent: The agent.
         settings: The run's settings.
         warehouse: What is held.
-        command: Name of the command, for `sync_runs`.
         full: Read the whole listing, and try again what was given up.
+        span: Read this range instead of what is new.
+        again: Read what is listed also where it has not changed.
+        landmarks: Where the Data API's listing has what; learns from each page.
         stop: Set from outside: hand over what was read and end.
         clock: What time it is.
+
+    Raises:
+        ConfigurationError: The agent lacks what the chosen API needs.
     """
 
     def __init__(
@@ -77,8 +105,10 @@ class AgentReader:
         settings: Settings,
         warehouse: Warehouse,
         *,
-        command: str = "load",
         full: bool = False,
+        span: Span | None = None,
+        again: bool = False,
+        landmarks: Landmarks | None = None,
         stop: threading.Event | None = None,
         clock: Clock = utc_now,
     ) -> None:
@@ -87,30 +117,70 @@ class AgentReader:
         self._warehouse = warehouse
         self._stop = stop or threading.Event()
         self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
-        api = DataApi(
-            agent,
+        self._clock = clock
+        traffic = Traffic()
+        self.report = RunReport(
+            agent.agent_id,
+            "backfill" if span else "load",
+            traffic,
+            source_api=settings.api,
+            started_at=clock(),
+            range_from=span.since if span else None,
+            range_to=span.before if span else None,
+        )
+        api = self._data_api(traffic) if settings.api == DATA or settings.details else None
+        self._apis = frozenset({settings.api} | ({DATA} if api else set()))
+        self._v3 = self._v3_api(traffic) if settings.api == V3 else None
+        self._fetcher = Fetcher(api, settings.workers, clock)
+        self._plan = Plan(
+            list(self._listings(api, landmarks)),
+            warehouse.twin(),
+            agent.agent_id,
+            Pace(
+                clock(),
+                settings.lookback,
+                settings.settle_after,
+                settings.give_up_after,
+                full=full,
+                span=span,
+                again=again,
+            ),
+            by_id=api is not None,
+            report=self.report,
+        )
+        self._arrived: queue.Queue[Fetched | None] = queue.Queue(_QUEUED)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="polyai-reading", daemon=True)
+        self.stopped_by: BaseException | None = None
+
+    def _data_api(self, traffic: Traffic) -> DataApi:
+        settings = self._settings
+        return DataApi(
+            self._agent,
             request_timeout=settings.request_timeout,
             max_attempts=settings.max_attempts,
             connections=settings.workers + 1,  # the listing's own
+            traffic=traffic,
         )
-        self._clock = clock
-        self._fetcher = Fetcher(api, settings.workers, clock)
-        self.report = RunReport(agent.agent_id, command, api.traffic)
-        self._plan = Plan(
-            OffsetListing(
-                lambda limit, offset: api.conversations(limit=limit, offset=offset),
-                settings.page_size,
-            ),
-            warehouse,
-            agent.agent_id,
-            now=clock(),
-            lookback=settings.lookback,
-            settle_after=settings.settle_after,
-            give_up_after=settings.give_up_after,
-            full=full,
-            report=self.report,
+
+    def _v3_api(self, traffic: Traffic) -> ConversationsV3:
+        settings = self._settings
+        return ConversationsV3(
+            self._agent,
+            request_timeout=settings.request_timeout,
+            max_attempts=settings.max_attempts,
+            connections=1,
+            traffic=traffic,
         )
-        self.stopped_by: PolyAIError | None = None
+
+    def _listings(self, api: DataApi | None, landmarks: Landmarks | None) -> Iterator[Listing]:
+        size, clock = self._settings.page_size, self._clock
+        if self._v3 is not None:
+            for environment in self._settings.environments:
+                details = api is not None
+                yield V3Listing(self._v3, environment, size, clock, details=details)
+        elif api is not None:
+            yield DataListing(api, size, clock, landmarks)
 
     def __enter__(self) -> Self:
         self._fetcher.__enter__()
@@ -122,43 +192,91 @@ class AgentReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_over.set()
+        self._close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _close(self) -> None:
+        """Asks for nothing more."""
         self._fetcher.__exit__()
+        if self._v3 is not None:
+            self._v3.close()
 
     @property
     def is_stopped(self) -> bool:
         """Whether it was told from outside to end."""
         return self._stop.is_set()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next chunk has begun to arrive, or there is none."""
+        return not self._arrived.empty()
+
     def now(self) -> datetime:
         """What time it is."""
         return self._clock()
 
-    def chunks(self) -> Iterator[Chunk]:
+    def start(self) -> None:
+        """Begins to read, if it has not begun."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def chunks(self, others_wait: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
         """Yields chunks of `chunk_size` conversations; a first load begins with a small one.
 
         A chunk has to be read to its end before the next one is asked for.
+
+        Args:
+            others_wait: Whether a chunk is to end early, rather than wait for more to arrive.
         """
+        self.start()
         size = self._settings.chunk_size
-        stream = self._until_stopped()
+        stream = self._stream()
         for number, first in enumerate(stream):
             is_first = number == 0 and self._plan.is_first_load
             first_size = min(size, FIRST_CHUNK_SIZE) if is_first else size
-            yield Chunk(self._batches(first, stream, first_size))
+            days: set[int | None] = set()
+            yield Chunk(self._batches(first, stream, first_size, others_wait, days), days)
 
-    def _until_stopped(self) -> Iterator[Fetched]:
+    def _read(self) -> None:
+        """The reading thread: what was read waits in the queue, None for its end."""
         try:
             tasks = takewhile(lambda _: not self._stop.is_set(), self._plan.tasks())
             for fetched in self._fetcher.stream(tasks):
                 if self._stop.is_set():
                     # nothing more is asked for while what was read is loaded
-                    self._fetcher.__exit__()
-                    return
+                    self._close()
+                    break
                 self.report.read += 1
-                yield fetched
-        except PolyAIError as error:
+                self._hand_over(fetched)
+        except BaseException as error:
             self.stopped_by = error
+        finally:
+            self._hand_over(None)
 
-    def _batches(self, first: Fetched, stream: Iterator[Fetched], size: int) -> Iterator[Tables]:
+    def _hand_over(self, fetched: Fetched | None) -> None:
+        while not self._is_over.is_set():
+            with suppress(queue.Full):
+                self._arrived.put(fetched, timeout=_POLL_SECONDS)
+                return
+
+    def _stream(self) -> Iterator[Fetched]:
+        while (fetched := self._arrived.get()) is not None:
+            yield fetched
+        # so that it is seen as ready to whoever asks for more
+        self._arrived.put(None)
+        if self.stopped_by is not None and not isinstance(self.stopped_by, PolyAIError):
+            raise self.stopped_by
+
+    def _batches(
+        self,
+        first: Fetched,
+        stream: Iterator[Fetched],
+        size: int,
+        others_wait: Callable[[], bool],
+        days: set[int | None],
+    ) -> Iterator[Tables]:
         """Shapes what the stream brings until the chunk is full."""
         seen: set[str] = set()
         pending: list[Fetched] = []
@@ -170,30 +288,28 @@ class AgentReader:
                 seen.add(fetched.task.conversation_id)
                 pending.append(fetched)
             if len(pending) == BATCH_SIZE:
-                yield self._shaped(pending)
+                yield _noting_days(self._shaped(pending), days)
                 pending = []
-            fetched = next(stream, None) if len(seen) < size else None
+            is_full = len(seen) >= size or (
+                len(seen) >= BATCH_SIZE and self._arrived.empty() and others_wait()
+            )
+            fetched = None if is_full else next(stream, None)
         if pending:
-            yield self._shaped(pending)
+            yield _noting_days(self._shaped(pending), days)
 
     def _shaped(self, fetched: list[Fetched]) -> Tables:
         agent_id = self._agent.agent_id
         load_id = load_id_of(agent_id)
         self.report.load_ids.add(load_id)
         held = self._warehouse.held(
-            agent_id, [item.task.conversation_id for item in fetched if item.task.reason != "new"]
+            agent_id,
+            [item.task.conversation_id for item in fetched if item.task.reason != "new"],
+            children=V3 in self._apis,
         )
         answers = [
-            Answer(
-                item.task.conversation_id,
-                self._redaction.applied(decode(item.body)),
-                item.task.summary_hash,
-                item.fetched_at,
-                held.get(item.task.conversation_id),
-                may_be_torn=self._plan.is_after_crash,
-            )
+            self._answer(item, held.get(item.task.conversation_id))
             for item in fetched
-            if item.body is not None
+            if item.has_answer
         ]
         shaped = shape(
             self._with_note_histories(answers),
@@ -203,6 +319,29 @@ class AgentReader:
         )
         self._count(fetched, shaped.unmapped, shaped.withheld)
         return shaped.tables | {FETCH_FAILURES.name: self._failures(fetched, load_id)}
+
+    def _answer(self, item: Fetched, held: Held | None) -> Answer:
+        """The conversation as the listing and the detail give it, those of them that were read."""
+        task, body = item.task, item.body
+        apis = set()
+        detail: Json = {}
+        if body is not None:
+            apis.add(DATA)
+            detail = decode(body)
+        if task.document is not None:
+            apis.add(V3)
+            row = task.document.read()
+            detail = with_detail(row, detail) if body is not None else in_data_words(row)
+        return Answer(
+            task.conversation_id,
+            self._redaction.applied(detail),
+            task.summary_hash,
+            item.fetched_at,
+            held,
+            apis=frozenset(apis),
+            source_api=self._settings.api,
+            may_be_torn=self._plan.is_after_crash,
+        )
 
     def _with_note_histories(self, answers: list[Answer]) -> list[Answer]:
         """Adds the held versions of the notes that have changed, which are few."""
@@ -227,7 +366,7 @@ class AgentReader:
                     report.failures[item.task.conversation_id] = item.error
                 logger.warning("conversation %s: %s", item.task.conversation_id, item.error)
                 continue
-            report.fetched += 1
+            report.fetched += item.body is not None
             report.new += item.task.reason in ("new", "failed")
             report.changed += item.task.reason in ("changed", "in_progress", "torn")
             report.settled += item.task.reason == "settled"
@@ -248,6 +387,15 @@ class AgentReader:
             if item.error is not None or item.task.conversation_id in failures
         ]
         return audit_table(FETCH_FAILURES, rows, load_id)
+
+
+def _noting_days(tables: Tables, days: set[int | None]) -> Tables:
+    """The same tables; adds the days on which their conversations began."""
+    created_at = tables["conversations"]["created_at"]
+    days.update(pc.unique(created_at.cast(pa.date32()).cast(pa.int32())).to_pylist())
+    if tables[FETCH_FAILURES.name].num_rows:
+        days.add(None)
+    return tables
 
 
 def rows_in(table: pa.Table) -> int:

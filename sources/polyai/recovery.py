@@ -68,6 +68,11 @@ def lock_file(working_directory: Path) -> Path:
     return working_directory.with_name(f"{working_directory.name}.lock")
 
 
+def lock_on(path: Path) -> FileLock:
+    """A lock on a file, for its owner alone; a thread that holds it can take it again."""
+    return FileLock(path, mode=0o600, is_singleton=True)
+
+
 def begin_anew_if_torn(working_directory: Path) -> None:
     """Removes from the working directory what keeps dlt from opening it.
 
@@ -80,7 +85,7 @@ def begin_anew_if_torn(working_directory: Path) -> None:
     torn = _torn_state(working_directory)
     if not drafts and torn is None:
         return
-    with suppress(Timeout), FileLock(lock_file(working_directory), timeout=0, mode=0o600):
+    with suppress(Timeout), lock_on(lock_file(working_directory)).acquire(timeout=0):
         for path in drafts:
             path.unlink(missing_ok=True)
         if (torn := _torn_state(working_directory)) is not None:

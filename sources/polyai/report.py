@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from .client import Traffic
 from .errors import ApiError, BusyError
 from .tables import SYNC_RUNS
+from .transport import Traffic
 
 Status = Literal["running", "complete", "partial", "failed", "interrupted", "busy"]
 """`busy`: another run loads this agent; such a one is not kept in `sync_runs`."""
@@ -25,6 +25,8 @@ class RunReport:
     traffic: Traffic
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     source_api: str = "data"
+    range_from: datetime | None = None
+    range_to: datetime | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     finished_at: datetime | None = None
     status: Status = "running"
@@ -40,6 +42,8 @@ class RunReport:
     given_up: int = 0
     absent: int | None = None
     gaps_repaired: int = 0
+    undated: int = 0
+    """Conversations left out of a range, because it is not known whether they lie in it."""
     rows: Counter[str] = field(default_factory=Counter)
     unmapped_fields: Counter[str] = field(default_factory=Counter)
     failures: dict[str, ApiError] = field(default_factory=dict)
@@ -55,6 +59,11 @@ class RunReport:
     """Conversations that the run will have looked at when it is done, as far as is known."""
 
     @property
+    def loaded(self) -> int:
+        """Conversations that were written, for whatever reason."""
+        return self.new + self.changed + self.settled
+
+    @property
     def missing(self) -> int | None:
         """Conversations that the API has and the warehouse has not; None where that is not known.
 
@@ -64,9 +73,15 @@ class RunReport:
             return None
         return max(0, self.api_count - (self.held - (self.absent or 0)))
 
-    def finish(self, error: BaseException | None = None, *, interrupted: bool = False) -> None:
+    def finish(
+        self,
+        error: BaseException | None = None,
+        *,
+        interrupted: bool = False,
+        now: datetime | None = None,
+    ) -> None:
         """Ends the run with the status that its counts and its error give it."""
-        self.finished_at = datetime.now(UTC)
+        self.finished_at = now or datetime.now(UTC)
         if error is not None:
             self.error = str(error)
         if interrupted:

@@ -11,7 +11,7 @@ from typing import Any
 
 import dlt
 from dlt.common.configuration.specs import BaseConfiguration
-from dlt.extract import DltResource
+from dlt.extract import DltResource, DltSource
 
 from .reading import AgentReader, Chunk, Tables, rows_in
 from .schema import Table
@@ -73,16 +73,36 @@ def polyai(
     return list(_resources(chunks, _not_counted))
 
 
-@dlt.source(name="polyai", section="polyai", spec=BaseConfiguration)
-def one_chunk(chunk: Chunk, count_rows: CountRows) -> list[DltResource]:
-    """The same source over a chunk that is already under way: one load package."""
-    return list(_resources(lambda: [chunk], count_rows))
+def one_chunk(chunk: Chunk, count_rows: CountRows, schema: str) -> DltSource:
+    """The same source over a chunk that is already under way: one load package.
+
+    Args:
+        chunk: The chunk.
+        count_rows: Told of each table's rows.
+        schema: dlt's name of the schema, by which the load package is known afterwards.
+    """
+    return _source(schema, lambda: list(_resources(lambda: [chunk], count_rows)))
 
 
-@dlt.source(name="polyai", section="polyai", spec=BaseConfiguration)
-def one_table(table: Table, rows: Callable[[], Any]) -> DltResource:
+def one_table(table: Table, rows: Callable[[], Any], schema: str) -> DltSource:
     """A source for one audit table; `rows` is called while dlt extracts."""
-    return dlt.resource(rows, **_hints(table))
+    return _source(schema, lambda: [dlt.resource(rows, **_hints(table))])
+
+
+def empty_tables(tables: Iterable[Table], schema: str) -> DltSource:
+    """A source that makes tables and nothing else."""
+
+    def nothing(table: Table) -> Callable[[], Iterator[Any]]:
+        return lambda: iter([table.arrow_schema.empty_table()])
+
+    return _source(
+        schema, lambda: [dlt.resource(nothing(table), **_hints(table)) for table in tables]
+    )
+
+
+def _source(schema: str, resources: Callable[[], list[DltResource]]) -> DltSource:
+    made: DltSource = dlt.source(resources, name=schema, section="polyai", spec=BaseConfiguration)()
+    return made
 
 
 def _resources(

@@ -29,6 +29,9 @@ is held; the flagged row itself is never inserted.
 
 LOAD_ID = "_dlt_load_id"
 
+OWNER = ("agent_id", "conversation_id")
+"""What the key of every conversation table begins with."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -43,6 +46,12 @@ class Column:
     """Field of the Conversations API v3 row, where it sends one."""
     unit: str = ""
     required: bool = False
+
+    @property
+    def apis(self) -> frozenset[str]:
+        """The APIs that send it."""
+        named = {"data": self.source, "conversations_v3": self.source_v3}
+        return frozenset(api for api, source in named.items() if source)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,20 @@ class Table:
         plain = re.compile(re.escape(prefix) + r"(\w+)")
         matches = ((column.name, plain.fullmatch(column.source)) for column in self.columns)
         return {name: match[1] for name, match in matches if match}
+
+    def unknown_to(self, apis: frozenset[str]) -> frozenset[str]:
+        """Columns that none of these APIs sends, but another one does.
+
+        Args:
+            apis: `data` and `conversations_v3`, or one of them.
+        """
+        return frozenset(
+            column.name for column in self.columns if column.apis and not column.apis & apis
+        )
+
+    def is_known_to(self, apis: frozenset[str]) -> bool:
+        """Whether any of these APIs says anything of the table's rows."""
+        return any(column.apis & apis for column in self.columns if column.name not in OWNER)
 
     @property
     def arrow_schema(self) -> pa.Schema:

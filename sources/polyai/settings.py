@@ -33,17 +33,31 @@ Api = Literal["data", "conversations_v3"]
 Pii = Literal["keep", "hash", "drop"]
 Transcripts = Literal["keep", "drop"]
 
+ENVIRONMENTS = ("live", "sandbox", "pre-release")
+"""Where PolyAI's agents answer; the Conversations API v3 lists one of them at a time."""
+
 SECTION = "sources.polyai"
 """Where dlt's configuration keeps the settings."""
 
-SECRET_NAMES = frozenset({"api_key", "agents", "pii_secret"})
+SECRET_NAMES = frozenset({"api_key", "v3_api_key", "agents", "pii_secret"})
 """Settings that are read as secrets, so that dlt keeps them out of its traces; never shown."""
 
-AGENT_NAMES = ("agent_id", "api_key", "region", "account_id", "base_url", "v3_base_url")
+AGENT_NAMES = (
+    "agent_id",
+    "api_key",
+    "region",
+    "account_id",
+    "base_url",
+    "v3_base_url",
+    "v3_api_key",
+)
 """Settings that each agent can have of its own."""
 
 LONGEST_DURATION = timedelta(weeks=100 * 52)
 """Keeps now minus a duration within what a date can hold."""
+
+_PAGE_SIZES: Mapping[Api, int] = {"data": 100, "conversations_v3": 1000}
+"""What is asked for where nothing is set."""
 
 _DURATION = re.compile("".join(rf"(?:(\d{{1,9}}){unit})?" for unit in "wdhms"), re.ASCII)
 
@@ -59,6 +73,7 @@ class Agent:
         account_id: `ws-…` or the slug; only the Conversations API v3 needs it.
         base_url: of the Data API, without a slash at its end.
         v3_base_url: of the Conversations API v3; None where the region has none.
+        v3_api_key: its own key, where it is another one; never in a repr or a message.
 
     Raises:
         ConfigurationError: for an id or a key that no request can carry.
@@ -70,16 +85,18 @@ class Agent:
     account_id: str | None
     base_url: str
     v3_base_url: str | None
+    v3_api_key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not self.agent_id or not self.agent_id.isprintable() or set(self.agent_id) & set(" /?#"):
             raise ConfigurationError(f"{self.agent_id!r} is no agent id. {how_to_set('agent_id')}")
         # http headers are latin-1: a key with a typographic quote or a line break is a copying slip
-        if not self.api_key or not self.api_key.isprintable() or max(self.api_key) > "\xff":
-            raise ConfigurationError(
-                f"the api_key of agent {self.agent_id} is empty or has characters that no key has; "
-                f"copy it again, without quotes and line breaks. {how_to_set('api_key')}"
-            )
+        for name, key in (("api_key", self.api_key), ("v3_api_key", self.v3_api_key or "none")):
+            if not key or not key.isprintable() or max(key) > "\xff":
+                raise ConfigurationError(
+                    f"the {name} of agent {self.agent_id} is empty or has characters that no key "
+                    f"has; copy it again, without quotes and line breaks. {how_to_set(name)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -89,13 +106,15 @@ class Settings:
     Attributes:
         agents: at least one, each id once.
         api: which API lists the conversations.
+        details: read each conversation's detail too, where the listing is that of v3.
+        environments: those that are listed, where the listing is that of v3.
         workers: requests in flight at once.
         lookback: how far behind the newest held conversation a sweep goes on.
         settle_after: ages after its end at which a conversation is read again, ascending.
         give_up_after: age of a failure from which on it is not tried again, but by a full load.
         lock_wait: how long to wait for another run that loads the same.
         chunk_size: conversations in a load package.
-        page_size: rows asked for in a page of the listing.
+        page_size: rows asked for in a page of the listing; v3 gives 1,000 at most.
         recordings_url: fsspec URL or folder for audio.
         pii: what happens to phone numbers and e-mail addresses.
         pii_secret: key of the hash, empty where none is given; never in a repr or a message.
@@ -106,6 +125,8 @@ class Settings:
 
     agents: tuple[Agent, ...]
     api: Api
+    details: bool
+    environments: tuple[str, ...]
     workers: int
     lookback: timedelta
     settle_after: tuple[timedelta, ...]
@@ -159,6 +180,8 @@ def resolve(**options: object) -> Settings:
         raise ConfigurationError(
             f"pii = 'hash' needs a secret of your own to hash with. {how_to_set('pii_secret')}"
         )
+    if shared["page_size"] is None:
+        shared["page_size"] = _PAGE_SIZES[shared["api"]]
     return Settings(agents=_agents(given), **shared)
 
 
@@ -296,15 +319,35 @@ def _durations(value: Any) -> tuple[timedelta, ...]:
     return tuple(sorted({_duration(part) for part in parts} - {timedelta(0)}))
 
 
+def _boolean(value: Any) -> bool:
+    """True or false, also as text."""
+    known = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+    found = known.get(str(value).strip().lower())
+    if found is None:
+        raise ConfigurationError(f"{value!r} is neither true nor false")
+    return found
+
+
+def _environments(value: Any) -> tuple[str, ...]:
+    """Environments as a list or separated by commas, each once."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, Sequence):
+        raise ConfigurationError(f"{value!r} is no list of environments such as live,sandbox")
+    check = _choice(*ENVIRONMENTS)
+    return tuple(dict.fromkeys(check(_text(name)) for name in names))
+
+
 _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "api": ("data", _choice(*get_args(Api))),
+    "details": (False, _boolean),
+    "environments": ("live,sandbox,pre-release", _environments),
     "workers": (8, _number(int, 1, 64)),
     "lookback": ("24h", _duration),
     "settle_after": ("1h,24h,7d", _durations),
     "give_up_after": ("30d", _duration),
     "lock_wait": ("0s", _duration),
     "chunk_size": (5000, _number(int, 1, 1_000_000)),
-    "page_size": (100, _number(int, 1, 10_000)),
+    "page_size": (None, lambda value: value and _number(int, 1, 10_000)(value)),
     "recordings_url": ("recordings/", _text),
     "pii": ("keep", _choice(*get_args(Pii))),
     "pii_secret": ("", _text),
@@ -408,4 +451,5 @@ def _agent(entry: Mapping[str, Any], given: Mapping[str, _Given]) -> Agent:
         account_id=account_id,
         base_url=base_url or regions.data_api_url(region),
         v3_base_url=v3_base_url or regions.conversations_v3_url(region),
+        v3_api_key=setting("v3_api_key", _text) or "",
     )

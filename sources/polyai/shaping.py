@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from . import tables
-from .answers import Answer, Json
+from .answers import DATA, Answer, Json
 from .batch import Batch
 from .events import FunctionEvent, function_events
+from .keeping import keeping_held
 from .metrics import metrics
 from .schema import LOAD_ID, TOMBSTONE, Table
 from .turns import entities, intents, latency_seconds, metadata_of, reviews, topics
@@ -72,6 +73,7 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
     }
     shaped["conversations"] = _conversations(batch, turn_lists, withheld)
     for table in tables.CONVERSATION_TABLES:
+        shaped[table.name] = keeping_held(table, shaped[table.name], answers)
         if table.is_child:
             kept = withheld if table.name in tables.TURN_TABLES else None
             shaped[table.name] = batch.with_tombstones(table, shaped[table.name], kept)
@@ -129,7 +131,13 @@ def _conversations(
             given[name].append(value)
     given |= {
         "region": [batch.region] * len(details),
-        "source_api": ["data"] * len(details),
+        "source_api": [answer.source_api for answer in batch.answers],
+        "variant_name": [detail.get("variant_name") for detail in details],
+        "state": [detail.get("state") for detail in details],
+        "created_at": [
+            answer.detail.get("createdAt" if DATA in answer.apis else "startedAt")
+            for answer in batch.answers
+        ],
         "is_transcript_withheld": list(withheld),
         "summary_hash": [answer.summary_hash for answer in batch.answers],
         "fetched_at": pa.array(
@@ -137,7 +145,7 @@ def _conversations(
         ),
     }
     taken = {"projectId", "shortSummary", "polyScore", "turns", "metrics", "functionEvents", "tags"}
-    taken |= set(_OWN_COUNTS)
+    taken |= {"variant_name", "state", *_OWN_COUNTS}
     owners = [answer.conversation_id for answer in batch.answers]
     return batch.table(tables.CONVERSATIONS, owners, given, details, "", taken, extras)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from .demo import Demo
 from .reconciliation import TableCounts
 from .report import RunReport
 from .resources import LOADED_TABLES
+from .slices import SliceReport
 from .status import AgentStatus, Run, Status
 
 SHOWN_FAILURES = 10
@@ -49,7 +51,7 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
         console.print(
             f"  {report.traffic.requests:,} requests ({report.traffic.retries:,} retries), "
             f"{report.traffic.bytes_received / 1e6:,.1f} MB, "
-            f"{report.fetched / max(seconds, 0.001):,.0f} conversations/s, "
+            f"{report.loaded / max(seconds, 0.001):,.0f} conversations/s, "
             f"{sum(report.rows.values()):,} rows"
         )
         for table in LOADED_TABLES:
@@ -74,8 +76,11 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
 
 def _reconciled(report: RunReport) -> str:
     """What PolyAI has against what the warehouse holds."""
-    at_polyai = f"{report.api_count:,}" if report.api_count is not None else "?"
-    parts = [f"{report.held or 0:,} held of {at_polyai} at PolyAI"]
+    held = f"{report.held or 0:,} held"
+    if report.api_count is not None:
+        parts = [f"{held} of {report.api_count:,} at PolyAI"]
+    else:
+        parts = [f"{held}; this listing does not tell how many there are at PolyAI"]
     if report.missing is not None:
         parts.append(f"{report.missing:,} missing")
     if report.absent:
@@ -101,6 +106,48 @@ def load_as_json(reports: list[RunReport], pipeline: dlt.Pipeline, code: int) ->
             for report in reports
         ],
     }
+
+
+def backfill(console: Console, reports: list[SliceReport], place_: str) -> None:
+    """The summary of a backfill: what all slices did, and each one that is not complete."""
+    total: Counter[str] = Counter()
+    for report in reports:
+        total.update(report.counts)
+    by_status = Counter(report.status for report in reports)
+    stated = ", ".join(f"{count:,} {status}" for status, count in by_status.most_common())
+    console.print(
+        f"[bold]{len(reports):,} slices[/]: {stated or 'none begun'} — {total['listed']:,} listed, "
+        f"{total['new']:,} new, {total['changed']:,} changed, {total['unchanged']:,} unchanged, "
+        f"{total['failed']:,} failed"
+    )
+    console.print(
+        f"  {total['requests']:,} requests ({total['retries']:,} retries), "
+        f"{total['bytes_received'] / 1e6:,.1f} MB, {total['rows']:,} rows"
+    )
+    if total["undated"]:
+        console.print(
+            f"  [yellow]left out[/] {total['undated']:,} whose time cannot be read: load --full "
+            "reads them"
+        )
+    if unmapped := sorted({name for report in reports for name in report.unmapped_fields}):
+        console.print(
+            f"  no column takes these fields, they are in extra: {escape(', '.join(unmapped))}"
+        )
+    for report in reports:
+        if report.error:
+            console.print(
+                f"  [red]{report.status}[/] {escape(str(report.slice))}: {escape(report.error)}"
+            )
+        for conversation_id, error in list(report.failures.items())[:SHOWN_FAILURES]:
+            console.print(f"  [red]failed[/] {escape(conversation_id)}: {escape(error)}")
+    if total["failed"]:
+        console.print("  what failed is in fetch_failures, and the next load tries it again")
+    console.print(f"warehouse: {escape(place_)}", soft_wrap=True)
+
+
+def backfill_as_json(reports: list[SliceReport], code: int) -> dict[str, Any]:
+    """The same for programs."""
+    return {"exit_code": int(code), "slices": [report.as_json() for report in reports]}
 
 
 def demo(console: Console, result: Demo) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dlt
 import pyarrow as pa
@@ -14,12 +15,12 @@ from dlt.common.destination.dataset import DBApiCursor
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from .answers import Held, NoteVersion
-from .destination import destination_errors, when_unlocked
+from .answers import DATA, Held, NoteVersion
+from .destination import destination_errors, turn, when_unlocked
 from .dialects import parsed, worded
 from .errors import DestinationError
-from .schema import LOAD_ID
-from .tables import SYNC_RUNS
+from .schema import LOAD_ID, Table
+from .tables import CONVERSATIONS, METRICS, SYNC_RUNS, TURNS
 
 T = TypeVar("T")
 
@@ -31,6 +32,13 @@ ROWS_A_QUERY = 50_000
 
 COMPLETE_PACKAGES = "SELECT DISTINCT load_id FROM {_dlt_loads} WHERE status = 0"
 """Query for the load packages of which every table was written."""
+
+STEADY = "polyai"
+"""dlt schema of the load packages of `load`."""
+
+BACKFILL = "polyai_backfill"
+"""dlt schema of the load packages of backfills: what they bring says nothing of how far the steady
+load has come."""
 
 NOT_FOUND = 404
 """HTTP status of what the API does not have."""
@@ -44,21 +52,55 @@ class Failure:
     first_failed_at: datetime
 
 
+class Due(NamedTuple):
+    """A held conversation that has to be read again, listed or not."""
+
+    conversation_id: str
+    summary_hash: str
+    created_at: datetime | None
+    environment: str | None
+
+
 class Warehouse:
     """Reads of one destination dataset what a load has to know, a bounded part at a time.
 
     A conversation counts as held once the load package that wrote it is complete: after a run
     that was killed between two tables it is read again, also on another machine.
+
+    Args:
+        pipeline: Whose destination it is.
+        takes_turns: Wait for other processes that write the same DuckDB file, however long they
+            take; for those that write it too.
     """
 
-    def __init__(self, pipeline: dlt.Pipeline) -> None:
+    def __init__(self, pipeline: dlt.Pipeline, *, takes_turns: bool = False) -> None:
         self.pipeline = pipeline
+        self._takes_turns = takes_turns
 
-    def newest_created_at(self, agent_id: str) -> datetime | None:
-        """When the newest held conversation of the agent was created; None where none is held."""
+    def twin(self) -> Warehouse:
+        """The same for another thread; made here, because dlt makes clients in one thread only."""
+        twin = Warehouse(self.pipeline, takes_turns=self._takes_turns)
+        twin._client.make_qualified_table_name(SYNC_RUNS.name)
+        return twin
+
+    def position(self, agent_id: str, environment: str | None = None) -> datetime | None:
+        """How far the steady load has come: when the newest conversation that it brought began.
+
+        Args:
+            agent_id: The agent.
+            environment: Of its conversations only those of this one; None for all.
+
+        Returns:
+            None where it has brought nothing yet.
+        """
+        condition, chosen = (
+            ("", ()) if environment is None else (" AND environment = %s", (environment,))
+        )
         rows = self.rows(
-            f"SELECT max(created_at) FROM {{conversations}} WHERE agent_id = %s AND {_COMPLETE}",
+            f"SELECT max(created_at) FROM {{conversations}} WHERE agent_id = %s{condition} "
+            f"AND _dlt_load_id IN ({COMPLETE_PACKAGES} AND schema_name <> '{BACKFILL}')",
             agent_id,
+            *chosen,
         )
         newest = rows[0][0] if rows else None
         return newest.astimezone(UTC) if newest is not None else None
@@ -88,35 +130,58 @@ class Warehouse:
             hashes.update(_pairs(self._arrow(by_id, agent_id, *ids)))
         return hashes
 
-    def held(self, agent_id: str, conversation_ids: Sequence[str]) -> dict[str, Held]:
-        """What there is of these conversations, by id, also of a package that is not complete."""
+    def held(
+        self, agent_id: str, conversation_ids: Sequence[str], *, children: bool
+    ) -> dict[str, Held]:
+        """What there is of these conversations, by id, also of a package that is not complete.
+
+        Args:
+            agent_id: The agent.
+            conversation_ids: The conversations.
+            children: Read the rows of child tables too that an answer may not replace wholly.
+        """
         found: dict[str, Held] = {}
+        for row in self._by_id(CONVERSATIONS, agent_id, conversation_ids):
+            found[row["conversation_id"]] = Held(
+                **{name: row[name] for name in _HELD_VALUES},
+                source_api=row["source_api"] or DATA,
+                columns=row,
+            )
+        for table in (TURNS, METRICS) if children else ():
+            for row in self._by_id(table, agent_id, list(found)):
+                rows = found[row["conversation_id"]].children
+                rows.setdefault(table.name, {})[tuple(row[name] for name in table.key)] = row
+        return found
+
+    def _by_id(
+        self, table: Table, agent_id: str, conversation_ids: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of these conversations, by column."""
+        names = [column.name for column in table.columns]
         for ids, marks in _in_parts(conversation_ids):
-            rows = self.rows(
-                "SELECT conversation_id, num_turns, num_silences, num_ood, poly_score, "
-                "poly_score_scale, note FROM {conversations} "
+            for row in self.rows(
+                f"SELECT {', '.join(names)} FROM {{{table.name}}} "
                 f"WHERE agent_id = %s AND conversation_id IN ({marks})",
                 agent_id,
                 *ids,
-            )
-            found.update((conversation_id, Held(*values)) for conversation_id, *values in rows)
-        return found
+            ):
+                yield dict(zip(names, row))
 
-    def unfinished(self, agent_id: str) -> list[tuple[str, str]]:
-        """Id and summary hash of each conversation that had not ended when it was read."""
+    def unfinished(self, agent_id: str) -> list[Due]:
+        """Each conversation that had not ended when it was read."""
         return self._due(agent_id, f"in_progress AND {_COMPLETE}")
 
-    def incomplete(self, agent_id: str) -> list[tuple[str, str]]:
-        """Id and summary hash of each conversation whose load package never became complete."""
+    def incomplete(self, agent_id: str) -> list[Due]:
+        """Each conversation whose load package never became complete."""
         return self._due(agent_id, f"NOT ({_COMPLETE})")
 
-    def _due(self, agent_id: str, condition: str) -> list[tuple[str, str]]:
+    def _due(self, agent_id: str, condition: str) -> list[Due]:
         rows = self.rows(
-            "SELECT conversation_id, summary_hash FROM {conversations} WHERE agent_id = %s "
+            f"SELECT {_DUE} FROM {{conversations}} WHERE agent_id = %s "
             f"AND {condition} ORDER BY created_at",
             agent_id,
         )
-        return [(conversation_id, hash_ or "") for conversation_id, hash_ in rows]
+        return [_as_due(row) for row in rows]
 
     def gone(self, agent_id: str) -> frozenset[str]:
         """Conversations that were asked for by id, and that the API does not have any more."""
@@ -128,36 +193,59 @@ class Warehouse:
         return frozenset(row[0] for row in rows)
 
     def settling(
-        self, agent_id: str, ages: Sequence[timedelta], now: datetime
-    ) -> Iterator[tuple[str, str]]:
-        """Id and summary hash of what has crossed an age since it was read, by its end.
+        self,
+        agent_id: str,
+        ages: Sequence[timedelta],
+        now: datetime,
+        since: datetime | None = None,
+    ) -> Iterator[Due]:
+        """What has crossed an age since it was read, by its end.
 
         The ages are those of a conversation after its end. Asks for a bounded number at a time,
         so a conversation that is read meanwhile is given all the same, once.
+
+        Args:
+            agent_id: The agent.
+            ages: The ages.
+            now: What time it is.
+            since: Leave out what had crossed it at this moment already, read since or not.
         """
         if not ages:
             return
         crossed = " OR ".join(
-            f"({_ENDED_AT} <= %s AND fetched_at < {self._later(_ENDED_AT, age)})" for age in ages
+            f"({_ENDED_AT} <= %s AND {_ENDED_AT} > %s "
+            f"AND fetched_at < {self._later(_ENDED_AT, age)})"
+            for age in ages
         )
-        last_end, last_id = datetime(1, 1, 2, tzinfo=UTC), ""
+        first_end = datetime(1, 1, 2, tzinfo=UTC)
+        bounds = [(now - age, since - age if since else first_end) for age in ages]
+        last_end, last_id = first_end, ""
         while True:
             rows = self.rows(
-                f"SELECT conversation_id, summary_hash, {_ENDED_AT} FROM {{conversations}} "
+                f"SELECT {_DUE}, {_ENDED_AT} FROM {{conversations}} "
                 f"WHERE agent_id = %s AND NOT coalesce(in_progress, FALSE) AND ({crossed}) "
                 f"AND ({_ENDED_AT} > %s OR ({_ENDED_AT} = %s AND conversation_id > %s)) "
                 f"AND {_COMPLETE} ORDER BY {_ENDED_AT}, conversation_id LIMIT {IDS_A_QUERY}",
                 agent_id,
-                *(now - age for age in ages),
+                *(bound for pair in bounds for bound in pair),
                 last_end,
                 last_end,
                 last_id,
             )
-            for conversation_id, hash_, _ in rows:
-                yield conversation_id, hash_ or ""
+            for row in rows:
+                yield _as_due(row[:-1])
             if len(rows) < IDS_A_QUERY:
                 return
-            last_id, _, last_end = rows[-1]
+            last_id, last_end = rows[-1][0], rows[-1][-1]
+
+    def last_complete_run(self, agent_id: str) -> datetime | None:
+        """When the last steady load began that read all that it was to read."""
+        rows = self.rows(
+            "SELECT max(started_at) FROM {sync_runs} WHERE agent_id = %s "
+            "AND command = 'load' AND status IN ('complete', 'partial')",
+            agent_id,
+        )
+        return rows[0][0].astimezone(UTC) if rows and rows[0][0] else None
 
     def count_held(self, agent_id: str) -> int:
         """Conversations of the agent that are held."""
@@ -166,15 +254,25 @@ class Warehouse:
         )
         return int(rows[0][0]) if rows else 0
 
-    def conversation_ids(self, agent_id: str) -> Iterator[Sequence[str]]:
-        """The ids of all held conversations of the agent, a bounded number at a time."""
+    def conversation_ids(
+        self, agent_id: str, environments: Sequence[str] = ()
+    ) -> Iterator[Sequence[str]]:
+        """The ids of all held conversations of the agent, a bounded number at a time.
+
+        Args:
+            agent_id: The agent.
+            environments: Only of these; none for all.
+        """
+        within = ", ".join(["%s"] * len(environments))
+        chosen = f"AND environment IN ({within}) " if environments else ""
         last_id = ""
         while True:
             found = self._arrow(
                 "SELECT conversation_id FROM {conversations} WHERE agent_id = %s "
-                f"AND conversation_id > %s AND {_COMPLETE} ORDER BY conversation_id "
+                f"{chosen}AND conversation_id > %s AND {_COMPLETE} ORDER BY conversation_id "
                 f"LIMIT {ROWS_A_QUERY}",
                 agent_id,
+                *environments,
                 last_id,
             )
             if not found:
@@ -238,6 +336,10 @@ class Warehouse:
         rows = self.rows(f"SELECT count(*) FROM {{{table}}}")
         return int(rows[0][0]) if rows else 0
 
+    def has_table(self, name: str) -> bool:
+        """Whether there is such a table."""
+        return self._read(lambda _: True, f"SELECT 1 FROM {{{name}}} WHERE 1 = 0", ()) is not None
+
     def answers(self) -> bool:
         """Whether the destination can be asked at all."""
         try:
@@ -259,7 +361,8 @@ class Warehouse:
         client = self._client
 
         def read() -> T:
-            with client, client.execute_query(query, *parameters) as cursor:
+            held = turn(self.pipeline) if self._takes_turns else nullcontext()
+            with held, client, client.execute_query(query, *parameters) as cursor:
                 return take(cursor)
 
         with destination_errors():
@@ -281,9 +384,30 @@ class Warehouse:
         return worded(later, self._client.capabilities.sqlglot_dialect)
 
 
+_HELD_VALUES = (
+    "num_turns",
+    "num_silences",
+    "num_ood",
+    "poly_score",
+    "poly_score_scale",
+    "note",
+)
+
+_DUE = "conversation_id, summary_hash, created_at, environment"
+
 _COMPLETE = f"_dlt_load_id IN ({COMPLETE_PACKAGES})"
 
 _ENDED_AT = "coalesce(finished_at, started_at, created_at)"
+
+
+def _as_due(row: Sequence[Any]) -> Due:
+    conversation_id, hash_, created_at, environment = row
+    return Due(
+        conversation_id,
+        hash_ or "",
+        created_at.astimezone(UTC) if created_at else None,
+        environment,
+    )
 
 
 def _in_arrow(cursor: DBApiCursor) -> list[pa.Table]:

@@ -89,11 +89,13 @@ def serve(
     delay_ms: float = 0,
     oddities: bool = True,
     detail: str = "full",
+    pool: int | None = None,
 ) -> Iterator[Server]:
     """Serves so many conversations from another process until the block ends."""
     command = [sys.executable, "-m", "benchmarks.server", f"--conversations={conversations}"]
     command += [f"--seed={seed}", f"--delay-ms={delay_ms}", f"--detail={detail}"]
     command += ["--oddities" if oddities else "--no-oddities"]
+    command += [f"--pool={pool}"] if pool else []
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as server:
         try:
             base_url = server.stdout.readline().strip() if server.stdout else ""

@@ -1,8 +1,9 @@
-"""A Data API that costs next to no CPU, so that a benchmark measures the client.
+"""APIs that cost next to no CPU, so that a benchmark measures the client.
 
 The sandbox renders a pool of conversations once. Conversation i is the pool's i-th, round and
-round, with an id and a time of creation of its own: so 100,000 of them take no more memory than
-the pool.
+round, with an id and a time of creation of its own: so a million of them take no more memory than
+the pool. They are served by the Data API and by the Conversations API v3; there all of them are
+live and have ended.
 """
 
 from __future__ import annotations
@@ -19,19 +20,25 @@ from urllib.parse import parse_qs, unquote_to_bytes
 import orjson
 
 from polyai.sandbox import Sandbox, SandboxConfig
-from polyai.sandbox.payloads import DataPayloads
+from polyai.sandbox.payloads import DataPayloads, v3_row
 
 AGENT_ID = "PROJECT-BOOKINGS"
+ACCOUNT_ID = "ws-sandbox"
 MAX_LIMIT = 100
+MAX_V3_LIMIT = 1_000
 MAX_POOL = 2_000
 """Within so many conversations every oddity of the sandbox occurs."""
 
 _PREFIX = f"/v1/agents/{AGENT_ID}/conversations".encode()
+_V3_PATH = f"/v3/{ACCOUNT_ID}/{AGENT_ID}/conversations".encode()
 _OWN_BYTES = 8
 """The sandbox's ids end with the conversation's number in so many hexadecimal digits."""
 _CREATED_AT = b'"createdAt":"'
+_STARTED_AT = b'"started_at":"'
 _SECOND = len("2026-11-01T00:00:00")
 _SPAN = timedelta(days=120)
+SINCE, BEFORE = SandboxConfig.now - _SPAN, SandboxConfig.now
+"""All conversations began between the two."""
 
 
 class Template(NamedTuple):
@@ -46,6 +53,12 @@ class Template(NamedTuple):
         """Renders the document."""
         before, mark, rest = orjson.dumps(document).partition(_CREATED_AT)
         return cls(conversation_id.encode(), before + mark, rest[_SECOND:])
+
+    @classmethod
+    def of_v3(cls, conversation_id: str, document: dict[str, object]) -> Template:
+        """The same for a row of the Conversations API v3, whose times are cut to the second."""
+        before, mark, rest = orjson.dumps(document).partition(_STARTED_AT)
+        return cls(conversation_id.encode(), before + mark, b"Z" + rest[rest.index(b'"') :])
 
     def numbered(self, index: int) -> bytes:
         """The id of conversation `index`; as long as the pool's, so that lengths stay."""
@@ -66,14 +79,21 @@ class Api:
         seed: Of the sandbox.
         oddities: Whether payloads deviate from their documentation.
         detail: The sandbox's size of a detail: about 15 KB, or one turn.
+        pool: Different conversations at most.
     """
 
     def __init__(
-        self, conversations: int, seed: int, *, oddities: bool, detail: Literal["full", "small"]
+        self,
+        conversations: int,
+        seed: int,
+        *,
+        oddities: bool,
+        detail: Literal["full", "small"],
+        pool: int = MAX_POOL,
     ) -> None:
         self._count = conversations
         config = SandboxConfig(
-            conversations=min(conversations, MAX_POOL),
+            conversations=min(conversations, pool),
             seed=seed,
             oddities=oddities,
             detail=detail,
@@ -83,16 +103,25 @@ class Api:
         calls = [sandbox.conversation(AGENT_ID, index) for index in range(config.conversations)]
         self._rows = [Template.of(call.conversation_id, payloads.row(call)) for call in calls]
         self._details = [Template.of(call.conversation_id, payloads.detail(call)) for call in calls]
-        self._first = config.now.replace(tzinfo=None) - _SPAN
+        self._v3_rows = [
+            Template.of_v3(call.conversation_id, v3_row(call, include_latency=True, limited=False))
+            for call in calls
+            if call.environment == "live" and call.finished_at is not None
+        ]
+        self._first = SINCE.replace(tzinfo=None)
         self._pace = _SPAN / conversations
         self.requests = 0
+        self._v3_cost = {"pages": 0, "probes": 0, "empty": 0, "rows": 0, "bytes": 0}
 
     def answer(self, target: bytes) -> bytes | None:
         """The body for a request's target, None where there is nothing."""
         path, _, query = target.partition(b"?")
         if path == b"/cost":
-            return orjson.dumps({"requests": self.requests, "cpu_seconds": time.process_time()})
+            cost = {"requests": self.requests, "cpu_seconds": time.process_time()}
+            return orjson.dumps(cost | {"v3": self._v3_cost})
         self.requests += 1
+        if path == _V3_PATH:
+            return self._v3_page(parse_qs(query.decode()))
         if path == _PREFIX:
             options = parse_qs(query.decode())
             limit = min(int(options.get("limit", ["50"])[0]), MAX_LIMIT)
@@ -109,6 +138,36 @@ class Api:
         )
         numbers = b'"count":%d,"limit":%d,"offset":%d' % (self._count, limit, offset)
         return b'{"conversations":[%b],%b}' % (rows, numbers)
+
+    def _v3_page(self, options: dict[str, list[str]]) -> bytes:
+        """What began in [start_time, end_time), newest first; a cursor is the next page's index."""
+        limit = min(int(options.get("limit", ["1000"])[0]), MAX_V3_LIMIT)
+        oldest, newest = self._index_at(options, "start_time", 0), self._count - 1
+        newest = min(newest, self._index_at(options, "end_time", self._count) - 1)
+        if cursor := options.get("cursor"):
+            newest = min(newest, int(cursor[0]))
+        if options.get("client_env", ["live"]) != ["live"]:
+            newest = -1
+        last = max(newest - limit, oldest - 1)
+        rows = self._v3_rows
+        found = [
+            rows[index % len(rows)].rendered(index, self._first + index * self._pace)
+            for index in range(newest, last, -1)
+        ]
+        following = b'"%d"' % last if last >= oldest and found else b"null"
+        body = b'{"conversations":[%b],"cursor":%b}' % (b",".join(found), following)
+        cost = self._v3_cost
+        cost["probes" if limit == 1 else "pages" if found else "empty"] += 1
+        cost["rows"] += len(found)
+        cost["bytes"] += len(body)
+        return body
+
+    def _index_at(self, options: dict[str, list[str]], name: str, otherwise: int) -> int:
+        """The first conversation that began at a moment or later, by the option that says it."""
+        if name not in options:
+            return otherwise
+        since = datetime.fromisoformat(options[name][0]).replace(tzinfo=None) - self._first
+        return max(0, -(-since // self._pace))
 
     def _detail(self, conversation_id: bytes) -> bytes | None:
         try:
@@ -178,8 +237,15 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0)
     parser.add_argument("--oddities", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--detail", choices=("full", "small"), default="full")
+    parser.add_argument("--pool", type=int, default=MAX_POOL, help="different conversations")
     options = parser.parse_args()
-    api = Api(options.conversations, options.seed, oddities=options.oddities, detail=options.detail)
+    api = Api(
+        options.conversations,
+        options.seed,
+        oddities=options.oddities,
+        detail=options.detail,
+        pool=options.pool,
+    )
     asyncio.run(_serve(api, options.delay_ms / 1000))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from .model import Annotation
 from .request_log import RequestLog
 from .responses import error, json_response
 from .state import State
+from .truth import APIS, DATA
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -100,14 +101,21 @@ class _Control:
         return json_response({"success": True})
 
     async def truth(self, request: Request) -> Response:
-        """`?agent_id=`: a line of JSON for each conversation, table → rows."""
+        """`?agent_id=`: a line of JSON for each conversation, table → rows.
+
+        `&apis=data,conversations_v3` names what it was read through, in order; without it, `data`.
+        """
         agent_id = request.query_params["agent_id"]
+        apis = request.query_params.get("apis", DATA).split(",")
         if not self._state.has_agent(agent_id):
             raise KeyError(agent_id)
-        return StreamingResponse(self._truth_lines(agent_id), media_type="application/x-ndjson")
+        if not set(apis) <= set(APIS):
+            raise ValueError(f"apis: of {APIS}")
+        lines = self._truth_lines(agent_id, apis)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
-    def _truth_lines(self, agent_id: str) -> Iterator[bytes]:
-        for rows in self._state.truth(agent_id):
+    def _truth_lines(self, agent_id: str, apis: Sequence[str]) -> Iterator[bytes]:
+        for rows in self._state.truth(agent_id, apis):
             yield orjson.dumps(rows, option=orjson.OPT_APPEND_NEWLINE)
 
 

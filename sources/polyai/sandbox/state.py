@@ -250,10 +250,17 @@ class State:
         call = self.conversation(agent_id, self._index(agent_id, conversation_id))
         return DataPayloads(self.oddities).detail(call)
 
-    def truth(self, agent_id: str) -> Iterator[dict[str, list[Row]]]:
-        """What a warehouse must hold: table → rows, a conversation at a time, newest first."""
+    def truth(
+        self, agent_id: str, apis: Sequence[str] = ("data",)
+    ) -> Iterator[dict[str, list[Row]]]:
+        """What a warehouse must hold: table → rows, a conversation at a time, newest first.
+
+        Args:
+            agent_id: whose conversations.
+            apis: what they were read through, in order: `data`, `conversations_v3`.
+        """
         for index in self.listed(agent_id):
-            yield expected_rows(self.conversation(agent_id, index))
+            yield expected_rows(self.conversation(agent_id, index), apis)
 
     def recording(
         self,

@@ -1,4 +1,4 @@
-"""What a warehouse must hold after it has loaded a conversation from the Data API.
+"""What a warehouse must hold after it has loaded a conversation, from either API or from both.
 
 Derived from the model alone: an oracle for whoever parses the payloads.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -16,20 +16,33 @@ from .model import Conversation, FunctionEvent, Turn
 from .world import SCORE_SCALE_CHANGED_AT
 
 Row = dict[str, Any]
+
+DATA = "data"
+CONVERSATIONS_V3 = "conversations_v3"
+APIS = (DATA, CONVERSATIONS_V3)
+"""The APIs that a conversation can be read through, by their names in `source_api`."""
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _BOOLEANS = {"true": True, "false": False}
 
 
-def expected_rows(call: Conversation) -> dict[str, list[Row]]:
+def expected_rows(call: Conversation, apis: Sequence[str] = (DATA,)) -> dict[str, list[Row]]:
     """The rows of each table: every column but `fetched_at`, `summary_hash` and note validity.
 
     JSON columns are Python objects, times aware UTC datetimes, NULL is None.
+
+    Args:
+        call: the conversation as it stood at every reading.
+        apis: what it was read through, in order. The newest wins, and what it does not tell stays.
     """
-    key = {"agent_id": call.agent_id, "conversation_id": call.conversation_id}
+    key: Row = {"agent_id": call.agent_id, "conversation_id": call.conversation_id}
     turns = list(enumerate(call.turns or ()))
-    return {
-        "conversations": [key | _conversation(call)],
-        "turns": [key | {"turn_index": number} | _turn(turn) for number, turn in turns],
+    rows: dict[str, list[Row]] = {
+        "conversations": [key | _conversation(call, apis)],
+        "turns": [
+            key | {"turn_index": number} | _merged(apis, _turn(turn), _v3_turn(turn))
+            for number, turn in turns
+        ],
         "turn_intents": [
             key | {"turn_index": number, "position": position, "intent": text(intent)}
             for number, turn in turns
@@ -40,12 +53,14 @@ def expected_rows(call: Conversation) -> dict[str, list[Row]]:
             for number, turn in turns
             for position, (name, value) in enumerate(_entities(turn))
         ],
+        "metrics": [key | row for row in _metrics(call, apis)],
+    }
+    only_data: dict[str, list[Row]] = {
         "turn_topics": [
             key | {"turn_index": number, "position": position, "topic": topic}
             for number, turn in turns
             for position, topic in enumerate(_topics(turn))
         ],
-        "metrics": [key | row for row in _metrics(call)],
         "function_events": [key | row for row in _function_events(call)],
         "annotations": [
             key
@@ -67,6 +82,7 @@ def expected_rows(call: Conversation) -> dict[str, list[Row]]:
         ],
         "notes": [key | {"note": call.note}] if call.note else [],
     }
+    return rows | (only_data if DATA in apis else {table: [] for table in only_data})
 
 
 def text(value: Any) -> str | None:
@@ -76,7 +92,38 @@ def text(value: Any) -> str | None:
     return orjson.dumps(value).decode()
 
 
-def _conversation(call: Conversation) -> Row:
+def _merged(apis: Sequence[str], data: Row, v3: Row) -> Row:
+    """A row after these readings of it; NULL is what was never read."""
+    told = dict(zip(APIS, (data, v3), strict=True))
+    row: Row = dict.fromkeys(data | v3)
+    for api in apis:
+        row |= told[api]
+    return row
+
+
+def _conversation(call: Conversation, apis: Sequence[str]) -> Row:
+    row = _merged(apis, _data_conversation(call), _v3_conversation(call))
+    row |= {"region": call.region, "is_transcript_withheld": False, "source_api": apis[-1]}
+    shown = len(call.turns or ())
+    # only v3 counts for itself, and no later answer of the other takes that back
+    if CONVERSATIONS_V3 in apis and call.turn_count != shown:
+        if shown:
+            row["extra"] = (row["extra"] or {}) | {"num_turns": call.turn_count}
+        else:
+            row |= {"is_transcript_withheld": True, **_own_counts(call)}
+    return row
+
+
+def _own_counts(call: Conversation) -> Row:
+    """The counts that v3 sends of itself: they speak of all turns, also of those not shown."""
+    return {
+        "num_turns": call.turn_count,
+        "num_silences": call.silence_count,
+        "num_ood": call.ood_count,
+    }
+
+
+def _data_conversation(call: Conversation) -> Row:
     turns = call.turns or ()
     extra = dict(call.extra)
     if call.summary is not None and call.summary.extra:
@@ -86,13 +133,11 @@ def _conversation(call: Conversation) -> Row:
     scale = "0-10" if call.created_at < SCORE_SCALE_CHANGED_AT else "1-5"
     return {
         "account_id": call.account_id,
-        "region": call.region,
         "channel": call.channel,
         "direction": call.direction,
         "environment": call.environment,
         "language": text(call.language),
         "variant_id": text(call.variant_id),
-        "variant_name": None,
         "deployment_id": call.deployment_id,
         "from_number": call.from_number,
         "to_number": call.to_number,
@@ -115,11 +160,37 @@ def _conversation(call: Conversation) -> Row:
         "num_turns": len(turns),
         "num_silences": _count([turn.is_silence for turn in turns]),
         "num_ood": _count([turn.is_ood for turn in turns]),
-        "is_transcript_withheld": False,
-        "state": None,
-        "source_api": "data",
         "extra": extra or None,
     }
+
+
+def _v3_conversation(call: Conversation) -> Row:
+    return {
+        "account_id": call.account_id,
+        "channel": call.channel,
+        "environment": call.environment,
+        "variant_id": text(call.variant_id),
+        "variant_name": call.variant_name,
+        "from_number": call.from_number,
+        "to_number": call.to_number,
+        # v3 knows one moment only, which stands for both
+        "created_at": call.created_at,
+        "started_at": call.created_at,
+        "total_duration_seconds": _whole(call.total_duration_seconds),
+        "polyai_duration_seconds": _whole(call.polyai_duration_seconds),
+        "in_progress": call.finished_at is None,
+        "handoff": call.handoff is True,
+        "handoff_destination": call.handoff_destination,
+        "handoff_reason": text(call.handoff_reason),
+        **_own_counts(call),
+        "num_turns": len(call.turns or ()),
+        "state": call.state,
+    }
+
+
+def _whole(seconds: float | None) -> float:
+    """Whole seconds, 0 where they are unknown."""
+    return float(math.floor(seconds or 0))
 
 
 def _count(flags: list[bool | None]) -> int | None:
@@ -154,6 +225,23 @@ def _turn(turn: Turn) -> Row:
     }
 
 
+def _v3_turn(turn: Turn) -> Row:
+    return {
+        "user_input": turn.user_input,
+        "user_input_at": turn.user_input_at,
+        "agent_response": turn.agent_response,
+        "agent_response_at": turn.agent_response_at,
+        "latency_seconds": turn.latency_seconds,
+        "is_ood": turn.is_ood is True,
+        "is_silence": turn.is_silence is True,
+        "user_input_dtmf": turn.user_input_dtmf,
+        "translated_user_input": turn.translated_user_input,
+        "english_agent_response": turn.english_agent_response,
+        "intents": list(turn.intents or ()),
+        "entities": [{name: value} for name, value in turn.entities or ()],
+    }
+
+
 def _entities_json(turn: Turn) -> Any:
     if turn.entities is None:
         return None
@@ -175,22 +263,30 @@ def _topics(turn: Turn) -> list[str]:
     return [part.strip() for item in turn.topics for part in item.split(",") if part.strip()]
 
 
-def _metrics(call: Conversation) -> list[Row]:
-    rows = []
-    for metric in call.metrics or ():
-        for occurrence, sample in enumerate(metric.samples):
-            value = text(sample.value)
-            rows.append(
-                {
-                    "name": metric.name,
-                    "occurrence": occurrence,
-                    "value": value,
-                    "value_number": _number(value),
-                    "value_boolean": _BOOLEANS.get(value.lower()) if value else None,
-                    "recorded_at": sample.recorded_at,
-                }
-            )
-    return rows
+def _metrics(call: Conversation, apis: Sequence[str]) -> list[Row]:
+    return [
+        {"name": metric.name, "occurrence": occurrence}
+        | _merged(
+            apis,
+            _value(text(sample.value)) | {"recorded_at": sample.recorded_at},
+            _value(_v3_text(sample.value)),
+        )
+        for metric in call.metrics or ()
+        for occurrence, sample in enumerate(metric.samples)
+    ]
+
+
+def _value(value: str | None) -> Row:
+    return {
+        "value": value,
+        "value_number": _number(value),
+        "value_boolean": _BOOLEANS.get(value.lower()) if value else None,
+    }
+
+
+def _v3_text(value: Any) -> str | None:
+    """The text that v3 sends of a metric's value: Python's own wording, not JSON's."""
+    return None if value is None else str(value) or None
 
 
 def _number(value: str | None) -> float | None:

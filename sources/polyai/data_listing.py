@@ -1,0 +1,58 @@
+"""The listing of the Data API: rows without turns, whose details are read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from .client import DataApi
+from .clock import Clock
+from .landmarks import Landmarks
+from .listing import OffsetListing, created_at
+from .listings import Listed
+from .pages import row_hash
+
+
+class DataListing:
+    """`GET /v1/agents/{agentId}/conversations`; see `Listing`.
+
+    Args:
+        api: The agent's Data API.
+        page_size: Rows to ask for.
+        clock: What time it is.
+        landmarks: Where to look first for a moment; learns from every page.
+    """
+
+    environment: str | None = None
+
+    def __init__(
+        self, api: DataApi, page_size: int, clock: Clock, landmarks: Landmarks | None = None
+    ) -> None:
+        self._api = api
+        self._page_size = page_size
+        self._clock = clock
+        self._landmarks = landmarks or Landmarks()
+        self.api_count: int | None = None
+        self.gaps_repaired = 0
+        self.undated = 0
+
+    def oldest_first(
+        self, since: datetime | None = None, before: datetime | None = None
+    ) -> Iterator[list[Listed]]:
+        """See `Listing.oldest_first`."""
+        walk = OffsetListing(
+            lambda limit, offset: self._api.conversations(limit=limit, offset=offset),
+            self._page_size,
+            landmarks=self._landmarks,
+        )
+        for rows in walk.oldest_first(since, before):
+            self.api_count = walk.api_count
+            self.gaps_repaired = walk.gaps_repaired
+            now = self._clock()
+            yield [
+                Listed(str(row["conversationId"]), created_at(row), row_hash(row), now)
+                for row in rows
+                if row.get("conversationId")
+            ]
+        self.api_count = walk.api_count
+        self.undated += walk.undated

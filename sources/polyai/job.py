@@ -1,0 +1,344 @@
+"""One run over a pipeline: chunks into load packages, packages into the destination."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.common.typing import TDataItem
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from . import recovery
+from .audit import audit_table, failure_row
+from .destination import (
+    destination_errors,
+    is_conflict,
+    kept_open,
+    lift_memory_limit,
+)
+from .errors import ApiError
+from .lease import Leases
+from .plan import may_be_at_work
+from .reading import AgentReader, Chunk
+from .reconciliation import unequal_turns
+from .report import RunReport
+from .resources import LOADED_TABLES, empty_tables, one_chunk, one_table
+from .schema import Table
+from .tables import FETCH_FAILURES, SYNC_RUNS, TURNS
+from .warehouse import Warehouse
+
+logger = logging.getLogger("polyai")
+
+_M_MMAP_THRESHOLD = -3
+"""glibc's name for the size from which on memory comes from the system in a piece of its own. It
+grows by itself unless it is set, and then DuckDB's blocks of 256 KB leave holes behind."""
+
+_MMAP_THRESHOLD_BYTES = 128 * 1024
+"""What it is at the start of a process."""
+
+_TABLES = "tables"
+"""Lease on making the tables."""
+
+_COMMITS = "commits"
+"""Lease on any load, where one commit after the other is all that the destination takes."""
+
+_ONE_COMMIT_AT_A_TIME = frozenset({"dlt.destinations.ducklake"})
+"""DuckLake numbers its commits: two at once cost one of them all its work."""
+
+_ATTEMPTS = 5
+"""Times that a package is loaded where other loads commit to the same tables meanwhile."""
+
+_POLL_SECONDS = 0.02
+"""Time between two looks at whether an agent has brought something."""
+
+OnBegin = Callable[[RunReport], None]
+"""Told of each agent's report when its load begins; the counts then move in place."""
+
+AGENTS_AT_ONCE = 4
+"""Agents that are read at once; each with `workers` requests in flight, and its own rate limit."""
+
+LANES = 16
+"""Parts of an agent's days that are merged independently: a day belongs to the one that its number
+gives. Loads that merge into the same lane take turns."""
+
+
+@dataclass
+class _Active:
+    """An agent that is being read."""
+
+    reader: AgentReader
+    chunks: Iterator[Chunk]
+    killed: list[dict[str, Any]]
+    """Runs that never said how they ended."""
+
+
+class Job:
+    """One run over a pipeline that nobody else is using, with the leases that it needs."""
+
+    def __init__(self, pipeline: dlt.Pipeline, held: Leases | None, schema: str) -> None:
+        self.pipeline = pipeline
+        self.warehouse = Warehouse(pipeline, takes_turns=True)
+        self._leases = held
+        self._schema = schema
+        self._commits_as_a_whole = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
+
+    def recover(self, *, may_load: bool) -> None:
+        """Loads what a killed run has left; what cannot be loaded is read again instead."""
+        pipeline = self.pipeline
+        self._start_over()
+        if not may_load:
+            # another machine goes on where that run ended
+            recovery.discard(pipeline)
+        with destination_errors():
+            if pipeline.has_pending_data:
+                logger.warning("loading what an interrupted run has left")
+                self._load_pending()
+
+    def _load_pending(self) -> None:
+        try:
+            self._finish_packages()
+        except PipelineStepFailed as error:
+            # one package that the destination does not take would be in the way for ever
+            if not self.warehouse.answers():
+                raise
+            logger.warning("it cannot be loaded, and is read again: %s", error.exception)
+            recovery.discard(self.pipeline)
+
+    def load(
+        self,
+        readers: Sequence[AgentReader],
+        tables: Sequence[str],
+        on_begin: OnBegin,
+        stop: threading.Event,
+    ) -> list[RunReport]:
+        """Loads what the readers bring, a chunk of whichever has one, and keeps their reports."""
+        waiting, active = deque(readers), deque[_Active]()
+        reports: list[RunReport] = []
+        with ExitStack() as opened, _cycles_collected_by_chunk() as collect:
+            self._make_tables(tables)
+            while waiting or active:
+                while waiting and len(active) < AGENTS_AT_ONCE and not stop.is_set():
+                    reader = opened.enter_context(waiting.popleft())
+                    reports.append(reader.report)
+                    active.append(self._begin(reader, active, on_begin))
+                if not active:
+                    break
+                one = _ready(active)
+                if chunk := next(one.chunks, None):
+                    self._load_chunk(chunk, one.reader.report, tables)
+                    active.append(one)
+                else:
+                    self._end(one, tables)
+                collect()
+        return reports
+
+    def _begin(
+        self, reader: AgentReader, active: Collection[_Active], on_begin: OnBegin
+    ) -> _Active:
+        report = reader.report
+        on_begin(report)
+        # first the own row: it makes the table what this version knows
+        self._write(SYNC_RUNS, [report.as_row()], report.agent_id)
+        killed = [
+            run
+            for run in self.warehouse.begun_runs(report.agent_id)
+            if run["run_id"] != report.run_id and _is_over(run, report)
+        ]
+        reader.start()
+
+        def others_wait() -> bool:
+            return any(other.reader.is_ready for other in active if other.reader is not reader)
+
+        return _Active(reader, reader.chunks(others_wait), killed)
+
+    def _load_chunk(self, chunk: Chunk, report: RunReport, tables: Sequence[str]) -> None:
+        def count_rows(table: str, rows: int) -> None:
+            report.rows[table] += rows
+
+        source = one_chunk(chunk, count_rows, self._schema).with_resources(*tables)
+        self._run(source, lambda: _lanes(report.agent_id, chunk.days))
+
+    def _end(self, one: _Active, tables: Sequence[str]) -> None:
+        reader, report = one.reader, one.reader.report
+        if TURNS.name in tables:
+            self._check_turns(report, reader.now())
+        report.held = self.warehouse.count_held(report.agent_id)
+        report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
+        ended = [report.as_row()]
+        if report.status in ("complete", "partial"):
+            # from here on nothing of what they left is uncertain
+            ended += [{**run, "status": "interrupted"} for run in one.killed]
+        self._write(SYNC_RUNS, ended, report.agent_id)
+
+    def _make_tables(self, tables: Sequence[str]) -> None:
+        """Makes the tables where there are none: two runs that did so at once would fail."""
+        if self._leases is None or self.warehouse.has_table(SYNC_RUNS.name):
+            return
+        with self._turn([_TABLES]):
+            if not self.warehouse.has_table(SYNC_RUNS.name):
+                wanted = [table for table in LOADED_TABLES if table.name in tables]
+                self._run(empty_tables([*wanted, SYNC_RUNS], self._schema))
+
+    def tidy_up(self) -> None:
+        """Leaves nothing behind but the tables, and a few records of what was loaded."""
+        self._drop_staging()
+        recovery.forget_loaded_packages(self.pipeline)
+
+    def _check_turns(self, report: RunReport, now: datetime) -> None:
+        """Records conversations whose turns are not in the warehouse as many as they came."""
+        open_ = self.warehouse.open_failures(report.agent_id)
+        rows = []
+        for conversation_id, (sent, landed) in unequal_turns(
+            self.warehouse, report.agent_id, sorted(report.load_ids)
+        ).items():
+            error = ApiError(f"{sent} turns were read, {landed} are in the warehouse")
+            logger.error("conversation %s: %s", conversation_id, error)
+            report.failed += 1
+            report.failures[conversation_id] = error
+            rows.append(
+                failure_row(
+                    report.agent_id,
+                    conversation_id,
+                    open_.get(conversation_id),
+                    now,
+                    error,
+                    is_over=False,
+                )
+            )
+        if rows:
+            self._write(FETCH_FAILURES, rows, report.agent_id)
+
+    def _write(self, table: Table, rows: Sequence[Mapping[str, Any]], agent_id: str) -> None:
+        """Writes rows of an audit table."""
+
+        def items() -> Iterator[TDataItem]:
+            yield audit_table(table, rows, recovery.load_id_of(agent_id))
+
+        self._run(one_table(table, items, self._schema))
+
+    def _run(self, source: DltSource, lanes: Callable[[], Iterable[str]] = list) -> None:
+        """Loads a source as one package.
+
+        Args:
+            source: What to load.
+            lanes: Tells, once it is extracted, with whom it has to take turns.
+        """
+        with destination_errors():
+            self.pipeline.extract(source)
+            self._finish_packages(lanes)
+
+    def _turn(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        return self._leases.turn(names) if self._leases is not None else nullcontext()
+
+    def _finish_packages(self, lanes: Callable[[], Iterable[str]] = list) -> None:
+        self.pipeline.normalize()
+        _give_back_memory()
+        with self._turn([_COMMITS] if self._commits_as_a_whole else lanes()):
+            for attempt in range(1, _ATTEMPTS + 1):
+                if self._leases is not None:
+                    self._leases.renew()
+                try:
+                    with kept_open(self.pipeline):
+                        self.pipeline.load()
+                except PipelineStepFailed as error:
+                    if lift_memory_limit(self.pipeline, error):
+                        logger.warning(
+                            "texts of this size need more memory: DuckDB's limit is lifted"
+                        )
+                    elif attempt < _ATTEMPTS and is_conflict(error):
+                        logger.info("another load committed meanwhile: trying again")
+                        time.sleep(random.uniform(0, attempt))  # noqa: S311
+                    else:
+                        raise
+                    self._start_over()
+                else:
+                    return
+
+    def _start_over(self) -> None:
+        """Takes packages that were begun back to their start."""
+        self._drop_staging()
+        recovery.start_over(self.pipeline, self.warehouse.complete_packages())
+
+    def _drop_staging(self) -> None:
+        """Drops the staging dataset, which is this working directory's own."""
+        with (
+            destination_errors(),
+            suppress(DatabaseUndefinedRelation),
+            kept_open(self.pipeline),
+            self.pipeline.sql_client() as client,
+            client.with_staging_dataset(),
+        ):
+            if client.has_dataset():
+                client.drop_dataset()
+
+
+def _ready(active: deque[_Active]) -> _Active:
+    """Takes the next one of which something has arrived."""
+    while True:
+        for place, one in enumerate(active):
+            if one.reader.is_ready:
+                del active[place]
+                return one
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_over(run: Mapping[str, Any], report: RunReport) -> bool:
+    """Whether a run that never said how it ended cannot be at work any more.
+
+    Of loads there is one at a time. Of a backfill's slices this is known of the same one only.
+    """
+    if report.range_from is not None:
+        return (run["range_from"], run["range_to"]) == (report.range_from, report.range_to)
+    return not may_be_at_work(run, report.started_at)
+
+
+def _lanes(agent_id: str, days: Iterable[int | None]) -> Iterator[str]:
+    """The leases that keep other loads from merging rows of the same conversations meanwhile.
+
+    Where the day of one of them is not known, that is all lanes.
+    """
+    known = set(days)
+    numbers = range(LANES) if None in known else {day % LANES for day in known if day is not None}
+    return (f"{agent_id} days {number}/{LANES}" for number in numbers)
+
+
+@contextmanager
+def _cycles_collected_by_chunk() -> Iterator[Callable[[], object]]:
+    """Looks for reference cycles after each chunk instead of all the time.
+
+    Parsed JSON has none, but is what makes the collector run: it costs more than the parsing.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield gc.collect
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def keep_memory_in_one_piece() -> None:
+    """Lets the system have back what DuckDB frees: else a long run grows with each chunk."""
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+
+
+def _give_back_memory() -> None:
+    """Hands memory that reading has freed back to the system: the load needs as much again."""
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,343 @@
+"""Backfills of an explicit range: slices in processes of their own, into DuckDB."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command import AGENT, access, error_of, query, run, run_in_terminal, start, wait_until
+from polyai.errors import ConfigurationError
+from polyai.plan import Span
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.slices import Slice, cut, parse_moment
+
+LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
+V3 = "conversations_v3"
+DAYS = 60
+BEGIN = datetime(2026, 9, 2, tzinfo=UTC)
+"""When the sandbox's first conversations began."""
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(SandboxConfig(conversations=600, span=timedelta(days=DAYS), detail="small"))
+
+
+@pytest.fixture
+def base_url(sandbox: Sandbox) -> Iterator[str]:
+    with serve(sandbox) as url:
+        yield url
+
+
+def backfill(
+    base_url: str, since: str, before: str, *options: str, **environment: str
+) -> tuple[int, dict[str, Any]]:
+    """Runs one; its exit code and what it says."""
+    given = access(base_url) | {"POLYAI_ACCOUNT_ID": "ws-sandbox"} | environment
+    result = run("backfill", "--from", since, "--to", before, "--json", *options, **given)
+    assert "Traceback" not in result.stderr, result.stderr
+    said: dict[str, Any] = json.loads(result.stdout)
+    return result.returncode, said
+
+
+def within(sandbox: Sandbox, since: str, before: str, agent_id: str = AGENT) -> set[str]:
+    """The conversations of a range."""
+    span = parse_moment(since), parse_moment(before)
+    return {
+        call.conversation_id
+        for index in sandbox.listed(agent_id)
+        if span[0] <= (call := sandbox.head(agent_id, index)).created_at < span[1]
+    }
+
+
+def held(agent_id: str = AGENT) -> set[str]:
+    rows = query(f"SELECT conversation_id FROM polyai.conversations WHERE agent_id = '{agent_id}'")
+    assert len(rows) == len(set(rows))
+    return {str(row[0]) for row in rows}
+
+
+def total(said: dict[str, Any], count: str) -> int:
+    return sum(slice_["counts"].get(count, 0) for slice_ in said["slices"])
+
+
+@pytest.mark.parametrize("api", ["data", V3])
+class TestRange:
+    def test_exactly_the_range_lands_and_once(
+        self, sandbox: Sandbox, base_url: str, api: str
+    ) -> None:
+        code, said = backfill(base_url, "2026-10-01", "2026-10-06", POLYAI_API=api)
+        assert code == 0
+        assert [slice_["status"] for slice_ in said["slices"]] == ["complete"] * 5
+        wanted = within(sandbox, "2026-10-01", "2026-10-06")
+        assert len(wanted) > 30
+        assert held() == wanted
+        assert total(said, "new") == len(wanted)
+        runs = query(
+            "SELECT command, source_api, count(*), min(range_from), max(range_to) "
+            "FROM polyai.sync_runs GROUP BY ALL"
+        )
+        assert [row[:3] for row in runs] == [("backfill", api, 5)]
+
+    def test_again_it_skips_what_is_held_and_without_resume_reads_all(
+        self, sandbox: Sandbox, base_url: str, api: str
+    ) -> None:
+        backfill(base_url, "2026-10-01", "2026-10-04", "--slice", "3d", POLYAI_API=api)
+        before = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1")
+        sandbox.requests.clear()
+        code, said = backfill(base_url, "2026-10-01", "2026-10-04", "--slice", "3d", POLYAI_API=api)
+        assert (code, total(said, "unchanged")) == (0, len(held()))
+        assert "detail" not in sandbox.requests.kinds
+        assert before == query(
+            "SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1"
+        )
+        code, said = backfill(
+            base_url, "2026-10-01", "2026-10-04", "--no-resume", "--slice", "3d", POLYAI_API=api
+        )
+        assert (code, total(said, "changed")) == (0, len(held()))
+
+    def test_the_steady_load_goes_on_from_its_own_position(
+        self, sandbox: Sandbox, base_url: str, api: str
+    ) -> None:
+        environment = access(base_url) | {"POLYAI_ACCOUNT_ID": "ws-sandbox", "POLYAI_API": api}
+        # what is newest is here, and yet nothing before it is taken to be held
+        backfill(base_url, "2026-10-28", "2026-11-02", "--slice", "5d", POLYAI_API=api)
+        there = held()
+        assert 0 < len(there) < 600
+        result = run("load", "--json", **environment)
+        (agent,) = json.loads(result.stdout)["agents"]
+        assert (result.returncode, agent["new"]) == (0, 600 - len(there)), result.stderr
+        assert_equals_truth_of(sandbox, api)
+        sandbox.advance(timedelta(hours=1), arrivals=3)
+        sandbox.requests.clear()
+        assert run("load", **environment).returncode == 0
+        assert len(held()) == 603
+        # the look-back's pages only
+        assert sum(sandbox.requests.kinds.get(kind, 0) for kind in ("list", "v3")) <= 3
+
+
+def assert_equals_truth_of(sandbox: Sandbox, api: str) -> None:
+    """Small conversations have no rows in some tables, which the comparison minds."""
+    truth = {
+        row["conversation_id"]: row
+        for tables in sandbox.truth(AGENT, (api,))
+        for row in tables["conversations"]
+    }
+    assert held() == set(truth)
+    turns = sum(len(tables["turns"]) for tables in sandbox.truth(AGENT, (api,)))
+    assert query("SELECT count(*) FROM polyai.turns") == [(turns,)]
+
+
+def test_a_middle_week_of_years_costs_its_own_pages_and_a_handful() -> None:
+    sandbox = Sandbox(
+        SandboxConfig(conversations=60_000, span=timedelta(days=3 * 365), detail="small")
+    )
+    since, before = "2025-05-05", "2025-05-12"
+    with serve(sandbox) as base_url:
+        code, said = backfill(base_url, since, before, POLYAI_WORKERS="8")
+    assert code == 0
+    wanted = within(sandbox, since, before)
+    assert held() == wanted
+    assert sandbox.requests.kinds["detail"] == len(wanted)
+    pages = len(wanted) / 99
+    assert sandbox.requests.count(LIST_PAGE) <= pages + 7 * 2 + 20
+    assert total(said, "requests") == sandbox.requests.kinds["list"] + len(wanted)
+
+
+class TestFailures:
+    def test_a_slice_that_fails_stops_no_other_and_is_named(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        sandbox.faults.add("status", path="start_time=2026-10-02.*end_time=2026-10-04", status=500)
+        environment = access(base_url) | {
+            "POLYAI_ACCOUNT_ID": "ws-sandbox",
+            "POLYAI_API": V3,
+            "POLYAI_MAX_ATTEMPTS": "1",
+        }
+        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-06")
+        result = run(*given, **environment)
+        assert result.returncode == 3
+        assert f"1 of 5 slices failed: {AGENT} 2026-10-03/2026-10-04" in error_of(result)
+        missing = within(sandbox, "2026-10-03", "2026-10-04")
+        assert held() == within(sandbox, "2026-10-01", "2026-10-06") - missing
+        sandbox.faults.clear()
+        assert run(*given, **environment).returncode == 0
+        assert held() == within(sandbox, "2026-10-01", "2026-10-06")
+
+    def test_a_wrong_key_of_one_agent(self, tmp_path: Path) -> None:
+        sandbox = Sandbox(
+            SandboxConfig(
+                conversations=60, agents=("PROJECT-A", "PROJECT-B"), span=timedelta(days=6)
+            )
+        )
+        with serve(sandbox) as base_url:
+            agents = [
+                {"agent_id": "PROJECT-A", "api_key": "wrong", "base_url": base_url},
+                {"agent_id": "PROJECT-B", "api_key": "sandbox-key", "base_url": base_url},
+            ]
+            given = ("--from", "2026-10-28", "--to", "2026-10-30", "--json")
+            result = run("backfill", *given, POLYAI_AGENTS=json.dumps(agents))
+            said = json.loads(result.stdout)["slices"]
+        assert result.returncode == 3
+        statuses = {(slice_["agent_id"], slice_["status"]) for slice_ in said}
+        assert statuses == {("PROJECT-A", "failed"), ("PROJECT-B", "complete")}
+        assert "wrong" not in result.stderr + result.stdout
+        assert held("PROJECT-B") == within(sandbox, "2026-10-28", "2026-10-30", "PROJECT-B")
+
+    def test_conversations_that_fail_are_recorded(self, sandbox: Sandbox, base_url: str) -> None:
+        bad = min(within(sandbox, "2026-10-01", "2026-10-02"))
+        sandbox.faults.add("status", path=re.escape(bad), status=500)
+        code, said = backfill(base_url, "2026-10-01", "2026-10-02", POLYAI_MAX_ATTEMPTS="1")
+        assert code == 3
+        assert said["slices"][0]["status"] == "partial"
+        assert list(said["slices"][0]["failures"]) == [bad]
+        assert query("SELECT conversation_id FROM polyai.fetch_failures") == [(bad,)]
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--from", "yesterday"), "is no date"),
+            (("--from", "2026-10-01", "--slice", "1x"), "is no duration"),
+            (("--to", "2026-10-01"), "--from"),
+        ],
+    )
+    def test_usage(self, options: tuple[str, ...], said: str) -> None:
+        result = run("backfill", *options)
+        assert result.returncode == 2
+        assert said in result.stderr
+
+    def test_an_empty_range_is_an_error(self, base_url: str) -> None:
+        given = ("--from", "2026-10-02", "--to", "2026-10-01")
+        result = run("backfill", *given, **access(base_url))
+        assert result.returncode == 1
+        assert "the range is empty" in error_of(result)
+
+
+class TestWorkers:
+    def test_a_killed_worker_takes_its_slice_only(self, base_url: str, sandbox: Sandbox) -> None:
+        sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
+        environment = access(base_url) | {"POLYAI_WORKERS": "2"}
+        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-07", "--workers", "2")
+        process = start(*given, **environment)
+        wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
+        victim = max(workers_of(process.pid))
+        os.kill(victim, signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == 3, stderr
+        assert "its process died (signal SIGKILL)" in stdout
+        assert "1 of 6 slices failed" in stderr
+        sandbox.faults.clear()
+        assert run(*given, **environment).returncode == 0
+        assert held() == within(sandbox, "2026-10-01", "2026-10-07")
+
+    def test_killed_altogether_it_is_run_again(self, base_url: str, sandbox: Sandbox) -> None:
+        sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
+        environment = access(base_url) | {"POLYAI_WORKERS": "2"}
+        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-05", "--workers", "2")
+        process = start(*given, **environment)
+        wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
+        workers = workers_of(process.pid)
+        process.kill()
+        process.communicate()
+        # workers notice that nobody listens to them any more
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+        sandbox.faults.clear()
+        assert run(*given, **environment).returncode == 0
+        assert held() == within(sandbox, "2026-10-01", "2026-10-05")
+
+    def test_an_interrupted_one_keeps_what_was_read(self, base_url: str, sandbox: Sandbox) -> None:
+        sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
+        environment = access(base_url) | {"POLYAI_WORKERS": "2"}
+        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-20", "--workers", "2")
+        process = start(*given, **environment)
+        wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 8)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 130, stderr
+        assert "run it again" in stderr
+        there = held()
+        assert there < within(sandbox, "2026-10-01", "2026-10-20")
+        assert query("SELECT DISTINCT status FROM polyai.sync_runs WHERE status = 'running'") == []
+        sandbox.faults.clear()
+        assert run(*given, "--slice", "10d", **environment).returncode == 0
+        assert held() == within(sandbox, "2026-10-01", "2026-10-20")
+
+    def test_a_load_can_run_meanwhile(self, base_url: str, sandbox: Sandbox) -> None:
+        sandbox.faults.add("delay", path="/conversations/", seconds=0.05)
+        environment = access(base_url)
+        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-09", "--workers", "2")
+        process = start(*given, **environment, POLYAI_WORKERS="2")
+        wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
+        result = run("load", **environment)
+        assert result.returncode == 0, result.stderr
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+        assert len(held()) == 600
+        for table, key in (("turns", "turn_index"), ("metrics", "(name, occurrence)")):
+            rows = query(
+                f"SELECT count(*), count(DISTINCT (conversation_id, {key})) FROM polyai.{table}"
+            )[0]
+            assert rows[0] == rows[1]
+
+    def test_what_a_person_sees(self, base_url: str) -> None:
+        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-03")
+        code, shown = run_in_terminal(100, *given, **access(base_url))
+        assert code == 0
+        assert "slices" in shown
+        assert "2/2" in shown
+        assert "2 slices: 2 complete" in shown
+
+
+def workers_of(parent: int) -> list[int]:
+    """The worker processes, without the helper that multiprocessing starts."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+            command = status.with_name("cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"\nPPid:\t{parent}\n" in text and b"spawn_main" in command:
+            found.append(int(status.parent.name))
+    return found
+
+
+class TestCutting:
+    def test_slices_are_disjoint_complete_and_take_turns_among_agents(self) -> None:
+        span = Span(BEGIN, BEGIN + timedelta(days=2, hours=5))
+        slices = cut(["A", "B"], span, timedelta(days=1))
+        assert [slice_.agent_id for slice_ in slices] == ["A", "B"] * 3
+        mine = [slice_.span for slice_ in slices if slice_.agent_id == "A"]
+        assert (mine[0].since, mine[-1].before) == (span.since, span.before)
+        assert all(one.before == other.since for one, other in itertools.pairwise(mine))
+
+    def test_names(self) -> None:
+        whole = Slice("A", Span(BEGIN, BEGIN + timedelta(days=1)))
+        assert str(whole) == "A 2026-09-02/2026-09-03"
+        part = Slice("A", Span(BEGIN, BEGIN + timedelta(hours=1)))
+        assert str(part) == "A 2026-09-02/2026-09-02T01:00:00Z"
+
+    @pytest.mark.parametrize(
+        ("text", "moment"),
+        [
+            ("2026-09-02", BEGIN),
+            ("2026-09-02T00:00", BEGIN),
+            ("2026-09-02T00:00:00Z", BEGIN),
+            ("2026-09-02T02:00:00+02:00", BEGIN),
+        ],
+    )
+    def test_moments(self, text: str, moment: datetime) -> None:
+        assert parse_moment(text) == moment
+
+    @pytest.mark.parametrize("text", ["", "20260902", "1756771200", "2026-13-01", "now"])
+    def test_what_is_no_moment(self, text: str) -> None:
+        with pytest.raises(ConfigurationError, match="is no date"):
+            parse_moment(text)

@@ -1,0 +1,787 @@
+"""The walk over the Conversations API v3: oldest first, whole, without asking twice."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any, Literal, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from odd_server import Answer, OddServer, Script, in_turn
+from polyai import v3_listing
+from polyai.client import ConversationsV3, V3Page, V3Row
+from polyai.errors import ApiError, ListingError, UnavailableError
+from polyai.listings import Listed
+from polyai.pages import Document, Spool
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.settings import Agent
+from polyai.v3_listing import MARGIN, MOST_EMPTY_PAGES, V3Listing
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
+YEAR = 365 * DAY
+NEVER_SET = "0001-01-01T00:00:00Z"
+"""What a server shows where a moment was never set."""
+
+Order = Literal["newest", "oldest", "shuffled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A conversation as the API has it.
+
+    Attributes:
+        name: its id.
+        at: what it is filtered and ordered by.
+        shown: its `started_at`.
+        rank: where it stands among those of its moment, or in a list without order.
+    """
+
+    name: str
+    at: datetime
+    shown: Any
+    rank: float
+
+    @property
+    def shown_at(self) -> datetime | None:
+        is_told = isinstance(self.shown, str) and self.shown not in ("", "soon", NEVER_SET)
+        return datetime.fromisoformat(self.shown) if is_told else None
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the API behaves.
+
+    Attributes:
+        order: of the rows.
+        has_start: whether a row at `start_time` belongs to the window.
+        has_end: whether a row at `end_time` does.
+        caps: the most rows of its pages, in turn; 0 is an empty page with a cursor.
+        arrivals: conversations that begin with each request.
+        is_light: whether rows come without documents.
+    """
+
+    order: Order = "newest"
+    has_start: bool = True
+    has_end: bool = False
+    caps: tuple[int, ...] = (1_000,)
+    arrivals: int = 0
+    is_light: bool = False
+
+
+class Api:
+    """A Conversations API v3 over a synthetic history; cursors hold while rows arrive."""
+
+    def __init__(self, rows: Sequence[Row], manner: Manner) -> None:
+        self.rows = sorted(rows, key=attrgetter("at", "rank"))
+        self.manner = manner
+        self.now = max([row.at for row in rows], default=NOW) + SECOND
+        self.requests: list[tuple[datetime | None, datetime | None, int, str | None]] = []
+        self._windows: dict[Any, list[Row]] = {}
+        self._cursors: dict[str, tuple[Any, int]] = {}
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def conversations(
+        self,
+        *,
+        environment: str,
+        since: datetime | None,
+        before: datetime | None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> V3Page:
+        assert environment == "live"
+        assert 1 <= limit <= 1_000
+        request = (since, before, limit, cursor)
+        assert request not in self.requests[-200:], "asked for twice"
+        self.requests.append(request)
+        if cursor is None:
+            # what arrives later stays out of the window
+            window, start = self._window(since, before), 0
+        else:
+            (asked, window), start = self._cursors.pop(cursor)
+            assert asked == (since, before)
+        length = min(limit, self.manner.caps[len(self.requests) % len(self.manner.caps)])
+        found = window[start : start + length]
+        following = None
+        if start + length < len(window):
+            following = f"cursor-{len(self.requests)}"
+            self._cursors[following] = ((since, before), window), start + length
+        self._arrive()
+        return page(found, following, is_light=self.manner.is_light)
+
+    def _window(self, since: datetime | None, before: datetime | None) -> list[Row]:
+        found = [
+            row
+            for row in self.rows
+            if (since is None or row.at > since or (self.manner.has_start and row.at == since))
+            and (before is None or row.at < before or (self.manner.has_end and row.at == before))
+        ]
+        if self.manner.order == "newest":
+            found.reverse()
+        elif self.manner.order == "shuffled":
+            found.sort(key=attrgetter("rank"))
+        return found
+
+    def _arrive(self) -> None:
+        for _ in range(self.manner.arrivals):
+            self.now += SECOND
+            number = len(self.rows)
+            self.rows.append(Row(f"new-{number}", self.now, zulu(self.now), number % 7))
+
+    def pages(self, limit: int) -> int:
+        return sum(asked == limit for _, _, asked, _ in self.requests)
+
+
+def page(rows: Sequence[Row], cursor: str | None, *, is_light: bool = False) -> V3Page:
+    spool = Spool()
+    return V3Page(
+        [
+            V3Row(
+                row.name,
+                row.shown,
+                f"hash of {row.name}",
+                Document(spool, 0, 0)
+                if is_light
+                else spool.put(json.dumps({"id": row.name}).encode()),
+            )
+            for row in rows
+        ],
+        spool,
+        cursor,
+    )
+
+
+def zulu(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def history(
+    segments: Sequence[tuple[int, float]], *, odd: Sequence[Any] = (), lag: float = 0, seed: int = 1
+) -> list[Row]:
+    """Rows back from now: of each segment so many, so many seconds apart.
+
+    Args:
+        segments: the newest first.
+        odd: what stands in the place of each seventh moment.
+        lag: seconds by which the moments shown differ at most from those that count.
+        seed: of all that is by chance.
+    """
+    draw = random.Random(seed)
+    at, rows = NOW, list[Row]()
+    for count, gap in segments:
+        for _ in range(count):
+            at = max(at - timedelta(seconds=gap), NOW - 30 * YEAR)
+            number = len(rows)
+            shown: Any = zulu(at + timedelta(seconds=round(draw.uniform(-lag, lag), 3)))
+            if odd and number % 7 == 3:
+                shown = odd[number // 7 % len(odd)]
+            rows.append(Row(f"CA{number}", at, shown, draw.random()))
+    return rows
+
+
+@contextmanager
+def windows_of(pages: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(v3_listing, "WINDOW_PAGES", pages)
+        yield
+
+
+def listing_of(api: Api, page_size: int, *, details: bool = False) -> V3Listing:
+    known = cast(ConversationsV3, api)
+    return V3Listing(known, "live", page_size, api.clock, details=details)
+
+
+def names(lists: Sequence[Sequence[Listed]]) -> list[str]:
+    return [row.conversation_id for rows in lists for row in rows]
+
+
+ODD_MOMENTS = (None, "", "soon", {"at": 1}, NEVER_SET, 0)
+gaps = st.sampled_from([0, 0, 0.001, 1, 7, 30, 60, 61, 121, 600, 3_600, 86_400, 2 * 31_536_000])
+segments = st.lists(st.tuples(st.sampled_from([1, 2, 3, 10, 60, 300]), gaps), max_size=7)
+manners = st.builds(
+    Manner,
+    order=st.sampled_from(["newest", "newest", "newest", "oldest"]),
+    has_start=st.booleans(),
+    has_end=st.booleans(),
+    caps=st.sampled_from([(1_000,), (1_000,), (3,), (1,), (5, 0, 2), (0, 0, 7), (50, 4)]),
+    arrivals=st.sampled_from([0, 0, 1, 5]),
+)
+odds = st.sampled_from([(), (), ODD_MOMENTS, (None,), (NEVER_SET,)])
+lags = st.sampled_from([0, 0, 0, 29])
+
+unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
+histories = given(
+    segments=segments,
+    manner=manners,
+    odd=odds,
+    lag=lags,
+    page_size=st.sampled_from([2, 3, 10, 25, 100]),
+    window_pages=st.sampled_from([1, 2, 3, 20]),
+    since=st.none() | st.tuples(st.integers(0, 2_000), st.sampled_from([-1, 0, 1])),
+)
+
+
+def check_walk(
+    segments: list[tuple[int, float]],
+    manner: Manner,
+    odd: tuple[Any, ...],
+    lag: float,
+    page_size: int,
+    window_pages: int,
+    since: tuple[int, int] | None,
+) -> None:
+    rows = history(segments, odd=odd, lag=lag)
+    start = None
+    if since and rows:
+        start = rows[since[0] % len(rows)].at + since[1] * SECOND
+    api = Api(rows, manner)
+    listing = listing_of(api, page_size)
+    wanted = [row for row in rows if start is None or row.at >= start]
+    # as they are met: whatever ends the walk, what is older than its last row has come
+    by_moment = sorted(
+        (row.shown_at or NOW, row.name)
+        for row in wanted
+        if row.shown_at and row.shown_at.year > 2016
+    )
+    is_in_order = manner.order == "newest" and not lag
+    seen: dict[str, Listed] = {}
+    checked = 0
+    with windows_of(window_pages):
+        for some in listing.oldest_first(start):
+            assert 0 < len(some) <= page_size
+            moments = [row.at for row in some if row.at]
+            assert moments == sorted(moments)
+            for row in some:
+                assert row.conversation_id not in seen
+                seen[row.conversation_id] = row
+            placed = [at for at in moments if at.year > 2016]
+            while is_in_order and placed and checked < len(by_moment):
+                at, name = by_moment[checked]
+                if at >= placed[-1] - SECOND:
+                    break
+                assert name in seen
+                checked += 1
+    assert {row.name for row in wanted} <= set(seen)
+    assert listing.undated == 0
+    for name in (row.name for row in wanted):
+        listed = seen[name]
+        assert listed.document
+        assert listed.document.read() == {"id": name}
+        assert listed.summary_hash == f"hash of {name}"
+    assert len(api.requests) == len(set(api.requests)), "a page was asked for twice"
+
+
+@settings(unhurried, max_examples=80)
+@histories
+def test_what_was_listed_throughout_comes_once_and_oldest_first(**chosen: Any) -> None:
+    check_walk(**chosen)
+
+
+@pytest.mark.slow
+@settings(unhurried, max_examples=1_500)
+@histories
+def test_thousands_of_histories_come_once_and_oldest_first(**chosen: Any) -> None:
+    check_walk(**chosen)
+
+
+@settings(unhurried, max_examples=25)
+@given(
+    count=st.integers(0, 1_500),
+    gap=st.sampled_from([61, 300, 86_400]),
+    seed=st.integers(0),
+    odd=odds,
+    page_size=st.sampled_from([30, 100]),
+    window_pages=st.sampled_from([1, 3]),
+)
+def test_a_listing_without_order_comes_oldest_first(
+    count: int, gap: int, seed: int, odd: Any, page_size: int, window_pages: int
+) -> None:
+    api = Api(history([(count, gap)], odd=odd, seed=seed), Manner(order="shuffled"))
+    with windows_of(window_pages):
+        lists = list(listing_of(api, page_size).oldest_first())
+    assert sorted(names(lists)) == sorted(row.name for row in api.rows)
+    moments = [row.at for rows in lists for row in rows if row.at]
+    assert moments == sorted(moments)
+    # it was read to its end at once
+    assert len(api.requests) == max(-(-count // page_size), 1)
+
+
+@settings(unhurried, max_examples=60)
+@given(
+    segments=segments,
+    manner=manners,
+    odd=odds,
+    page_size=st.sampled_from([3, 25]),
+    window_pages=st.sampled_from([1, 3]),
+    cuts=st.lists(
+        st.tuples(st.integers(0, 2_000), st.sampled_from([-1, 0, 0, 1])), min_size=1, max_size=4
+    ),
+)
+def test_adjacent_ranges_are_exact_and_hold_all(
+    segments: list[tuple[int, float]],
+    manner: Manner,
+    odd: Any,
+    page_size: int,
+    window_pages: int,
+    cuts: list[tuple[int, int]],
+) -> None:
+    rows = history(segments, odd=odd)
+    bounds = sorted({rows[n % len(rows)].at + s * SECOND for n, s in cuts} if rows else {NOW})
+    edges: list[datetime | None] = [None, *bounds, NOW + DAY]
+    found: list[str] = []
+    undated = [row for row in rows if row.shown_at is None and row.shown not in (0, NEVER_SET)]
+    with windows_of(window_pages):
+        for since, before in itertools.pairwise(edges):
+            assert before
+            listing = listing_of(Api(rows, replace(manner, arrivals=0)), page_size)
+            lists = list(listing.oldest_first(since, before))
+            for some in lists:
+                moments = [row.at for row in some if row.at]
+                assert len(moments) == len(some)
+                assert moments == sorted(moments)
+                assert all(at < before and (since is None or at >= since) for at in moments)
+            found += names(lists)
+            within, around = (
+                sum(
+                    (since is None or row.at >= since - margin) and row.at <= before + margin
+                    for row in undated
+                )
+                for margin in (-SECOND, MARGIN)
+            )
+            assert within <= listing.undated <= around
+    # those that were never set lie in no range but the one from the beginning on
+    never = {row.name for row in rows if row.shown in (0, NEVER_SET)}
+    dated = {row.name for row in rows} - {row.name for row in undated}
+    assert set(found) - never == dated - never
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("odd", [(), (None,)], ids=["dated", "undated"])
+def test_details_make_another_hash_and_nothing_is_an_empty_walk(odd: Any) -> None:
+    api = Api(history([(3, 60)], odd=odd), Manner())
+    (rows,) = listing_of(api, 10, details=True).oldest_first()
+    assert {row.summary_hash for row in rows} == {f"hash of CA{n}+detail" for n in range(3)}
+    assert list(listing_of(Api([], Manner()), 10).oldest_first()) == []
+    assert list(listing_of(Api([], Manner()), 10).oldest_first(NOW, NOW + DAY)) == []
+
+
+class TestOddities:
+    """What a small chance does not meet."""
+
+    @pytest.mark.parametrize("order", ["newest", "oldest"])
+    def test_rows_older_than_2017_are_found(self, order: Order) -> None:
+        segments = [(50, 3_600), (1, 20 * YEAR.total_seconds()), (300, 7_200)]
+        api = Api(history(segments), Manner(order=order))
+        with windows_of(2):
+            lists = list(listing_of(api, 20).oldest_first())
+        found = names(lists)
+        assert sorted(found) == sorted(row.name for row in api.rows)
+        moments = [row.at for rows in lists for row in rows if row.at]
+        assert moments == sorted(moments)
+
+    @pytest.mark.parametrize("never", [NEVER_SET, 0])
+    def test_a_moment_that_was_never_set_is_no_place_in_the_list(self, never: Any) -> None:
+        rows = history([(500, 3_600)])
+        for place in (9, 19, 59, 200):
+            rows[place] = replace(rows[place], shown=never)
+        api = Api(rows, Manner())
+        with windows_of(2):
+            found = names(list(listing_of(api, 10).oldest_first()))
+        assert sorted(found) == sorted(row.name for row in rows)
+        assert api.pages(10) < 50 * 1.5
+
+    @pytest.mark.parametrize("lag", [-59, -20, 20, 59])
+    def test_what_is_shown_may_be_earlier_or_later_than_what_is_filtered_by(self, lag: int) -> None:
+        rows = [replace(row, shown=zulu(row.at + lag * SECOND)) for row in history([(2_000, 13.0)])]
+        api = Api(rows, Manner())
+        with windows_of(2):
+            found = names(list(listing_of(api, 50).oldest_first()))
+        assert sorted(found) == sorted(row.name for row in rows)
+
+    def test_a_long_listing_in_another_order_keeps_few_files_open(self) -> None:
+        api = Api(history([(2_000, 600)]), Manner(order="oldest"))
+        lists = list(listing_of(api, 10).oldest_first())
+        listed = [row for rows in lists for row in rows]
+        assert len(api.requests) == 200
+        assert len({id(row.document.spool) for row in listed if row.document}) <= 20
+        for row in listed:
+            assert row.document
+            assert row.document.read() == {"id": row.conversation_id}
+
+    def test_a_server_that_gives_a_tenth_of_what_is_asked_is_not_held_as_a_whole(self) -> None:
+        api = Api(history([(5_000, 600)]), Manner(caps=(10,)))
+        most = 0
+        with windows_of(4):
+            walk = listing_of(api, 100).oldest_first()
+            first = next(walk)
+            most = len(api.requests)
+            rest = list(walk)
+        assert len(first) + sum(map(len, rest)) == 5_000
+        # a probe for each halving, and a few windows
+        assert most < 40
+        assert api.pages(100) < 500 * 1.4
+
+    def test_years_of_nothing_cost_a_few_requests(self) -> None:
+        api = Api(history([(3, 60), (1, 4 * YEAR.total_seconds()), (40, 60)]), Manner())
+        with windows_of(2):
+            found = names(list(listing_of(api, 2).oldest_first()))
+        assert len(found) == 44
+        assert api.pages(2) < 22 + 30
+
+    @pytest.mark.parametrize("count", [1_000, 3_000])
+    def test_a_burst_costs_its_pages_and_a_few(self, count: int) -> None:
+        api = Api(history([(300, 600), (count, 0), (300, 600)]), Manner())
+        with windows_of(3):
+            found = names(list(listing_of(api, 20).oldest_first()))
+        assert len(found) == len(set(found)) == count + 600
+        # it may lie in the overlap of two windows
+        assert api.pages(20) < 2 * count // 20 + 30 * 2
+
+
+YEARS: dict[str, Callable[[float], float]] = {
+    "evenly": lambda share: share,
+    "more and more": lambda share: share**0.25,
+    "less and less": lambda share: share**4,
+    "begun lately": lambda share: 0.97 + share * 0.03,
+    "ended long ago": lambda share: 0.03 * share,
+    "with a year of nothing": lambda share: share * 0.4 if share < 0.5 else 0.6 + share * 0.4,
+}
+
+
+class TestCost:
+    """100,000 conversations, 1,000 a page."""
+
+    def walked(self, spread: Callable[[float], float], order: Order = "newest") -> Api:
+        start, length = NOW - 3 * YEAR, 3 * YEAR
+        moments = sorted(start + length * spread(n / 100_000) for n in range(100_000))
+        rows = [Row(f"CA{n}", at, zulu(at), n) for n, at in enumerate(moments)]
+        api = Api(rows, Manner(order=order, is_light=True))
+        seen: set[str] = set()
+        for some in listing_of(api, 1_000).oldest_first():
+            seen.update(row.conversation_id for row in some)
+        assert len(seen) == 100_000
+        assert len(api.requests) == len(set(api.requests))
+        return api
+
+    @pytest.mark.parametrize("spread", ["evenly", "more and more"])
+    def test_a_first_load_costs_its_pages(self, spread: str) -> None:
+        api = self.walked(YEARS[spread])
+        assert api.pages(1_000) <= 110
+        assert api.pages(1) <= 20
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("spread", YEARS.values(), ids=YEARS.keys())
+    def test_whatever_its_shape_a_first_load_costs_little_more(
+        self, spread: Callable[[float], float]
+    ) -> None:
+        api = self.walked(spread)
+        assert api.pages(1_000) <= 110
+        assert api.pages(1) <= 20
+
+    @pytest.mark.slow
+    def test_another_order_costs_its_pages(self) -> None:
+        api = self.walked(YEARS["evenly"], "oldest")
+        assert (api.pages(1_000), api.pages(1)) == (100, 0)
+
+    def test_what_is_new_costs_its_pages(self) -> None:
+        api = Api(history([(5_000, 60)]), Manner())
+        found = names(list(listing_of(api, 100).oldest_first(NOW - timedelta(hours=10))))
+        assert len(found) >= 600
+        assert len(api.requests) <= 7
+
+
+class Endless(Api):
+    """Pages without an end, as `give` has them."""
+
+    give: Callable[[int], tuple[list[Row], str]]
+
+    def conversations(self, **asked: Any) -> V3Page:
+        self.requests.append((asked["since"], asked["before"], asked["limit"], asked["cursor"]))
+        return page(*self.give(len(self.requests)))
+
+
+class TestEndless:
+    """Listings that contradict themselves."""
+
+    def walk(self, give: Callable[[int], tuple[list[Row], str]], words: str) -> int:
+        api = Endless([], Manner())
+        api.give = give
+        with pytest.raises(ListingError, match=words):
+            list(listing_of(api, 10).oldest_first())
+        return len(api.requests)
+
+    def test_a_cursor_that_comes_again(self) -> None:
+        rows = history([(10, 0)])
+        assert self.walk(lambda n: (rows[n : n + 1], f"c{n % 3}"), "the cursor 'c1' again") == 4
+
+    def test_a_cursor_to_itself(self) -> None:
+        assert self.walk(lambda n: ([], "x" * 1_000), f"the cursor '{'x' * 40}' again") == 2
+
+    def test_the_same_rows_for_ever(self) -> None:
+        rows = history([(10, 0)])
+        words = f"{MOST_EMPTY_PAGES} pages in a row gave nothing new: the listing does not end"
+        assert self.walk(lambda n: (rows, str(n)), words) == MOST_EMPTY_PAGES + 2
+
+    def test_nothing_for_ever(self) -> None:
+        assert self.walk(lambda n: ([], str(n)), "does not end") == MOST_EMPTY_PAGES + 1
+
+    def test_a_hundred_empty_pages_in_a_row_are_borne(self) -> None:
+        rows = history([(30, 60)])
+        api = Api(rows, Manner(caps=(10, *[0] * MOST_EMPTY_PAGES)))
+        assert len(names(list(listing_of(api, 10).oldest_first(NOW - DAY)))) == 30
+
+
+AGENT = "PROJECT-BOOKINGS"
+KEY = "sandbox-key"
+V3_PAGE = r"/v3/[^?]+\?"
+BROKEN: dict[str, dict[str, Any]] = {
+    "broken off": {"kind": "truncated"},
+    "truncated JSON": {"kind": "truncated_json"},
+    "reset": {"kind": "reset"},
+    "empty": {"kind": "empty"},
+    "envelope though 200": {"kind": "envelope"},
+    "429 with a time": {"kind": "status", "status": 429, "retry_after": "0"},
+    "429 without": {"kind": "status", "status": 429},
+    "503": {"kind": "status", "status": 503},
+    "502 html": {"kind": "html", "status": 502},
+}
+
+
+def agent_at(url: str) -> Agent:
+    return Agent(
+        AGENT,
+        api_key=KEY,
+        region="us",
+        account_id="ws-sandbox",
+        base_url="http://127.0.0.1:9",
+        v3_base_url=url,
+    )
+
+
+@contextmanager
+def api_at(url: str, **options: Any) -> Iterator[ConversationsV3]:
+    quick = {"backoff_seconds": 0.01, "max_attempts": 3, "request_timeout": 5}
+    with ConversationsV3(agent_at(url), **{**quick, **options}) as api:
+        yield api
+
+
+def one_page(api: ConversationsV3, cursor: str | None = None) -> V3Page:
+    return api.conversations(environment="live", since=None, before=None, limit=20, cursor=cursor)
+
+
+@pytest.fixture(scope="module")
+def served_sandbox() -> Iterator[tuple[Sandbox, str]]:
+    sandbox = Sandbox(SandboxConfig(conversations=150, detail="small"))
+    with serve(sandbox) as url:
+        yield sandbox, url
+
+
+@pytest.fixture
+def url(served_sandbox: tuple[Sandbox, str]) -> str:
+    return served_sandbox[1]
+
+
+@pytest.fixture
+def sandbox(served_sandbox: tuple[Sandbox, str]) -> Sandbox:
+    served_sandbox[0].faults.clear()
+    served_sandbox[0].requests.clear()
+    return served_sandbox[0]
+
+
+class TestSandbox:
+    """Over HTTP."""
+
+    def live(self, sandbox: Sandbox) -> dict[str, datetime]:
+        """When each conversation began."""
+        return {
+            traits.conversation_id: sandbox.conversation(AGENT, index).created_at
+            for index in sandbox.listed(AGENT)
+            if (traits := sandbox.traits(AGENT, index)).environment == "live"
+        }
+
+    def check_whole(self, lists: list[list[Listed]], sandbox: Sandbox) -> None:
+        live = self.live(sandbox)
+        assert sorted(names(lists)) == sorted(live)
+        moments = [row.at for rows in lists for row in rows]
+        assert moments == sorted(live.values())
+
+    def listed(self, api: ConversationsV3, sandbox: Sandbox) -> list[list[Listed]]:
+        clock: Callable[[], datetime] = lambda: sandbox.config.now  # noqa: E731
+        with windows_of(2):
+            return list(V3Listing(api, "live", 10, clock).oldest_first())
+
+    def test_it_gives_the_world_oldest_first(self, sandbox: Sandbox, url: str) -> None:
+        with api_at(url) as api:
+            lists = self.listed(api, sandbox)
+        self.check_whole(lists, sandbox)
+        targets = sandbox.requests.paths(V3_PAGE)
+        assert len(targets) == len(set(targets))
+        assert sandbox.requests.kinds == {"v3": len(targets)}
+        assert all("include_latency=true" in target for target in targets)
+        for row in (row for rows in lists for row in rows):
+            assert row.document
+            document = row.document.read()
+            assert document["id"] == row.conversation_id
+            assert datetime.fromisoformat(document["started_at"]) == row.at
+
+    @pytest.mark.parametrize("order", BROKEN.values(), ids=BROKEN.keys())
+    def test_a_page_that_fails_is_asked_for_again(
+        self, sandbox: Sandbox, url: str, order: dict[str, Any]
+    ) -> None:
+        for place in ("limit=10&", "cursor=", "limit=1&"):
+            sandbox.faults.add(**order, path=place, times=2)
+        with api_at(url) as api:
+            lists = self.listed(api, sandbox)
+        self.check_whole(lists, sandbox)
+        assert sandbox.faults.hits == 6
+        assert (api.traffic.retries, api.traffic.requests) == (6, sandbox.requests.count(V3_PAGE))
+
+    @pytest.mark.parametrize("order", BROKEN.values(), ids=BROKEN.keys())
+    def test_a_page_that_fails_each_time_ends_the_walk(
+        self, sandbox: Sandbox, url: str, order: dict[str, Any]
+    ) -> None:
+        if order.get("status") == 429:
+            order = {**order, "retry_after": None}
+        live = self.live(sandbox)
+        yielded: list[list[Listed]] = []
+
+        def struck(walk: Iterator[list[Listed]]) -> Iterator[list[Listed]]:
+            for number, rows in enumerate(walk):
+                yield rows
+                if number == 5:
+                    sandbox.requests.clear()
+                    sandbox.faults.add(**order, path="/v3/")
+
+        with api_at(url) as api, windows_of(2):
+            walk = V3Listing(api, "live", 10, lambda: sandbox.config.now).oldest_first()
+            with pytest.raises(UnavailableError, match="3 times"):
+                yielded.extend(struck(walk))
+        found = {row.conversation_id: row.at for rows in yielded for row in rows}
+        newest = max(at for at in found.values() if at)
+        assert {name for name, at in live.items() if at < newest} <= set(found) != set(live)
+        assert sandbox.requests.count(V3_PAGE) == 3
+
+    def test_a_short_page_is_never_returned(self, sandbox: Sandbox, url: str) -> None:
+        sandbox.faults.add("truncated", path="/v3/")
+        with api_at(url) as api, pytest.raises(UnavailableError, match=r"connection to .* broke"):
+            one_page(api)
+        assert sandbox.requests.count(V3_PAGE) == 3
+        assert api.traffic.answers == 0
+        assert api.traffic.bytes_received > 0
+
+    def test_it_waits_as_long_as_it_is_asked_to(self, sandbox: Sandbox, url: str) -> None:
+        sandbox.faults.add("status", status=429, retry_after="100000", path="/v3/")
+        with api_at(url) as api, pytest.raises(UnavailableError, match="asks to wait 100000 s"):
+            one_page(api)
+        assert sandbox.requests.count(V3_PAGE) == 1
+
+    def test_a_malformed_cursor_is_refused_at_once(self, sandbox: Sandbox, url: str) -> None:
+        with api_at(url) as api, pytest.raises(ApiError) as caught:
+            one_page(api, cursor="ü&limit=1")
+        assert not isinstance(caught.value, UnavailableError)
+        assert (caught.value.status, caught.value.error_code) == (400, "INVALID_CURSOR")
+        assert sandbox.requests.count(V3_PAGE) == 1
+
+
+BODY = json.dumps(
+    {"conversations": [{"id": f"CA{n}", "text": "é" * 20_000} for n in range(30)], "cursor": ""}
+).encode()
+RUBBISH = b"<html>" + bytes(4 * 2**20)
+
+
+@contextmanager
+def served(script: Script) -> Iterator[tuple[ConversationsV3, OddServer]]:
+    with OddServer(script) as server, api_at(server.url) as api:
+        yield api, server
+
+
+class TestConnections:
+    """What becomes of them, and what is counted."""
+
+    @pytest.mark.parametrize(
+        "whole",
+        [
+            Answer(BODY),
+            Answer(BODY, is_chunked=True),
+            Answer(gzip.compress(BODY), headers={"Content-Encoding": "gzip"}),
+            Answer(gzip.compress(BODY), headers={"Content-Encoding": "gzip"}, is_chunked=True),
+        ],
+        ids=["plain", "chunked", "compressed", "compressed and chunked"],
+    )
+    def test_a_whole_page_leaves_its_connection_to_the_next(self, whole: Answer) -> None:
+        with served(in_turn(whole)) as (api, server):
+            pages = [one_page(api) for _ in range(3)]
+            assert server.connections == 1
+            assert [row.conversation_id for row in pages[2].rows] == [f"CA{n}" for n in range(30)]
+            assert pages[0].cursor is None
+        assert api.traffic.bytes_received >= 3 * len(whole.body)
+        assert api.traffic.bytes_received < 3 * len(whole.body) + 1_000
+        assert api.traffic.answers == 3
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            Answer(BODY, cut=100, then="close"),
+            Answer(BODY, cut=100, then="reset"),
+            Answer(BODY, cut=100, then="close", is_chunked=True),
+            Answer(RUBBISH),
+            Answer(RUBBISH, is_chunked=True),
+        ],
+        ids=["closed", "reset", "chunked", "not read to its end", "the same chunked"],
+    )
+    def test_a_broken_page_takes_its_connection_along(self, broken: Answer) -> None:
+        with served(in_turn(broken, Answer(BODY))) as (api, server):
+            assert len(one_page(api).rows) == 30
+            assert server.connections == 2
+            assert len(one_page(api).rows) == 30
+            assert server.connections == 2
+        assert (api.traffic.requests, api.traffic.answers, api.traffic.retries) == (3, 2, 1)
+        assert api.traffic.bytes_received >= 2 * len(BODY)
+
+    @pytest.mark.parametrize("status", [429, 502, 503])
+    def test_a_refusal_leaves_its_connection(self, status: int) -> None:
+        refusal = Answer({"success": False}, status, {"Retry-After": "0"})
+        with served(in_turn(refusal, Answer(BODY))) as (api, server):
+            assert len(one_page(api).rows) == 30
+            assert server.connections == 1
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"conversations": [{"id": ""}]},
+            {"conversations": [{"name": "no id"}]},
+            {"conversations": [{"id": 7}]},
+            {"conversations": [], "cursor": 7},
+            {"conversations": None},
+            {"success": False, "conversations": []},
+            [],
+        ],
+        ids=str,
+    )
+    def test_a_page_of_another_shape_is_tried_again_and_then_given_up(self, body: Any) -> None:
+        with served(in_turn(Answer(body))) as (api, server), pytest.raises(UnavailableError):
+            one_page(api)
+        assert len(server.requests) == 3
+
+    def test_an_id_has_no_more_than_its_document(self) -> None:
+        rows = [{"id": "a\0b"}, {"id": "c\ud800"}]
+        answer = Answer({"conversations": rows, "cursor": "\ud800\0"})
+        with served(in_turn(answer)) as (api, _):
+            found = one_page(api)
+        assert [row.conversation_id for row in found.rows] == ["ab", "c\ufffd"]
+        assert [row.document.read()["id"] for row in found.rows] == ["ab", "c\ufffd"]
+        assert found.cursor == "\ufffd"

@@ -1,0 +1,312 @@
+"""Whole loads through the Conversations API v3: the same tables, and nothing lost by switching."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pytest
+
+from polyai import load, open_pipeline, resolve
+from polyai.report import RunReport
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from warehouse_rows import assert_equals_truth, from_duckdb
+
+AGENT = "PROJECT-BOOKINGS"
+ACCOUNT = "ws-sandbox"
+PAGE = rf"/v3/{ACCOUNT}/{AGENT}/conversations\?"
+V3, DATA = "conversations_v3", "data"
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class Site:
+    """A sandbox that is served, and loads from it at the time that its clock shows."""
+
+    def __init__(self, sandbox: Sandbox, base_url: str) -> None:
+        self.sandbox = sandbox
+        self.base_url = base_url
+
+    def load(self, api: str = V3, *, full: bool = False, **options: object) -> RunReport:
+        """One run; the requests of earlier ones are forgotten."""
+        self.sandbox.requests.clear()
+        given = {
+            "agent_id": AGENT,
+            "api_key": "sandbox-key",
+            "account_id": ACCOUNT,
+            "base_url": self.base_url,
+            "api": api,
+        }
+        (report,) = load(
+            resolve(**(given | options)),
+            open_pipeline(),
+            full=full,
+            clock=lambda: self.sandbox.now,
+        )
+        return report
+
+    def asked(self, pattern: str = PAGE) -> int:
+        """Requests of the last run."""
+        return self.sandbox.requests.count(pattern)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    sandbox = Sandbox(SandboxConfig(conversations=150, span=timedelta(days=5)))
+    with serve(sandbox) as base_url:
+        yield Site(sandbox, base_url)
+
+
+def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+    with duckdb.connect("polyai.duckdb", read_only=True) as connection:
+        return connection.execute(sql, parameters).fetchall()
+
+
+def a_call(sandbox: Sandbox, age: timedelta, *, environment: str = "live") -> str:
+    """A finished conversation that began about so long ago, with turns."""
+    for index in sandbox.listed(AGENT):
+        call = sandbox.conversation(AGENT, index)
+        is_old = call.created_at <= sandbox.now - age
+        if is_old and call.turns and call.finished_at and call.environment == environment:
+            return call.conversation_id
+    raise AssertionError("no such conversation")
+
+
+class TestFirstLoad:
+    def test_the_warehouse_equals_what_v3_tells(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=800))
+        with serve(sandbox) as base_url:
+            report = Site(sandbox, base_url).load()
+        assert (report.status, report.listed, report.new) == ("complete", 800, 800)
+        assert (report.source_api, report.api_count, report.fetched) == (V3, None, 0)
+        assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
+
+    def test_a_page_an_environment_and_no_detail(self, site: Site) -> None:
+        report = site.load()
+        assert site.asked() == report.traffic.requests == 3
+        for environment in ("live", "sandbox", "pre-release"):
+            assert site.asked(f"client_env={environment}") == 1
+
+    def test_only_the_environments_that_are_wanted(self, site: Site) -> None:
+        site.load(environments="live")
+        assert query("SELECT DISTINCT environment FROM polyai.conversations") == [("live",)]
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3,), environments=("live",))
+        # one that is wanted later is read from its oldest end, not from the others' newest
+        site.load(environments="live,sandbox")
+        assert_equals_truth(
+            site.sandbox, AGENT, from_duckdb(), apis=(V3,), environments=("live", "sandbox")
+        )
+
+    def test_many_pages_are_asked_for_once_each_and_committed_oldest_first(
+        self, site: Site
+    ) -> None:
+        report = site.load(page_size=5, chunk_size=20, environments="live")
+        held = int(query("SELECT count(*) FROM polyai.conversations")[0][0])
+        pages = site.asked("limit=5&")
+        # one that is not full for each window, of which one holds twenty pages
+        assert pages <= held / 5 + 4
+        assert site.asked("limit=1&") <= 20
+        assert report.traffic.requests == pages + site.asked("limit=1&")
+        asked = site.sandbox.requests.paths(PAGE)
+        assert len(asked) == len(set(asked))
+        chunks = query(
+            "SELECT min(created_at), max(created_at) FROM polyai.conversations "
+            "GROUP BY _dlt_load_id ORDER BY _dlt_load_id"
+        )
+        assert len(chunks) > 3
+        assert chunks == sorted(chunks)
+
+    def test_details_add_what_only_the_data_api_knows(self, site: Site) -> None:
+        report = site.load(details=True)
+        assert (report.fetched, site.sandbox.requests.kinds["detail"]) == (150, 150)
+        known = query(
+            "SELECT count(state), count(language), count(created_at), count(DISTINCT source_api), "
+            "min(source_api) FROM polyai.conversations"
+        )[0]
+        assert known[0] == known[2] == 150
+        assert known[1] > 100
+        assert known[3:] == (1, V3)
+        for table in ("function_events", "annotations", "notes", "turn_topics"):
+            assert query(f"SELECT count(*) FROM polyai.{table}")[0][0] > 0
+        assert site.load(details=True).fetched == 0
+
+    def test_details_that_are_wanted_later_are_read_by_a_full_load(self, site: Site) -> None:
+        site.load()
+        report = site.load(full=True, details=True)
+        assert (report.changed, report.fetched) == (150, 150)
+
+    def test_a_detail_that_fails_leaves_what_the_listing_told(self, site: Site) -> None:
+        bad = a_call(site.sandbox, DAY)
+        site.sandbox.faults.add("status", path=re.escape(bad) + "$", status=500)
+        report = site.load(details=True, max_attempts=1)
+        assert (report.status, report.failed) == ("partial", 1)
+        assert query("SELECT count(*) FROM polyai.turns WHERE conversation_id = ?", bad) != [(0,)]
+        site.sandbox.faults.clear()
+        report = site.load(details=True)
+        assert (report.status, report.fetched) == ("complete", 1)
+        state, language = query(
+            "SELECT state, language FROM polyai.conversations WHERE conversation_id = ?", bad
+        )[0]
+        assert state is not None
+        assert language is not None
+
+
+class TestSwitching:
+    def test_from_one_to_the_other_and_back_nothing_is_lost(self, site: Site) -> None:
+        read: tuple[str, ...] = ()
+        for api in (V3, DATA, V3, DATA, V3):
+            report = site.load(api, full=True)
+            assert (report.status, report.listed, report.absent) == ("complete", 150, 0)
+            read = (*read, api)
+            assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=read)
+        assert query("SELECT count(*) FROM polyai.conversations") == [(150,)]
+
+    def test_a_steady_load_goes_on_where_the_other_ended(self, site: Site) -> None:
+        site.load(DATA)
+        site.sandbox.advance(HOUR, arrivals=9)
+        report = site.load(V3)
+        assert report.new == 9
+        site.sandbox.advance(HOUR, arrivals=4)
+        report = site.load(DATA)
+        assert report.new == 4
+        assert query("SELECT count(*), count(DISTINCT conversation_id) FROM polyai.conversations")[
+            0
+        ] == (163, 163)
+
+    def test_a_note_that_goes_is_gone_for_the_api_that_knows_notes(self, site: Site) -> None:
+        noted = a_call(site.sandbox, DAY)
+        site.sandbox.edit(AGENT, noted, note="call back")
+        site.load(DATA)
+        site.sandbox.edit(AGENT, noted, note=None, metrics={"LATE": "yes"})
+        site.load(V3, full=True)
+        note = "SELECT note FROM polyai.conversations WHERE conversation_id = ?"
+        assert query(note, noted) == [("call back",)]
+        assert query(
+            "SELECT count(*) FROM polyai.notes WHERE conversation_id = ? AND valid_to IS NULL",
+            noted,
+        ) == [(1,)]
+        site.load(DATA, full=True)
+        assert query(note, noted) == [(None,)]
+
+
+class TestLaterLoads:
+    def test_nothing_new_writes_nothing(self, site: Site) -> None:
+        site.sandbox.advance(30 * DAY)
+        site.load()
+        before = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1")
+        report = site.load()
+        assert (report.new, report.changed, report.traffic.requests) == (0, 0, 3)
+        assert report.listed < 150
+        assert before == query(
+            "SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1"
+        )
+
+    def test_what_changed_within_the_look_back_is_written_again(self, site: Site) -> None:
+        site.load()
+        late = a_call(site.sandbox, 2 * HOUR)
+        site.sandbox.edit(AGENT, late, metrics={"CSAT_SCORE": "5"})
+        site.sandbox.advance(timedelta(minutes=1))
+        report = site.load()
+        assert report.changed >= 1
+        assert query(
+            "SELECT value FROM polyai.metrics WHERE conversation_id = ? AND name = 'CSAT_SCORE' "
+            "ORDER BY occurrence DESC LIMIT 1",
+            late,
+        ) == [("5",)]
+
+    def test_calls_that_go_on_are_read_until_they_have_ended(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=300, span=DAY))
+        with serve(sandbox) as base_url:
+            site = Site(sandbox, base_url)
+            site.load()
+            assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") != [(0,)]
+            # beyond the look-back they are looked for in windows of their own
+            sandbox.advance(2 * DAY)
+            report = site.load(lookback="1h")
+            assert report.changed > 0
+            assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") == [(0,)]
+            assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
+
+    def test_an_age_is_crossed_once_and_costs_a_window(self, site: Site) -> None:
+        site.load()
+        # all are days old: what happens now is seen when the week is over
+        late = a_call(site.sandbox, 2 * DAY)
+        site.sandbox.edit(AGENT, late, metrics={"LATE": "yes"})
+        site.sandbox.advance(6 * DAY, arrivals=40)
+        site.load(lookback="1h")
+        found = "SELECT count(*) FROM polyai.metrics WHERE conversation_id = ? AND name = 'LATE'"
+        assert query(found, late) == [(1,)]
+        # it has been looked at, and is not looked for again
+        report = site.load(lookback="1h")
+        assert report.traffic.requests == 3
+
+    def test_a_killed_first_load_goes_on_where_it_was(self, site: Site) -> None:
+        stop = threading.Event()
+        given = {
+            "agent_id": AGENT,
+            "api_key": "sandbox-key",
+            "account_id": ACCOUNT,
+            "base_url": site.base_url,
+            "api": V3,
+            "page_size": 5,
+            "chunk_size": 10,
+        }
+
+        def stop_after_some(report: RunReport) -> None:
+            def watch() -> None:
+                while report.rows["conversations"] < 30:
+                    stop.wait(0.01)
+                stop.set()
+
+            threading.Thread(target=watch, daemon=True).start()
+
+        (report,) = load(
+            resolve(**given),
+            open_pipeline(),
+            stop=stop,
+            on_begin=stop_after_some,
+            clock=lambda: site.sandbox.now,
+        )
+        assert report.status == "interrupted"
+        held = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
+        assert 0 < len(held) < 150
+        newest = query("SELECT max(created_at) FROM polyai.conversations WHERE environment='live'")
+        for index in site.sandbox.listed(AGENT):
+            call = site.sandbox.conversation(AGENT, index)
+            if call.environment == "live" and call.created_at < newest[0][0]:
+                assert call.conversation_id in held
+        report = site.load()
+        assert report.new == 150 - len(held)
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3,))
+
+
+class TestRefusals:
+    def test_an_account_is_needed(self, site: Site) -> None:
+        report = site.load(account_id=None)
+        assert report.status == "failed"
+        assert "account_id" in str(report.error)
+        assert site.asked(".") == 0
+
+    def test_a_wrong_account_stops_it_at_the_first_request(self, site: Site) -> None:
+        report = site.load(account_id="ws-other")
+        assert report.status == "failed"
+        assert site.asked(".") == 1
+        assert "account" in str(report.error)
+
+    def test_its_own_key_is_sent_where_there_is_one(self, site: Site) -> None:
+        report = site.load(api_key="another", v3_api_key="sandbox-key")
+        assert report.status == "complete"
+        report = site.load(v3_api_key="wrong")
+        assert "401" in str(report.error)
+        assert "wrong" not in str(report.error).replace("wrong key", "")
+
+    def test_a_page_that_always_breaks_off_loads_nothing_of_it(self, site: Site) -> None:
+        site.sandbox.faults.add("truncated", path="client_env=live")
+        report = site.load(max_attempts=2)
+        assert (report.status, report.listed, report.new) == ("failed", 0, 0)
+        site.sandbox.faults.clear()
+        assert site.load().status == "complete"
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3,))
