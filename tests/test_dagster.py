@@ -273,6 +273,7 @@ class TestRuns:
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
 )
+@pytest.mark.slow  # CI runs it too
 class TestBackfill:
     """Dagster's own commands and daemon, each run a process of its own, into PostgreSQL."""
 

@@ -54,8 +54,11 @@ _CONFLICTS = (
 )
 """What DuckLake, DuckDB and PostgreSQL say where two transactions got in each other's way."""
 
+_DUCKDBS = ("dlt.destinations.duckdb", "dlt.destinations.ducklake")
+
 _DUCKDB_LOAD_WORKERS = 1
-"""Tables that are loaded at once: each needs memory, and DuckDB takes them one by one anyway."""
+"""Tables that are loaded at once: each needs memory, and DuckDB takes them one by one anyway. For
+DuckLake each would begin with a DuckDB of its own, which takes a second."""
 
 
 def open_pipeline(
@@ -105,10 +108,11 @@ def _opened(
             destination=destination or dlt.config.get("destination_type", str) or "duckdb",
             dataset_name=dataset,
         )
-        if pipeline.destination.destination_type == "dlt.destinations.duckdb":
+        kind = pipeline.destination.destination_type
+        if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
+            dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
+        if kind == "dlt.destinations.duckdb":
             credentials: Any = pipeline.destination_client().config.credentials
-            if dlt.config.get("load.workers") is None:
-                dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
             credentials.global_config = _DUCKDB_CONFIG | (credentials.global_config or {})
             credentials.database = _shared(Path(str(credentials.database)), name)
             is_own_name = Path(str(credentials.database)).stem == dataset

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,6 +56,9 @@ _QUEUED = 100
 """Answers that were handed over and not taken yet, beside those that wait for their turn."""
 
 _POLL_SECONDS = 0.2
+
+_PATIENCE_SECONDS = 3.0
+"""How long a chunk waits for more to arrive while other agents have something to be loaded."""
 
 NAMED_FAILURES = 1_000
 """Failures that a report names; all of them are in `fetch_failures`."""
@@ -280,6 +284,7 @@ class AgentReader:
         """Shapes what the stream brings until the chunk is full."""
         seen: set[str] = set()
         pending: list[Fetched] = []
+        patient_until = time.monotonic() + _PATIENCE_SECONDS
         fetched: Fetched | None = first
         while fetched is not None:
             # a listing that shifts can bring a conversation twice, and twice in one package would
@@ -291,7 +296,7 @@ class AgentReader:
                 yield _noting_days(self._shaped(pending), days)
                 pending = []
             is_full = len(seen) >= size or (
-                len(seen) >= BATCH_SIZE and self._arrived.empty() and others_wait()
+                time.monotonic() > patient_until and self._arrived.empty() and others_wait()
             )
             fetched = None if is_full else next(stream, None)
         if pending:

@@ -1,0 +1,284 @@
+"""Many slices at once, each a process with nothing but its arguments and the destination.
+
+The small version runs with the other tests, that into DuckLake in CI; eight slices at once, five
+times over, without and with kills, into PostgreSQL and DuckLake, is
+
+    python -m pytest -m slow tests/test_parallel.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import psycopg2
+import pytest
+
+from command import AGENT, access, query, run, start
+from ducklake import extensions, home_with_extensions
+from polyai import load, open_pipeline, resolve
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.slices import parse_moment
+from postgres_server import binaries, postgres
+
+Rows = Callable[[str], list[tuple[object, ...]]]
+"""Runs a query; `polyai.` stands before the name of each table."""
+
+DAYS = 30
+
+needs_postgres = pytest.mark.skipif(
+    binaries() is None and not os.environ.get("CI"),
+    reason="needs a PostgreSQL server: install the package postgresql",
+)
+needs_ducklake = pytest.mark.skipif(
+    not extensions() and not os.environ.get("CI"),
+    reason=f"needs DuckLake's extension for DuckDB {duckdb.__version__}, which PyPI may not have",
+)
+
+
+class Place:
+    """A destination, the environment that names it, and a way to look into it."""
+
+    def __init__(self, environment: dict[str, str], rows: Rows) -> None:
+        self.environment = environment
+        self.rows = rows
+
+
+@contextmanager
+def in_postgres(folder: Path) -> Iterator[Place]:
+    with postgres() as url:
+
+        def rows(sql: str) -> list[tuple[object, ...]]:
+            with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall()
+
+        named = {"DESTINATION_TYPE": "postgres", "DESTINATION__POSTGRES__CREDENTIALS": url}
+        yield Place(named, rows)
+
+
+@contextmanager
+def in_ducklake(folder: Path) -> Iterator[Place]:
+    home = home_with_extensions(folder / "home")
+    with postgres() as url:
+        # dlt's connection string and DuckDB's are the same
+        attach = f"ATTACH 'ducklake:postgres:{url}' AS lake (METADATA_SCHEMA 'ducklake')"
+
+        def rows(sql: str) -> list[tuple[object, ...]]:
+            with duckdb.connect() as connection:
+                for path in extensions():
+                    connection.execute(f"LOAD '{path}'")
+                connection.execute(attach)
+                found = connection.execute(sql.replace("polyai.", "lake.polyai.")).fetchall()
+                connection.execute("DETACH lake")
+                return found
+
+        named = {
+            "DESTINATION_TYPE": "ducklake",
+            "DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG": url,
+            "DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE": str(folder / "lake"),
+        }
+        yield Place(home | named, rows)
+
+
+PLACES = [
+    pytest.param(in_postgres, marks=needs_postgres, id="postgres"),
+    pytest.param(in_ducklake, marks=[needs_postgres, needs_ducklake], id="ducklake"),
+]
+
+
+class Slices:
+    """Slices of two days each, every one a process of its own."""
+
+    def __init__(self, sandbox: Sandbox, base_url: str, place: Place, count: int) -> None:
+        self.sandbox = sandbox
+        self.place = place
+        self.spans = [(f"2026-10-{2 * n + 3:02}", f"2026-10-{2 * n + 5:02}") for n in range(count)]
+        self.environment = access(base_url) | place.environment | {"POLYAI_WORKERS": "2"}
+
+    def start(self, number: int) -> subprocess.Popen[str]:
+        since, before = self.spans[number]
+        given = ("--from", since, "--to", before, "--slice", "2d", "--workers", "1", "--json")
+        return start("backfill", *given, **self.environment)
+
+    def run_all(self, kills: int = 0) -> None:
+        """Runs all at once; those that are killed once more afterwards."""
+        running = [self.start(number) for number in range(len(self.spans))]
+        for _ in range(kills):
+            time.sleep(random.uniform(1, 3))
+            random.choice(running).kill()
+        again = []
+        for number, process in enumerate(running):
+            stdout, stderr = process.communicate(timeout=500)
+            if process.returncode < 0:
+                again.append(number)
+            else:
+                assert process.returncode == 0, stdout + stderr
+        for number in again:
+            process = self.start(number)
+            stdout, stderr = process.communicate(timeout=500)
+            assert process.returncode == 0, stdout + stderr
+
+    def check(self) -> None:
+        """Each row of the range is there, once, and nothing is left behind."""
+        since, before = parse_moment(self.spans[0][0]), parse_moment(self.spans[-1][1])
+        truth = [
+            tables
+            for tables in self.sandbox.truth(AGENT)
+            if since <= tables["conversations"][0]["created_at"] < before
+        ]
+        assert len(truth) > 10
+        for table, key in (
+            ("conversations", "conversation_id"),
+            ("turns", "(conversation_id, turn_index)"),
+            ("metrics", "(conversation_id, name, occurrence)"),
+            ("function_events", "(conversation_id, turn_index, event_index)"),
+        ):
+            wanted = sum(len(tables[table]) for tables in truth)
+            counted = f"SELECT count(*), count(DISTINCT {key}) FROM polyai.{table}"
+            assert self.place.rows(counted) == [(wanted, wanted)], table
+        assert self.place.rows("SELECT DISTINCT owner FROM polyai.load_leases") == [("",)]
+        assert self.place.rows(
+            "SELECT count(*) FROM polyai.sync_runs WHERE status = 'running'"
+        ) == [(0,)]
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(SandboxConfig(conversations=300, span=timedelta(days=DAYS)))
+
+
+@pytest.fixture
+def base_url(sandbox: Sandbox) -> Iterator[str]:
+    with serve(sandbox) as url:
+        yield url
+
+
+@needs_postgres
+def test_slices_at_once_and_one_killed(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
+    with in_postgres(tmp_path) as place:
+        slices = Slices(sandbox, base_url, place, 4)
+        slices.run_all(kills=1)
+        slices.check()
+        staging = place.rows(
+            "SELECT schema_name FROM information_schema.schemata "
+            "WHERE schema_name LIKE 'polyai_staging%'"
+        )
+        # only a killed one that nobody has run again from its own folder leaves one
+        assert len(staging) <= 1
+
+
+@needs_postgres
+def test_the_same_slice_twice_at_once_doubles_nothing(
+    sandbox: Sandbox, base_url: str, tmp_path: Path
+) -> None:
+    with in_postgres(tmp_path) as place:
+        slices = Slices(sandbox, base_url, place, 1)
+        twice = [slices.start(0) for _ in range(2)]
+        for process in twice:
+            stdout, stderr = process.communicate(timeout=200)
+            assert process.returncode == 0, stdout + stderr
+        slices.check()
+
+
+@pytest.mark.slow
+@needs_postgres
+@needs_ducklake
+def test_ducklake_takes_slices_at_once(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
+    with in_ducklake(tmp_path) as place:
+        slices = Slices(sandbox, base_url, place, 2)
+        slices.run_all()
+        slices.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kills", [0, 4])
+@pytest.mark.parametrize("repetition", range(5))
+def test_eight_slices_at_once(
+    place: Callable[[Path], AbstractContextManager[Place]],
+    kills: int,
+    repetition: int,
+    sandbox: Sandbox,
+    base_url: str,
+    tmp_path: Path,
+) -> None:
+    with place(tmp_path) as found:
+        slices = Slices(sandbox, base_url, found, 8)
+        slices.run_all(kills)
+        slices.check()
+
+
+class TestAgents:
+    """Several agents in one load."""
+
+    AGENTS = ("PROJECT-A", "PROJECT-B", "PROJECT-C")
+
+    def settings(self, base_url: str, **keys: str) -> object:
+        return [
+            {
+                "agent_id": name,
+                "api_key": keys.get(name.replace("-", "_"), "sandbox-key"),
+                "base_url": base_url,
+            }
+            for name in self.AGENTS
+        ]
+
+    def test_they_are_read_at_once_and_the_slow_one_holds_nobody_up(self) -> None:
+        config = SandboxConfig(conversations=60, agents=self.AGENTS, detail="small")
+        sandbox = Sandbox(config)
+        with serve(sandbox) as base_url:
+            # of the first one every answer takes long
+            sandbox.faults.add("delay", path="/v1/agents/PROJECT-A/", seconds=0.3)
+            reports = load(resolve(agents=self.settings(base_url), workers=2), open_pipeline())
+        assert [report.agent_id for report in reports] == list(self.AGENTS)
+        assert [report.status for report in reports] == ["complete"] * 3
+        ended = {report.agent_id: report.finished_at for report in reports}
+        assert ended["PROJECT-B"] is not None
+        assert ended["PROJECT-A"] is not None
+        assert ended["PROJECT-B"] < ended["PROJECT-A"]
+        assert query(
+            "SELECT agent_id, count(*), count(DISTINCT conversation_id) FROM polyai.conversations "
+            "GROUP BY 1 ORDER BY 1"
+        ) == [(name, 60, 60) for name in self.AGENTS]
+        # a load package carries one agent's rows
+        assert query(
+            "SELECT count(*) FROM (SELECT _dlt_load_id FROM polyai.conversations "
+            "GROUP BY 1 HAVING count(DISTINCT agent_id) > 1)"
+        ) == [(0,)]
+
+    def test_one_that_fails_keeps_no_other_from_being_loaded(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
+        with serve(sandbox) as base_url:
+            agents = json.dumps(self.settings(base_url, PROJECT_B="wrong"))
+            result = run("load", "--json", POLYAI_AGENTS=agents)
+        assert result.returncode == 1
+        statuses = {
+            agent["agent_id"]: agent["status"] for agent in json.loads(result.stdout)["agents"]
+        }
+        assert statuses == {"PROJECT-A": "complete", "PROJECT-B": "failed", "PROJECT-C": "complete"}
+        assert query("SELECT count(*) FROM polyai.conversations") == [(40,)]
+
+    def test_each_has_its_own_rate_limit(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
+        sandbox.faults.add(
+            "status",
+            path="/v1/agents/PROJECT-A/conversations/",
+            status=429,
+            retry_after="2",
+            times=3,
+        )
+        with serve(sandbox) as base_url:
+            reports = load(resolve(agents=self.settings(base_url)), open_pipeline())
+        assert [report.status for report in reports] == ["complete"] * 3
+        retries = {report.agent_id: report.traffic.retries for report in reports}
+        assert retries["PROJECT-A"] > 0
+        assert retries["PROJECT-B"] == retries["PROJECT-C"] == 0
