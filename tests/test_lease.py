@@ -257,6 +257,57 @@ def test_no_clock_but_the_destinations_is_asked(
     assert not [sql for sql in statements if re.search(r"\d{4}-\d\d|\d{9}", sql)]
 
 
+def test_a_turn_waits_for_the_one_before_it(warehouse: Warehouse) -> None:
+    one, other = warehouse.machine("one"), warehouse.machine("other")
+    order: list[str] = []
+    began = threading.Event()
+
+    def first() -> None:
+        with one.turn(["A days 1/16", "A days 2/16"]):
+            began.set()
+            time.sleep(0.5)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert began.wait(10)
+    with other.turn(["A days 2/16", "A days 3/16"]):
+        order.append("second")
+        assert warehouse.owners()["A days 2/16"] == "other"
+    thread.join()
+    assert order == ["first", "second"]
+    assert set(warehouse.owners().values()) == {""}
+
+
+def test_a_turn_gives_back_its_own_leases_only(warehouse: Warehouse) -> None:
+    one = warehouse.machine("one")
+    assert one.acquire(["A"]) == {}
+    with pytest.raises(RuntimeError), one.turn(["A days 1/16"]):
+        raise RuntimeError
+    assert warehouse.owners() == {"A": "one", "A days 1/16": ""}
+
+
+def test_what_was_given_back_leaves_no_staging_dataset_to_be_dropped(warehouse: Warehouse) -> None:
+    one, other = warehouse.machine("one"), warehouse.machine("other")
+    warehouse.sql(f"CREATE SCHEMA {warehouse.staging('one')}")
+    with one.turn(["A days 1/16"]):
+        pass
+    with other.turn(["A days 1/16"]):
+        # it is alive, and may be about to load through it
+        assert warehouse.has_schema(warehouse.staging("one"))
+
+
+def test_the_next_run_of_a_killed_one_gives_back_all_that_it_left(warehouse: Warehouse) -> None:
+    assert warehouse.machine("one").acquire(["A days 1/16", "A days 2/16"]) == {}
+    warehouse.machine("one").give_back_all()
+    assert set(warehouse.owners().values()) == {""}
+    assert warehouse.machine("other").acquire(["A days 1/16", "A days 2/16"]) == {}
+
+
+def test_nothing_is_given_back_where_there_is_no_table(warehouse: Warehouse) -> None:
+    warehouse.machine("one").give_back_all()
+
+
 def test_a_takeover_drops_the_staging_dataset_of_the_dead_machine(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     one.acquire([AGENT])
