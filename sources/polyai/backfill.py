@@ -124,6 +124,7 @@ def _one_by_one(
         if stop.is_set():
             return
         known = landmarks.setdefault(slice_.agent_id, Landmarks())
+        on_change(without_run(slice_, "running"))
         report = _loaded(order, slice_, known, 1, stop, on_change)
         on_change(report)
         yield report
@@ -191,7 +192,7 @@ def _side_by_side(
     is_told = False
     try:
         for worker in at_work.values():
-            _hand_out(worker, waiting, landmarks, stop)
+            _hand_out(worker, waiting, landmarks, stop, on_change)
         while any(worker.slice for worker in at_work.values()):
             if stop.is_set() and not is_told:
                 is_told = True
@@ -210,7 +211,7 @@ def _side_by_side(
                 yield ended
                 if not worker.process.is_alive() and waiting and not stop.is_set():
                     worker = at_work[worker.number] = _begun(worker.number, order)
-                _hand_out(worker, waiting, landmarks, stop)
+                _hand_out(worker, waiting, landmarks, stop, on_change)
     finally:
         for worker in at_work.values():
             worker.connection.close()
@@ -235,11 +236,13 @@ def _hand_out(
     waiting: deque[Slice],
     landmarks: dict[str, Landmarks],
     stop: threading.Event,
+    on_change: OnChange,
 ) -> None:
     """Gives the worker its next slice, if there is one."""
     worker.slice = waiting.popleft() if waiting and not stop.is_set() else None
     if worker.slice is not None:
         known = landmarks.setdefault(worker.slice.agent_id, Landmarks())
+        on_change(without_run(worker.slice, "running"))
         # one that has died is noticed when it is listened to
         with suppress(OSError):
             worker.connection.send((worker.slice, known))

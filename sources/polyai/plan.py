@@ -115,7 +115,7 @@ class Plan:
         was loaded. What is due without being listed follows.
         """
         pace = self._pace
-        self.is_first_load = not self._warehouse.count_held(self._agent_id)
+        self.is_first_load = not self._warehouse.holds_any(self._agent_id)
         self.failures = self._warehouse.open_failures(self._agent_id)
         self._given_up = frozenset() if pace.full or pace.span else frozenset(self._too_old())
         self._report.given_up = len(self._given_up)
@@ -150,7 +150,9 @@ class Plan:
         """What has to be read again, whether or not it is listed."""
         agent_id, warehouse = self._agent_id, self._warehouse
         due: list[tuple[Reason, Due]] = []
-        due += [("in_progress", held) for held in warehouse.unfinished(agent_id)]
+        span = self._pace.span
+        within = (span.since, span.before) if span else None
+        due += [("in_progress", held) for held in warehouse.unfinished(agent_id, within)]
         due += [("torn", held) for held in self._torn()]
         hashes = warehouse.summary_hashes(agent_id, list(self.failures), None)
         due += [

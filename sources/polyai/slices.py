@@ -98,8 +98,8 @@ def slice_report(slice_: Slice, report: RunReport, seconds: float) -> SliceRepor
     )
 
 
-def without_run(slice_: Slice, status: Status, error: str) -> SliceReport:
-    """The report of a slice that never got as far as a run of its own, or lost it."""
+def without_run(slice_: Slice, status: Status, error: str | None = None) -> SliceReport:
+    """The report of a slice that has no run of its own yet, never got one, or lost it."""
     return SliceReport(slice_.agent_id, slice_.span.since, slice_.span.before, status, error)
 
 

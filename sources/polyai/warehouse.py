@@ -167,19 +167,25 @@ class Warehouse:
             ):
                 yield dict(zip(names, row))
 
-    def unfinished(self, agent_id: str) -> list[Due]:
-        """Each conversation that had not ended when it was read."""
-        return self._due(agent_id, f"in_progress AND {_COMPLETE}")
+    def unfinished(
+        self, agent_id: str, created_within: tuple[datetime, datetime] | None = None
+    ) -> list[Due]:
+        """Each conversation that had not ended when it was read, of a range or of all."""
+        condition = f"in_progress AND {_COMPLETE}"
+        if created_within is None:
+            return self._due(agent_id, condition)
+        return self._due(agent_id, f"created_at BETWEEN %s AND %s AND {condition}", *created_within)
 
     def incomplete(self, agent_id: str) -> list[Due]:
         """Each conversation whose load package never became complete."""
         return self._due(agent_id, f"NOT ({_COMPLETE})")
 
-    def _due(self, agent_id: str, condition: str) -> list[Due]:
+    def _due(self, agent_id: str, condition: str, *parameters: object) -> list[Due]:
         rows = self.rows(
             f"SELECT {_DUE} FROM {{conversations}} WHERE agent_id = %s "
             f"AND {condition} ORDER BY created_at",
             agent_id,
+            *parameters,
         )
         return [_as_due(row) for row in rows]
 
@@ -246,6 +252,16 @@ class Warehouse:
             agent_id,
         )
         return rows[0][0].astimezone(UTC) if rows and rows[0][0] else None
+
+    def holds_any(self, agent_id: str) -> bool:
+        """Whether any conversation of the agent is held."""
+        return bool(
+            self.rows(
+                "SELECT conversation_id FROM {conversations} "
+                f"WHERE agent_id = %s AND {_COMPLETE} LIMIT 1",
+                agent_id,
+            )
+        )
 
     def count_held(self, agent_id: str) -> int:
         """Conversations of the agent that are held."""
