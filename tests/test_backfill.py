@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -15,10 +16,12 @@ from typing import Any
 import pytest
 
 from command import AGENT, access, error_of, query, run, run_in_terminal, start, wait_until
+from polyai import Span, Target, resolve
+from polyai import backfill as run_backfill
 from polyai.errors import ConfigurationError
-from polyai.plan import Span
+from polyai.pages import Document, Spool
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.slices import Slice, cut, parse_moment
+from polyai.slices import Slice, SliceReport, cut, parse_moment
 
 LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
 V3 = "conversations_v3"
@@ -308,6 +311,29 @@ def workers_of(parent: int) -> list[int]:
         if f"\nPPid:\t{parent}\n" in text and b"spawn_main" in command:
             found.append(int(status.parent.name))
     return found
+
+
+def test_a_process_that_loads_many_slices_keeps_nothing_of_them(
+    base_url: str, sandbox: Sandbox
+) -> None:
+    settings = resolve(
+        agent_id=AGENT,
+        api_key="sandbox-key",
+        base_url=base_url,
+        account_id="ws-sandbox",
+        api=V3,
+    )
+    left = []
+
+    def count(report: SliceReport) -> None:
+        if report.status != "running":
+            gc.collect()
+            left.append(sum(isinstance(one, Document | Spool) for one in gc.get_objects()))
+
+    span = Span(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 10, 4, tzinfo=UTC))
+    reports = run_backfill(settings, Target(), span, workers=1, on_change=count)
+    assert [report.status for report in reports] == ["complete"] * 3
+    assert left == [0, 0, 0]
 
 
 class TestCutting:

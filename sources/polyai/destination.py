@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,8 +139,13 @@ def _shared(database: Path, pipeline_name: str) -> str:
     return str(database.with_name(f"{PIPELINE_NAME}.duckdb") if is_own else database)
 
 
+@lru_cache(maxsize=16)
 def duckdb_file(pipeline: dlt.Pipeline) -> Path | None:
-    """The destination's DuckDB file; None where it is something else, or in memory."""
+    """The destination's DuckDB file; None where it is something else, or in memory.
+
+    Found out once: dlt keeps the errors that it meets while it looks settings up, and with them
+    all that is in use where it is asked.
+    """
     if pipeline.destination.destination_type != "dlt.destinations.duckdb":
         return None
     credentials: Any = pipeline.destination_client().config.credentials

@@ -76,6 +76,7 @@ class Warehouse:
     def __init__(self, pipeline: dlt.Pipeline, *, takes_turns: bool = False) -> None:
         self.pipeline = pipeline
         self._takes_turns = takes_turns
+        self._turn = turn(pipeline) if takes_turns else nullcontext()
 
     def twin(self) -> Warehouse:
         """The same for another thread; made here, because dlt makes clients in one thread only."""
@@ -377,8 +378,7 @@ class Warehouse:
         client = self._client
 
         def read() -> T:
-            held = turn(self.pipeline) if self._takes_turns else nullcontext()
-            with held, client, client.execute_query(query, *parameters) as cursor:
+            with self._turn, client, client.execute_query(query, *parameters) as cursor:
                 return take(cursor)
 
         with destination_errors():

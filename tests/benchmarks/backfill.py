@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import urlsplit
 
 import duckdb
 import orjson
 import psycopg2
-from postgres_server import postgres
 
 from polyai.tables import CONVERSATION_TABLES
+from postgres_server import postgres
 
 from .measuring import Server, environment, serve
 from .server import ACCOUNT_ID, AGENT_ID, BEFORE, MAX_V3_LIMIT, SINCE
@@ -99,9 +99,9 @@ class Family:
                 proc = Path("/proc", str(pid))
                 lines = (proc / "status").read_text().splitlines()
                 sizes = dict(line.split(":", 1) for line in lines)
-                together += int(sizes["VmRSS"].split()[0]) * 1024
+                together += _kilobytes(sizes["VmRSS"])
                 if b"resource_tracker" not in (proc / "cmdline").read_bytes():
-                    self._peaks[pid] = int(sizes["VmHWM"].split()[0]) * 1024
+                    self._peaks[pid] = max(self._peaks.get(pid, 0), _kilobytes(sizes["VmHWM"]))
                 # behind the name in parentheses: user and system time, then those of the dead
                 ticks += sum(
                     map(int, (proc / "stat").read_text().rpartition(")")[2].split()[11:15])
@@ -116,6 +116,11 @@ class Family:
     @property
     def peak_together(self) -> int:
         return self._together
+
+
+def _kilobytes(size: str) -> int:
+    """A size of `/proc/…/status` in bytes."""
+    return int(size.split()[0]) * 1024
 
 
 def _descendants(pid: int) -> Iterator[int]:
@@ -180,6 +185,7 @@ class Place:
                     read = self.server.cost()["v3"]["rows"] - served
                     if read >= due:
                         ran.parts.append((read, cpu_seconds))
+                        sys.stderr.write(f"{read:,} served, {cpu_seconds:.0f} CPU s\n")
                         due = (read // step + 1) * step
                     time.sleep(POLL_SECONDS)
             finally:
@@ -256,7 +262,8 @@ class Place:
             # an id ends with the conversation's number in eight hexadecimal digits
             found = query(
                 "SELECT count(*), count(DISTINCT right(conversation_id, 8)), "
-                "max(right(conversation_id, 8)), sum(num_turns) FROM conversations"
+                "max(right(conversation_id, 8)), "
+                "sum(CASE WHEN is_transcript_withheld THEN 0 ELSE num_turns END) FROM conversations"
             )[0]
             turns = found[3]
             if found[:3] != (conversations, conversations, f"{conversations - 1:08x}"):
@@ -378,7 +385,7 @@ def show_parts(runs: Sequence[Run]) -> None:
         marks = [(0, 0.0), *run.ran.parts]
         costs = [
             (cpu - cpu_before) / (read - read_before) * 1000
-            for (read_before, cpu_before), (read, cpu) in zip(marks, marks[1:])
+            for (read_before, cpu_before), (read, cpu) in pairwise(marks)
         ]
         rows.append((f"{run.workers}", " ".join(f"{cost:.2f}" for cost in costs)))
     table(("workers", "CPU ms a conversation in each tenth of what was served"), rows)
@@ -456,7 +463,7 @@ def _peak_anew() -> tuple[int, int, float]:
     proc = Path("/proc", str(newest))
     lines = (proc / "status").read_text().splitlines()
     sizes = dict(line.split(":", 1) for line in lines)
-    rss, peak = (int(sizes[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    rss, peak = (_kilobytes(sizes[name]) for name in ("VmRSS", "VmHWM"))
     (proc / "clear_refs").write_text("5")
     times = (proc / "stat").read_text().rpartition(")")[2].split()[11:13]
     return rss, peak, sum(map(int, times)) / _TICKS
@@ -507,7 +514,7 @@ def main() -> None:
                         show_empty(place, options.conversations, options.empty)
         say(
             f"{options.conversations:,} {options.detail} conversations, slices of {options.slice}, "
-            f"{urlsplit(server.base_url).scheme} on {os.cpu_count()} cores, {options.destination}"
+            f"{os.cpu_count()} cores, {options.destination}"
         )
         show(sorted(runs, key=lambda run: run.workers))
         show_parts(runs)
