@@ -62,6 +62,9 @@ _LOCK_TIMEOUT = "30s"
 _WAITS_UNTOLD = 10
 """Times that a step asks for its lease before it says that it waits."""
 
+_LONGEST_WAIT = 3.0
+"""Seconds between two of these times at most."""
+
 _JOIN_SECONDS = 5
 """How long the end of a run waits for a renewal that is under way."""
 
@@ -209,17 +212,24 @@ class Leases:
         """
         held: list[str] = []
         try:
-            for name in sorted(set(names)):
-                waits = 0
-                while others := self.acquire([name]):
-                    if waits == _WAITS_UNTOLD:
-                        logger.info("waiting for %s: it belongs to %s", name, others[name])
-                    waits += 1
-                    _pause(_ATTEMPTS)
-                held.append(name)
+            if wanted := sorted(set(names)):
+                # one connection for all attempts: to open one can take longer than the wait
+                with _connected(self._client) as table:
+                    for name in wanted:
+                        self._wait_for(table, name)
+                        held.append(name)
             yield
         finally:
             self.release(held)
+
+    def _wait_for(self, table: _LeaseTable, name: str) -> None:
+        """Takes a lease as soon as it is free."""
+        waits = 0
+        while holder := self._take(table, name):
+            waits += 1
+            if waits == _WAITS_UNTOLD:
+                logger.info("waiting for %s: it belongs to %s", name, holder)
+            time.sleep(random.uniform(0, min(waits / 4, _LONGEST_WAIT)))  # noqa: S311
 
     def __enter__(self) -> Self:
         self._renewed_at = time.monotonic()
