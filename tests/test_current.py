@@ -324,6 +324,8 @@ class TestTornRuns:
         site.load()
         chosen = newest_ended()
         site.sandbox.edit(AGENT, chosen, tags=["a", "b"], note="old")
+        # so that the runs can be told apart by when they began
+        site.sandbox.advance(timedelta(minutes=1))
         site.load(lookback="40d")
         # as if the run had been killed before its package was complete, and parents were missing
         with duckdb.connect("polyai.duckdb") as connection:
