@@ -78,7 +78,7 @@ def _with(rows: pa.Table, name: str, kept: Mapping[int, Any]) -> pa.Table:
 
 
 def _united(held: Any, new: str | None) -> str:
-    """Both objects in one, the new one first."""
+    """Both objects in one; of a key that both have, the new value."""
     known = orjson.loads(held) if isinstance(held, str) else held
     united = {**known, **(orjson.loads(new) if new else {})}
     return orjson.dumps(united).decode()

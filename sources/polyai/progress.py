@@ -35,6 +35,20 @@ LOG_SECONDS = 15.0
 class _Bar(Progress):
     """A bar with the counts in a line under it: side by side they need a wide terminal."""
 
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+
     def get_renderables(self) -> Iterable[RenderableType]:
         """The bar, then the counts."""
         yield from super().get_renderables()
@@ -52,18 +66,7 @@ class LoadProgress:
 
     def __init__(self, console: Console) -> None:
         self._is_live = console.is_terminal
-        self._bar = _Bar(
-            SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._is_live,
-            transient=True,
-        )
+        self._bar = _Bar(console)
         self._watched: dict[str, tuple[RunReport, TaskID, float]] = {}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="polyai-progress", daemon=True)
@@ -126,18 +129,7 @@ class BackfillProgress:
     def __init__(self, console: Console, slices: int) -> None:
         self._is_live = console.is_terminal
         self._slices = slices
-        self._bar = _Bar(
-            SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._is_live,
-            transient=True,
-        )
+        self._bar = _Bar(console)
         self._task = self._bar.add_task("slices", total=slices, counts="")
         self._reports: dict[Slice, SliceReport] = {}
         self._since = time.monotonic()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,7 +39,7 @@ from .schema import TOMBSTONE
 from .settings import Agent, Settings
 from .shaping import shape
 from .tables import FETCH_FAILURES
-from .transport import Traffic
+from .throttle import Traffic
 from .v3_listing import V3Listing
 from .v3_rows import in_data_words, with_detail
 from .warehouse import Warehouse
@@ -132,9 +132,16 @@ class AgentReader:
             range_from=span.since if span else None,
             range_to=span.before if span else None,
         )
-        api = self._data_api(traffic) if settings.api == DATA or settings.details else None
+        options: dict[str, Any] = {
+            "request_timeout": settings.request_timeout,
+            "max_attempts": settings.max_attempts,
+            "connections": settings.workers + 1,  # the listing's own
+            "traffic": traffic,
+        }
+        reads_details = settings.api == DATA or settings.details
+        api = DataApi(agent, **options) if reads_details else None
         self._apis = frozenset({settings.api} | ({DATA} if api else set()))
-        self._v3 = self._v3_api(traffic) if settings.api == V3 else None
+        self._v3 = ConversationsV3(agent, **options) if settings.api == V3 else None
         self._fetcher = Fetcher(api, settings.workers, clock)
         self._plan = Plan(
             list(self._listings(api, landmarks)),
@@ -156,26 +163,6 @@ class AgentReader:
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._read, name="polyai-reading", daemon=True)
         self.stopped_by: BaseException | None = None
-
-    def _data_api(self, traffic: Traffic) -> DataApi:
-        settings = self._settings
-        return DataApi(
-            self._agent,
-            request_timeout=settings.request_timeout,
-            max_attempts=settings.max_attempts,
-            connections=settings.workers + 1,  # the listing's own
-            traffic=traffic,
-        )
-
-    def _v3_api(self, traffic: Traffic) -> ConversationsV3:
-        settings = self._settings
-        return ConversationsV3(
-            self._agent,
-            request_timeout=settings.request_timeout,
-            max_attempts=settings.max_attempts,
-            connections=1,
-            traffic=traffic,
-        )
 
     def _listings(self, api: DataApi | None, landmarks: Landmarks | None) -> Iterator[Listing]:
         size, clock = self._settings.page_size, self._clock

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .errors import ApiError, BusyError
 from .tables import SYNC_RUNS
-from .transport import Traffic
+from .throttle import Traffic
 
 Status = Literal["running", "complete", "partial", "failed", "interrupted", "busy"]
 """`busy`: another run loads this agent; such a one is not kept in `sync_runs`."""

@@ -347,7 +347,7 @@ _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "give_up_after": ("30d", _duration),
     "lock_wait": ("0s", _duration),
     "chunk_size": (5000, _number(int, 1, 1_000_000)),
-    "page_size": (None, lambda value: value and _number(int, 1, 10_000)(value)),
+    "page_size": (None, lambda value: value if value is None else _number(int, 1, 10_000)(value)),
     "recordings_url": ("recordings/", _text),
     "pii": ("keep", _choice(*get_args(Pii))),
     "pii_secret": ("", _text),

@@ -25,7 +25,7 @@ from .report import RunReport
 from .resources import LOADED_TABLES
 from .settings import Agent, Settings
 from .tables import CONVERSATION_TABLES, FETCH_FAILURES
-from .transport import Traffic
+from .throttle import Traffic
 from .warehouse import BACKFILL, STEADY
 
 

@@ -29,8 +29,7 @@ from .decoding import NotAcceptedError, decode
 from .errors import ApiError, ConfigurationError, Subject, UnavailableError, refusal
 from .pages import READ_BYTES
 from .settings import Agent
-from .throttle import Throttle, parse_retry_after
-from .throttle import Traffic as Traffic
+from .throttle import Throttle, Traffic, parse_retry_after
 
 logger = logging.getLogger("polyai")
 
