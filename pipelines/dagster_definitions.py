@@ -21,11 +21,11 @@ from collections.abc import Iterator
 import dagster as dg
 
 from polyai import Span, Target, backfill, load, open_pipeline, resolve
+from polyai.audit_tables import SYNC_RUNS
+from polyai.checks import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
 from polyai.resources import LOADED_TABLES
-from polyai.settings import parse_duration
 from polyai.status import AgentStatus, open_to_read, status
-from polyai.tables import SYNC_RUNS
 
 # as in the command: dlt would tell its makers of each run
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")

@@ -17,6 +17,7 @@ import yaml
 import polyai
 from polyai import load, open_pipeline, resolve
 from polyai.dictionary import COMMAND, dictionary
+from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.schema import Column, Table
 
@@ -37,7 +38,8 @@ def loaded() -> dlt.Pipeline:
     with serve(Sandbox(SandboxConfig(conversations=30))) as base_url:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
         (report,) = load(settings, pipeline)
-    assert report.status == "complete"
+        (fetched,) = fetch_recordings(settings, open_pipeline(name=PIPELINE_NAME))
+    assert (report.status, fetched.status) == ("complete", "complete")
     return pipeline
 
 
@@ -90,6 +92,9 @@ def test_the_exported_schema_is_what_a_load_uses(loaded: dlt.Pipeline) -> None:
     kept = yaml.safe_load((SCHEMAS / "polyai.schema.yaml").read_text(encoding="utf-8"))
     used = yaml.safe_load(loaded.default_schema.to_pretty_yaml(remove_processing_hints=True))
     used["tables"].pop("_dlt_pipeline_state")  # dlt's own, of the pipeline and not of the source
+    recordings = open_pipeline(name=PIPELINE_NAME).default_schema
+    of_recordings = yaml.safe_load(recordings.to_pretty_yaml(remove_processing_hints=True))
+    used["tables"]["recordings"] = of_recordings["tables"]["recordings"]
     assert kept["tables"] == used["tables"]
     assert dlt.Schema.from_dict(kept).version_hash == kept["version_hash"]
 

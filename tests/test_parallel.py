@@ -14,7 +14,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -111,17 +111,21 @@ class Slices:
 
     def run_all(self, kills: int = 0) -> None:
         """Runs all at once; those that are killed once more afterwards."""
-        running = [self.start(number) for number in range(len(self.spans))]
-        for _ in range(kills):
-            time.sleep(random.uniform(1, 3))
-            random.choice(running).kill()
         again = []
-        for number, process in enumerate(running):
-            stdout, stderr = process.communicate(timeout=500)
-            if process.returncode < 0:
-                again.append(number)
-            else:
-                assert process.returncode == 0, stdout + stderr
+        with ExitStack() as ended:
+            running = []
+            for number in range(len(self.spans)):
+                running.append(ended.enter_context(self.start(number)))
+                ended.callback(running[-1].kill)
+            for _ in range(kills):
+                time.sleep(random.uniform(1, 3))
+                random.choice(running).kill()
+            for number, process in enumerate(running):
+                stdout, stderr = process.communicate(timeout=500)
+                if process.returncode < 0:
+                    again.append(number)
+                else:
+                    assert process.returncode == 0, stdout + stderr
         for number in again:
             process = self.start(number)
             stdout, stderr = process.communicate(timeout=500)

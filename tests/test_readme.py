@@ -12,10 +12,11 @@ import duckdb
 import pytest
 
 from polyai import load, open_pipeline, resolve
+from polyai.audit_tables import AUDIT_TABLES
 from polyai.cli import app
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.settings import Settings
-from polyai.tables import AUDIT_TABLES, CONVERSATION_TABLES
+from polyai.tables import CONVERSATION_TABLES
 from polyai.terminal import Exit
 
 ROOT = Path(__file__).parent.parent

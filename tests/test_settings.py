@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import polyai
+from polyai.checks import parse_duration
 from polyai.errors import ConfigurationError
 from polyai.regions import data_api_url, parse_base_url
-from polyai.settings import Agent, Settings, parse_duration, resolve
+from polyai.settings import Agent, Settings, resolve
 
 KEY = "secret-key-0123456789"
 NAMED = {"agent_id": "PROJECT-1", "api_key": KEY}
@@ -79,6 +80,9 @@ def test_defaults() -> None:
         chunk_size=5000,
         page_size=100,
         recordings_url="recordings/",
+        directions=("combined",),
+        redacted=True,
+        recordings_wait=timedelta(days=7),
         pii="keep",
         pii_secret="",
         transcripts="keep",
@@ -190,6 +194,9 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         "CHUNK_SIZE": "100",
         "PAGE_SIZE": "50",
         "RECORDINGS_URL": "s3://bucket/x",
+        "DIRECTIONS": "user, agent",
+        "REDACTED": "false",
+        "RECORDINGS_WAIT": "2d",
         "PII": "hash",
         "PII_SECRET": "pepper",
         "TRANSCRIPTS": "drop",
@@ -214,6 +221,9 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         chunk_size=100,
         page_size=50,
         recordings_url="s3://bucket/x",
+        directions=("user", "agent"),
+        redacted=False,
+        recordings_wait=timedelta(days=2),
         pii="hash",
         pii_secret="pepper",
         transcripts="drop",

@@ -11,7 +11,7 @@ import pyarrow as pa
 from .errors import ApiError
 from .schema import LOAD_ID, Table
 from .values import column
-from .warehouse import Failure
+from .warehouse import Failure, Stage
 
 
 def audit_table(table: Table, rows: Sequence[Mapping[str, Any]], load_id: str) -> pa.Table:
@@ -41,8 +41,9 @@ def failure_row(
     error: ApiError | None,
     *,
     is_over: bool,
+    stage: Stage = "detail",
 ) -> dict[str, Any]:
-    """A row of `fetch_failures` for a detail.
+    """A row of `fetch_failures`.
 
     Args:
         agent_id: The agent.
@@ -51,11 +52,12 @@ def failure_row(
         now: When the conversation was asked for.
         error: What went wrong; None where it was read.
         is_over: Nothing is left to be tried again.
+        stage: What was asked for.
     """
     row = {
         "agent_id": agent_id,
         "conversation_id": conversation_id,
-        "stage": "detail",
+        "stage": stage,
         "attempts": (open_.attempts if open_ else 0) + (error is not None),
         "first_failed_at": open_.first_failed_at if open_ else now,
         "last_failed_at": now,

@@ -12,7 +12,7 @@ import dlt
 from .answers import V3
 from .client import ConversationsV3, DataApi
 from .errors import ApiError, ConversationError, PolyAIError
-from .redaction import REDACTED
+from .redaction import are_redacted
 from .settings import Agent, Settings
 from .warehouse import Warehouse
 
@@ -111,8 +111,7 @@ def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:
             "no turns in any of them: if they had some, ask for access to transcripts in the "
             "project's API configuration in Agent Studio",
         )
-    numbers = {detail.get(name) for detail in details for name in ("fromNumber", "toNumber")}
-    if REDACTED in numbers:
+    if are_redacted(details):
         yield finding(
             "pii",
             "warning",

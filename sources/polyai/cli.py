@@ -25,12 +25,29 @@ from .clock import utc_now
 from .demo import run_demo
 from .destination import open_pipeline
 from .errors import BusyError, ConfigurationError, LeaseLostError, PolyAIError
+from .options import (
+    ENDING,
+    AgentOption,
+    ApiOption,
+    BaseUrlOption,
+    DatasetOption,
+    DestinationOption,
+    JsonOption,
+    RegionOption,
+    WaitOption,
+    WorkersOption,
+    duration,
+    exit_code,
+    moment,
+)
 from .plan import Span
 from .progress import BackfillProgress, LoadProgress
-from .report import RunReport
+from .recordings import show as show_recordings
+from .recordings.cli import app as recordings_app
+from .recordings.cli import fetch
 from .resources import LOADED_TABLES
-from .settings import parse_duration, resolve
-from .slices import SliceReport, cut, parse_moment
+from .settings import resolve
+from .slices import SliceReport, cut
 from .status import WAIT, open_to_read
 from .status import status as run_status
 from .sync import load as run_load
@@ -38,6 +55,7 @@ from .terminal import (
     ConsoleHandler,
     Exit,
     print_error,
+    print_failed,
     print_json,
     stderr,
     stdout,
@@ -55,27 +73,7 @@ app = typer.Typer(
 )
 
 
-AgentOption = Annotated[
-    list[str] | None,
-    typer.Option("--agent", help="Only this agent; repeat for several. Default: all configured."),
-]
-RegionOption = Annotated[
-    str | None, typer.Option(help="us, eu, uk or studio, where the key was made.")
-]
-BaseUrlOption = Annotated[
-    str | None, typer.Option(help="Another address of the Data API: a proxy, the sandbox.")
-]
-ApiOption = Annotated[
-    str | None,
-    typer.Option(help="The API that lists the conversations: data or conversations_v3."),
-]
-DestinationOption = Annotated[
-    str | None, typer.Option(help="A dlt destination, such as duckdb or postgres. Default: duckdb.")
-]
-DatasetOption = Annotated[str | None, typer.Option(help="Its dataset. Default: polyai.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")
-]
+app.add_typer(recordings_app)
 
 
 @app.callback()
@@ -109,7 +107,7 @@ def demo(
         print_json(show.demo_as_json(result))
     else:
         show.demo(stdout, result)
-    raise typer.Exit(_exit_code([result.report]))
+    raise typer.Exit(exit_code([result.report]))
 
 
 @app.command(epilog="Example: polyai-warehouse check --agent PROJECT-1234")
@@ -156,11 +154,11 @@ def load(
     lookback: Annotated[
         str | None, typer.Option(help="How far behind the newest held one to look, such as 30d.")
     ] = None,
-    wait: Annotated[
-        str | None,
-        typer.Option(help="How long to wait for another load, such as 10m."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Requests in flight at once.")] = None,
+    recordings: Annotated[
+        bool, typer.Option("--recordings", help="Then fetch the recordings that are missing.")
+    ] = False,
+    wait: WaitOption = None,
+    workers: WorkersOption = None,
     chunk_size: Annotated[
         int | None, typer.Option(help="Conversations that are committed together.")
     ] = None,
@@ -182,8 +180,7 @@ def load(
         chunk_size=chunk_size,
     ).only(agent or ())
     pipeline = open_pipeline(destination, dataset)
-    ending = "ending with what was read so far; again: leaving at once"
-    with stop_on_signals(ending) as stop, LoadProgress(stderr) as progress:
+    with stop_on_signals(ENDING) as stop, LoadProgress(stderr) as progress:
         try:
             reports = run_load(
                 settings,
@@ -197,14 +194,19 @@ def load(
             if not stop.is_set():
                 raise
             reports = []  # interrupted while it waited for the other run
-    code = _exit_code(reports, interrupted=stop.is_set())
+        fetched = []
+        if recordings and not stop.is_set():
+            fetched = fetch(settings, destination, dataset, stop, progress.watch)
+    code = exit_code([*reports, *fetched], interrupted=stop.is_set())
     if as_json:
-        print_json(show.load_as_json(reports, pipeline, code))
+        result = show.load_as_json(reports, pipeline, code)
+        if recordings:
+            result["recordings"] = show_recordings.recordings_as_json(fetched)
+        print_json(result)
     else:
         show.load(stdout, reports, pipeline)
-    for report in reports:
-        if report.error:
-            print_error(f"{report.agent_id}: {report.error}" if reports[1:] else report.error)
+        show_recordings.recordings(stdout, fetched, settings.recordings_url)
+    print_failed([*reports, *fetched])
     if code == Exit.INTERRUPTED:
         stderr.print("interrupted: what was read is committed, the next run goes on there")
     raise typer.Exit(code)
@@ -217,7 +219,7 @@ def backfill(
         typer.Option(
             "--from",
             help="Begin of the range, such as 2024-01-01 or 2024-01-01T12:00:00Z.",
-            parser=_moment,
+            parser=moment,
             metavar="DATE",
         ),
     ],
@@ -226,7 +228,7 @@ def backfill(
         typer.Option(
             "--to",
             help="Its end, which does not belong to it. Default: now.",
-            parser=_moment,
+            parser=moment,
             metavar="DATE",
         ),
     ] = None,
@@ -235,7 +237,7 @@ def backfill(
         typer.Option(
             "--slice",
             help="Length of the slices that are committed on their own. Default: 1d.",
-            parser=_duration,
+            parser=duration,
             metavar="DURATION",
         ),
     ] = None,
@@ -273,8 +275,7 @@ def backfill(
     span = Span(since, before or utc_now())
     length = slice_length or SLICE_LENGTH
     slices = len(cut([one.agent_id for one in settings.agents], span, length))
-    ending = "ending with what was read so far; again: leaving at once"
-    with stop_on_signals(ending) as stop, BackfillProgress(stderr, slices) as progress:
+    with stop_on_signals(ENDING) as stop, BackfillProgress(stderr, slices) as progress:
         reports = run_backfill(
             settings,
             Target(destination, dataset),
@@ -310,7 +311,7 @@ def status(
         timedelta | None,
         typer.Option(
             help="Exit with 1 where an agent's last complete load is older, such as 30m.",
-            parser=_duration,
+            parser=duration,
             metavar="DURATION",
         ),
     ] = None,
@@ -321,7 +322,7 @@ def status(
         timedelta | None,
         typer.Option(
             help="How long to wait for a DuckDB file that is being written. Default: 30s.",
-            parser=_duration,
+            parser=duration,
             metavar="DURATION",
         ),
     ] = None,
@@ -393,34 +394,6 @@ def _tables(given: list[str] | None) -> list[str]:
     if unknown := sorted(set(names) - set(known)):
         raise typer.BadParameter(f"no table {', '.join(unknown)}: there are {', '.join(known)}")
     return names
-
-
-def _moment(text: str) -> datetime:
-    """A date or a time that an option gives."""
-    try:
-        return parse_moment(text)
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _duration(text: str) -> timedelta:
-    """A duration that an option gives."""
-    try:
-        return parse_duration(text)
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _exit_code(reports: list[RunReport], *, interrupted: bool = False) -> Exit:
-    if interrupted:
-        return Exit.INTERRUPTED
-    if any(report.status == "failed" and not report.loaded for report in reports):
-        return Exit.CONFIGURATION
-    if any(report.status in ("partial", "failed") for report in reports):
-        return Exit.SOME_FAILED
-    if any(report.status == "busy" for report in reports):
-        return Exit.BUSY
-    return Exit.DONE
 
 
 def _backfill_exit_code(reports: list[SliceReport], *, interrupted: bool) -> Exit:

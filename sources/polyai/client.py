@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -15,6 +16,7 @@ from .errors import AccessError, ConfigurationError
 from .pages import Document, Spool, packed, read_page, row_hash
 from .settings import Agent, how_to_set
 from .transport import Transport
+from .wav import Received, receive
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,36 @@ class DataApi(Transport):
         """The same, read: with turns, metrics and function events."""
         detail: dict[str, Any] = decode(self.conversation_body(conversation_id))
         return detail
+
+    def recording(
+        self, conversation_id: str, direction: str, into: Path, *, redacted: bool
+    ) -> Received:
+        """One recording: `GET …/{conversationId}/audio?direction=…&redacted=…`.
+
+        Without access to personal data, a key is given the redacted one whatever it asks for, and
+        nothing in the answer tells.
+
+        Args:
+            conversation_id: The conversation.
+            direction: combined, user or agent.
+            into: The file to write; its content is anything until this returns.
+            redacted: Which of the two to ask for.
+
+        Returns:
+            Bytes and hash of the file, which is a WAV file and whole.
+
+        Raises:
+            ConversationError: where there is no such recording, or it cannot be had.
+            ApiError: as `Transport.get` does.
+        """
+        query = urlencode({"direction": direction, "redacted": str(redacted).lower()})
+        path = f"{self._conversations_path}/{encode_segment(conversation_id)}/audio?{query}"
+        return self.stream(
+            path,
+            subject="conversation",
+            accept=lambda parts: receive(parts, into),
+            media_type="audio/wav",
+        )
 
 
 class ConversationsV3(Transport):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
 import time
@@ -49,11 +50,15 @@ _OUT_OF_MEMORY = ("Out of Memory Error", "failed to pin block", "failed to alloc
 
 _CONFLICTS = (
     "Failed to commit DuckLake transaction",
+    "Failed to initialize DuckLake",
     "Transaction conflict",
     "could not serialize access",
     "deadlock detected",
 )
 """What DuckLake, DuckDB and PostgreSQL say where two transactions got in each other's way."""
+
+ATTEMPTS = 5
+"""Times that a step is tried where other runs commit meanwhile."""
 
 _DUCKDBS = ("dlt.destinations.duckdb", "dlt.destinations.ducklake")
 
@@ -227,9 +232,34 @@ def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
     return True
 
 
+def connect(pipeline: dlt.Pipeline) -> None:
+    """Opens the destination, and takes over from it what dlt needs to go on.
+
+    Where there is nothing yet, runs that begin at once get in each other's way: DuckLake makes its
+    catalog when it is first opened.
+
+    Raises:
+        DestinationError: It cannot be opened.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with destination_errors(), kept_open(pipeline):
+                pipeline.sync_destination()
+            return
+        except DestinationError as error:
+            if attempt == ATTEMPTS or not is_conflict(error):
+                raise
+            pause(attempt)
+
+
 def is_conflict(error: BaseException) -> bool:
     """Whether a step failed because another run committed meanwhile, and may work the next time."""
     return _says(error, _CONFLICTS)
+
+
+def pause(attempt: int) -> None:
+    """Lets another run go first, each time by another while."""
+    time.sleep(random.uniform(0, attempt))  # noqa: S311
 
 
 def _says(error: BaseException, words: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ PolyAIError
 ├── ConfigurationError      stop: a setting is missing or wrong, the message says what to set
 ├── ListingError            stop: consecutive pages do not join, or the listing never ends
 ├── DestinationError        stop: the warehouse cannot be read or written
+├── StoreError              stop: the folder or bucket of recordings cannot be read or written
 ├── BusyError               try again later: another run loads the same
 ├── LeaseLostError          stop: another run has taken over, this one must not write any more
 └── ApiError                this request is lost; stop unless one of these says otherwise
@@ -37,6 +38,10 @@ class ListingError(PolyAIError):
 
 class DestinationError(PolyAIError):
     """The destination cannot be reached, read or written."""
+
+
+class StoreError(PolyAIError):
+    """The folder or bucket that keeps recordings cannot be reached, read or written."""
 
 
 class BusyError(PolyAIError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -24,11 +23,14 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import recovery
 from .audit import audit_table, failure_row
+from .audit_tables import FETCH_FAILURES, SYNC_RUNS
 from .destination import (
+    ATTEMPTS,
     destination_errors,
     is_conflict,
     kept_open,
     lift_memory_limit,
+    pause,
 )
 from .errors import ApiError
 from .lease import Leases
@@ -36,10 +38,10 @@ from .plan import may_be_at_work
 from .reading import AgentReader, Chunk
 from .reconciliation import unequal_turns
 from .report import RunReport
-from .resources import LOADED_TABLES, empty_tables, one_chunk, one_table
+from .resources import LOADED_TABLES, empty_tables, one_chunk, some_tables
 from .schema import Table
-from .tables import FETCH_FAILURES, SYNC_RUNS, TURNS
-from .warehouse import Warehouse
+from .tables import TURNS
+from .warehouse import LOADING, Warehouse
 
 logger = logging.getLogger("polyai")
 
@@ -58,9 +60,6 @@ _COMMITS = "commits"
 
 _ONE_COMMIT_AT_A_TIME = frozenset({"dlt.destinations.ducklake"})
 """DuckLake numbers its commits: two at once cost one of them all its work."""
-
-_ATTEMPTS = 5
-"""Times that a package is loaded where other loads commit to the same tables meanwhile."""
 
 _POLL_SECONDS = 0.02
 """Time between two looks at whether an agent has brought something."""
@@ -129,7 +128,8 @@ class Job:
         waiting, active = deque(readers), deque[_Active]()
         reports: list[RunReport] = []
         with ExitStack() as opened, _cycles_collected_by_chunk() as collect:
-            self._make_tables(tables)
+            if self._leases is not None:
+                self.make_tables([table for table in LOADED_TABLES if table.name in tables])
             while waiting or active:
                 while waiting and len(active) < AGENTS_AT_ONCE and not stop.is_set():
                     reader = opened.enter_context(waiting.popleft())
@@ -152,10 +152,10 @@ class Job:
         report = reader.report
         on_begin(report)
         # first the own row: it makes the table what this version knows
-        self._write(SYNC_RUNS, [report.as_row()], report.agent_id)
+        self.write({SYNC_RUNS: [report.as_row()]}, report.agent_id)
         killed = [
             run
-            for run in self.warehouse.begun_runs(report.agent_id)
+            for run in self.warehouse.begun_runs(report.agent_id, LOADING)
             if run["run_id"] != report.run_id and _is_over(run, report)
         ]
         reader.start()
@@ -184,16 +184,39 @@ class Job:
         if report.status in ("complete", "partial"):
             # from here on nothing of what they left is uncertain
             ended += [{**run, "status": "interrupted"} for run in one.killed]
-        self._write(SYNC_RUNS, ended, report.agent_id)
+        self.write({SYNC_RUNS: ended}, report.agent_id)
 
-    def _make_tables(self, tables: Sequence[str]) -> None:
-        """Makes the tables where there are none: two runs that did so at once would fail."""
-        if self._leases is None or self.warehouse.has_table(SYNC_RUNS.name):
+    def make_tables(self, tables: Sequence[Table]) -> None:
+        """Makes the tables where there are none, one run at a time: two at once would fail.
+
+        Args:
+            tables: What the run writes beside `sync_runs`; the first of them is looked for.
+        """
+        if self._has_tables(tables):
             return
         with self._turn([_TABLES]):
-            if not self.warehouse.has_table(SYNC_RUNS.name):
-                wanted = [table for table in LOADED_TABLES if table.name in tables]
-                self._run(empty_tables([*wanted, SYNC_RUNS], self._schema))
+            if not self._has_tables(tables):
+                self._run(empty_tables([*tables, SYNC_RUNS], self._schema))
+
+    def _has_tables(self, tables: Sequence[Table]) -> bool:
+        return all(self.warehouse.has_table(table.name) for table in (tables[0], SYNC_RUNS))
+
+    def delete(self, table: Table, condition: str, *parameters: object) -> None:
+        """Deletes rows of a table that this run alone writes.
+
+        Args:
+            table: The table.
+            condition: SQL, `%s` for each parameter.
+            parameters: Its values.
+        """
+        with (
+            self._turn([_COMMITS] if self._commits_as_a_whole else []),
+            destination_errors(),
+            kept_open(self.pipeline),
+            self.pipeline.sql_client() as client,
+        ):
+            name = client.make_qualified_table_name(table.name)
+            client.execute_sql(f"DELETE FROM {name} WHERE {condition}", *parameters)
 
     def tidy_up(self) -> None:
         """Leaves nothing behind but the tables, and a few records of what was loaded."""
@@ -222,15 +245,15 @@ class Job:
                 )
             )
         if rows:
-            self._write(FETCH_FAILURES, rows, report.agent_id)
+            self.write({FETCH_FAILURES: rows}, report.agent_id)
 
-    def _write(self, table: Table, rows: Sequence[Mapping[str, Any]], agent_id: str) -> None:
-        """Writes rows of an audit table."""
+    def write(self, rows: Mapping[Table, Sequence[Mapping[str, Any]]], agent_id: str) -> None:
+        """Writes rows of audit tables, in one package."""
 
-        def items() -> Iterator[TDataItem]:
-            yield audit_table(table, rows, recovery.load_id_of(agent_id))
+        def items(table: Table) -> Callable[[], Iterator[TDataItem]]:
+            return lambda: iter([audit_table(table, rows[table], recovery.load_id_of(agent_id))])
 
-        self._run(one_table(table, items, self._schema))
+        self._run(some_tables({table: items(table) for table in rows}, self._schema))
 
     def _run(self, source: DltSource, lanes: Callable[[], Iterable[str]] = list) -> None:
         """Loads a source as one package.
@@ -250,7 +273,7 @@ class Job:
         self.pipeline.normalize()
         _give_back_memory()
         with self._turn([_COMMITS] if self._commits_as_a_whole else lanes()):
-            for attempt in range(1, _ATTEMPTS + 1):
+            for attempt in range(1, ATTEMPTS + 1):
                 if self._leases is not None:
                     self._leases.renew()
                 try:
@@ -261,9 +284,9 @@ class Job:
                         logger.warning(
                             "texts of this size need more memory: DuckDB's limit is lifted"
                         )
-                    elif attempt < _ATTEMPTS and is_conflict(error):
+                    elif attempt < ATTEMPTS and is_conflict(error):
                         logger.info("another load committed meanwhile: trying again")
-                        time.sleep(random.uniform(0, attempt))  # noqa: S311
+                        pause(attempt)
                     else:
                         raise
                     self._start_over()

@@ -105,8 +105,15 @@ def free_pipeline_name(pipelines_dir: Path, prefix: str, first: int, most: int) 
 
 
 @contextmanager
-def database_file(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[None]:
+def database_file(
+    pipeline: dlt.Pipeline, patience: Patience, ending: str = ".lock"
+) -> Iterator[None]:
     """Keeps other loads away from the DuckDB file, where that is the destination.
+
+    Args:
+        pipeline: Whose destination it is.
+        patience: How long to wait for them.
+        ending: Of the lock file's name; runs that may go beside each other have different ones.
 
     Raises:
         BusyError: Another run on this machine loads into it.
@@ -115,7 +122,7 @@ def database_file(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[None]:
     with ExitStack() as held:
         # the lock would make a folder that is missing, which DuckDB refuses to do
         if database is not None and database.parent.is_dir():
-            _hold(held, database.with_name(f"{database.name}.lock"), patience)
+            _hold(held, database.with_name(f"{database.name}{ending}"), patience)
         yield
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from .fetching import Reason, Task
 from .listings import Listed, Listing
 from .report import RunReport
-from .warehouse import Due, Failure, Warehouse
+from .warehouse import LOADING, Due, Failure, Warehouse
 
 COMPARED_TOGETHER = 2_000
 """Listed conversations that are compared with the warehouse in one query."""
@@ -169,7 +169,7 @@ class Plan:
         pace = self._pace
         begun = [
             run
-            for run in self._warehouse.begun_runs(self._agent_id)
+            for run in self._warehouse.begun_runs(self._agent_id, LOADING)
             if run["run_id"] != self._report.run_id
             and (pace.span is None or pace.span.overlaps(run["range_from"], run["range_to"]))
         ]

@@ -95,7 +95,7 @@ class LoadProgress:
     def _tick(self) -> None:
         while not self._done.wait(BAR_SECONDS if self._is_live else LOG_SECONDS):
             for report, task, since in list(self._watched.values()):
-                counts = self._counts(report, since)
+                counts = report.counts(max(time.monotonic() - since, 0.001))
                 if report.finished_at is not None:
                     self._bar.update(task, visible=False)
                     continue
@@ -103,17 +103,35 @@ class LoadProgress:
                     logger.info("%s: %d read, %s", report.agent_id, report.read, counts)
                 self._bar.update(
                     task,
-                    completed=report.read + report.unchanged,
+                    completed=report.done,
                     total=report.expected,
                     counts=counts,
                 )
 
-    def _counts(self, report: RunReport, since: float) -> str:
-        seconds = max(time.monotonic() - since, 0.001)
-        return (
-            f"{report.listed:,} listed · {sum(report.rows.values()):,} rows · "
-            f"{report.read / seconds:,.0f}/s · {report.traffic.retries} retries"
-        )
+
+class FilesProgress:
+    """Shows how many files have been looked at; nothing in a log.
+
+    Use as a context manager, and hand `tell` to what looks at them.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._bar = _Bar(console)
+        self._task = self._bar.add_task("files", total=None, counts="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, files: int) -> None:
+        """So many have been looked at."""
+        self._bar.update(self._task, completed=files)
 
 
 class BackfillProgress:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from .answers import DATA, V3, Answer, Held, Json
 from .audit import audit_table, failure_row
+from .audit_tables import FETCH_FAILURES
 from .client import ConversationsV3, DataApi
 from .clock import Clock, utc_now
 from .data_listing import DataListing
@@ -38,7 +39,6 @@ from .report import RunReport
 from .schema import TOMBSTONE
 from .settings import Agent, Settings
 from .shaping import shape
-from .tables import FETCH_FAILURES
 from .throttle import Traffic
 from .v3_listing import V3Listing
 from .v3_rows import in_data_words, with_detail
@@ -59,9 +59,6 @@ _POLL_SECONDS = 0.2
 
 _PATIENCE_SECONDS = 3.0
 """How long a chunk waits for more to arrive while other agents have something to be loaded."""
-
-NAMED_FAILURES = 1_000
-"""Failures that a report names; all of them are in `fetch_failures`."""
 
 Tables = dict[str, pa.Table]
 """Rows by table."""
@@ -354,8 +351,7 @@ class AgentReader:
                 continue
             if item.error is not None:
                 report.failed += 1
-                if len(report.failures) < NAMED_FAILURES:
-                    report.failures[item.task.conversation_id] = item.error
+                report.note_failure(item.task.conversation_id, item.error)
                 logger.warning("conversation %s: %s", item.task.conversation_id, item.error)
                 continue
             report.fetched += item.body is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .settings import Pii, Transcripts
@@ -51,6 +52,18 @@ _SPOKEN = frozenset(
     }
 )  # fmt: skip
 """Fields that carry words of the conversation, or what was taken from them."""
+
+
+def are_redacted(conversations: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether list rows or details show that the key has no access to personal data.
+
+    Such a key is also given redacted recordings only, whatever it asks for.
+    """
+    return any(
+        conversation.get(name) == REDACTED
+        for conversation in conversations
+        for name in ("fromNumber", "toNumber")
+    )
 
 
 class Redaction:

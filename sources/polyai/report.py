@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from .audit_tables import SYNC_RUNS
 from .errors import ApiError, BusyError
-from .tables import SYNC_RUNS
 from .throttle import Traffic
 
 Status = Literal["running", "complete", "partial", "failed", "interrupted", "busy"]
 """`busy`: another run loads this agent; such a one is not kept in `sync_runs`."""
+
+
+NAMED_FAILURES = 1_000
+"""Failures that a report names; all of them are in `fetch_failures`."""
 
 
 @dataclass
@@ -59,6 +63,22 @@ class RunReport:
     """Conversations that the run will have looked at when it is done, as far as is known."""
 
     @property
+    def done(self) -> int:
+        """Conversations that were looked at so far."""
+        return self.read + self.unchanged
+
+    def counts(self, seconds: float) -> str:
+        """What is told while it runs.
+
+        Args:
+            seconds: Since it began.
+        """
+        return (
+            f"{self.listed:,} listed · {sum(self.rows.values()):,} rows · "
+            f"{self.read / seconds:,.0f}/s · {self.traffic.retries} retries"
+        )
+
+    @property
     def loaded(self) -> int:
         """Conversations that were written, for whatever reason."""
         return self.new + self.changed + self.settled
@@ -92,6 +112,11 @@ class RunReport:
             self.status = "failed"
         else:
             self.status = "partial" if self.failed else "complete"
+
+    def note_failure(self, conversation_id: str, error: ApiError) -> None:
+        """Names a conversation of which something could not be read."""
+        if len(self.failures) < NAMED_FAILURES:
+            self.failures[conversation_id] = error
 
     def as_row(self) -> dict[str, Any]:
         """The row of `sync_runs`, its JSON columns as objects."""

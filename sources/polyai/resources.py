@@ -6,17 +6,18 @@ However many tables are selected, each detail is read and shaped once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import dlt
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource, DltSource
 
+from .audit_tables import FETCH_FAILURES
 from .reading import AgentReader, Chunk, Tables, rows_in
 from .schema import Table
 from .settings import resolve
-from .tables import CONVERSATION_TABLES, FETCH_FAILURES
+from .tables import CONVERSATION_TABLES
 from .warehouse import Warehouse
 
 LOADED_TABLES = (*CONVERSATION_TABLES, FETCH_FAILURES)
@@ -84,9 +85,11 @@ def one_chunk(chunk: Chunk, count_rows: CountRows, schema: str) -> DltSource:
     return _source(schema, lambda: list(_resources(lambda: [chunk], count_rows)))
 
 
-def one_table(table: Table, rows: Callable[[], Any], schema: str) -> DltSource:
-    """A source for one audit table; `rows` is called while dlt extracts."""
-    return _source(schema, lambda: [dlt.resource(rows, **_hints(table))])
+def some_tables(rows: Mapping[Table, Callable[[], Any]], schema: str) -> DltSource:
+    """A source for audit tables; what gives their rows is called while dlt extracts."""
+    return _source(
+        schema, lambda: [dlt.resource(given, **_hints(table)) for table, given in rows.items()]
+    )
 
 
 def empty_tables(tables: Iterable[Table], schema: str) -> DltSource:
@@ -95,9 +98,7 @@ def empty_tables(tables: Iterable[Table], schema: str) -> DltSource:
     def nothing(table: Table) -> Callable[[], Iterator[Any]]:
         return lambda: iter([table.arrow_schema.empty_table()])
 
-    return _source(
-        schema, lambda: [dlt.resource(nothing(table), **_hints(table)) for table in tables]
-    )
+    return some_tables({table: nothing(table) for table in tables}, schema)
 
 
 def _source(schema: str, resources: Callable[[], list[DltResource]]) -> DltSource:

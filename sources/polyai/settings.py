@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -27,6 +26,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import dlt
 
 from . import regions
+from .checks import boolean, choice, duration, durations, number, several, text
 from .errors import ConfigurationError
 
 Api = Literal["data", "conversations_v3"]
@@ -35,6 +35,9 @@ Transcripts = Literal["keep", "drop"]
 
 ENVIRONMENTS = ("live", "sandbox", "pre-release")
 """Where PolyAI's agents answer; the Conversations API v3 lists one of them at a time."""
+
+DIRECTIONS = ("combined", "user", "agent")
+"""Whose voices a recording can hold."""
 
 SECTION = "sources.polyai"
 """Where dlt's configuration keeps the settings."""
@@ -53,13 +56,8 @@ AGENT_NAMES = (
 )
 """Settings that each agent can have of its own."""
 
-LONGEST_DURATION = timedelta(weeks=100 * 52)
-"""Keeps now minus a duration within what a date can hold."""
-
 _PAGE_SIZES: Mapping[Api, int] = {"data": 100, "conversations_v3": 1000}
 """What is asked for where nothing is set."""
-
-_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}){unit})?" for unit in "wdhms"), re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,9 @@ class Settings:
         chunk_size: conversations in a load package.
         page_size: rows asked for in a page of the listing; v3 gives 1,000 at most.
         recordings_url: fsspec URL or folder for audio.
+        directions: whose voices a recording holds, each a file of its own.
+        redacted: fetch recordings in which personal data is blanked out, or the raw ones.
+        recordings_wait: how long after its end a conversation is asked for a recording.
         pii: what happens to phone numbers and e-mail addresses.
         pii_secret: key of the hash, empty where none is given; never in a repr or a message.
         transcripts: whether the words that were said are kept.
@@ -135,6 +136,9 @@ class Settings:
     chunk_size: int
     page_size: int
     recordings_url: str
+    directions: tuple[str, ...]
+    redacted: bool
+    recordings_wait: timedelta
     pii: Pii
     pii_secret: str = field(repr=False)
     transcripts: Transcripts
@@ -199,27 +203,6 @@ def shared_setting(name: str) -> Any:
     return _check(name, given.value if given else default, check)
 
 
-def parse_duration(text: str) -> timedelta:
-    """Reads `90s`, `30m`, `24h`, `7d`, `2w`, or several, the largest first, such as `1d12h`.
-
-    Raises:
-        ConfigurationError: for anything else, or more than a hundred years.
-    """
-    match = _DURATION.fullmatch(text.strip().lower())
-    if match and match[0]:
-        weeks, days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        try:
-            duration = timedelta(days, seconds, 0, 0, minutes, hours, weeks)
-        except OverflowError:
-            duration = timedelta.max
-        if duration <= LONGEST_DURATION:
-            return duration
-    raise ConfigurationError(
-        f"{text!r} is no duration: write one like 90s, 30m, 24h, 7d, 2w or 1d12h, "
-        "a hundred years at most"
-    )
-
-
 def how_to_set(name: str) -> str:
     """A sentence that says where the setting `name` can be given."""
     file = "secrets" if name in SECRET_NAMES else "config"
@@ -268,92 +251,26 @@ def _check(name: str, value: Any, check: Callable[[Any], Any]) -> Any:
         raise ConfigurationError(f"{name}: {error}. {how_to_set(name)}") from None
 
 
-def _text(value: Any) -> str:
-    """Text without space around it; the error shows the kind of a value only, it may be a key."""
-    if not isinstance(value, str):
-        raise ConfigurationError(f"text is needed, not {type(value).__name__}")
-    return value.strip()
-
-
-def _choice(*allowed: str) -> Callable[[Any], str]:
-    """A check for one of a few words."""
-
-    def check(value: Any) -> str:
-        if value not in allowed:
-            raise ConfigurationError(f"{value!r} is none of {', '.join(allowed)}")
-        return str(value)
-
-    return check
-
-
-def _number(kind: type[int] | type[float], lowest: int, highest: int) -> Callable[[Any], Any]:
-    """A check for a number within bounds, also as text."""
-
-    def check(value: Any) -> int | float:
-        try:
-            number = kind(value)
-            # int() cuts 1.5 off, and True is a number to python only
-            is_right = number == (kind(value) if isinstance(value, str) else value)
-        except (ValueError, TypeError, OverflowError):
-            is_right = False
-        if not is_right or isinstance(value, bool) or not lowest <= number <= highest:
-            name = "a whole number" if kind is int else "a number"
-            raise ConfigurationError(f"{value!r} is not {name} from {lowest} to {highest:,}")
-        return number
-
-    return check
-
-
-def _duration(value: Any) -> timedelta:
-    """A duration that is one already, or is written as `parse_duration` reads it."""
-    if isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_DURATION:
-        return value
-    return parse_duration(str(value))
-
-
-def _durations(value: Any) -> tuple[timedelta, ...]:
-    """Durations as a list or separated by commas: ascending, each once, none of them zero."""
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, Sequence):
-        raise ConfigurationError(f"{value!r} is no list of durations such as 1h,24h,7d")
-    return tuple(sorted({_duration(part) for part in parts} - {timedelta(0)}))
-
-
-def _boolean(value: Any) -> bool:
-    """True or false, also as text."""
-    known = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-    found = known.get(str(value).strip().lower())
-    if found is None:
-        raise ConfigurationError(f"{value!r} is neither true nor false")
-    return found
-
-
-def _environments(value: Any) -> tuple[str, ...]:
-    """Environments as a list or separated by commas, each once."""
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, Sequence):
-        raise ConfigurationError(f"{value!r} is no list of environments such as live,sandbox")
-    check = _choice(*ENVIRONMENTS)
-    return tuple(dict.fromkeys(check(_text(name)) for name in names))
-
-
 _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
-    "api": ("data", _choice(*get_args(Api))),
-    "details": (False, _boolean),
-    "environments": ("live,sandbox,pre-release", _environments),
-    "workers": (8, _number(int, 1, 64)),
-    "lookback": ("24h", _duration),
-    "settle_after": ("1h,24h,7d", _durations),
-    "give_up_after": ("30d", _duration),
-    "lock_wait": ("0s", _duration),
-    "chunk_size": (5000, _number(int, 1, 1_000_000)),
-    "page_size": (None, lambda value: value if value is None else _number(int, 1, 10_000)(value)),
-    "recordings_url": ("recordings/", _text),
-    "pii": ("keep", _choice(*get_args(Pii))),
-    "pii_secret": ("", _text),
-    "transcripts": ("keep", _choice(*get_args(Transcripts))),
-    "request_timeout": (60.0, _number(float, 1, 3600)),
-    "max_attempts": (5, _number(int, 1, 100)),
+    "api": ("data", choice(*get_args(Api))),
+    "details": (False, boolean),
+    "environments": ("live,sandbox,pre-release", several(*ENVIRONMENTS)),
+    "workers": (8, number(int, 1, 64)),
+    "lookback": ("24h", duration),
+    "settle_after": ("1h,24h,7d", durations),
+    "give_up_after": ("30d", duration),
+    "lock_wait": ("0s", duration),
+    "chunk_size": (5000, number(int, 1, 1_000_000)),
+    "page_size": (None, lambda value: value if value is None else number(int, 1, 10_000)(value)),
+    "recordings_url": ("recordings/", text),
+    "directions": ("combined", several(*DIRECTIONS)),
+    "redacted": (True, boolean),
+    "recordings_wait": ("7d", duration),
+    "pii": ("keep", choice(*get_args(Pii))),
+    "pii_secret": ("", text),
+    "transcripts": ("keep", choice(*get_args(Transcripts))),
+    "request_timeout": (60.0, number(float, 1, 3600)),
+    "max_attempts": (5, number(int, 1, 100)),
 }
 """Default and check of each setting that all agents share."""
 
@@ -384,7 +301,7 @@ def _names(value: Any) -> list[str]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, Sequence):
         raise ConfigurationError(f"{value!r} is no agent id")
-    if names := list(dict.fromkeys(name for part in parts if (name := _text(part)))):
+    if names := list(dict.fromkeys(name for part in parts if (name := text(part)))):
         return names
     raise ConfigurationError(f"{value!r} names no agent")
 
@@ -397,15 +314,15 @@ def _tables(value: Any) -> list[dict[str, Any]]:
         tables = None
     if not isinstance(tables, Sequence) or not all(isinstance(t, Mapping) for t in tables):
         raise ConfigurationError("a list of tables [[sources.polyai.agents]] is needed")
-    for number, table in enumerate(tables, 1):
+    for place, table in enumerate(tables, 1):
         if unknown := table.keys() - set(AGENT_NAMES):
             raise ConfigurationError(
-                f"table {number} has unknown settings {', '.join(sorted(unknown))}: "
+                f"table {place} has unknown settings {', '.join(sorted(unknown))}: "
                 f"there are {', '.join(AGENT_NAMES)}"
             )
         if _is_empty(table.get("agent_id")):
-            raise ConfigurationError(f"table {number} has no agent_id")
-    return [{**table, "agent_id": _text(table["agent_id"])} for table in tables]
+            raise ConfigurationError(f"table {place} has no agent_id")
+    return [{**table, "agent_id": text(table["agent_id"])} for table in tables]
 
 
 def _place(name: str) -> tuple[str, regions.StudioLocation | None]:
@@ -425,7 +342,7 @@ def _agent(entry: Mapping[str, Any], given: Mapping[str, _Given]) -> Agent:
 
     agent_id, location = _check("agent_id", entry["agent_id"], _place)
     region = setting("region", regions.region_named)
-    account_id = setting("account_id", _text)
+    account_id = setting("account_id", text)
     if location:
         for name, told, within in (
             ("region", region, location.region),
@@ -438,7 +355,7 @@ def _agent(entry: Mapping[str, Any], given: Mapping[str, _Given]) -> Agent:
                 )
         region, account_id = location.region, location.account_id
     region = region or "us"
-    api_key = setting("api_key", _text)
+    api_key = setting("api_key", text)
     if not api_key:
         raise ConfigurationError(f"api_key of agent {agent_id} is missing. {how_to_set('api_key')}")
     base_url = setting("base_url", regions.parse_base_url)
@@ -451,5 +368,5 @@ def _agent(entry: Mapping[str, Any], given: Mapping[str, _Given]) -> Agent:
         account_id=account_id,
         base_url=base_url or regions.data_api_url(region),
         v3_base_url=v3_base_url or regions.conversations_v3_url(region),
-        v3_api_key=setting("v3_api_key", _text) or "",
+        v3_api_key=setting("v3_api_key", text) or "",
     )

@@ -41,7 +41,7 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
         if report.status in ("failed", "busy") and not report.read:
             console.print(f"[bold]{escape(report.agent_id)}[/]: {report.status}, nothing was read")
             continue
-        seconds = _seconds(report)
+        seconds = seconds_of(report)
         console.print(
             f"[bold]{escape(report.agent_id)}[/]: {report.status} in {seconds:.1f} s — "
             f"{report.listed:,} listed, {report.new:,} new, {report.changed:,} changed, "
@@ -97,7 +97,7 @@ def load_as_json(reports: list[RunReport], pipeline: dlt.Pipeline, code: int) ->
         "destination": pipeline.destination.destination_name,
         "dataset": pipeline.dataset_name,
         "agents": [
-            _without_internals(report.as_row())
+            without_internals(report.as_row())
             | {
                 "held": report.held,
                 "missing": report.missing,
@@ -155,7 +155,7 @@ def demo(console: Console, result: Demo) -> None:
     report = result.report
     console.print(
         f"\n[bold]{report.new:,} made-up conversations[/] of a bookings line loaded in "
-        f"{_seconds(report):.1f} s with {report.traffic.requests:,} requests\n"
+        f"{seconds_of(report):.1f} s with {report.traffic.requests:,} requests\n"
     )
     tables = Table(title="Tables of polyai", title_justify="left", box=None, padding=(0, 2))
     tables.add_column("table")
@@ -204,7 +204,7 @@ def demo_as_json(result: Demo) -> dict[str, Any]:
         "containment_rate": result.containment_rate,
         "handle_time_seconds": result.handle_time_seconds,
         "latency_seconds": result.latency_seconds,
-        "run": _without_internals(result.report.as_row()),
+        "run": without_internals(result.report.as_row()),
     }
 
 
@@ -385,13 +385,13 @@ def status_as_json(result: Status, pipeline: dlt.Pipeline, code: int) -> dict[st
         "checked_at": result.checked_at,
         "destination": pipeline.destination.destination_name,
         "dataset": pipeline.dataset_name,
-        "max_age_seconds": _in_seconds(result.max_age),
+        "max_age_seconds": _inseconds_of(result.max_age),
         "agents": [
             {
                 "agent_id": agent.agent_id,
                 "is_stale": agent.is_stale,
                 "is_consistent": agent.is_consistent,
-                "age_seconds": _in_seconds(agent.age),
+                "age_seconds": _inseconds_of(agent.age),
                 "last_run": asdict(agent.runs[0]) if agent.runs else None,
                 "last_success": asdict(agent.last_success) if agent.last_success else None,
                 "running": [asdict(run) for run in agent.unfinished],
@@ -420,7 +420,7 @@ def status_as_json(result: Status, pipeline: dlt.Pipeline, code: int) -> dict[st
     }
 
 
-def _in_seconds(duration: timedelta | None) -> float | None:
+def _inseconds_of(duration: timedelta | None) -> float | None:
     return duration.total_seconds() if duration is not None else None
 
 
@@ -435,11 +435,13 @@ def sandbox(console: Console, base_url: str, api_key: str, agent_id: str) -> Non
     )
 
 
-def _seconds(report: RunReport) -> float:
+def seconds_of(report: RunReport) -> float:
+    """How long a run took."""
     if report.finished_at is None:
         return 0.0
     return (report.finished_at - report.started_at).total_seconds()
 
 
-def _without_internals(row: dict[str, Any]) -> dict[str, Any]:
+def without_internals(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without dlt's own columns."""
     return {name: value for name, value in row.items() if not name.startswith("_")}

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 import dlt
 
 from . import recovery
+from .audit_tables import FETCH_FAILURES
 from .clock import Clock, utc_now
-from .destination import (
-    destination_errors,
-    kept_open,
-    owner_only,
-)
+from .destination import connect, owner_only
 from .errors import BusyError, ConfigurationError, PolyAIError
 from .job import Job, OnBegin, keep_memory_in_one_piece
 from .landmarks import Landmarks
@@ -24,7 +21,7 @@ from .reading import AgentReader
 from .report import RunReport
 from .resources import LOADED_TABLES
 from .settings import Agent, Settings
-from .tables import CONVERSATION_TABLES, FETCH_FAILURES
+from .tables import CONVERSATION_TABLES
 from .throttle import Traffic
 from .warehouse import BACKFILL, STEADY
 
@@ -74,9 +71,8 @@ def load(
     reports: list[RunReport] = []
     with owner_only(), working_directory(pipeline, patience), database_file(pipeline, patience):
         recovery.discard_torn_packages(pipeline)
-        with destination_errors(), kept_open(pipeline):
-            # before the leases, which make the dataset: where it was dropped, dlt begins anew
-            pipeline.sync_destination()
+        # before the leases, which make the dataset: where it was dropped, dlt begins anew
+        connect(pipeline)
         pending = recovery.pending_agents(pipeline)
         wanted = pending | {agent.agent_id for agent in settings.agents}
         with leases(pipeline, wanted, patience) as (held, others):
@@ -140,8 +136,7 @@ def load_slice(
     (agent,) = settings.agents
     with owner_only(), working_directory(pipeline, patience):
         recovery.discard(pipeline)
-        with destination_errors(), kept_open(pipeline):
-            pipeline.sync_destination()
+        connect(pipeline)
         with leases(pipeline, (), patience) as (held, _):
             if held is not None:
                 held.give_back_all()

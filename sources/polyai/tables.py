@@ -7,31 +7,9 @@ detail is a child table whose key begins with `agent_id, conversation_id`.
 
 from __future__ import annotations
 
-from .schema import LOAD_ID, TOMBSTONE, Column, Table
+from .columns import AGENT_ID, CONVERSATION_ID, DELETED, EXTRA, PACKAGE_ID
+from .schema import Column, Table
 
-_AGENT_ID = Column(
-    "agent_id",
-    "text",
-    "The agent (project) that held the conversation, as configured.",
-    "path: {agentId}",
-    "path: {project_id}",
-    required=True,
-)
-_CONVERSATION_ID = Column(
-    "conversation_id",
-    "text",
-    "The conversation, unique within its agent.",
-    "conversationId",
-    "id",
-    required=True,
-)
-_LOAD_ID = Column(
-    LOAD_ID, "text", "The dlt load package that wrote the row; joins `_dlt_loads.load_id`."
-)
-_TOMBSTONE = Column(TOMBSTONE, "bool", "dlt's hard-delete flag; NULL in every row.")
-_EXTRA = Column(
-    "extra", "json", "Fields that no column takes, as they came; NULL where there are none."
-)
 _TURN_INDEX = Column(
     "turn_index", "bigint", "The turn's position in the conversation, from 0.", required=True
 )
@@ -43,7 +21,7 @@ def _child(name: str, key: tuple[str, ...], description: str, *columns: Column) 
     return Table(
         name,
         description,
-        (_AGENT_ID, _CONVERSATION_ID, *columns, _LOAD_ID, _TOMBSTONE),
+        (AGENT_ID, CONVERSATION_ID, *columns, PACKAGE_ID, DELETED),
         key=key,
         is_child=True,
     )
@@ -53,8 +31,8 @@ CONVERSATIONS = Table(
     "conversations",
     "One row a conversation: who, when, how it ended, score, summary and note.",
     (
-        _AGENT_ID,
-        _CONVERSATION_ID,
+        AGENT_ID,
+        CONVERSATION_ID,
         Column("account_id", "text", "PolyAI account (workspace).", "accountId", "account_id"),
         Column("region", "text", "PolyAI region that served it: us, eu, uk or studio."),
         Column("channel", "text", "Medium, such as VOICE-SIP or WEBCHAT.", "channel", "channel"),
@@ -149,8 +127,8 @@ CONVERSATIONS = Table(
         Column("source_api", "text", "API that was read last: data or conversations_v3."),
         Column("summary_hash", "text", "Hash of the list row that was loaded; tells a change."),
         Column("fetched_at", "timestamp", "When the answer was read.", unit="UTC"),
-        _EXTRA,
-        _LOAD_ID,
+        EXTRA,
+        PACKAGE_ID,
     ),
     key=(),
 )
@@ -230,7 +208,7 @@ TURNS = _child(
     Column("entities", "json", "Entities as sent.", "turns[].entities", "turns[].entities"),
     Column("llm_requests", "json", "LLM requests as sent.", "turns[].llm_requests"),
     Column("metadata", "json", "Metadata as sent.", "turns[].metadata"),
-    _EXTRA,
+    EXTRA,
 )
 
 TURN_INTENTS = _child(
@@ -310,7 +288,7 @@ FUNCTION_EVENTS = _child(
     Column("state_changes", "json", "State it changed.", "functionEvents{}[].state_changes"),
     Column("logs", "json", "Its logs.", "functionEvents{}[].logs"),
     Column("transition", "json", "Flow transition.", "functionEvents{}[].transition"),
-    _EXTRA,
+    EXTRA,
 )
 
 ANNOTATIONS = _child(
@@ -329,7 +307,7 @@ ANNOTATIONS = _child(
     Column("comment", "text", "Comment.", "turns[].reviews[].comment"),
     Column("annotated_by", "text", "Author.", "turns[].reviews[].createdBy"),
     Column("annotated_at", "timestamp", "When.", "turns[].reviews[].createdAt", unit="UTC"),
-    _EXTRA,
+    EXTRA,
 )
 
 CONVERSATION_TAGS = _child(
@@ -344,8 +322,8 @@ NOTES = Table(
     "notes",
     "The history of each note: one row a version, slowly changing dimension of type 2.",
     (
-        _AGENT_ID,
-        _CONVERSATION_ID,
+        AGENT_ID,
+        CONVERSATION_ID,
         Column("note", "text", "The note's text.", "note"),
         Column(
             "valid_from",
@@ -360,80 +338,9 @@ NOTES = Table(
             "When it was found replaced or gone; NULL: current.",
             unit="UTC",
         ),
-        _LOAD_ID,
+        PACKAGE_ID,
     ),
     key=("valid_from",),
-)
-
-SYNC_RUNS = Table(
-    "sync_runs",
-    "One row a run and agent, the failed and interrupted ones too.",
-    (
-        Column("agent_id", "text", "The agent that was loaded.", required=True),
-        Column("run_id", "text", "The run.", required=True),
-        Column("command", "text", "load, backfill, …"),
-        Column("source_api", "text", "Listing that was read: data or conversations_v3."),
-        Column(
-            "range_from",
-            "timestamp",
-            "Begin of the range that a backfill read; NULL: no range.",
-            unit="UTC",
-        ),
-        Column("range_to", "timestamp", "Its end, which does not belong to the range.", unit="UTC"),
-        Column("started_at", "timestamp", "When it began.", unit="UTC"),
-        Column("finished_at", "timestamp", "When it ended; NULL: it never said so.", unit="UTC"),
-        Column("status", "text", "running, complete, partial, failed or interrupted."),
-        Column(
-            "listed",
-            "bigint",
-            "Conversations in the pages read; an overlap counts once.",
-        ),
-        Column("api_count", "bigint", "Conversations that the API says the agent has."),
-        Column("new", "bigint", "Conversations loaded for the first time."),
-        Column("changed", "bigint", "Loaded again because their list row differed."),
-        Column("settled", "bigint", "Loaded again because they crossed a settling age."),
-        Column("unchanged", "bigint", "Listed and not read again."),
-        Column("fetched", "bigint", "Details read."),
-        Column("failed", "bigint", "Conversations that could not be read."),
-        Column("given_up", "bigint", "Open failures that are too old to be tried again."),
-        Column(
-            "absent",
-            "bigint",
-            "Held conversations that the whole listing did not have; NULL: not all was listed.",
-        ),
-        Column("withheld", "bigint", "Answers that came without the turns they have."),
-        Column("gaps_repaired", "bigint", "Steps back because list pages did not join."),
-        Column("requests", "bigint", "HTTP requests sent."),
-        Column("retries", "bigint", "Of these, repeated ones."),
-        Column("bytes_received", "bigint", "Bytes of answers.", unit="bytes"),
-        Column("rows", "json", "Rows written, by table."),
-        Column("unmapped_fields", "json", "Names of fields that no column takes, with counts."),
-        Column("error", "text", "What stopped it."),
-        _LOAD_ID,
-    ),
-    key=("run_id",),
-    merge_key=("agent_id", "run_id"),
-)
-
-FETCH_FAILURES = Table(
-    "fetch_failures",
-    "Conversations that could not be read; tried again by the next runs.",
-    (
-        _AGENT_ID,
-        _CONVERSATION_ID,
-        Column("stage", "text", "What failed: detail or recording.", required=True),
-        Column("attempts", "bigint", "Runs that tried."),
-        Column("http_status", "bigint", "Status of the last answer; NULL without one."),
-        Column("error_code", "text", "PolyAI's error code."),
-        Column("error_id", "text", "PolyAI's correlation id; support asks for it."),
-        Column("message", "text", "What happened."),
-        Column("first_failed_at", "timestamp", "First failure.", unit="UTC"),
-        Column("last_failed_at", "timestamp", "Latest failure.", unit="UTC"),
-        Column("resolved_at", "timestamp", "When it was read after all; NULL: open.", unit="UTC"),
-        _LOAD_ID,
-    ),
-    key=("stage",),
-    merge_key=("agent_id", "conversation_id", "stage"),
 )
 
 CONVERSATION_TABLES = (
@@ -449,9 +356,6 @@ CONVERSATION_TABLES = (
     NOTES,
 )
 """What a conversation's answer is shaped into, parents first."""
-
-AUDIT_TABLES = (SYNC_RUNS, FETCH_FAILURES)
-"""What a run says of itself."""
 
 TURN_TABLES = frozenset({"turns", "turn_intents", "turn_entities", "turn_topics", "annotations"})
 """Children that an answer without turns says nothing about: what is held of them stays."""

@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType
+from typing import Any
 
 import orjson
 from rich.console import Console
@@ -47,6 +48,18 @@ class ConsoleHandler(logging.Handler):
 def print_error(message: str) -> None:
     """One line that says what is wrong."""
     stderr.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+
+
+def print_failed(reports: Sequence[Any]) -> None:
+    """A line for each report that says what stopped it; the agent's name where there are several.
+
+    Args:
+        reports: Those of a run, with `agent_id` and `error`.
+    """
+    agents = {report.agent_id for report in reports}
+    for report in reports:
+        if report.error:
+            print_error(f"{report.agent_id}: {report.error}" if len(agents) > 1 else report.error)
 
 
 def print_json(value: object) -> None:

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self, TypeVar
@@ -43,6 +43,8 @@ WARNING_INTERVAL_SECONDS = 60
 """One warning about retries in this time is enough; each attempt is logged at debug level."""
 
 RATE_LIMITED = 429
+
+_JSON = "application/json"
 
 T = TypeVar("T")
 
@@ -110,9 +112,9 @@ class Transport:
         self._next_warning_at = 0.0
         self._connections = connections
         self._timeout = Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=request_timeout)
-        self._headers = {
-            **requests.utils.default_headers(),
-            "Accept": "application/json",
+        self._headers: dict[str, str] = {
+            **dict(requests.utils.default_headers()),
+            "Accept": _JSON,
             "User-Agent": f"polyai-warehouse/{_version()}",
             "X-API-KEY": self._api_key,
         }
@@ -144,9 +146,16 @@ class Transport:
                 raise NotAcceptedError("says that the request failed")
             return accept(payload, body)
 
-        return self._asked(path, subject, take, is_streamed=False)
+        return self._asked(path, subject, take, self._headers, is_streamed=False)
 
-    def stream(self, path: str, *, subject: Subject, accept: Callable[[Iterator[bytes]], T]) -> T:
+    def stream(
+        self,
+        path: str,
+        *,
+        subject: Subject,
+        accept: Callable[[Iterator[bytes]], T],
+        media_type: str = _JSON,
+    ) -> T:
         """The same for an answer that is too large to be held.
 
         Args:
@@ -154,6 +163,7 @@ class Transport:
             subject: as for `get`.
             accept: turns the body, which arrives while it is asked for, into the result. Called
                 anew for each attempt: a body that breaks off raises in its midst.
+            media_type: what is asked for; errors are JSON all the same.
 
         Raises:
             ApiError: as `get` does.
@@ -163,13 +173,15 @@ class Transport:
             # not its `stream`, which hands out chunks as they were compressed
             return accept(iter(lambda: response.read(READ_BYTES), b""))
 
-        return self._asked(path, subject, take, is_streamed=True)
+        headers = {**self._headers, "Accept": media_type}
+        return self._asked(path, subject, take, headers, is_streamed=True)
 
     def _asked(
         self,
         path: str,
         subject: Subject,
         take: Callable[[BaseHTTPResponse], T],
+        headers: Mapping[str, str],
         *,
         is_streamed: bool,
     ) -> T:
@@ -178,7 +190,7 @@ class Transport:
             self._throttle.wait()
             answers = self.traffic.answers
             try:
-                return self._attempt(path, subject, take, is_streamed=is_streamed)
+                return self._attempt(path, subject, take, headers, is_streamed=is_streamed)
             except _RetryableError as error:
                 # held off while others are served: it was not this request's turn
                 if error.facts.get("status") != RATE_LIMITED or answers == self.traffic.answers:
@@ -219,6 +231,7 @@ class Transport:
         path: str,
         subject: Subject,
         take: Callable[[BaseHTTPResponse], T],
+        headers: Mapping[str, str],
         *,
         is_streamed: bool,
     ) -> T:
@@ -230,7 +243,7 @@ class Transport:
             response = pool.urlopen(
                 "GET",
                 prefix + path,
-                headers=self._headers,
+                headers=headers,
                 timeout=self._timeout,
                 retries=False,
                 redirect=False,
@@ -293,6 +306,9 @@ class Transport:
         status, facts, agent = response.status, self._facts(response, body, url), self._agent
         envelope = _envelope(body)
         said = self._shown(envelope.get("error_message") or envelope.get("error")) or ""
+        if body.startswith(b"{") and not envelope and body.strip() != b"{}":
+            # what it refuses, and why, is in the part that did not come
+            return _RetryableError("an error that breaks off", facts)
         if status >= 500 or status in (408, RATE_LIMITED):
             what = "the API limits the rate" if status == RATE_LIMITED else "the API has a problem"
             wait_seconds = parse_retry_after(response.headers.get("Retry-After"))

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import dlt
 import pyarrow as pa
@@ -16,13 +16,17 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
 from .answers import DATA, Held, NoteVersion
+from .audit_tables import SYNC_RUNS
 from .destination import destination_errors, turn, when_unlocked
 from .dialects import parsed, worded
 from .errors import DestinationError
 from .schema import LOAD_ID, Table
-from .tables import CONVERSATIONS, METRICS, SYNC_RUNS, TURNS
+from .tables import CONVERSATIONS, METRICS, TURNS
 
 T = TypeVar("T")
+
+Stage = Literal["detail", "recording"]
+"""What is read of a conversation; `stage` of `fetch_failures`."""
 
 IDS_A_QUERY = 1_000
 """Ids in one `IN` list; every destination takes that many."""
@@ -39,6 +43,15 @@ STEADY = "polyai"
 BACKFILL = "polyai_backfill"
 """dlt schema of the load packages of backfills: what they bring says nothing of how far the steady
 load has come."""
+
+LOADING = ("load", "backfill")
+"""Commands that write conversations."""
+
+ENDED_AT = "coalesce(finished_at, started_at, created_at)"
+"""SQL for when a conversation ended, as far as is known."""
+
+PRUNE = "prune"
+"""Command that deletes recordings by age; `range_to` of its runs is the limit."""
 
 NOT_FOUND = 404
 """HTTP status of what the API does not have."""
@@ -220,8 +233,7 @@ class Warehouse:
         if not ages:
             return
         crossed = " OR ".join(
-            f"({_ENDED_AT} <= %s AND {_ENDED_AT} > %s "
-            f"AND fetched_at < {self._later(_ENDED_AT, age)})"
+            f"({ENDED_AT} <= %s AND {ENDED_AT} > %s AND fetched_at < {self.later(ENDED_AT, age)})"
             for age in ages
         )
         first_end = datetime(1, 1, 2, tzinfo=UTC)
@@ -229,10 +241,10 @@ class Warehouse:
         last_end, last_id = first_end, ""
         while True:
             rows = self.rows(
-                f"SELECT {_DUE}, {_ENDED_AT} FROM {{conversations}} "
+                f"SELECT {_DUE}, {ENDED_AT} FROM {{conversations}} "
                 f"WHERE agent_id = %s AND NOT coalesce(in_progress, FALSE) AND ({crossed}) "
-                f"AND ({_ENDED_AT} > %s OR ({_ENDED_AT} = %s AND conversation_id > %s)) "
-                f"AND {_COMPLETE} ORDER BY {_ENDED_AT}, conversation_id LIMIT {IDS_A_QUERY}",
+                f"AND ({ENDED_AT} > %s OR ({ENDED_AT} = %s AND conversation_id > %s)) "
+                f"AND {_COMPLETE} ORDER BY {ENDED_AT}, conversation_id LIMIT {IDS_A_QUERY}",
                 agent_id,
                 *(bound for pair in bounds for bound in pair),
                 last_end,
@@ -302,8 +314,13 @@ class Warehouse:
         """Load packages that the destination knows as complete."""
         return frozenset(row[0] for row in self.rows(COMPLETE_PACKAGES))
 
-    def begun_runs(self, agent_id: str) -> list[dict[str, Any]]:
-        """Runs of the agent that never said how they ended; JSON columns are left out."""
+    def begun_runs(self, agent_id: str, commands: Sequence[str]) -> list[dict[str, Any]]:
+        """Runs of the agent that never said how they ended; JSON columns are left out.
+
+        Args:
+            agent_id: The agent.
+            commands: Of these commands.
+        """
         names = [
             column.name
             for column in SYNC_RUNS.columns
@@ -311,19 +328,22 @@ class Warehouse:
         ]
         rows = self.rows(
             f"SELECT {', '.join(names)} FROM {{sync_runs}} "
-            "WHERE agent_id = %s AND status = 'running'",
+            "WHERE agent_id = %s AND status = 'running' "
+            f"AND command IN ({', '.join(['%s'] * len(commands))})",
             agent_id,
+            *commands,
         )
         return [dict(zip(names, row)) for row in rows]
 
-    def open_failures(self, agent_id: str) -> dict[str, Failure]:
-        """Conversations whose detail could not be read so far, by id."""
+    def open_failures(self, agent_id: str, stage: Stage = "detail") -> dict[str, Failure]:
+        """Conversations of which something could not be read so far, by id."""
         return {
             conversation_id: Failure(attempts, first_failed_at.astimezone(UTC))
             for conversation_id, attempts, first_failed_at in self.rows(
                 "SELECT conversation_id, attempts, first_failed_at FROM {fetch_failures} "
-                "WHERE agent_id = %s AND stage = 'detail' AND resolved_at IS NULL",
+                "WHERE agent_id = %s AND stage = %s AND resolved_at IS NULL",
                 agent_id,
+                stage,
             )
         }
 
@@ -394,7 +414,7 @@ class Warehouse:
         client: SqlClientBase[Any] = self.pipeline.sql_client()
         return client
 
-    def _later(self, moment: str, duration: timedelta) -> str:
+    def later(self, moment: str, duration: timedelta) -> str:
         """SQL of the destination for a moment plus a duration."""
         later = parsed(f"DATEADD(SECOND, {int(duration.total_seconds())}, {moment})")
         return worded(later, self._client.capabilities.sqlglot_dialect)
@@ -412,8 +432,6 @@ _HELD_VALUES = (
 _DUE = "conversation_id, summary_hash, created_at, environment"
 
 _COMPLETE = f"_dlt_load_id IN ({COMPLETE_PACKAGES})"
-
-_ENDED_AT = "coalesce(finished_at, started_at, created_at)"
 
 
 def _as_due(row: Sequence[Any]) -> Due:

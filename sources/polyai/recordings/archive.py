@@ -1,0 +1,190 @@
+"""What the warehouse knows of an agent's recordings: which are missing, held, or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from ..audit_tables import RECORDINGS
+from ..warehouse import ENDED_AT, IDS_A_QUERY, PRUNE, Warehouse
+
+_WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
+"""Channels that have no recordings; an unknown one is asked for."""
+
+_KNOWN = ("status", "attempts", "fetched_at")
+"""What has to be known of a recording to ask for it again."""
+
+_BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
+
+_BEGAN = "coalesce(started_at, created_at)"
+
+_FINISHED_CALLS = (
+    f"SELECT conversation_id, {_BEGAN} AS began, coalesce({_BEGAN}, fetched_at) AS place, "
+    f"{ENDED_AT} AS ended_at FROM {{conversations}} "
+    "WHERE agent_id = %s AND NOT coalesce(in_progress, FALSE)"
+    + " AND upper(coalesce(channel, '')) NOT LIKE %s"
+    * len(_WITHOUT_SOUND)
+)
+
+
+def agents_held(warehouse: Warehouse) -> list[str]:
+    """The agents of which the warehouse tells of recordings."""
+    rows = warehouse.rows("SELECT DISTINCT agent_id FROM {recordings} ORDER BY agent_id")
+    return [agent_id for (agent_id,) in rows]
+
+
+class Kind(NamedTuple):
+    """One of the recordings that a conversation can have."""
+
+    direction: str
+    redacted: bool
+
+
+class Due(NamedTuple):
+    """A conversation of which a recording is missing.
+
+    Attributes:
+        conversation_id: The conversation.
+        began: When it began, as far as is known.
+        ended_at: When it ended, as far as is known.
+        rows: What is known of its recordings.
+    """
+
+    conversation_id: str
+    began: datetime | None
+    ended_at: datetime | None
+    rows: Mapping[Kind, Mapping[str, Any]]
+
+    def lacks(self, kind: Kind, wait: timedelta) -> bool:
+        """Whether this recording is neither stored nor past being asked for."""
+        row = self.rows.get(kind, {})
+        if row.get("status") == "not_found" and self.ended_at is not None:
+            return bool(row["fetched_at"] < self.ended_at + wait)
+        return row.get("status") != "stored"
+
+
+class Archive:
+    """Reads of the warehouse, for one agent.
+
+    Args:
+        warehouse: Where conversations and recordings are.
+        agent_id: The agent.
+    """
+
+    def __init__(self, warehouse: Warehouse, agent_id: str) -> None:
+        self._warehouse = warehouse
+        self._agent_id = agent_id
+
+    def due(self, kinds: Sequence[Kind], wait: timedelta) -> Iterator[Due]:
+        """Calls that are over and lack one of these recordings, oldest first.
+
+        A recording lacks until it is stored, or was not found `wait` after the call's end.
+        """
+        last_place, last_id = self.pruned_before() or _BEGINNING, ""
+        while True:
+            sql, parameters = self._lacking(kinds, wait, last_place, last_id)
+            # by a join, for DuckDB takes its time over each parameter
+            rows = self._warehouse.rows(
+                f"SELECT d.*, r.direction, r.redacted, {', '.join(f'r.{n}' for n in _KNOWN)} "
+                f"FROM ({sql} ORDER BY c.place, c.conversation_id LIMIT {IDS_A_QUERY}) d "
+                "LEFT JOIN {recordings} r "
+                "ON r.conversation_id = d.conversation_id AND r.agent_id = %s "
+                "ORDER BY d.place, d.conversation_id",
+                *parameters,
+                self._agent_id,
+            )
+            calls = 0
+            for call, group in groupby(rows, key=lambda row: row[:4]):
+                last_id, began, ended_at, last_place = call
+                calls += 1
+                known = {
+                    Kind(row[4], row[5]): _with_times(dict(zip(_KNOWN, row[6:])))
+                    for row in group
+                    if row[4] is not None
+                }
+                yield Due(last_id, _in_utc(began), _in_utc(ended_at), known)
+            if calls < IDS_A_QUERY:
+                return
+
+    def count_due(self, kinds: Sequence[Kind], wait: timedelta) -> int:
+        """How many calls `due` gives."""
+        begin = self.pruned_before() or _BEGINNING
+        sql, parameters = self._lacking(kinds, wait, begin, "")
+        found = self._warehouse.rows(f"SELECT count(*) FROM ({sql}) d", *parameters)
+        return int(found[0][0]) if found else 0
+
+    def _lacking(
+        self, kinds: Sequence[Kind], wait: timedelta, place: datetime, last_id: str
+    ) -> tuple[str, list[object]]:
+        """SQL for the calls behind a place that lack a recording, and its parameters."""
+        wanted = " OR ".join(["(direction = %s AND redacted = %s)"] * len(kinds))
+        old_enough = self._warehouse.later("c.ended_at", wait)
+        sql = (
+            f"SELECT c.conversation_id, c.began, c.ended_at, c.place FROM ({_FINISHED_CALLS}) c "
+            "LEFT JOIN (SELECT conversation_id AS asked_id, status, fetched_at AS asked_at "
+            f"FROM {{recordings}} WHERE agent_id = %s AND ({wanted})) r "
+            "ON r.asked_id = c.conversation_id AND (r.status = 'stored' "
+            f"OR (r.status = 'not_found' AND r.asked_at >= {old_enough})) "
+            "WHERE c.place > %s OR (c.place = %s AND c.conversation_id > %s) "
+            "GROUP BY c.conversation_id, c.began, c.ended_at, c.place "
+            f"HAVING count(r.asked_id) < {len(kinds)}"
+        )
+        parameters: list[object] = [self._agent_id, *_WITHOUT_SOUND, self._agent_id]
+        parameters += [value for kind in kinds for value in kind]
+        return sql, [*parameters, place, place, last_id]
+
+    def pruned_before(self) -> datetime | None:
+        """What began before was deleted for its age, and is not to come back."""
+        rows = self._warehouse.rows(
+            "SELECT max(range_to) FROM {sync_runs} WHERE agent_id = %s AND command = %s",
+            self._agent_id,
+            PRUNE,
+        )
+        return _in_utc(rows[0][0]) if rows else None
+
+    def days(self, before: datetime | None = None) -> Iterator[list[dict[str, Any]]]:
+        """The rows of the agent's recordings, a day of conversations at a time, in UTC.
+
+        Args:
+            before: Only of conversations that began before; None for all, also those of which it
+                is not known when they began.
+        """
+        end = before or datetime.max.replace(tzinfo=UTC)
+        place = _BEGINNING
+        while True:
+            first = self._warehouse.rows(
+                "SELECT min(started_at) FROM {recordings} "
+                "WHERE agent_id = %s AND started_at >= %s AND started_at < %s",
+                self._agent_id,
+                place,
+                end,
+            )
+            if not first or first[0][0] is None:
+                break
+            began = first[0][0].astimezone(UTC)
+            day = began.replace(hour=0, minute=0, second=0, microsecond=0)
+            place = day + timedelta(days=1)
+            yield self._day("started_at >= %s AND started_at < %s", day, min(place, end))
+        if before is None and (rows := self._day("started_at IS NULL")):
+            yield rows
+
+    def _day(self, condition: str, *bounds: datetime) -> list[dict[str, Any]]:
+        names = RECORDINGS.arrow_schema.names
+        rows = self._warehouse.rows(
+            f"SELECT {', '.join(names)} FROM {{recordings}} WHERE agent_id = %s AND {condition}",
+            self._agent_id,
+            *bounds,
+        )
+        return [_with_times(dict(zip(names, row))) for row in rows]
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, its times in UTC."""
+    times = ("started_at", "fetched_at")
+    return row | {name: _in_utc(row[name]) for name in times if name in row}
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return moment.astimezone(UTC) if moment else None

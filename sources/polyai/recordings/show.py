@@ -1,0 +1,129 @@
+"""What was done to recordings, as a person reads it in a terminal, and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from ..show import SHOWN_FAILURES, seconds_of, without_internals
+from .prune import Pruning
+from .report import RecordingsReport
+from .verify import HARMLESS, Verification
+
+SHOWN_FINDINGS = 20
+"""Findings that are shown; JSON has all of them."""
+
+
+def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) -> None:
+    """The summary of a run: a paragraph an agent; an error that stopped one goes elsewhere."""
+    for report in reports:
+        seconds = seconds_of(report)
+        console.print(
+            f"[bold]{escape(report.agent_id)}[/]: recordings {report.status} in {seconds:.1f} s — "
+            f"{report.fetched:,} stored, {report.audio_bytes / 1e6:,.1f} MB, "
+            f"{report.not_found:,} not found, {report.failed:,} failed"
+        )
+        if report.adopted:
+            console.print(f"  {report.adopted:,} were in the store already, and are told of now")
+        console.print(
+            f"  {report.traffic.requests:,} requests ({report.traffic.retries:,} retries), "
+            f"{report.fetched / max(seconds, 0.001):,.0f} recordings/s"
+        )
+        for conversation_id, error in list(report.failures.items())[:SHOWN_FAILURES]:
+            console.print(f"  [red]failed[/] {escape(conversation_id)}: {escape(str(error))}")
+        if report.failed:
+            console.print("  what failed is in fetch_failures, and the next run tries it again")
+        if report.given_up:
+            console.print(
+                f"  [yellow]given up[/] {report.given_up:,} that have failed for too long: "
+                "a longer give_up_after tries them again"
+            )
+    if reports:
+        console.print(f"recordings: {escape(url)}", soft_wrap=True)
+
+
+def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, Any]]:
+    """The same for programs, an object an agent."""
+    return [
+        without_internals(report.as_row())
+        | {
+            "adopted": report.adopted,
+            "not_found": report.not_found,
+            "audio_bytes": report.audio_bytes,
+            "failures": {name: str(error) for name, error in report.failures.items()},
+        }
+        for report in reports
+    ]
+
+
+def verification(console: Console, found: Verification, url: str) -> None:
+    """What was looked at, and what does not agree."""
+    console.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(url)}")
+    for one in found.findings[:SHOWN_FINDINGS]:
+        colour = "green" if one.is_mended else "yellow" if one.trouble in HARMLESS else "red"
+        word = f"{one.trouble}, mended" if one.is_mended else one.trouble
+        console.print(
+            f"  [{colour}]{word}[/] {escape(one.uri)}: {escape(one.said)}", soft_wrap=True
+        )
+    if len(found.findings) > SHOWN_FINDINGS:
+        console.print(f"  … and {len(found.findings) - SHOWN_FINDINGS:,} more")
+    left = Counter(one.trouble for one in found.findings if not one.is_mended)
+    if found.is_sound:
+        mended = sum(one.is_mended for one in found.findings)
+        console.print(f"all is in order, {mended:,} mended" if mended else "all is in order")
+    else:
+        stated = ", ".join(f"{count:,} {trouble}" for trouble, count in left.most_common())
+        console.print(f"[red]{stated}[/]: `recordings verify --refetch` mends what can be mended")
+
+
+def verification_as_json(found: Verification, url: str, code: int) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "exit_code": int(code),
+        "recordings_url": url,
+        "ok": found.is_sound,
+        "files": found.files,
+        "bytes": found.bytes,
+        "findings": [
+            {
+                "trouble": one.trouble,
+                "is_mended": one.is_mended,
+                "agent_id": one.agent_id,
+                "uri": one.uri,
+                "said": one.said,
+            }
+            | (
+                {name: one.row[name] for name in ("conversation_id", "direction", "redacted")}
+                if one.row
+                else {}
+            )
+            for one in found.findings
+        ],
+        "refetched": recordings_as_json(found.reports),
+    }
+
+
+def pruning(console: Console, results: Sequence[Pruning], url: str, *, dry_run: bool) -> None:
+    """What was deleted, or would be."""
+    word = "would delete" if dry_run else "deleted"
+    for one in results:
+        console.print(
+            f"[bold]{escape(one.agent_id)}[/]: {word} {one.files:,} files, "
+            f"{one.bytes / 1e6:,.1f} MB, and {one.rows:,} rows of calls from before "
+            f"{one.before:%Y-%m-%d %H:%M} UTC"
+        )
+    console.print(f"recordings: {escape(url)}", soft_wrap=True)
+
+
+def pruning_as_json(results: Sequence[Pruning], *, dry_run: bool, code: int) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "exit_code": int(code),
+        "dry_run": dry_run,
+        "agents": [asdict(one) for one in results],
+    }

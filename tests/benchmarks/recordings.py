@@ -1,0 +1,207 @@
+"""How fast recordings arrive, beside a plain threaded download of the same; and in what memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import urllib3
+
+from polyai import load, open_pipeline, resolve
+from polyai.client import encode_segment
+from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox.audio import SAMPLE_RATE_HZ, Direction
+
+from .measuring import say
+
+AGENT, KEY = "PROJECT-BOOKINGS", "sandbox-key"
+PART_BYTES = 256 * 1024
+
+
+class Calls(Sandbox):
+    """Conversations whose recordings all have about the same size."""
+
+    def __init__(self, conversations: int, megabytes: float) -> None:
+        seconds = megabytes * 1e6 / (2 * SAMPLE_RATE_HZ)
+        config = SandboxConfig(
+            conversations=conversations, detail="small", recording_cap_seconds=seconds
+        )
+        super().__init__(config)
+        self._large = megabytes > 10
+        self._body: bytes | None = None
+
+    def recording(
+        self,
+        agent_id: str,
+        conversation_id: str,
+        direction: Direction = "combined",
+        *,
+        redacted: bool = True,
+    ) -> bytes | None:
+        """Of a large one the same body for all: to make it takes longer than to send it."""
+        if not self._large:
+            return super().recording(agent_id, conversation_id, direction, redacted=redacted)
+        if self._body is None:
+            from polyai.sandbox.audio import wav
+
+            seconds = self.config.recording_cap_seconds
+            self._body = wav(1, seconds, direction, redacted=redacted)
+        return self._body
+
+
+def _serve(conversations: int, megabytes: float, told: Connection) -> None:
+    with serve(Calls(conversations, megabytes)) as url:
+        told.send(url)
+        told.recv()
+
+
+@contextmanager
+def server(conversations: int, megabytes: float) -> Iterator[str]:
+    """Serves the calls from a process of its own."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_serve, args=(conversations, megabytes, theirs)
+    )
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.send(None)
+        process.join()
+
+
+def ours(base_url: str, workers: int) -> tuple[int, int]:
+    """`polyai-warehouse recordings`: files and their bytes."""
+    settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url, workers=workers)
+    (report,) = fetch_recordings(settings, open_pipeline(name=PIPELINE_NAME))
+    assert report.status == "complete", report.error
+    return report.fetched, report.audio_bytes
+
+
+def plain(base_url: str, workers: int) -> tuple[int, int]:
+    """As many threads, urllib3, files; neither hashes, nor a manifest, nor a warehouse."""
+    import duckdb
+
+    with duckdb.connect("polyai.duckdb", read_only=True) as connection:
+        names = connection.execute(
+            "SELECT conversation_id FROM polyai.conversations WHERE in_progress IS NOT TRUE "
+            "AND coalesce(channel, '') NOT IN ('WEBCHAT', 'SMS')"
+        ).fetchall()
+    pool = urllib3.PoolManager(maxsize=workers)
+    Path("plain").mkdir()
+
+    def download(numbered: tuple[int, tuple[str]]) -> int:
+        number, (name,) = numbered
+        url = f"{base_url}/v1/agents/{AGENT}/conversations/{encode_segment(name)}/audio"
+        answer = pool.request("GET", url, headers={"X-API-KEY": KEY}, preload_content=False)
+        if answer.status != 200:
+            answer.drain_conn()
+            return 0
+        size = 0
+        with Path("plain", f"{number}.wav").open("wb") as file:
+            for part in answer.stream(PART_BYTES):
+                size += file.write(part)
+        answer.release_conn()
+        return size
+
+    with ThreadPoolExecutor(workers) as threads:
+        sizes = list(threads.map(download, enumerate(names)))
+    return sum(size > 0 for size in sizes), sum(sizes)
+
+
+SIDES = {"ours": ours, "plain": plain}
+
+
+def measured(side: str, base_url: str, workers: int, loaded: Path) -> dict[str, float]:
+    """Runs one side in a fresh process, in a copy of the loaded folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(loaded, folder, dirs_exist_ok=True)
+        line = [sys.executable, "-m", "benchmarks.recordings", "--side", side]
+        line += ["--base-url", base_url, "--workers", str(workers)]
+        here = str(Path(__file__).parents[1])
+        done = subprocess.run(
+            line,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": here},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        found: dict[str, float] = json.loads(done.stdout)
+        return found
+
+
+def run_side(side: str, base_url: str, workers: int) -> None:
+    """The side itself, in this process; says what it cost."""
+    began, cpu = time.perf_counter(), time.process_time()
+    files, size = SIDES[side](base_url, workers)
+    cost: dict[str, Any] = {
+        "files": files,
+        "bytes": size,
+        "seconds": time.perf_counter() - began,
+        "cpu": time.process_time() - cpu,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    sys.stdout.write(json.dumps(cost))
+
+
+def main() -> None:
+    """Both sides in turn, several times."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recordings", description=__doc__)
+    parser.add_argument("--conversations", type=int, default=1_500)
+    parser.add_argument("--megabytes", type=float, default=1.0, help="size of a recording, at most")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--base-url", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        run_side(options.side, options.base_url, options.workers)
+        return
+    rounds: list[dict[str, dict[str, float]]] = []
+    with (
+        server(options.conversations, options.megabytes) as url,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        loaded = Path(folder)
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=url)
+        before = Path.cwd()
+        os.chdir(loaded)
+        try:
+            load(settings, open_pipeline())
+        finally:
+            os.chdir(before)
+        for _ in range(options.rounds):
+            rounds.append(
+                {side: measured(side, url, options.workers, loaded) for side in ("plain", "ours")}
+            )
+    for side in SIDES:
+        runs = [one[side] for one in rounds]
+        rate = median(run["bytes"] / run["seconds"] for run in runs)
+        say(
+            f"{side:>5}: {runs[0]['files']:.0f} files, {runs[0]['bytes'] / 1e6:,.0f} MB, "
+            f"{median(run['seconds'] for run in runs):.2f} s, {rate / 1e6:,.0f} MB/s, "
+            f"{median(run['cpu'] for run in runs):.2f} CPU s, "
+            f"peak {max(run['peak'] for run in runs) / 1e6:,.0f} MB"
+        )
+    ratios = sorted(one["ours"]["seconds"] / one["plain"]["seconds"] for one in rounds)
+    say(f"ours / plain: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,646 @@
+"""Whole runs over recordings: from the sandbox into a folder, a manifest and DuckDB."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow.dataset as ds
+import pytest
+import soundfile
+
+from command import AGENT, KEY, access, error_of, query, run, start, wait_until
+from polyai import load, open_pipeline, resolve
+from polyai.recordings.prune import prune
+from polyai.recordings.report import RecordingsReport
+from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
+from polyai.recordings.verify import Verification, verify_and_mend
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+FACTS = (
+    "bytes, sha256, duration_seconds, sample_rate_hz, channels, sample_width_bytes, audio_format"
+)
+KIND = "conversation_id, direction, redacted"
+
+
+class Archive:
+    """A sandbox, the warehouse in the working directory, and the recordings beside it."""
+
+    def __init__(self, sandbox: Sandbox, base_url: str) -> None:
+        self.sandbox = sandbox
+        self.base_url = base_url
+        self.options: dict[str, Any] = {
+            "agent_id": AGENT,
+            "api_key": KEY,
+            "base_url": base_url,
+            "max_attempts": 3,
+        }
+        self.now = NOW
+        load(resolve(**self.options), open_pipeline())
+        sandbox.requests.clear()
+
+    def fetch(self, stop: threading.Event | None = None, **options: Any) -> RecordingsReport:
+        """Runs `recordings` once."""
+        (report,) = fetch_recordings(
+            resolve(**self.options | options),
+            open_pipeline(name=PIPELINE_NAME),
+            stop=stop,
+            clock=lambda: self.now,
+        )
+        return report
+
+    def verify(self, *, quick: bool = False, **options: Any) -> Verification:
+        """Runs `recordings verify --refetch` once."""
+        return verify_and_mend(
+            resolve(**self.options | options), open_pipeline(name=PIPELINE_NAME), quick=quick
+        )
+
+    def asked(self) -> Counter[str]:
+        """How often each recording was asked for."""
+        return Counter(self.sandbox.requests.paths("/audio"))
+
+    def calls(self) -> list[str]:
+        """Calls that are over and may have recordings."""
+        return [
+            conversation_id
+            for index in self.sandbox.listed(AGENT)
+            for conversation_id in [self.sandbox.traits(AGENT, index).conversation_id]
+            if not self.sandbox.traits(AGENT, index).is_chat
+            and not self.sandbox.is_in_progress(AGENT, index)
+        ]
+
+    def served(self, direction: str = "combined", *, redacted: bool = True) -> dict[str, bytes]:
+        """What the sandbox serves of these calls."""
+        bodies = {
+            name: self.sandbox.recording(AGENT, name, direction, redacted=redacted)  # type: ignore[arg-type]
+            for name in self.calls()
+        }
+        return {name: body for name, body in bodies.items() if body is not None}
+
+    def stored(self, columns: str) -> list[tuple[Any, ...]]:
+        """Rows of what is stored."""
+        return query(f"SELECT {columns} FROM polyai.recordings WHERE status = 'stored'")
+
+    def assert_whole(self, direction: str = "combined", *, redacted: bool = True) -> None:
+        """Warehouse, manifest and files agree with each other and with what is served."""
+        served = self.served(direction, redacted=redacted)
+        rows = query(
+            "SELECT conversation_id, uri, bytes, sha256 FROM polyai.recordings "
+            f"WHERE status = 'stored' AND direction = '{direction}' AND redacted = {redacted}"
+        )
+        assert {name for name, *_ in rows} == served.keys()
+        assert len(rows) == len(served)
+        for name, uri, size, sha256 in rows:
+            body = Path(str(uri)).read_bytes()
+            assert body == served[str(name)]
+            assert (size, sha256) == (len(body), hashlib.sha256(body).hexdigest())
+        assert_manifest_agrees()
+        assert_no_other_files()
+
+
+def assert_manifest_agrees() -> None:
+    """The manifest has the rows of the warehouse, all columns."""
+    columns = (
+        f"agent_id, {KIND}, status, uri, {FACTS}, started_at, fetched_at, attempts, error_code"
+    )
+    told = duckdb.sql(
+        f"SELECT {columns} FROM read_parquet('recordings/manifest/**/*.parquet', "
+        "hive_partitioning = true) ORDER BY ALL"
+    ).fetchall()
+    assert told == query(f"SELECT {columns} FROM polyai.recordings ORDER BY ALL")
+    assert told
+
+
+def assert_no_other_files() -> None:
+    """Each file is one of the warehouse's, or a manifest."""
+    uris = {uri for (uri,) in query("SELECT uri FROM polyai.recordings WHERE uri IS NOT NULL")}
+    files = {str(path) for path in Path("recordings").resolve().rglob("*") if path.is_file()}
+    manifests = {path for path in files if path.endswith("/recordings.parquet")}
+    assert {path for path in files - manifests if not path.endswith("/.incoming.lock")} == uris
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    config = SandboxConfig(
+        conversations=200, span=timedelta(days=20), recording_cap_seconds=0.5, detail="small"
+    )
+    return Sandbox(config)
+
+
+@pytest.fixture
+def archive(sandbox: Sandbox) -> Iterator[Archive]:
+    with serve(sandbox) as url:
+        yield Archive(sandbox, url)
+
+
+def test_two_thousand_land_as_they_were_served_and_are_not_asked_for_again() -> None:
+    config = SandboxConfig(conversations=2_900, recording_cap_seconds=0.5, detail="small")
+    sandbox = Sandbox(config)
+    with serve(sandbox) as url:
+        archive = Archive(sandbox, url)
+        report = archive.fetch()
+        assert report.status == "complete"
+        assert report.fetched >= 2_000
+        archive.assert_whole()
+        assert report.traffic.requests == len(archive.calls())
+        assert report.traffic.retries == 0
+        # old enough, so that what was not found is left alone too
+        archive.now = NOW + timedelta(days=8)
+        archive.fetch()
+        sandbox.requests.clear()
+        again = archive.fetch()
+        assert (again.status, again.fetched, again.traffic.requests) == ("complete", 0, 0)
+        shutil.rmtree(".dlt/pipelines")
+        elsewhere = archive.fetch()
+        assert (elsewhere.fetched, elsewhere.traffic.requests) == (0, 0)
+        archive.assert_whole()
+
+
+def test_the_facts_of_the_sound_are_told(archive: Archive) -> None:
+    archive.fetch()
+    for name, uri, *facts in archive.stored(f"conversation_id, uri, {FACTS}"):
+        info = soundfile.info(uri)
+        size, sha256, seconds, rate, channels, width, encoding = facts
+        assert (rate, channels, encoding) == (8_000, 1, info.subtype)
+        assert width == {"PCM_16": 2, "ULAW": 1}[info.subtype]
+        assert seconds == pytest.approx(info.frames / 8_000)
+        assert size == Path(uri).stat().st_size, name
+        assert len(sha256) == 64
+
+
+def test_who_knows_nothing_of_us_finds_and_plays_a_call_from_the_manifest(
+    archive: Archive,
+) -> None:
+    archive.fetch()
+    name = next(iter(archive.served()))
+    table = ds.dataset("recordings/manifest", partitioning="hive").to_table(
+        filter=(ds.field("conversation_id") == name) & (ds.field("status") == "stored")
+    )
+    (row,) = table.to_pylist()
+    assert row["agent_id"] == AGENT
+    assert row["date"] == f"{row['started_at']:%Y-%m-%d}"
+    samples, rate = soundfile.read(row["uri"])
+    assert len(samples) / rate == pytest.approx(row["duration_seconds"])
+    path = Path(row["uri"])
+    assert path.parent.name == f"date={row['date']}"
+    assert path.parent.parent.name == f"agent_id={AGENT}"
+    assert path.name == f"{name}.combined.redacted.wav"
+    ((body,),) = duckdb.sql(f"SELECT content FROM read_blob('{row['uri']}')").fetchall()
+    assert body == archive.served()[name]
+
+
+def test_every_id_has_a_file_of_its_own(archive: Archive) -> None:
+    archive.fetch()
+    rows = archive.stored("conversation_id, uri")
+    assert any("/" in name or " " in name for name in archive.served()), "no odd id to look at"
+    assert len({uri for _, uri in rows}) == len(rows)
+    for name, uri in rows:
+        assert unquote(Path(uri).name) == f"{name}.combined.redacted.wav"
+
+
+def test_neither_chats_nor_what_goes_on_is_asked_for(archive: Archive) -> None:
+    sandbox = archive.sandbox
+    sandbox.advance(timedelta(minutes=1), arrivals=30)
+    load(resolve(**archive.options), open_pipeline())
+    going_on = [i for i in sandbox.listed(AGENT) if sandbox.is_in_progress(AGENT, i)]
+    assert going_on
+    report = archive.fetch()
+    assert report.traffic.requests == len(archive.calls())
+    assert sorted(archive.asked().values()) == [1] * len(archive.calls())
+    sandbox.advance(timedelta(hours=3))
+    load(resolve(**archive.options), open_pipeline())
+    later = archive.fetch()
+    voices = [i for i in going_on if not sandbox.traits(AGENT, i).is_chat]
+    assert later.traffic.requests >= len(voices) > 0
+    archive.assert_whole()
+
+
+def test_what_is_not_found_is_asked_for_until_the_call_is_old_enough(archive: Archive) -> None:
+    sandbox = archive.sandbox
+    missing = len(archive.calls()) - len(archive.served())
+    archive.now = NOW + timedelta(minutes=5)
+    first = archive.fetch()
+    assert first.not_found == missing > 0
+    rows = query(
+        "SELECT DISTINCT status, uri, error_code, attempts FROM polyai.recordings "
+        "WHERE status <> 'stored'"
+    )
+    assert rows == [("not_found", None, "CONVERSATIONS_RECORDING_NOT_FOUND", 1)]
+    recent = len(
+        query(
+            "SELECT 1 FROM polyai.recordings r JOIN polyai.conversations c USING (conversation_id) "
+            f"WHERE r.status = 'not_found' AND finished_at > '{archive.now - timedelta(days=7)}'"
+        )
+    )
+    assert 0 < recent < missing
+    sandbox.requests.clear()
+    assert archive.fetch().not_found == recent
+    archive.now = NOW + timedelta(days=8)
+    assert archive.fetch().not_found == recent
+    archive.now = NOW + timedelta(days=9)
+    assert archive.fetch().traffic.requests == 0
+    assert archive.fetch(recordings_wait="90d").not_found == missing
+    assert query("SELECT max(attempts) FROM polyai.recordings") == [(4,)]
+    assert_manifest_agrees()
+
+
+def test_one_that_appears_late_is_fetched(archive: Archive) -> None:
+    sandbox = archive.sandbox
+    late = next(iter(archive.served()))
+    code = "CONVERSATIONS_RECORDING_NOT_FOUND"
+    sandbox.faults.add("status", path=late, status=404, error_code=code)
+    archive.now = NOW
+    assert archive.fetch().failed == 0
+    sandbox.faults.clear()
+    report = archive.fetch()
+    assert report.fetched == 1
+    archive.assert_whole()
+    assert query(
+        "SELECT status, attempts, error_code FROM polyai.recordings "
+        f"WHERE conversation_id = '{late}'"
+    ) == [("stored", 2, None)]
+
+
+def test_directions_and_raw_ones_are_files_of_their_own(archive: Archive) -> None:
+    archive.fetch(directions="user,agent")
+    archive.fetch(directions="combined,user", redacted=False)
+    archive.assert_whole("user")
+    archive.assert_whole("agent")
+    archive.assert_whole("user", redacted=False)
+    archive.assert_whole("combined", redacted=False)
+    endings = Counter(uri.split(".", 1)[1] for (uri,) in archive.stored("uri"))
+    wanted = len(archive.served())
+    assert endings == {
+        "user.redacted.wav": wanted,
+        "agent.redacted.wav": wanted,
+        "user.wav": wanted,
+        "combined.wav": wanted,
+    }
+    assert set(archive.asked().values()) == {1}
+
+
+def test_a_key_without_access_stores_what_it_is_given_as_redacted(archive: Archive) -> None:
+    report = archive.fetch(api_key="sandbox-key-no-pii", redacted=False)
+    assert report.status == "complete"
+    assert archive.stored("DISTINCT redacted") == [(True,)]
+    archive.assert_whole(redacted=True)
+    asked = len(archive.asked())
+    archive.fetch(api_key="sandbox-key-no-pii", redacted=False)
+    assert len(archive.asked()) == asked, "asked again for what it will never be given"
+    # with a better key the raw ones come, beside the others
+    archive.fetch(redacted=False)
+    archive.assert_whole(redacted=True)
+    archive.assert_whole(redacted=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("status", {"status": 503}),
+        ("status", {"status": 429}),
+        ("html", {"status": 502}),
+        ("reset", {}),
+        ("truncated", {}),
+        ("truncated_json", {}),
+        ("envelope", {}),
+        ("empty", {}),
+    ],
+    ids=["503", "429", "html", "reset", "broken off", "shortened", "error with 200", "empty"],
+)
+def test_faults_are_tried_again(archive: Archive, kind: str, options: dict[str, Any]) -> None:
+    archive.sandbox.faults.add(kind, path="/audio", rate=0.2, **options)  # type: ignore[arg-type]
+    report = archive.fetch(max_attempts=12)
+    assert archive.sandbox.faults.hits > 10
+    assert (report.status, report.failed) == ("complete", 0)
+    assert report.traffic.retries == archive.sandbox.faults.hits
+    archive.assert_whole()
+
+
+def test_one_bad_recording_is_recorded_and_tried_again(archive: Archive) -> None:
+    sandbox = archive.sandbox
+    bad = next(iter(archive.served()))
+    sandbox.faults.add("truncated_json", path=bad)
+    report = archive.fetch()
+    assert (report.status, report.failed) == ("partial", 1)
+    assert "breaks off" in str(report.failures[bad])
+    failures = (
+        "SELECT conversation_id, attempts, message, resolved_at IS NULL FROM polyai.fetch_failures "
+        "WHERE stage = 'recording'"
+    )
+    ((name, attempts, message, is_open),) = query(failures)
+    assert (name, attempts, is_open) == (bad, 1, True)
+    assert "breaks off" in str(message)
+    state = f"SELECT status, uri, attempts FROM polyai.recordings WHERE conversation_id = '{bad}'"
+    assert query(state) == [("failed", None, 1)]
+    assert_manifest_agrees()
+    assert archive.fetch().failed == 1
+    sandbox.faults.clear()
+    assert archive.fetch().fetched == 1
+    assert query(failures)[0][1:] == (2, "read after all", False)
+    assert query(state)[0][0::2] == ("stored", 3)
+    archive.assert_whole()
+
+
+def test_a_failure_that_is_too_old_is_left_alone(archive: Archive) -> None:
+    archive.sandbox.faults.add("status", path="/audio", status=400)
+    first = archive.fetch()
+    assert first.failed == len(archive.calls())
+    archive.now = NOW + timedelta(days=31)
+    later = archive.fetch()
+    assert (later.given_up, later.traffic.requests) == (len(archive.calls()), 0)
+
+
+def test_404_without_the_apis_own_code_is_a_failure(archive: Archive) -> None:
+    archive.sandbox.faults.add("html", path="/audio", status=404)
+    report = archive.fetch()
+    assert (report.not_found, report.failed) == (0, len(archive.calls()))
+
+
+def test_a_refused_key_stops_at_once(archive: Archive) -> None:
+    result = run(
+        "recordings", **access(archive.base_url, api_key="sandbox-key-eu"), POLYAI_WORKERS="2"
+    )
+    assert result.returncode == 1
+    assert "the API key is not accepted" in error_of(result)
+    assert len(archive.sandbox.requests.matching()) <= 4
+
+
+def test_an_api_that_is_down_does_not_take_hours(archive: Archive) -> None:
+    archive.sandbox.faults.add("status", path="/audio", status=503)
+    report = archive.fetch(max_attempts=1, workers=4)
+    assert report.status == "failed"
+    assert report.traffic.requests < 60 < len(archive.calls())
+
+
+def test_a_new_warehouse_takes_over_what_is_in_the_store(archive: Archive) -> None:
+    archive.fetch(directions="combined,user")
+    before = query(f"SELECT {KIND}, {FACTS}, fetched_at FROM polyai.recordings ORDER BY ALL")
+    for name in ("polyai.duckdb", ".dlt"):
+        path = Path(name)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    load(resolve(**archive.options), open_pipeline())
+    archive.sandbox.requests.clear()
+    archive.now = NOW + timedelta(days=60)
+    report = archive.fetch(directions="combined,user")
+    assert (report.fetched, report.adopted) == (0, 2 * len(archive.served()))
+    assert not set(archive.asked()) & {
+        target for target in archive.asked() if any(name in target for name in archive.served())
+    }
+    stored = f"SELECT {KIND}, {FACTS}, fetched_at FROM polyai.recordings WHERE status = 'stored'"
+    assert query(f"{stored} ORDER BY ALL") == [row for row in before if row[4] is not None]
+    archive.assert_whole()
+
+
+def test_without_a_manifest_the_files_themselves_are_read(archive: Archive) -> None:
+    archive.fetch()
+    before = query(f"SELECT {KIND}, uri, {FACTS} FROM polyai.recordings ORDER BY ALL")
+    shutil.rmtree("recordings/manifest")
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute("DELETE FROM polyai.recordings")
+    archive.sandbox.requests.clear()
+    report = archive.fetch()
+    assert report.adopted == len(archive.served())
+    assert report.traffic.requests == len(archive.calls()) - len(archive.served())
+    assert query(f"SELECT {KIND}, uri, {FACTS} FROM polyai.recordings ORDER BY ALL") == before
+    archive.assert_whole()
+
+
+def test_a_file_that_is_not_whole_is_not_taken_over(archive: Archive) -> None:
+    archive.fetch()
+    ((name, uri),) = archive.stored("conversation_id, uri")[:1]
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute("DELETE FROM polyai.recordings")
+    shutil.rmtree("recordings/manifest")
+    Path(uri).write_bytes(archive.served()[name][:100])
+    assert archive.fetch().fetched == 1
+    archive.assert_whole()
+
+
+def _damage_size(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def _damage_byte(path: Path) -> None:
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("damage", "trouble"),
+    [(Path.unlink, "missing"), (_damage_size, "changed"), (_damage_byte, "changed")],
+    ids=["deleted", "another size", "another byte"],
+)
+def test_verify_names_and_mends(archive: Archive, damage: Any, trouble: str) -> None:
+    archive.fetch()
+    assert run("recordings", "verify").returncode == 0
+    uri = archive.stored("uri")[3][0]
+    damage(Path(uri))
+    archive.sandbox.requests.clear()
+    result = run("recordings", "verify")
+    assert result.returncode == 1
+    assert f"{trouble} {uri}" in result.stdout
+    assert not archive.sandbox.requests.matching()
+    found = archive.verify()
+    assert [(one.trouble, one.uri, one.is_mended) for one in found.findings] == [
+        (trouble, uri, True)
+    ]
+    assert found.is_sound
+    assert len(archive.asked()) == 1
+    archive.assert_whole()
+    assert run("recordings", "verify").returncode == 0
+
+
+def test_a_quick_verification_reads_no_file(archive: Archive) -> None:
+    archive.fetch()
+    _damage_byte(Path(archive.stored("uri")[0][0]))
+    assert run("recordings", "verify", "--quick").returncode == 0
+    assert run("recordings", "verify").returncode == 1
+
+
+def test_what_polyai_has_no_more_keeps_its_row(archive: Archive) -> None:
+    archive.fetch()
+    name, uri, sha256 = archive.stored("conversation_id, uri, sha256")[0]
+    Path(uri).unlink()
+    code = "CONVERSATIONS_RECORDING_NOT_FOUND"
+    archive.sandbox.faults.add("status", path="/audio", status=404, error_code=code)
+    found = archive.verify()
+    assert [one.is_mended for one in found.findings] == [False]
+    assert not found.is_sound
+    assert name in found.reports[0].failures
+    held = f"SELECT status, sha256 FROM polyai.recordings WHERE conversation_id = '{name}'"
+    assert query(held) == [("stored", sha256)]
+
+
+def _without_manifest(manifest: Path) -> None:
+    manifest.unlink()
+
+
+def _torn_manifest(manifest: Path) -> None:
+    manifest.write_bytes(manifest.read_bytes()[:100])
+
+
+def _other_manifest(manifest: Path) -> None:
+    others = manifest.parent.parent.rglob("*.parquet")
+    other = next(path for path in others if path != manifest)
+    shutil.copy(other, manifest)
+
+
+@pytest.mark.parametrize("damage", [_without_manifest, _torn_manifest, _other_manifest])
+def test_a_manifest_that_differs_is_written_anew(archive: Archive, damage: Any) -> None:
+    archive.fetch()
+    damage(sorted(Path("recordings/manifest").rglob("*.parquet"))[2])
+    assert run("recordings", "verify").returncode == 1
+    archive.sandbox.requests.clear()
+    found = archive.verify()
+    assert [(one.trouble, one.is_mended) for one in found.findings] == [("manifest", True)]
+    assert not archive.sandbox.requests.matching()
+    archive.assert_whole()
+
+
+def test_a_folder_that_was_moved_is_found_again(archive: Archive) -> None:
+    archive.fetch()
+    Path("recordings").rename("archive")
+    result = run("recordings", "verify", "--recordings-url", "archive")
+    assert result.returncode == 1
+    assert "moved" in result.stdout
+    archive.sandbox.requests.clear()
+    assert archive.verify(recordings_url="archive").is_sound
+    assert not archive.sandbox.requests.matching()
+    assert all(Path(uri).exists() and "/archive/" in uri for (uri,) in archive.stored("uri"))
+    assert run("recordings", "verify", "--recordings-url", "archive").returncode == 0
+
+
+def test_prune_deletes_by_age_and_nothing_comes_back(archive: Archive) -> None:
+    archive.fetch()
+    age = datetime.now(UTC) - (NOW - timedelta(days=10))
+    limit = f"{int(age.total_seconds())}s"
+    old = query(
+        "SELECT uri FROM polyai.recordings WHERE status = 'stored' "
+        f"AND started_at < '{NOW - timedelta(days=10)}'"
+    )
+    all_files = len(archive.stored("uri"))
+    assert 0 < len(old) < all_files
+    dry = run("recordings", "prune", "--older-than", limit, "--dry-run")
+    assert dry.returncode == 0
+    assert f"would delete {len(old)} files" in dry.stdout
+    assert len(archive.stored("uri")) == all_files
+    done = run("recordings", "prune", "--older-than", limit)
+    assert done.returncode == 0, done.stderr
+    assert f"deleted {len(old)} files" in done.stdout
+    assert not any(Path(str(uri)).exists() for (uri,) in old)
+    assert len(archive.stored("uri")) == all_files - len(old)
+    assert_manifest_agrees()
+    assert_no_other_files()
+    archive.sandbox.requests.clear()
+    archive.now = datetime.now(UTC)
+    assert archive.fetch(recordings_wait="400d").fetched == 0
+    found = {name for (name,) in query("SELECT conversation_id FROM polyai.recordings")}
+    assert all(unquote(target.split("/")[5]) in found for target in archive.asked())
+    ((status,),) = query("SELECT status FROM polyai.sync_runs WHERE command = 'prune'")
+    assert status == "complete"
+
+
+def test_a_pruning_that_was_stopped_is_done_to_its_end_by_the_next(archive: Archive) -> None:
+    archive.fetch()
+    stop = threading.Event()
+    url = resolve(**archive.options).recordings_url
+
+    def clock() -> datetime:
+        return NOW
+
+    (first,) = prune(
+        open_pipeline(name=PIPELINE_NAME),
+        url,
+        timedelta(days=5),
+        stop=stop,
+        on_rows=lambda _: stop.set(),
+        clock=clock,
+    )
+    (rest,) = prune(open_pipeline(name=PIPELINE_NAME), url, timedelta(days=5), clock=clock)
+    assert min(first.files, rest.files) > 0
+    limit = NOW - timedelta(days=5)
+    assert query(f"SELECT count(*) FROM polyai.recordings WHERE started_at < '{limit}'") == [(0,)]
+    assert_manifest_agrees()
+    assert_no_other_files()
+
+
+def test_prune_does_not_pretend(archive: Archive) -> None:
+    archive.fetch()
+    files = len(archive.stored("uri"))
+    result = run("recordings", "prune", "--older-than", "1d", "--recordings-url", "elsewhere")
+    assert result.returncode == 1
+    assert "is not in" in error_of(result)
+    assert len(archive.stored("uri")) == files
+
+
+def test_a_second_run_waits_or_leaves(archive: Archive) -> None:
+    archive.sandbox.faults.add("delay", path="/audio", seconds=0.2)
+    environment = access(archive.base_url) | {"POLYAI_WORKERS": "2"}
+    first = start("recordings", **environment)
+    wait_until(lambda: bool(archive.asked()))
+    second = run("recordings", **environment)
+    assert second.returncode == 75
+    assert "another run" in error_of(second)
+    loading = run("load", **environment)
+    assert loading.returncode == 0, loading.stderr
+    waiting = start("recordings", "--wait", "60s", **environment)
+    for process in (first, waiting):
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    assert set(archive.asked().values()) == {1}
+    archive.assert_whole()
+
+
+def test_interrupted_it_keeps_what_it_has(archive: Archive) -> None:
+    archive.sandbox.faults.add("delay", path="/audio", seconds=0.1)
+    process = start("recordings", **access(archive.base_url), POLYAI_WORKERS="2")
+    wait_until(lambda: len(archive.asked()) > 20)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    kept = len(archive.stored("uri"))
+    assert 15 < kept < len(archive.served())
+    archive.sandbox.faults.clear()
+    assert run("recordings", **access(archive.base_url)).returncode == 0
+    assert set(archive.asked().values()) == {1}
+    archive.assert_whole()
+
+
+def test_load_with_recordings_does_both(sandbox: Sandbox) -> None:
+    with serve(sandbox) as url:
+        result = run("load", "--recordings", **access(url))
+    assert result.returncode == 0, result.stderr
+    assert "recordings complete" in result.stdout
+    assert query("SELECT command, status FROM polyai.sync_runs ORDER BY started_at") == [
+        ("load", "complete"),
+        ("recordings", "complete"),
+    ]
+    stored, other = query(
+        "SELECT count(*) FILTER (status = 'stored'), count(*) FILTER (status <> 'stored') "
+        "FROM polyai.recordings"
+    )[0]
+    assert int(str(stored)) > 10 * int(str(other)) > 0
+
+
+def test_without_a_warehouse_there_is_nothing_to_fetch(sandbox: Sandbox) -> None:
+    with serve(sandbox) as url:
+        result = run("recordings", **access(url))
+    assert result.returncode == 0, result.stderr
+    assert "0 stored" in result.stdout
+    assert not sandbox.requests.matching()
+
+
+def test_files_are_for_their_owner_alone(archive: Archive) -> None:
+    archive.fetch()
+    for path in [Path("recordings"), *Path("recordings").rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path

@@ -1,0 +1,1100 @@
+"""Where recordings lie: their names, the folder or bucket that keeps them, and the manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import duckdb
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from polyai.destination import owner_only
+from polyai.errors import ConfigurationError, PolyAIError, StoreError
+from polyai.recordings.layout import agent_folder, file_name, partition, safe_name
+from polyai.recordings.manifest import (
+    SCHEMA,
+    Manifest,
+    Row,
+    key_of,
+    manifest_path,
+    read_partition,
+)
+from polyai.recordings.store import Incoming, Store, open_store
+from s3_server import S3Server, is_installed, s3
+
+needs_s3 = pytest.mark.skipif(
+    not is_installed() and not os.environ.get("CI"),
+    reason="needs an S3 server: install the packages moto[server] and s3fs",
+)
+
+unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+AGENT = "PROJECT-BOOKINGS"
+
+MORNING = datetime(2025, 3, 1, 9, 30, tzinfo=UTC)
+
+NO_DAY = "__HIVE_DEFAULT_PARTITION__"
+
+MEGABYTE = 2**20
+
+_roots = (f"root-{number}" for number in count())
+
+
+class Shelf(LocalFileSystem):  # type: ignore[misc]
+    """A server of files, such as one for SFTP: a file on it grows while it is written."""
+
+    protocol = "shelf"
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return super()._strip_protocol(os.fspath(path).removeprefix("shelf://"))
+
+    def unstrip_protocol(self, name: str) -> str:
+        return f"shelf://{self._strip_protocol(name)}"
+
+    def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
+        body = Path(lpath).read_bytes()
+        with Path(rpath).open("wb") as file:
+            file.write(body[: len(body) // 2])
+            file.flush()
+            self.half_way()
+            file.write(body[len(body) // 2 :])
+
+    def half_way(self) -> None:
+        """Goes on."""
+
+
+class BrokenShelf(Shelf):
+    """Breaks down in the middle of whatever it is sent."""
+
+    protocol = "broken"
+
+    def half_way(self) -> None:
+        raise ConnectionResetError("by peer")
+
+
+class TimelessShelf(Shelf):
+    """Does not know how old its files are."""
+
+    protocol = "timeless"
+
+    def modified(self, path: str) -> datetime:
+        raise NotImplementedError
+
+
+for kind in (Shelf, BrokenShelf, TimelessShelf):
+    fsspec.register_implementation(kind.protocol, kind, clobber=True)
+fsspec.register_implementation("undriven", "no_such_module.Files", clobber=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with s3() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, with the settings that lead to it."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+def root_of(kind: str, request: pytest.FixtureRequest) -> str:
+    name = next(_roots)
+    match kind:
+        case "folder":
+            return str(request.getfixturevalue("tmp_path") / name)
+        case "shelf":
+            return f"shelf://{request.getfixturevalue('tmp_path') / name}"
+        case "s3":
+            return f"s3://{request.getfixturevalue('bucket').bucket}/{name}"
+    return f"memory://{name}"
+
+
+@pytest.fixture(params=["folder", "memory", "shelf", pytest.param("s3", marks=needs_s3)])
+def store(request: pytest.FixtureRequest) -> Store:
+    return open_store(root_of(request.param, request))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "recordings"))
+
+
+@pytest.fixture
+def draft(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Makes a file that a store can take."""
+
+    def write(body: bytes) -> Path:
+        path = tmp_path / "drafts" / os.urandom(8).hex()
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(body)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    return tmp_path / "pipelines"
+
+
+def read(store: Store, path: str) -> bytes:
+    return b"".join(store.parts(path))
+
+
+def said(error: pytest.ExceptionInfo[PolyAIError]) -> str:
+    """The message, which has to be one line that says something."""
+    text = str(error.value)
+    assert "\n" not in text
+    assert not text.rstrip().endswith(":")
+    return text
+
+
+awkward = st.sampled_from([*"./\\ ~%=+#?*:|<>\"'[]{}&;$\0\n", "..", "%2E", "~~", "ä", "漢", "😀"])
+names = st.lists(awkward | st.text(max_size=3), max_size=12).map("".join) | st.builds(
+    lambda text, times, end: text * times + end,
+    st.text(min_size=1, max_size=3),
+    st.integers(1, 200),
+    st.text(max_size=2),
+)
+
+
+class TestASafeName:
+    @pytest.mark.parametrize(
+        ("name", "safe"),
+        [
+            ("PROJECT-1_a.b", "PROJECT-1_a.b"),
+            ("a/b", "a%2Fb"),
+            ("a\\b", "a%5Cb"),
+            ("100%", "100%25"),
+            ("a b", "a%20b"),
+            ("a=b", "a%3Db"),
+            ("a~b", "a%7Eb"),
+            ("ä", "%C3%A4"),
+            ("\0", "%00"),
+            (".", "%2E"),
+            ("..", "%2E."),
+            (".hidden", "%2Ehidden"),
+            ("%2Ehidden", "%252Ehidden"),
+            ("a" * 180, "a" * 180),
+        ],
+        ids=lambda name: f"{name[:12]!r}",
+    )
+    def test_is_what_a_folder_shows(self, name: str, safe: str) -> None:
+        assert safe_name(name) == safe
+
+    @pytest.mark.parametrize(
+        "name",
+        ["a" * 181, "/" * 61, "." + "a" * 178, "ä" * 300],
+        ids=["letters", "slashes", "a dot first", "umlauts"],
+    )
+    def test_that_is_too_long_ends_in_a_hash(self, name: str) -> None:
+        safe = safe_name(name)
+        assert len(safe) == 180
+        assert re.fullmatch(r"[a-zA-Z0-9%.]{146}~~[0-9a-f]{32}", safe)
+        assert safe != safe_name(f"{name[:-1]}b")
+
+    @settings(unhurried, max_examples=200)
+    @given(names)
+    def test_is_taken_by_every_store_and_comes_back(self, name: str) -> None:
+        safe = safe_name(name)
+        assert re.fullmatch(r"[A-Za-z0-9_.~%-]*", safe)
+        assert len(safe) <= 180
+        assert not safe.startswith(".")
+        if "~~" in safe:
+            assert len(safe) == 180
+        else:
+            assert unquote(safe, errors="strict") == name
+
+    @settings(unhurried, max_examples=200)
+    @given(st.lists(names, min_size=2, max_size=8))
+    def test_is_that_of_one_name_alone(self, some: list[str]) -> None:
+        # what others look like when they are encoded, or decoded
+        distinct = {*some, *map(safe_name, some), *map(unquote, some), *(f".{n}" for n in some)}
+        assert len({safe_name(name) for name in distinct}) == len(distinct)
+
+    @settings(unhurried, max_examples=100)
+    @given(st.lists(names.filter(bool), min_size=1, max_size=4, unique=True))
+    def test_begins_a_file_name_that_no_other_recording_has(self, ids: list[str]) -> None:
+        directions = ["combined", "user", "agent"]
+        ids = list({one for name in ids for one in (name, f"{name}.user", f"{name}.redacted")})
+        found = {
+            file_name(conversation_id, direction, redacted=redacted)
+            for conversation_id in ids
+            for direction in directions
+            for redacted in (True, False)
+        }
+        assert len(found) == len(ids) * 6
+        assert all(len(name) <= 255 and name.endswith(".wav") for name in found)
+        assert not any(name.startswith(".") for name in found)
+
+
+def test_a_file_name_tells_what_is_in_it() -> None:
+    assert file_name("CA1", "combined", redacted=True) == "CA1.combined.redacted.wav"
+    assert file_name("CA/1", "user", redacted=False) == "CA%2F1.user.wav"
+
+
+@pytest.mark.parametrize(
+    ("moment", "day"),
+    [
+        (MORNING, "2025-03-01"),
+        (datetime(2025, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC), "2025-03-01"),
+        (datetime(2025, 3, 1, 23, 30, tzinfo=timezone(timedelta(hours=-1))), "2025-03-02"),
+        (datetime(2025, 3, 1, 0, 30, tzinfo=timezone(timedelta(hours=5.5))), "2025-02-28"),
+        (None, NO_DAY),
+        (datetime(9999, 12, 31, tzinfo=UTC), "9999-12-31"),
+        (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01"),
+    ],
+    ids=["UTC", "late", "west of it", "east of it", "unknown", "the last year", "the first year"],
+)
+def test_a_partition_is_a_day_in_utc(moment: datetime | None, day: str) -> None:
+    assert partition("a/b", moment) == f"agent_id=a%2Fb/date={day}"
+
+
+class TestAStore:
+    def test_gives_back_what_was_put(self, store: Store, draft: Callable[[bytes], Path]) -> None:
+        store.put(draft(b"sound"), "agent_id=A/date=2025-03-01/c.wav")
+        store.put(draft(b""), "agent_id=A/date=2025-03-01/empty.wav")
+        store.put(draft(b"other"), "agent_id=A/date=2025-03-02/d.wav")
+        store.put(draft(b"top"), "top.wav")
+
+        assert store.sizes("agent_id=A/date=2025-03-01") == {"c.wav": 5, "empty.wav": 0}
+        assert store.sizes("agent_id=A") == {}
+        assert store.folders("agent_id=A") == ["date=2025-03-01", "date=2025-03-02"]
+        assert "agent_id=A" in store.folders("")
+        assert store.sizes("")["top.wav"] == 3
+        assert read(store, "agent_id=A/date=2025-03-01/c.wav") == b"sound"
+        assert read(store, "agent_id=A/date=2025-03-01/empty.wav") == b""
+
+    def test_has_nothing_at_first(self, store: Store) -> None:
+        assert store.sizes("agent_id=A/date=2025-03-01") == {}
+        assert store.folders("agent_id=A") == []
+        assert store.folders("") == []
+        with pytest.raises(FileNotFoundError):
+            read(store, "agent_id=A/date=2025-03-01/c.wav")
+        store.delete(["agent_id=A/date=2025-03-01/c.wav", "d.wav"])
+        store.delete([])
+        store.forget_abandoned()
+
+    def test_deletes_what_is_there(self, store: Store, draft: Callable[[bytes], Path]) -> None:
+        for name in ("a", "b", "c"):
+            store.put(draft(b"sound"), f"day/{name}.wav")
+
+        store.delete(["day/a.wav", "day/absent.wav", "night/absent.wav", "day/b.wav"])
+
+        assert store.sizes("day") == {"c.wav": 5}
+        with pytest.raises(FileNotFoundError):
+            read(store, "day/a.wav")
+        assert read(store, "day/c.wav") == b"sound"
+
+    def test_takes_a_file_again_where_one_was_deleted(
+        self, store: Store, draft: Callable[[bytes], Path]
+    ) -> None:
+        for body in (b"one", b"another"):
+            store.put(draft(body), "agent/day/a.wav")
+            assert read(store, "agent/day/a.wav") == body
+            store.delete(["agent/day/a.wav"])
+            assert store.sizes("agent/day") == {}
+
+    def test_replaces_what_was_there(self, store: Store, draft: Callable[[bytes], Path]) -> None:
+        for body in (b"long enough", b"short", b"", b"longer than all of them before"):
+            store.put(draft(body), "day/a.wav")
+            assert read(store, "day/a.wav") == body
+            assert store.sizes("day") == {"a.wav": len(body)}
+
+    def test_keeps_what_was_there_if_it_cannot_be_replaced(
+        self, store: Store, draft: Callable[[bytes], Path], tmp_path: Path
+    ) -> None:
+        store.put(draft(b"before"), "day/a.wav")
+        with pytest.raises(StoreError) as error:
+            store.put(tmp_path / "absent.wav", "day/a.wav")
+        assert said(error).startswith(f"{store.uri('day/a.wav')} cannot be written: ")
+        assert read(store, "day/a.wav") == b"before"
+
+    @pytest.mark.parametrize("megabytes", [8, 20], ids="{} MB".format)
+    def test_takes_large_files(
+        self, megabytes: int, store: Store, draft: Callable[[bytes], Path]
+    ) -> None:
+        body = os.urandom(megabytes * MEGABYTE + 1)
+        store.put(draft(body), "day/large.wav")
+        assert store.sizes("day") == {"large.wav": len(body)}
+        assert read(store, "day/large.wav") == body
+
+    @pytest.mark.parametrize(
+        "conversation_id",
+        ["a/b", "100%", "a%2Fb", "a b", "ä漢😀", "..", "~", "?versionId=1", "#[x]*", "x" * 300],
+        ids=lambda name: name[:12],
+    )
+    def test_takes_every_id(
+        self, conversation_id: str, store: Store, draft: Callable[[bytes], Path]
+    ) -> None:
+        day = partition(conversation_id, MORNING)
+        name = file_name(conversation_id, "combined", redacted=True)
+        path = f"{day}/{name}"
+
+        store.put(draft(b"sound"), path)
+
+        assert store.sizes(day) == {name: 5}
+        assert store.folders("") in ([day.split("/")[0]], [".incoming", day.split("/")[0]])
+        assert read(store, path) == b"sound"
+        assert store.path_of(store.uri(path)) == path
+        store.delete([path])
+        assert store.sizes(day) == {}
+
+    def test_has_uris_that_lead_back(self, store: Store) -> None:
+        assert store.path_of(store.uri("day/a.wav")) == "day/a.wav"
+        assert str(store) == store.uri("")
+        for other in ("day/a.wav", f"{store}2/day/a.wav", "s3://other/day/a.wav", ""):
+            assert store.path_of(other) is None
+
+    @pytest.mark.parametrize("kind", ["folder", "memory", "shelf"])
+    def test_has_uris_that_fsspec_opens(
+        self, kind: str, draft: Callable[[bytes], Path], request: pytest.FixtureRequest
+    ) -> None:
+        store = open_store(root_of(kind, request))
+        path = f"{partition('a/b ü', MORNING)}/{file_name('100%', 'user', redacted=False)}"
+        store.put(draft(b"sound"), path)
+        with fsspec.open(store.uri(path)) as file:
+            assert file.read() == b"sound"
+
+    @pytest.mark.parametrize("kind", ["folder", "shelf", pytest.param("s3", marks=needs_s3)])
+    def test_shows_a_file_as_it_was_or_as_it_is(
+        self, kind: str, draft: Callable[[bytes], Path], request: pytest.FixtureRequest
+    ) -> None:
+        store = open_store(root_of(kind, request))
+        store.put(draft(b"a" * 9 * MEGABYTE), "day/a.wav")
+        done = threading.Event()
+
+        def replace() -> None:
+            for letter in (b"b", b"c", b"d"):
+                store.put(draft(letter * 9 * MEGABYTE), "day/a.wav")
+            done.set()
+
+        writer = threading.Thread(target=replace)
+        writer.start()
+        seen: set[tuple[bytes, int]] = set()
+        while not done.is_set():
+            assert store.sizes("day") == {"a.wav": 9 * MEGABYTE}
+            try:
+                body = read(store, "day/a.wav")
+            except StoreError:
+                # S3 tells of a file that is replaced while it is read
+                assert kind == "s3"
+                continue
+            seen.add((body[:1], body.count(body[:1])))
+        writer.join()
+        assert {length for _, length in seen} == {9 * MEGABYTE}
+        assert read(store, "day/a.wav") == b"d" * 9 * MEGABYTE
+
+
+class TestAFolder:
+    @pytest.mark.parametrize(
+        "name",
+        ["plain", "a b", "100%", "a%20b", "ü", "a#b", "a?b", "[a]", "a::b", "~a"],
+    )
+    def test_is_the_one_that_was_named(
+        self, name: str, draft: Callable[[bytes], Path], tmp_path: Path
+    ) -> None:
+        store = open_store(str(tmp_path / name))
+        store.put(draft(b"sound"), "day/a.wav")
+        assert store.local_folder == tmp_path / name
+        assert (tmp_path / name / "day" / "a.wav").read_bytes() == b"sound"
+        assert store.uri("day/a.wav") == str(tmp_path / name / "day" / "a.wav")
+        assert store.path_of(str(tmp_path / name / "day" / "a.wav")) == "day/a.wav"
+
+    @pytest.mark.parametrize(
+        "url", ["recordings", "recordings/", "./recordings", "x/../recordings"]
+    )
+    def test_may_be_relative(self, url: str, tmp_path: Path) -> None:
+        assert open_store(url).uri("day/a.wav") == str(tmp_path / "recordings" / "day" / "a.wav")
+
+    def test_may_be_a_url(self, tmp_path: Path) -> None:
+        store = open_store(f"file://{tmp_path}/recordings/")
+        assert store.local_folder == tmp_path / "recordings"
+
+    def test_is_not_made_before_something_is_put(self, tmp_path: Path) -> None:
+        store = open_store(str(tmp_path / "recordings"))
+        store.sizes("")
+        store.folders("")
+        store.delete(["day/a.wav"])
+        store.forget_abandoned()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_loses_the_days_that_are_empty(
+        self, folder: Store, draft: Callable[[bytes], Path], tmp_path: Path
+    ) -> None:
+        for path in ("agent/one/a.wav", "agent/two/a.wav", "agent/two/b.wav"):
+            folder.put(draft(b"sound"), path)
+        folder.delete(["agent/one/a.wav", "agent/two/a.wav"])
+        assert folder.folders("agent") == ["two"]
+        assert not (tmp_path / "recordings" / "agent" / "one").exists()
+
+    def test_takes_the_file_itself(self, folder: Store, draft: Callable[[bytes], Path]) -> None:
+        file = draft(b"sound")
+        inode = file.stat().st_ino
+        folder.put(file, "day/a.wav")
+        assert Path(folder.uri("day/a.wav")).stat().st_ino == inode
+        assert not file.exists()
+
+    def test_that_is_a_file_is_an_error(
+        self, draft: Callable[[bytes], Path], tmp_path: Path
+    ) -> None:
+        (tmp_path / "recordings").write_text("mine")
+        store = open_store(str(tmp_path / "recordings"))
+        with pytest.raises(StoreError) as error:
+            store.put(draft(b"sound"), "day/a.wav")
+        assert "cannot be written" in said(error)
+        assert (tmp_path / "recordings").read_text() == "mine"
+
+    def test_in_place_of_a_file_is_an_error(
+        self, folder: Store, draft: Callable[[bytes], Path]
+    ) -> None:
+        folder.put(draft(b"sound"), "day/a.wav/b.wav")
+        for use in (
+            lambda: folder.put(draft(b"sound"), "day/a.wav"),
+            lambda: read(folder, "day/a.wav"),
+            lambda: folder.delete(["day/a.wav"]),
+        ):
+            with pytest.raises(StoreError) as error:
+                use()
+            assert folder.uri("day/a.wav") in said(error)
+
+
+USES: dict[str, Callable[[Store, Path], object]] = {
+    "put": lambda store, file: store.put(file, "day/a.wav"),
+    "sizes": lambda store, _: store.sizes("day"),
+    "folders": lambda store, _: store.folders(""),
+    "parts": lambda store, _: read(store, "day/a.wav"),
+    "delete": lambda store, _: store.delete(["day/a.wav"]),
+}
+"""What can be done with a store."""
+
+every_use = pytest.mark.parametrize("use", USES)
+
+
+@needs_s3
+class TestABucket:
+    def test_takes_what_is_large_in_parts(
+        self, bucket: S3Server, draft: Callable[[bytes], Path]
+    ) -> None:
+        store = open_store(f"s3://{bucket.bucket}/{next(_roots)}")
+        for megabytes in (7, 20):
+            store.put(draft(os.urandom(megabytes * MEGABYTE)), f"{megabytes}.wav")
+        tags = [bucket.files().info(store.uri(f"{size}.wav"))["ETag"] for size in (7, 20)]
+        # how many parts there were is what follows the dash
+        assert [tag.strip('"').partition("-")[2] for tag in tags] == ["", "3"]
+
+    def test_may_be_all_of_it(self, bucket: S3Server, draft: Callable[[bytes], Path]) -> None:
+        store = open_store(f"s3://{bucket.bucket}")
+        name = next(_roots)
+        store.put(draft(b"sound"), f"{name}/a.wav")
+        assert store.uri(f"{name}/a.wav") == f"s3://{bucket.bucket}/{name}/a.wav"
+        assert store.path_of(f"s3://{bucket.bucket}/{name}/a.wav") == f"{name}/a.wav"
+        assert store.sizes(name) == {"a.wav": 5}
+        assert name in store.folders("")
+
+    def test_is_seen_as_other_machines_leave_it(
+        self, bucket: S3Server, draft: Callable[[bytes], Path]
+    ) -> None:
+        store, other = open_store(f"s3://{bucket.bucket}/{next(_roots)}"), bucket.files()
+        store.put(draft(b"sound"), "day/a.wav")
+        assert store.sizes("day") == {"a.wav": 5}
+
+        other.pipe_file(store.uri("day/a.wav"), b"another")
+        other.pipe_file(store.uri("day/b.wav"), b"one")
+        assert store.sizes("day") == {"a.wav": 7, "b.wav": 3}
+        assert read(store, "day/a.wav") == b"another"
+
+        other.rm_file(store.uri("day/a.wav"))
+        assert store.sizes("day") == {"b.wav": 3}
+        with pytest.raises(FileNotFoundError):
+            read(store, "day/a.wav")
+
+    def test_keeps_nothing_but_its_files(
+        self, bucket: S3Server, draft: Callable[[bytes], Path]
+    ) -> None:
+        root = f"{bucket.bucket}/{next(_roots)}"
+        store = open_store(f"s3://{root}")
+        store.put(draft(b"sound"), "day/a.wav")
+        store.put(draft(b"more"), "day/a.wav")
+        assert bucket.files().find(root) == [f"{root}/day/a.wav"]
+
+    def test_may_have_its_credentials_where_the_destination_has_them(
+        self, server: S3Server, draft: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in server.environment("DESTINATION__FILESYSTEM").items():
+            monkeypatch.setenv(name, value)
+        store = open_store(f"s3://{server.bucket}/{next(_roots)}")
+        store.put(draft(b"sound"), "day/a.wav")
+        assert server.files().cat_file(store.uri("day/a.wav")) == b"sound"
+
+    def test_has_its_own_credentials_rather(
+        self, bucket: S3Server, draft: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        nowhere = S3Server("http://127.0.0.1:1")
+        for name, value in nowhere.environment("DESTINATION__FILESYSTEM").items():
+            monkeypatch.setenv(name, value)
+        store = open_store(f"s3://{bucket.bucket}/{next(_roots)}")
+        store.put(draft(b"sound"), "day/a.wav")
+        assert bucket.files().cat_file(store.uri("day/a.wav")) == b"sound"
+
+    @pytest.mark.usefixtures("bucket")
+    def test_that_is_not_there_is_an_error(self, draft: Callable[[bytes], Path]) -> None:
+        store = open_store("s3://no-such-bucket/recordings")
+        for use in (Store.check, lambda store: store.put(draft(b"sound"), "day/a.wav")):
+            with pytest.raises(StoreError, match=r"s3://no-such-bucket/.*bucket") as error:
+                use(store)
+            said(error)
+
+    def test_that_is_there_is_none(self, bucket: S3Server) -> None:
+        open_store(f"s3://{bucket.bucket}/no/such/folder").check()
+
+    @every_use
+    def test_that_refuses_the_key_is_an_error(
+        self, use: str, bucket: S3Server, draft: Callable[[bytes], Path]
+    ) -> None:
+        store = open_store(f"s3://{bucket.bucket}/recordings")
+        with (
+            bucket.refusing(),
+            pytest.raises(StoreError, match=r"does not exist in our records|Forbidden") as error,
+        ):
+            USES[use](store, draft(b"sound"))
+        said(error)
+
+    @every_use
+    def test_that_does_not_answer_is_an_error(
+        self, use: str, draft: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            nowhere = S3Server(f"http://127.0.0.1:{unused.getsockname()[1]}")
+            for name, value in nowhere.environment().items():
+                monkeypatch.setenv(name, value)
+            # five attempts take ten seconds
+            monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+            store = open_store(f"s3://{nowhere.bucket}/recordings")
+            with pytest.raises(StoreError, match=re.escape(nowhere.url)) as error:
+                USES[use](store, draft(b"sound"))
+        said(error)
+
+    def test_without_credentials_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in list(os.environ):
+            if name.startswith("AWS_"):
+                monkeypatch.delenv(name)
+        # nor any of the machine's own
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+        monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+        with pytest.raises(ConfigurationError, match=r"s3://bucket/x: .*credentials") as error:
+            open_store("s3://bucket/x")
+        assert "[sources.polyai.recordings.credentials]" in said(error)
+        assert "[destination.filesystem.credentials]" in said(error)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "s3://", "memory://", "nosuch://bucket/x", "undriven://bucket/x"]
+)
+def test_a_url_that_leads_nowhere_is_an_error(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^recordings_url {re.escape(url)}: ") as error:
+        open_store(url)
+    said(error)
+
+
+def test_a_missing_driver_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"dlt\[undriven\]") as error:
+        open_store("undriven://bucket/x")
+    said(error)
+
+
+class TestAServerOfFiles:
+    def test_has_a_file_once_all_of_it_is_there(
+        self, draft: Callable[[bytes], Path], tmp_path: Path
+    ) -> None:
+        store, broken = (open_store(f"{kind}://{tmp_path}/root") for kind in ("shelf", "broken"))
+        store.put(draft(b"before"), "day/a.wav")
+
+        with pytest.raises(StoreError, match="by peer") as error:
+            broken.put(draft(b"afterwards"), "day/a.wav")
+
+        assert said(error).startswith(f"{broken.uri('day/a.wav')} cannot be written: ")
+        assert store.sizes("day") == {"a.wav": 6}
+        assert read(store, "day/a.wav") == b"before"
+        with pytest.raises(StoreError, match="by peer"):
+            broken.put(draft(b"new"), "day/b.wav")
+        assert store.sizes("day") == {"a.wav": 6}
+        assert set(store.sizes(".incoming").values()) == {5, 1}
+
+    def test_keeps_no_drafts(self, draft: Callable[[bytes], Path], tmp_path: Path) -> None:
+        store = open_store(f"shelf://{tmp_path}/root")
+        for _ in range(2):
+            store.put(draft(b"sound"), "day/a.wav")
+        files = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
+        assert files == [tmp_path / "root" / "day" / "a.wav"]
+
+    def test_forgets_what_was_left_half_way_long_ago(
+        self, draft: Callable[[bytes], Path], tmp_path: Path
+    ) -> None:
+        store = open_store(f"shelf://{tmp_path}/root")
+        store.put(draft(b"sound"), "day/a.wav")
+        aged(tmp_path / "root" / "day" / "a.wav", timedelta(days=400))
+        drafts = tmp_path / "root" / ".incoming"
+        for name, age in {"old": 25, "older": 1_000, "recent": 23, "new": 0}.items():
+            (drafts / name).write_bytes(b"half")
+            aged(drafts / name, timedelta(hours=age))
+
+        store.forget_abandoned()
+
+        assert set(store.sizes(".incoming")) == {"recent", "new"}
+        assert store.sizes("day") == {"a.wav": 5}
+
+    def test_that_does_not_tell_the_time_keeps_them(self, tmp_path: Path) -> None:
+        drafts = tmp_path / "root" / ".incoming"
+        drafts.mkdir(parents=True)
+        (drafts / "old").write_bytes(b"half")
+        aged(drafts / "old", timedelta(days=400))
+
+        open_store(f"timeless://{tmp_path}/root").forget_abandoned()
+
+        assert (drafts / "old").exists()
+
+
+def test_a_folder_does_not_forget_what_another_run_is_writing(
+    folder: Store, tmp_path: Path
+) -> None:
+    own = tmp_path / "recordings" / ".incoming" / "run"
+    own.mkdir(parents=True)
+    (own / "a.wav").write_bytes(b"half")
+    aged(own / "a.wav", timedelta(days=400))
+    folder.forget_abandoned()
+    assert (own / "a.wav").exists()
+
+
+def aged(path: Path, age: timedelta) -> None:
+    then = time.time() - age.total_seconds()
+    os.utime(path, (then, then))
+
+
+RUN = """
+import sys
+from pathlib import Path
+from polyai.recordings.store import Incoming, open_store
+
+store, elsewhere = open_store(sys.argv[1]), Path(sys.argv[2])
+with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
+    file.write_bytes(b"half")
+    print(file, flush=True)
+    sys.stdin.read()
+"""
+"""A run that writes half of a file, and waits to be told to end."""
+
+MANY_RUNS = """
+import sys
+from pathlib import Path
+from polyai.recordings.store import Incoming, open_store
+
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(100):
+    with Incoming(store, Path(sys.argv[1])) as incoming, incoming.file(".wav") as file:
+        file.write_bytes(b"half")
+        file.read_bytes()
+"""
+
+
+@contextmanager
+def running(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def left_in(folder: Path) -> list[Path]:
+    """What is there but for the lock that is not given away."""
+    return [path for path in folder.glob("*") if path.name != ".incoming.lock"]
+
+
+class TestIncoming:
+    @pytest.mark.parametrize("place", ["in the store", "elsewhere"])
+    def test_removes_what_killed_runs_left_and_nothing_else(
+        self, place: str, folder: Store, elsewhere: Path, tmp_path: Path
+    ) -> None:
+        is_local = place == "in the store"
+        store = folder if is_local else open_store("memory://incoming")
+        parent = tmp_path / "recordings" if is_local else elsewhere
+        url = folder.uri("") if is_local else "memory://incoming"
+        with running(RUN, url, elsewhere) as living, running(RUN, url, elsewhere) as killed:
+            half, left = Path(line_of(living)), Path(line_of(killed))
+            assert half.parents[1] == left.parents[1] == parent / ".incoming"
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+            assert left.exists()
+
+            with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as own:
+                own.write_bytes(b"mine")
+                assert not left.exists()
+                assert half.read_bytes() == b"half"
+                names = {path.name for path in (parent / ".incoming").iterdir()}
+                runs = (half.parent.name, own.parent.name)
+                assert names == {name for run in runs for name in (run, f"{run}.lock")}
+
+            assert half.read_bytes() == b"half"
+            _, errors = living.communicate()
+            assert (living.returncode, errors) == (0, "")
+        assert not (parent / ".incoming").exists()
+
+    def test_may_be_entered_by_several_runs_at_once(self, tmp_path: Path) -> None:
+        with ExitStack() as held:
+            runs = [held.enter_context(running(MANY_RUNS, tmp_path)) for _ in range(3)]
+            assert [line_of(run) for run in runs] == ["ready"] * 3
+            for run in runs:
+                assert run.stdin is not None
+                run.stdin.write("\n")
+                run.stdin.flush()
+            errors = [run.communicate()[1] for run in runs]
+        assert [text.strip().rpartition("\n")[2] for text in errors] == [""] * 3
+
+    def test_is_on_the_stores_own_disk(self, store: Store, elsewhere: Path, tmp_path: Path) -> None:
+        with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
+            assert (store.local_folder or elsewhere) in file.parents
+            assert file.is_relative_to(tmp_path)
+        assert left_in(elsewhere) == []
+
+    def test_has_files_for_a_while(self, folder: Store, elsewhere: Path) -> None:
+        with Incoming(folder, elsewhere) as incoming:
+            with incoming.file(".wav") as one, incoming.file(".wav") as other:
+                assert one != other
+                assert one.suffix == ".wav"
+                assert not one.exists()
+                one.write_bytes(b"half")
+            assert not one.exists()
+
+    def test_has_files_that_can_be_put(self, store: Store, elsewhere: Path) -> None:
+        with Incoming(store, elsewhere) as incoming:
+            with incoming.file(".wav") as file:
+                file.write_bytes(b"sound")
+                store.put(file, "day/a.wav")
+            assert read(store, "day/a.wav") == b"sound"
+        assert read(store, "day/a.wav") == b"sound"
+
+    def test_leaves_nothing_even_after_an_error(self, folder: Store, tmp_path: Path) -> None:
+        def fail() -> None:
+            with Incoming(folder, tmp_path) as incoming, incoming.file(".wav") as file:
+                file.write_bytes(b"half")
+                raise ConnectionResetError
+
+        with pytest.raises(ConnectionResetError):
+            fail()
+        assert left_in(tmp_path / "recordings") == []
+
+
+def test_files_are_for_their_owner_alone(folder: Store, elsewhere: Path, tmp_path: Path) -> None:
+    remote = open_store(f"shelf://{tmp_path}/remote")
+    before = os.umask(0o022)
+    try:
+        with owner_only():
+            for store in (folder, remote):
+                with Incoming(store, elsewhere) as incoming:
+                    with incoming.file(".wav") as file:
+                        file.write_bytes(b"sound")
+                        store.put(file, f"{partition(AGENT, MORNING)}/a.wav")
+                    Manifest(store, incoming, AGENT).add([row("a")])
+                    made = [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077]
+                    assert made == []
+        assert len(list(tmp_path.rglob("*.wav"))) == 2
+        assert len(list(tmp_path.rglob("*.parquet"))) == 2
+        assert [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077] == []
+    finally:
+        os.umask(before)
+
+
+def row(conversation_id: str, **facts: Any) -> Row:
+    """A row as it is read back: with every column."""
+    return {
+        **dict.fromkeys(SCHEMA.names),
+        "agent_id": AGENT,
+        "conversation_id": conversation_id,
+        "direction": "combined",
+        "redacted": True,
+        "status": "stored",
+        "bytes": 16_044,
+        "sha256": "0" * 64,
+        "duration_seconds": 1.5,
+        "started_at": MORNING,
+        "fetched_at": MORNING + timedelta(hours=1, microseconds=1),
+        "attempts": 1,
+        **facts,
+    }
+
+
+@pytest.fixture
+def incoming(store: Store, elsewhere: Path) -> Iterator[Incoming]:
+    with Incoming(store, elsewhere) as own:
+        yield own
+
+
+@pytest.fixture
+def manifest(store: Store, incoming: Incoming) -> Manifest:
+    return Manifest(store, incoming, AGENT)
+
+
+def by_key(*rows: Row) -> dict[Any, Row]:
+    return {key_of(one): one for one in rows}
+
+
+class TestAManifest:
+    def test_has_what_was_added(self, manifest: Manifest, store: Store) -> None:
+        rows = [
+            row("a"),
+            row("a", direction="user"),
+            row("a", redacted=False),
+            row("ä/漢 %", error_code="NO_RECORDING", status="not_found", bytes=None),
+        ]
+        manifest.add(rows)
+        assert manifest.read(partition(AGENT, MORNING)) == by_key(*rows)
+        assert read_partition(store, AGENT, partition(AGENT, MORNING)) == by_key(*rows)
+        assert set(store.sizes("")) <= {".incoming.lock"}
+        assert store.folders("manifest") == [agent_folder(AGENT)]
+
+    def test_takes_rows_that_lack_columns(self, manifest: Manifest) -> None:
+        manifest.add([{"started_at": MORNING, **dict(zip(KEY, ("a", "user", True)))}])
+        [found] = manifest.read(partition(AGENT, MORNING)).values()
+        assert found == dict.fromkeys(SCHEMA.names) | {
+            "agent_id": AGENT,
+            "started_at": MORNING,
+            **dict(zip(KEY, ("a", "user", True))),
+        }
+
+    def test_replaces_rows_of_the_same_key(self, manifest: Manifest) -> None:
+        manifest.add([row("a", status="failed"), row("b"), row("a", direction="user")])
+        manifest.add([row("a", attempts=2), row("c")])
+        manifest.add([row("c", attempts=8), row("c", attempts=9)])
+        assert manifest.read(partition(AGENT, MORNING)) == by_key(
+            row("a", attempts=2), row("b"), row("a", direction="user"), row("c", attempts=9)
+        )
+
+    def test_has_a_partition_for_each_day(self, manifest: Manifest, store: Store) -> None:
+        rows = [row(str(day), started_at=MORNING + timedelta(days=day)) for day in range(20)]
+        manifest.add(rows)
+        days = sorted(f"date={one['started_at']:%Y-%m-%d}" for one in rows)
+        assert store.folders(f"manifest/{agent_folder(AGENT)}") == days
+        for one in rows:
+            assert manifest.read(partition(AGENT, one["started_at"])) == by_key(one)
+
+    def test_has_a_partition_for_what_began_nobody_knows_when(
+        self, manifest: Manifest, store: Store
+    ) -> None:
+        manifest.add([row("a"), row("b", started_at=None)])
+        manifest.add([row("c", started_at=None)])
+        assert store.folders(f"manifest/{agent_folder(AGENT)}") == [
+            f"date={MORNING:%Y-%m-%d}",
+            f"date={NO_DAY}",
+        ]
+        assert manifest.read(partition(AGENT, None)) == by_key(
+            row("b", started_at=None), row("c", started_at=None)
+        )
+
+    def test_is_its_agents_own(self, manifest: Manifest, store: Store, incoming: Incoming) -> None:
+        manifest.add([row("a")])
+        Manifest(store, incoming, "other").add([row("b", agent_id="other")])
+        assert manifest.read(partition(AGENT, MORNING)) == by_key(row("a"))
+        assert read_partition(store, "other", partition("other", MORNING)) == by_key(
+            row("b", agent_id="other")
+        )
+
+    def test_is_empty_at_first(self, manifest: Manifest, store: Store) -> None:
+        manifest.add([])
+        manifest.replace(partition(AGENT, MORNING), [])
+        assert manifest.read(partition(AGENT, MORNING)) == {}
+        assert store.folders("manifest") == []
+
+    def test_may_be_written_anew(self, manifest: Manifest, store: Store) -> None:
+        day = partition(AGENT, MORNING)
+        manifest.add([row("a"), row("b")])
+        manifest.replace(day, [row("c")])
+        assert manifest.read(day) == by_key(row("c"))
+        manifest.replace(day, [])
+        assert manifest.read(day) == {}
+        assert store.sizes(f"manifest/{day}") == {}
+
+    def test_leaves_no_partition_that_is_empty(self, manifest: Manifest, store: Store) -> None:
+        """`verify` takes any partition for one that has rows."""
+        manifest.add([row("a"), row("b", started_at=MORNING + timedelta(days=1))])
+        manifest.replace(partition(AGENT, MORNING), [])
+        assert store.folders(f"manifest/{agent_folder(AGENT)}") == ["date=2025-03-02"]
+
+    def test_is_read_where_it_is_older_than_a_column(
+        self, manifest: Manifest, store: Store, draft: Callable[[bytes], Path]
+    ) -> None:
+        day = partition(AGENT, MORNING)
+        manifest.add([row("a")])
+        table = pq.read_table(pa.BufferReader(read(store, manifest_path(day))))
+        older = pa.BufferOutputStream()
+        pq.write_table(table.drop_columns(["audio_format", "channels"]), older)
+        store.put(draft(older.getvalue().to_pybytes()), manifest_path(day))
+
+        manifest.add([row("b", channels=2)])
+
+        assert manifest.read(day) == by_key(row("a"), row("b", channels=2))
+
+
+KEY = ("conversation_id", "direction", "redacted")
+
+
+def written(store: Store, elsewhere: Path, agent_id: str) -> None:
+    with Incoming(store, elsewhere) as incoming:
+        Manifest(store, incoming, agent_id).add(
+            [
+                row("a", agent_id=agent_id),
+                row("b", agent_id=agent_id, started_at=MORNING + timedelta(days=1)),
+                row("c", agent_id=agent_id, started_at=None),
+            ]
+        )
+
+
+every_agent = pytest.mark.parametrize(
+    "agent_id", [AGENT, "a/b c", "100%", "a%2Fb", "a=b", "ä漢😀", ".hidden", "a~b"]
+)
+
+
+class TestReaders:
+    """What others make of a manifest."""
+
+    @every_agent
+    def test_duckdb_reads_agent_and_day(
+        self, agent_id: str, folder: Store, elsewhere: Path
+    ) -> None:
+        written(folder, elsewhere, agent_id)
+        pattern = folder.uri("manifest/**/*.parquet")
+        with duckdb.connect() as connection:
+            found = connection.execute(
+                "SELECT conversation_id, agent_id, date, typeof(date), epoch(started_at), sha256 "
+                "FROM read_parquet(?, hive_partitioning = true) ORDER BY conversation_id",
+                [pattern],
+            ).fetchall()
+        day, began, digest = MORNING.date(), MORNING.timestamp(), "0" * 64
+        assert found == [
+            ("a", agent_id, day, "DATE", began, digest),
+            ("b", agent_id, day + timedelta(days=1), "DATE", began + 86_400, digest),
+            ("c", agent_id, None, "DATE", None, digest),
+        ]
+
+    @every_agent
+    def test_pyarrow_reads_agent_and_day(
+        self, agent_id: str, folder: Store, elsewhere: Path
+    ) -> None:
+        written(folder, elsewhere, agent_id)
+        dataset = pyarrow.dataset.dataset(folder.uri("manifest"), partitioning="hive")
+        found = dataset.to_table(["conversation_id", "agent_id", "date"]).to_pylist()
+        assert sorted(tuple(one.values()) for one in found) == [
+            ("a", agent_id, "2025-03-01"),
+            ("b", agent_id, "2025-03-02"),
+            ("c", agent_id, None),
+        ]
+        assert set(dataset.schema.names) == {*SCHEMA.names, "agent_id", "date"}
+
+    def test_readers_of_several_agents_tell_them_apart(
+        self, folder: Store, elsewhere: Path
+    ) -> None:
+        agents = [AGENT, "a/b c", "ä" * 20]
+        for agent_id in agents:
+            written(folder, elsewhere, agent_id)
+        with duckdb.connect() as connection:
+            found = connection.execute(
+                "SELECT agent_id, count(*) FROM read_parquet(?, hive_partitioning = true) "
+                "GROUP BY agent_id",
+                [folder.uri("manifest/**/*.parquet")],
+            ).fetchall()
+        assert sorted(found) == sorted((agent_id, 3) for agent_id in agents)
+
+    def test_a_file_does_not_say_what_its_path_says(self, folder: Store, elsewhere: Path) -> None:
+        written(folder, elsewhere, AGENT)
+        path = folder.uri(manifest_path(partition(AGENT, MORNING)))
+        assert pq.read_schema(path).equals(SCHEMA)
+        assert not {"agent_id", "date", "_dlt_load_id"} & set(SCHEMA.names)
+        assert path.endswith(f"/manifest/agent_id={AGENT}/date=2025-03-01/recordings.parquet")
+
+    def test_readers_of_everything_leave_drafts_out(self, folder: Store, elsewhere: Path) -> None:
+        written(folder, elsewhere, AGENT)
+        with Incoming(folder, elsewhere) as incoming, incoming.file(".parquet") as half:
+            half.write_bytes(b"PAR1 half")
+            dataset = pyarrow.dataset.dataset(folder.uri(""), partitioning="hive")
+            assert dataset.count_rows() == 3
+
+
+def foreign() -> bytes:
+    table = pa.BufferOutputStream()
+    pq.write_table(pa.table({"something": [1, 2]}), table)
+    return bytes(table.getvalue().to_pybytes())
+
+
+HARM: dict[str, Callable[[bytes], bytes]] = {
+    "nothing left": lambda _: b"",
+    "its first word left": lambda body: body[:4],
+    "half of it left": lambda body: body[: len(body) // 2],
+    "the last byte lost": lambda body: body[:-1],
+    "zeros to its end": lambda body: body[:100] + b"\0" * (len(body) - 100),
+    "HTML in its place": lambda _: b"<html>504 Gateway Time-out</html>",
+    "a page of it overwritten": lambda body: body[:4] + b"\0" * 200 + body[204:],
+    "its footer overwritten": lambda body: body[:-40] + b"\xff" * 32 + body[-8:],
+    "another table in its place": lambda _: foreign(),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_torn_manifest_is_an_error(harm: str, folder: Store, elsewhere: Path) -> None:
+    day = partition(AGENT, MORNING)
+    with Incoming(folder, elsewhere) as incoming:
+        manifest = Manifest(folder, incoming, AGENT)
+        manifest.add([row(str(number)) for number in range(50)])
+        path = Path(folder.uri(manifest_path(day)))
+        torn = HARM[harm](path.read_bytes())
+        path.write_bytes(torn)
+
+        with pytest.raises(StoreError) as error:
+            manifest.read(day)
+        assert said(error).startswith(f"{path} cannot be read")
+        with pytest.raises(StoreError):
+            manifest.add([row("a"), row("b", started_at=MORNING + timedelta(days=1))])
+        # a run does not make it look whole
+        assert path.read_bytes() == torn
+
+        manifest.replace(day, [row("a")])
+        assert manifest.read(day) == by_key(row("a"))
