@@ -12,8 +12,9 @@ import duckdb
 import pytest
 
 from polyai import load, open_pipeline, resolve
-from polyai.audit_tables import AUDIT_TABLES
+from polyai.audit_tables import AUDIT_TABLES, RECORDINGS
 from polyai.cli import app
+from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.settings import Settings
 from polyai.tables import CONVERSATION_TABLES
@@ -38,11 +39,16 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url
             )
             load(settings, open_pipeline())
+            fetch_recordings(settings, open_pipeline(name=PIPELINE_NAME))
     return folder / "polyai.duckdb"
 
 
 @pytest.mark.parametrize("sql", blocks("sql"))
-def test_each_query_answers(sql: str, warehouse: Path) -> None:
+def test_each_query_answers(sql: str, warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(warehouse.parent)
+    a_day = next(iter(sorted(Path("recordings/agent_id=PROJECT-BOOKINGS").iterdir())))
+    sql = sql.replace("PROJECT-1234", "PROJECT-BOOKINGS")
+    sql = sql.replace("2026-03-01", a_day.name.removeprefix("date="))
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         assert connection.execute(sql).fetchall()
 
@@ -62,7 +68,13 @@ def test_every_command_table_and_exit_code_is_listed() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
         assert f"`polyai-warehouse {command.callback.__name__}`" in README
-    for table in (*CONVERSATION_TABLES, *AUDIT_TABLES):
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        name = group.typer_instance.info.name
+        assert f"`polyai-warehouse {name}`" in README
+        for command in group.typer_instance.registered_commands:
+            assert f"`{name} {command.name}`" in README
+    for table in (*CONVERSATION_TABLES, RECORDINGS, *AUDIT_TABLES):
         assert f"`{table.name}`" in README
     for code in Exit:
         assert f"| {code.value} |" in README

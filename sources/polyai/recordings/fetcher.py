@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -88,6 +88,7 @@ class RecordingFetcher:
         workers: Requests in flight at once.
         stop: Set from outside: begin no more.
         clock: What time it is.
+        on_outcome: Told of each outcome as it arrives.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class RecordingFetcher:
         workers: int,
         stop: threading.Event,
         clock: Clock,
+        on_outcome: Callable[[Outcome], None],
     ) -> None:
         self._api = api
         self._agent_id = agent_id
@@ -108,6 +110,7 @@ class RecordingFetcher:
         self._incoming = incoming
         self._stop = stop
         self._clock = clock
+        self._on_outcome = on_outcome
         self._lock = threading.Lock()
         self._unanswered = 0
         """Recordings in a row that the API did not answer."""
@@ -136,6 +139,7 @@ class RecordingFetcher:
             for outcome in self._as_done(tasks):
                 if outcome is not None:
                     batch.append(outcome)
+                    self._on_outcome(outcome)
                     if outcome.error is not None and self._is_down:
                         raise outcome.error
                 if len(batch) >= BATCH_SIZE or time.monotonic() - since >= BATCH_SECONDS:

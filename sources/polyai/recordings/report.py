@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..audit_tables import RECORDINGS
@@ -34,19 +33,18 @@ class RecordingsReport(RunReport):
             f"{self.traffic.retries} retries"
         )
 
-    def count(self, outcomes: Iterable[Outcome]) -> None:
-        """Adds what came of some recordings."""
-        for outcome in outcomes:
-            row = outcome.row
-            self.read += 1
-            self.rows[RECORDINGS.name] += 1
-            if outcome.error is not None:
-                self.failed += 1
-                self.note_failure(row["conversation_id"], outcome.error)
-            elif outcome.is_adopted:
-                self.adopted += 1
-            elif row["status"] == "stored":
-                self.fetched += 1
-                self.audio_bytes += row["bytes"]
-            else:
-                self.not_found += 1
+    def count(self, outcome: Outcome) -> None:
+        """Adds what came of a recording."""
+        row = outcome.row
+        self.read += 1
+        self.rows[RECORDINGS.name] += 1
+        if outcome.error is not None:
+            self.failed += 1
+            self.note_failure(row["conversation_id"], outcome.error)
+        elif outcome.is_adopted:
+            self.adopted += 1
+        elif row["status"] == "stored":
+            self.fetched += 1
+            self.audio_bytes += row["bytes"]
+        else:
+            self.not_found += 1

@@ -30,7 +30,7 @@ from ..locks import Patience, database_file, leases, working_directory
 from ..redaction import are_redacted
 from ..settings import Agent, Settings
 from ..throttle import Traffic
-from ..warehouse import Failure, Warehouse
+from ..warehouse import PRUNE, Failure, Warehouse
 from .archive import Archive, Kind, agents_held
 from .fetcher import Outcome, RecordingFetcher, Task
 from .manifest import Manifest
@@ -43,6 +43,9 @@ PIPELINE_NAME = "polyai_recordings"
 """dlt pipeline and schema of what is told of recordings; beside `load`, which goes on meanwhile."""
 
 COMMAND = "recordings"
+
+COMMANDS = (COMMAND, "verify", PRUNE)
+"""What runs over recordings are called in `sync_runs`; there is one at a time."""
 
 _LOCK_ENDING = ".recordings.lock"
 
@@ -211,7 +214,7 @@ class AgentRecordings:
         self._work.job.write({SYNC_RUNS: [report.as_row()]}, agent_id)
         killed = [
             run
-            for run in warehouse.begun_runs(agent_id, [COMMAND])
+            for run in warehouse.begun_runs(agent_id, COMMANDS)
             if run["run_id"] != report.run_id
         ]
         error: PolyAIError | None = None
@@ -241,6 +244,7 @@ class AgentRecordings:
             workers=settings.workers,
             stop=self._stop,
             clock=self._clock,
+            on_outcome=self._report.count,
         )
         with fetcher:
             for batch in fetcher.batches(self._missing(api) if tasks is None else tasks):
@@ -274,7 +278,6 @@ class AgentRecordings:
 
     def _keep(self, batch: Sequence[Outcome]) -> None:
         """Tells manifest and warehouse of what is in the store, and of what is not."""
-        self._report.count(batch)
         rows = [outcome.row for outcome in batch]
         self._manifest.add(rows)
         self._work.job.write(
