@@ -37,10 +37,13 @@ PART_BYTES = 256 * 1024
 class Calls(Sandbox):
     """Conversations whose recordings all have about the same size."""
 
-    def __init__(self, conversations: int, megabytes: float) -> None:
+    def __init__(self, conversations: int, megabytes: float, delay_seconds: float) -> None:
         seconds = megabytes * 1e6 / (2 * SAMPLE_RATE_HZ)
         config = SandboxConfig(
-            conversations=conversations, detail="small", recording_cap_seconds=seconds
+            conversations=conversations,
+            detail="small",
+            recording_cap_seconds=seconds,
+            delay_seconds=delay_seconds,
         )
         super().__init__(config)
         self._large = megabytes > 10
@@ -65,18 +68,18 @@ class Calls(Sandbox):
         return self._body
 
 
-def _serve(conversations: int, megabytes: float, told: Connection) -> None:
-    with serve(Calls(conversations, megabytes)) as url:
+def _serve(conversations: int, megabytes: float, delay_seconds: float, told: Connection) -> None:
+    with serve(Calls(conversations, megabytes, delay_seconds)) as url:
         told.send(url)
         told.recv()
 
 
 @contextmanager
-def server(conversations: int, megabytes: float) -> Iterator[str]:
+def server(conversations: int, megabytes: float, delay_seconds: float) -> Iterator[str]:
     """Serves the calls from a process of its own."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(conversations, megabytes, theirs)
+        target=_serve, args=(conversations, megabytes, delay_seconds, theirs)
     )
     process.start()
     try:
@@ -165,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recordings", description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_500)
     parser.add_argument("--megabytes", type=float, default=1.0, help="size of a recording, at most")
+    parser.add_argument("--delay-ms", type=float, default=0, help="time that each answer takes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -175,7 +179,7 @@ def main() -> None:
         return
     rounds: list[dict[str, dict[str, float]]] = []
     with (
-        server(options.conversations, options.megabytes) as url,
+        server(options.conversations, options.megabytes, options.delay_ms / 1e3) as url,
         tempfile.TemporaryDirectory() as folder,
     ):
         loaded = Path(folder)
