@@ -129,7 +129,7 @@ def _opened(
                 dataset_name="main" if is_own_name else dataset,
             )
     except (DltException, ConfigurationException, ImportError) as error:
-        raise ConfigurationError(f"destination: {_first_line(error)}") from error
+        raise ConfigurationError(f"destination: {first_line(error)}") from error
     return pipeline
 
 
@@ -299,17 +299,17 @@ def destination_errors() -> Iterator[None]:
         if error.step not in _DONE_BY_DESTINATION:
             raise
         raise DestinationError(
-            f"the destination {_DONE_BY_DESTINATION[error.step]}: {_first_line(cause)}"
+            f"the destination {_DONE_BY_DESTINATION[error.step]}: {first_line(cause)}"
         ) from error
     except (DltException, OSError) as error:
         raise DestinationError(
-            f"the destination cannot be used: {_first_line(_root_cause(error))}"
+            f"the destination cannot be used: {first_line(_root_cause(error))}"
         ) from error
     except Exception as error:
         # dlt lets through what some drivers raise when they connect
         if not _is_of_driver(error):
             raise
-        raise DestinationError(f"the destination cannot be used: {_first_line(error)}") from error
+        raise DestinationError(f"the destination cannot be used: {first_line(error)}") from error
 
 
 def _is_of_driver(error: Exception) -> bool:
@@ -335,5 +335,6 @@ def _root_cause(error: BaseException) -> BaseException:
     return cause
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, as far as one line goes."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

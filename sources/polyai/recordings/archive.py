@@ -164,9 +164,8 @@ class Archive:
             if not first or first[0][0] is None:
                 break
             began = first[0][0].astimezone(UTC)
-            day = began.replace(hour=0, minute=0, second=0, microsecond=0)
-            place = day + timedelta(days=1)
-            yield self._day("started_at >= %s AND started_at < %s", day, min(place, end))
+            place = next_day(began)
+            yield self._day("started_at >= %s AND started_at < %s", began, min(place, end))
         if before is None and (rows := self._day("started_at IS NULL")):
             yield rows
 
@@ -178,6 +177,12 @@ class Archive:
             *bounds,
         )
         return [_with_times(dict(zip(names, row))) for row in rows]
+
+
+def next_day(moment: datetime) -> datetime:
+    """When the day after begins, in the moment's time zone."""
+    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return day + timedelta(days=1)
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -24,8 +23,6 @@ from .archive import Due, Kind
 from .layout import file_name, partition
 from .manifest import Manifest, Row
 from .store import Incoming, Store
-
-logger = logging.getLogger("polyai")
 
 AHEAD = 1_000
 """Recordings that are asked for, or wait to be told of: enough to go on during a commit."""

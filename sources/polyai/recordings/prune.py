@@ -17,7 +17,7 @@ from ..locks import Patience
 from ..report import RunReport
 from ..throttle import Traffic
 from ..warehouse import PRUNE
-from .archive import Archive
+from .archive import Archive, next_day
 from .layout import partition
 from .manifest import Manifest, Row
 from .run import Work, at_work
@@ -146,7 +146,7 @@ def _prune(
             "agent_id = %s AND started_at >= %s AND started_at < %s",
             agent_id,
             first,
-            min(before, _next_day(first)),
+            min(before, next_day(first)),
         )
         result.count(rows)
         on_rows(result.rows)
@@ -163,8 +163,3 @@ def _path(store: Store, uri: str) -> str:
             "where it was moved, let `recordings verify --refetch` correct the warehouse first"
         )
     return path
-
-
-def _next_day(moment: datetime) -> datetime:
-    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    return day + timedelta(days=1)

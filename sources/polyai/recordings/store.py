@@ -19,6 +19,7 @@ from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from filelock import FileLock, Timeout
 from fsspec import AbstractFileSystem
 
+from ..destination import first_line
 from ..errors import ConfigurationError, StoreError
 from ..recovery import lock_on
 
@@ -98,7 +99,7 @@ class Store:
                 # who may write into a folder of it need not be allowed to look at all of it
                 return
             except Exception as error:
-                raise StoreError(f"{self} cannot be reached: {_first_line(error)}") from error
+                raise StoreError(f"{self} cannot be reached: {first_line(error)}") from error
 
     def put(self, file: Path, path: str) -> None:
         """Takes a file in; what was there is replaced in one step.
@@ -278,7 +279,7 @@ def open_store(url: str) -> Store:
             # fsspec leaves it encoded as a URL
             root = config.make_local_path(config.bucket_url)
         return Store(fs, root, config.protocol)
-    said = _first_line(first_error) if first_error else ""
+    said = first_line(first_error) if first_error else ""
     names = " or ".join(f"[{'.'.join(place)}.credentials]" for place in _PLACES)
     raise ConfigurationError(
         f"recordings_url {url}: {said}. Credentials stand in {names} of .dlt/secrets.toml"
@@ -298,8 +299,4 @@ def _store_errors(what: str, *, has_to_be: bool = True) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, StoreError) or (has_to_be and isinstance(error, FileNotFoundError)):
             raise
-        raise StoreError(f"{what}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+        raise StoreError(f"{what}: {first_line(error)}") from error
