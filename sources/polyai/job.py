@@ -26,14 +26,17 @@ from .audit import audit_table, failure_row
 from .audit_tables import FETCH_FAILURES, SYNC_RUNS
 from .destination import (
     ATTEMPTS,
+    connect,
     destination_errors,
     is_conflict,
     kept_open,
     lift_memory_limit,
+    owner_only,
     pause,
 )
 from .errors import ApiError
-from .lease import Leases
+from .lease import Holder, Leases
+from .locks import Patience, database_file, leases, working_directory
 from .plan import may_be_at_work
 from .reading import AgentReader, Chunk
 from .reconciliation import unequal_turns
@@ -83,6 +86,39 @@ class _Active:
     chunks: Iterator[Chunk]
     killed: list[dict[str, Any]]
     """Runs that never said how they ended."""
+
+
+@contextmanager
+def audit_job(
+    pipeline: dlt.Pipeline,
+    lock_ending: str,
+    lease_names: Callable[[], Sequence[str]],
+    patience: Patience,
+) -> Iterator[tuple[Job, Mapping[str, Holder]]]:
+    """A job over audit tables, and nobody else's over the same until it ends.
+
+    What a killed run has left is thrown away: such a run finds out what was done without it.
+
+    Args:
+        pipeline: Named after what is done, as is its schema; it runs beside `load`.
+        lock_ending: What the lock beside a DuckDB file ends with.
+        lease_names: Tells the leases that are needed, once the destination answers.
+        patience: How long to wait for another run.
+
+    Yields:
+        The job, and who holds the leases that it did not get.
+    """
+    with (
+        owner_only(),
+        working_directory(pipeline, patience),
+        database_file(pipeline, patience, lock_ending),
+    ):
+        recovery.discard(pipeline)
+        connect(pipeline)
+        with leases(pipeline, lease_names(), patience) as (held, others):
+            job = Job(pipeline, held, pipeline.pipeline_name)
+            yield job, others
+            job.tidy_up()
 
 
 class Job:
@@ -197,6 +233,32 @@ class Job:
         with self._turn([_TABLES]):
             if not self._has_tables(tables):
                 self._run(empty_tables([*tables, SYNC_RUNS], self._schema))
+
+    def begin(
+        self, report: RunReport, tables: Sequence[Table], commands: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Writes a run's first row of `sync_runs`, and makes tables, in one package.
+
+        Args:
+            report: The run's.
+            tables: What it writes beside `sync_runs`.
+            commands: What of the agent there is one run of at a time.
+
+        Returns:
+            The rows of killed runs, for the run to write at its end.
+        """
+        agent_id = report.agent_id
+        rows: dict[Table, Sequence[Mapping[str, Any]]] = {SYNC_RUNS: [report.as_row()]}
+        if self._has_tables(tables):
+            self.write(rows, agent_id)
+        else:
+            with self._turn([_TABLES]):
+                self.write(rows | {table: [] for table in tables}, agent_id)
+        return [
+            {**run, "status": "interrupted"}
+            for run in self.warehouse.begun_runs(agent_id, commands)
+            if run["run_id"] != report.run_id
+        ]
 
     def _has_tables(self, tables: Sequence[Table]) -> bool:
         return all(self.warehouse.has_table(table.name) for table in (tables[0], SYNC_RUNS))

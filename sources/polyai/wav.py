@@ -131,13 +131,14 @@ def sound_of(path: Path) -> Sound:
     import soundfile
 
     try:
-        info = soundfile.info(str(path))
+        # not its `info`, which has libsndfile's log of the file put into words too
+        with soundfile.SoundFile(str(path)) as file:
+            return Sound(
+                duration_seconds=file.frames / file.samplerate if file.samplerate else None,
+                sample_rate_hz=file.samplerate,
+                channels=file.channels,
+                sample_width_bytes=_WIDTHS.get(file.subtype),
+                audio_format=file.subtype,
+            )
     except soundfile.LibsndfileError:
         return Sound()
-    return Sound(
-        duration_seconds=info.frames / info.samplerate if info.samplerate else None,
-        sample_rate_hz=info.samplerate,
-        channels=info.channels,
-        sample_width_bytes=_WIDTHS.get(info.subtype),
-        audio_format=info.subtype,
-    )

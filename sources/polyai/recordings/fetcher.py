@@ -86,6 +86,9 @@ class RecordingFetcher:
         stop: Set from outside: begin no more.
         clock: What time it is.
         on_outcome: Told of each outcome as it arrives.
+
+    Attributes:
+        rest: What came since the last batch, also where an error ended it.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class RecordingFetcher:
         self._stop = stop
         self._clock = clock
         self._on_outcome = on_outcome
+        self.rest: list[Outcome] = []
         self._lock = threading.Lock()
         self._unanswered = 0
         """Recordings in a row that the API did not answer."""
@@ -123,33 +127,25 @@ class RecordingFetcher:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def batches(self, tasks: Iterable[Task]) -> Iterator[list[Outcome]]:
-        """What came of each task, as they are done, some together.
+        """What came of the tasks, as they are done, many together; then there is the `rest`.
 
         Raises:
             AccessError: The key, region or agent was refused.
             UnavailableError: The API has stopped answering altogether.
             StoreError: The store does not take files.
         """
-        batch: list[Outcome] = []
         since = time.monotonic()
-        try:
-            for outcome in self._as_done(tasks):
-                if outcome is not None:
-                    batch.append(outcome)
-                    self._on_outcome(outcome)
-                    if outcome.error is not None and self._is_down:
-                        raise outcome.error
-                if len(batch) >= BATCH_SIZE or time.monotonic() - since >= BATCH_SECONDS:
-                    if batch:
-                        yield batch
-                    batch, since = [], time.monotonic()
-        except Exception:
-            # what is in the store is told of, whatever happened to the others
-            if batch:
-                yield batch
-            raise
-        if batch:
-            yield batch
+        for outcome in self._as_done(tasks):
+            if outcome is not None:
+                self.rest.append(outcome)
+                self._on_outcome(outcome)
+                if outcome.error is not None and self._is_down:
+                    raise outcome.error
+            if len(self.rest) >= BATCH_SIZE or time.monotonic() - since >= BATCH_SECONDS:
+                if self.rest:
+                    batch, self.rest = self.rest, []
+                    yield batch
+                since = time.monotonic()
 
     def _as_done(self, tasks: Iterable[Task]) -> Iterator[Outcome | None]:
         """Yields None every now and then too, so that the caller sees the time go by."""

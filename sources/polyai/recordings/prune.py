@@ -20,7 +20,7 @@ from ..warehouse import PRUNE
 from .archive import Archive, next_day
 from .layout import partition
 from .manifest import Manifest, Row
-from .run import Work, at_work
+from .run import COMMANDS, TABLES, Work, at_work
 from .store import Store
 
 OnRows = Callable[[int], None]
@@ -114,7 +114,7 @@ def _prune(
 ) -> None:
     agent_id, before = result.agent_id, result.before
     report = RunReport(agent_id, PRUNE, Traffic(), range_to=before, started_at=clock())
-    work.job.write({SYNC_RUNS: [report.as_row()]}, agent_id)
+    killed = work.job.begin(report, TABLES, COMMANDS)
     manifest = Manifest(work.store, work.incoming, agent_id)
     open_failures = work.job.warehouse.open_failures(agent_id, "recording")
     for rows in archive.days(before):
@@ -152,7 +152,7 @@ def _prune(
         on_rows(result.rows)
     report.rows[RECORDINGS.name] = result.rows
     report.finish(interrupted=stop.is_set(), now=clock())
-    work.job.write({SYNC_RUNS: [report.as_row()]}, agent_id)
+    work.job.write({SYNC_RUNS: [report.as_row(), *killed]}, agent_id)
 
 
 def _path(store: Store, uri: str) -> str:

@@ -17,17 +17,17 @@ from typing import Any
 
 import dlt
 
-from .. import recovery
 from ..audit import failure_row
 from ..audit_tables import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..client import DataApi
 from ..clock import Clock, utc_now
-from ..destination import connect, owner_only, working_folder
+from ..destination import working_folder
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
-from ..job import Job, keep_memory_in_one_piece
+from ..job import Job, audit_job
 from ..lease import Holder
-from ..locks import Patience, database_file, leases, working_directory
+from ..locks import Patience
 from ..redaction import are_redacted
+from ..schema import Table
 from ..settings import Agent, Settings
 from ..throttle import Traffic
 from ..warehouse import PRUNE, Failure, Warehouse
@@ -47,10 +47,16 @@ COMMAND = "recordings"
 COMMANDS = (COMMAND, "verify", PRUNE)
 """What runs over recordings are called in `sync_runs`; there is one at a time."""
 
+TABLES = (RECORDINGS, FETCH_FAILURES)
+"""What a run writes beside `sync_runs`."""
+
 _LOCK_ENDING = ".recordings.lock"
 
 _NEWEST = 100
 """Conversations whose numbers tell what the key may hear."""
+
+Rows = dict[Table, Sequence[Mapping[str, Any]]]
+"""Rows to write, by table."""
 
 OnBegin = Callable[[RecordingsReport], None]
 """Told of each agent's report when its run begins; the counts then move in place."""
@@ -148,27 +154,21 @@ def at_work(
         patience: How long to wait for another run.
         agent_ids: Whose recordings; None for all that the warehouse tells of.
     """
-    keep_memory_in_one_piece()
-    with (
-        owner_only(),
-        working_directory(pipeline, patience),
-        database_file(pipeline, patience, _LOCK_ENDING),
-    ):
-        store = open_store(url)
-        recovery.discard(pipeline)
-        connect(pipeline)
+    store = open_store(url)
+
+    def lease_names() -> list[str]:
+        nonlocal agent_ids
         if agent_ids is None:
             agent_ids = agents_held(Warehouse(pipeline, takes_turns=True))
-        with (
-            leases(pipeline, [lease_name(name) for name in agent_ids], patience) as (held, others),
-            Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
-        ):
-            store.check()
-            store.forget_abandoned()
-            job = Job(pipeline, held, PIPELINE_NAME)
-            job.make_tables([RECORDINGS, FETCH_FAILURES])
-            yield Work(job, store, incoming, tuple(agent_ids), others)
-            job.tidy_up()
+        return [lease_name(name) for name in agent_ids]
+
+    with (
+        audit_job(pipeline, _LOCK_ENDING, lease_names, patience) as (job, others),
+        Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
+    ):
+        store.check()
+        store.forget_abandoned()
+        yield Work(job, store, incoming, tuple(agent_ids or ()), others)
 
 
 def lease_name(agent_id: str) -> str:
@@ -210,23 +210,14 @@ class AgentRecordings:
 
     def fetch(self, tasks: Sequence[Task] | None = None) -> None:
         """Fetches these recordings, or all that are missing, and keeps the report."""
-        warehouse, agent_id, report = self._work.job.warehouse, self._agent.agent_id, self._report
-        self._work.job.write({SYNC_RUNS: [report.as_row()]}, agent_id)
-        killed = [
-            run
-            for run in warehouse.begun_runs(agent_id, COMMANDS)
-            if run["run_id"] != report.run_id
-        ]
-        error: PolyAIError | None = None
-        try:
-            self._fetch(tasks)
-        except (ApiError, StoreError) as stopped_by:
-            error = stopped_by
+        job, report = self._work.job, self._report
+        killed = job.begin(report, TABLES, COMMANDS)
+        rows, error = self._fetch(tasks)
         report.finish(error, interrupted=self._stop.is_set(), now=self._clock())
-        ended = [report.as_row(), *({**run, "status": "interrupted"} for run in killed)]
-        self._work.job.write({SYNC_RUNS: ended}, agent_id)
+        job.write(rows | {SYNC_RUNS: [report.as_row(), *killed]}, report.agent_id)
 
-    def _fetch(self, tasks: Iterable[Task] | None) -> None:
+    def _fetch(self, tasks: Iterable[Task] | None) -> tuple[Rows, PolyAIError | None]:
+        """Fetches; the rows that are still to be written, and what stopped it."""
         settings, work = self._settings, self._work
         api = DataApi(
             self._agent,
@@ -246,9 +237,18 @@ class AgentRecordings:
             clock=self._clock,
             on_outcome=self._report.count,
         )
-        with fetcher:
-            for batch in fetcher.batches(self._missing(api) if tasks is None else tasks):
-                self._keep(batch)
+        error: PolyAIError | None = None
+        try:
+            with fetcher:
+                for batch in fetcher.batches(self._missing(api) if tasks is None else tasks):
+                    work.job.write(self._rows(batch), self._agent.agent_id)
+        except (ApiError, StoreError) as stopped_by:
+            error = stopped_by
+        try:
+            # what is in the store is told of, whatever happened to the others
+            return self._rows(fetcher.rest), error
+        except StoreError as stopped_by:
+            return {}, error or stopped_by
 
     def _missing(self, api: DataApi) -> Iterator[Task]:
         """What neither the warehouse has, nor is past being asked for."""
@@ -276,14 +276,13 @@ class AgentRecordings:
             redacted = True
         return [Kind(direction, redacted) for direction in self._settings.directions]
 
-    def _keep(self, batch: Sequence[Outcome]) -> None:
-        """Tells manifest and warehouse of what is in the store, and of what is not."""
+    def _rows(self, batch: Sequence[Outcome]) -> Rows:
+        """Tells the manifest of what is in the store, and what to tell the warehouse."""
+        if not batch:
+            return {}
         rows = [outcome.row for outcome in batch]
         self._manifest.add(rows)
-        self._work.job.write(
-            {RECORDINGS: rows, FETCH_FAILURES: list(self._failure_rows(batch))},
-            self._agent.agent_id,
-        )
+        return {RECORDINGS: rows, FETCH_FAILURES: list(self._failure_rows(batch))}
 
     @cached_property
     def _failures(self) -> dict[str, Failure]:

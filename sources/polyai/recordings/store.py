@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -213,6 +214,7 @@ class Incoming:
         self._folder = (store.local_folder or elsewhere) / _INCOMING
         self._own = self._folder / uuid.uuid4().hex
         self._held = ExitStack()
+        self._numbers = count()
 
     def __enter__(self) -> Self:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -240,7 +242,7 @@ class Incoming:
     @contextmanager
     def file(self, suffix: str) -> Iterator[Path]:
         """A path that nothing has; removed at the end unless it was moved."""
-        path = self._own / f"{uuid.uuid4().hex}{suffix}"
+        path = self._own / f"{next(self._numbers)}{suffix}"
         try:
             yield path
         finally:
