@@ -23,6 +23,8 @@ class Request:
     target: str
     headers: dict[str, str]
     at: float
+    method: str = "GET"
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ class OddServer:
                 while (header := stream.readline()) not in (b"\r\n", b""):
                     name, _, value = header.decode("latin-1").partition(":")
                     headers[name.strip().lower()] = value.strip()
-                request = Request(line.decode("latin-1").split(" ")[1], headers, time.monotonic())
+                method, target, _ = line.decode("latin-1").split(" ")
+                body = stream.read(int(headers.get("content-length", 0)))
+                request = Request(target, headers, time.monotonic(), method, body)
                 self.requests.append(request)
                 answer = self.script(request)
                 connection.sendall(answer.bytes())

@@ -33,6 +33,7 @@ from polyai.errors import (
     PolyAIError,
     StoppedError,
     UnavailableError,
+    UncertainError,
 )
 from polyai.settings import Agent
 from polyai.throttle import parse_retry_after
@@ -538,3 +539,66 @@ def test_no_retry_after_breaks_the_client(header: str) -> None:
 )
 def test_json_is_read_so_that_a_warehouse_can_hold_it(body: bytes, value: Any) -> None:
     assert decode(body) == value
+
+
+NOT_CARRIED_OUT = ("429",)
+"""What the API says before it does anything: anything may be asked again after it."""
+
+DONE = ("another conversation", "no id", "a list", "json null")
+"""JSON with 200: what was sent was carried out."""
+
+LOST = [name for name in BROKEN if name not in DONE]
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_may_be_done_once_only_is_not_asked_twice(name: str) -> None:
+    done = Answer({"success": True}, 201)
+    with api_with(in_turn(BROKEN[name], done)) as (api, server):
+        if name in NOT_CARRIED_OUT:
+            api.annotate("CA/1", 3, "agent", "wrong_info")
+            assert len(server.requests) == 2
+        else:
+            with pytest.raises(UncertainError, match="may have been carried out, or not"):
+                api.annotate("CA/1", 3, "agent", "wrong_info")
+            assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_may_be_done_twice_is_asked_again(name: str) -> None:
+    done = Answer({"success": True}, 201)
+    with api_with(in_turn(BROKEN[name], done)) as (api, server):
+        api.set_note("CA/1", "seen")
+        assert len(server.requests) == 2
+
+
+def test_a_host_that_is_not_there_cannot_have_done_anything() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        with (
+            DataApi(agent_at(url), backoff_seconds=0.01, max_attempts=3) as api,
+            pytest.raises(UnavailableError, match="does not accept a connection, 3 times"),
+        ):
+            api.annotate("CA1", 0, "user", "wrong_info")
+        assert api.traffic.requests == 3
+
+
+def test_what_is_sent_is_json_at_the_right_place() -> None:
+    chat = Answer({"conversationId": "DC 1", "response": "Hello"}, 201)
+    with api_with(lambda request: chat) as (api, server):
+        api.annotate("CA/1", 3, "agent", "wrong_info")
+        api.set_note("CA1", "seen")
+        api.start_debug_chat({"clientEnv": "sandbox"})
+        assert api.debug_chat_reply("DC 1", {"clientEnv": "sandbox", "message": "hi"})
+    sent = [
+        (request.method, request.target, orjson.loads(request.body)) for request in server.requests
+    ]
+    agent = "/v1/agents/PROJECT-1"
+    flag = {"turnId": 3, "role": "agent", "annotationType": "wrong_info"}
+    assert sent == [
+        ("POST", f"{agent}/conversations/CA%2F1/annotation", {"annotations": [flag]}),
+        ("POST", f"{agent}/conversations/CA1/note", {"note": "seen"}),
+        ("POST", f"{agent}/debug-chat", {"clientEnv": "sandbox"}),
+        ("POST", f"{agent}/debug-chat/DC%201", {"clientEnv": "sandbox", "message": "hi"}),
+    ]
+    assert {request.headers["content-type"] for request in server.requests} == {"application/json"}

@@ -16,10 +16,16 @@ import yaml
 
 import polyai
 from polyai import load, open_pipeline, resolve
+from polyai.debug_chats import load_suite, run_suites
+from polyai.debug_chats.keeping import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
+from polyai.debug_chats.keeping import keep_results
 from polyai.dictionary import COMMAND, dictionary
-from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
+from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
+from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.schema import Column, Table
+from polyai.write_backs import annotate
+from polyai.write_backs.run import PIPELINE_NAME as WRITE_BACKS_PIPELINE
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)`( not null)? \|", flags=re.MULTILINE)
@@ -38,9 +44,26 @@ def loaded() -> dlt.Pipeline:
     with serve(Sandbox(SandboxConfig(conversations=30))) as base_url:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
         (report,) = load(settings, pipeline)
-        (fetched,) = fetch_recordings(settings, open_pipeline(name=PIPELINE_NAME))
+        (fetched,) = fetch_recordings(settings, open_pipeline(name=RECORDINGS_PIPELINE))
+        annotate(settings, open_pipeline(name=WRITE_BACKS_PIPELINE), [a_flag()])
+        scenarios = load_suite(Path(__file__).parent / "scenarios" / "unmet.yaml")
+        chats = run_suites([scenarios], settings)
+        keep_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))
     assert (report.status, fetched.status) == ("complete", "complete")
     return pipeline
+
+
+def a_flag() -> dict[str, object]:
+    """An annotation of a turn that the warehouse has."""
+    with duckdb.connect("polyai.duckdb", read_only=True) as connection:
+        row = connection.execute("SELECT max(conversation_id) FROM polyai.turns").fetchone()
+    assert row is not None
+    return {
+        "conversation_id": row[0],
+        "turn_index": 0,
+        "role": "agent",
+        "annotation_type": "missing_topic",
+    }
 
 
 def described(text: str) -> dict[str, list[Described]]:
@@ -92,9 +115,11 @@ def test_the_exported_schema_is_what_a_load_uses(loaded: dlt.Pipeline) -> None:
     kept = yaml.safe_load((SCHEMAS / "polyai.schema.yaml").read_text(encoding="utf-8"))
     used = yaml.safe_load(loaded.default_schema.to_pretty_yaml(remove_processing_hints=True))
     used["tables"].pop("_dlt_pipeline_state")  # dlt's own, of the pipeline and not of the source
-    recordings = open_pipeline(name=PIPELINE_NAME).default_schema
-    of_recordings = yaml.safe_load(recordings.to_pretty_yaml(remove_processing_hints=True))
-    used["tables"]["recordings"] = of_recordings["tables"]["recordings"]
+    for name in (RECORDINGS_PIPELINE, WRITE_BACKS_PIPELINE, DEBUG_CHATS_PIPELINE):
+        schema = open_pipeline(name=name).default_schema
+        others = yaml.safe_load(schema.to_pretty_yaml(remove_processing_hints=True))["tables"]
+        used["tables"] = others | used["tables"]
+    used["tables"].pop("_dlt_pipeline_state", None)
     assert kept["tables"] == used["tables"]
     assert dlt.Schema.from_dict(kept).version_hash == kept["version_hash"]
 

@@ -11,13 +11,18 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from command import access, run
 from polyai import load, open_pipeline, resolve
-from polyai.audit_tables import AUDIT_TABLES, RECORDINGS
 from polyai.cli import app
-from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
+from polyai.debug_chats import load_suite, run_suites
+from polyai.debug_chats.keeping import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
+from polyai.debug_chats.keeping import keep_results
+from polyai.debug_chats.suite import Suite
+from polyai.dictionary import TABLES
+from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
+from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.settings import Settings
-from polyai.tables import CONVERSATION_TABLES
 from polyai.terminal import Exit
 
 ROOT = Path(__file__).parent.parent
@@ -39,8 +44,41 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url
             )
             load(settings, open_pipeline())
-            fetch_recordings(settings, open_pipeline(name=PIPELINE_NAME))
+            fetch_recordings(settings, open_pipeline(name=RECORDINGS_PIPELINE))
+            suite = _scenarios(folder)
+            for label, environment in (("v11", "sandbox"), ("v12", "draft")):
+                # an agent without a draft answers no scenario: the newer one is the worse
+                chats = run_suites([suite], settings, environment=environment, label=label)
+                assert chats.passed == (label == "v11")
+                keep_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))
     return folder / "polyai.duckdb"
+
+
+def _scenarios(folder: Path) -> Suite:
+    """The README's own."""
+    (text,) = blocks("yaml")
+    (folder / "bookings.yaml").write_text(text, encoding="utf-8")
+    return load_suite(folder / "bookings.yaml")
+
+
+def test_its_rows_and_scenarios_are_sent_by_its_commands(warehouse: Path) -> None:
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        ids = connection.execute(
+            "SELECT conversation_id FROM polyai.turns GROUP BY 1 HAVING count(*) > 5 ORDER BY 1"
+        ).fetchall()
+    (rows,) = blocks("csv")
+    Path("flags.csv").write_text(rows.replace("CA1f…", ids[0][0]), encoding="utf-8")
+    Path("notes.jsonl").write_text(f'{{"conversation_id": "{ids[1][0]}", "note": "Seen"}}')
+    _scenarios(Path())
+    (written,) = (text for text in blocks("sh") if "annotate flags.csv" in text)
+    (tried,) = (text for text in blocks("sh") if "debug-chat" in text)
+    commands = [line.split("#")[0].split()[1:] for line in written.splitlines()]
+    commands.append(tried.splitlines()[0].split()[1:])
+    with serve(Sandbox(SandboxConfig(conversations=150))) as base_url:
+        for command in commands:
+            done = run(*command, **access(base_url))
+            assert done.returncode == 0, done.stderr + done.stdout
+    assert 'failures="0"' in Path("results.xml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("sql", blocks("sql"))
@@ -67,14 +105,14 @@ def test_the_python_example_runs(own_folder: Path, monkeypatch: pytest.MonkeyPat
 def test_every_command_table_and_exit_code_is_listed() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
-        assert f"`polyai-warehouse {command.callback.__name__}`" in README
+        assert f"`polyai-warehouse {command.name or command.callback.__name__}`" in README
     for group in app.registered_groups:
         assert group.typer_instance is not None
         name = group.typer_instance.info.name
         assert f"`polyai-warehouse {name}`" in README
         for command in group.typer_instance.registered_commands:
             assert f"`{name} {command.name}`" in README
-    for table in (*CONVERSATION_TABLES, RECORDINGS, *AUDIT_TABLES):
+    for table in TABLES:
         assert f"`{table.name}`" in README
     for code in Exit:
         assert f"| {code.value} |" in README

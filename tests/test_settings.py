@@ -79,6 +79,7 @@ def test_defaults() -> None:
         lock_wait=timedelta(0),
         chunk_size=5000,
         page_size=100,
+        uncertain_wait=timedelta(seconds=10),
         recordings_url="recordings/",
         directions=("combined",),
         redacted=True,
@@ -203,6 +204,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         "REQUEST_TIMEOUT": "7.5",
         "GIVE_UP_AFTER": "3d",
         "LOCK_WAIT": "10m",
+        "UNCERTAIN_WAIT": "1m",
         "MAX_ATTEMPTS": "2",
     }
     for name, value in environment.items():
@@ -220,6 +222,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         lock_wait=timedelta(minutes=10),
         chunk_size=100,
         page_size=50,
+        uncertain_wait=timedelta(minutes=1),
         recordings_url="s3://bucket/x",
         directions=("user", "agent"),
         redacted=False,

@@ -1,8 +1,11 @@
-"""Tables of what was done: runs, failures, recordings; `tables` has those of conversations."""
+"""Tables of what was done: runs, failures, recordings, what was written back, debug chats.
+
+`tables` has those of conversations.
+"""
 
 from __future__ import annotations
 
-from .columns import AGENT_ID, CONVERSATION_ID, PACKAGE_ID
+from .columns import AGENT_ID, CONVERSATION_ID, EXTRA, PACKAGE_ID
 from .schema import Column, Table
 
 SYNC_RUNS = Table(
@@ -11,7 +14,7 @@ SYNC_RUNS = Table(
     (
         Column("agent_id", "text", "The agent that was loaded.", required=True),
         Column("run_id", "text", "The run.", required=True),
-        Column("command", "text", "load, backfill, recordings or prune."),
+        Column("command", "text", "load, backfill, recordings, verify, prune, annotate or note."),
         Column("source_api", "text", "Listing that was read: data or conversations_v3."),
         Column(
             "range_from",
@@ -30,7 +33,11 @@ SYNC_RUNS = Table(
         ),
         Column("api_count", "bigint", "Conversations that the API says the agent has."),
         Column("new", "bigint", "Conversations loaded for the first time."),
-        Column("changed", "bigint", "Loaded again because their list row differed."),
+        Column(
+            "changed",
+            "bigint",
+            "Loaded again because their list row differed, or they were written back to.",
+        ),
         Column("settled", "bigint", "Loaded again because they crossed a settling age."),
         Column("unchanged", "bigint", "Listed and not read again."),
         Column("fetched", "bigint", "Details read."),
@@ -116,6 +123,109 @@ RECORDINGS = Table(
     ),
     key=("direction", "redacted"),
     merge_key=("agent_id", "conversation_id", "direction", "redacted"),
+)
+
+WRITE_BACKS = Table(
+    "write_backs",
+    "One row an annotation or note that was sent to PolyAI, written before it was sent.",
+    (
+        AGENT_ID,
+        CONVERSATION_ID,
+        Column(
+            "write_back_id",
+            "text",
+            "The same for the same annotation or note, whoever sends it and however often.",
+            required=True,
+        ),
+        Column("kind", "text", "annotation or note."),
+        Column("turn_index", "bigint", "The annotated turn, counted from 0; NULL for a note."),
+        Column("role", "text", "Whose part of the turn: user or agent; NULL for a note."),
+        Column(
+            "annotation_type",
+            "text",
+            "missing_topic, wrong_transcript or wrong_info; NULL for a note.",
+        ),
+        Column("note", "text", "The note; NULL for an annotation."),
+        Column(
+            "status",
+            "text",
+            "sending (a run was killed: the next one looks), sent, rejected (not carried out) or "
+            "unknown (PolyAI does not show whether it was).",
+        ),
+        Column("error_code", "text", "PolyAI's code for why it was rejected."),
+        Column("error_id", "text", "PolyAI's correlation id; support asks for it."),
+        Column("message", "text", "Why it was rejected, or is unknown."),
+        Column("run_id", "text", "The run that sent it last; joins `sync_runs.run_id`."),
+        Column("requested_at", "timestamp", "When it was about to be sent.", unit="UTC"),
+        Column("sent_at", "timestamp", "When PolyAI was known to have it.", unit="UTC"),
+        PACKAGE_ID,
+    ),
+    key=("write_back_id",),
+    merge_key=("agent_id", "conversation_id", "write_back_id"),
+)
+
+DEBUG_CHATS = Table(
+    "debug_chats",
+    "One row a debug chat that a scenario had with an agent.",
+    (
+        AGENT_ID,
+        Column(
+            "chat_id",
+            "text",
+            "PolyAI's id of the conversation; an id of our own where none began.",
+            required=True,
+        ),
+        Column(
+            "conversation_id",
+            "text",
+            "PolyAI's id of the conversation, as in `conversations`; NULL where none began.",
+            "conversationId",
+        ),
+        Column("run_id", "text", "The run: all scenarios of one command."),
+        Column("label", "text", "What was tested, as the command was told: a version, a commit."),
+        Column("suite", "text", "The file's name, or the name that it gives itself."),
+        Column("scenario", "text", "The scenario's name, unique within its file."),
+        Column("environment", "text", "live, sandbox or pre-release.", "clientEnv"),
+        Column("variant_id", "text", "The variant that was asked for.", "variantId"),
+        Column("asr_lang_code", "text", "Language that is listened for.", "asrLangCode"),
+        Column("tts_lang_code", "text", "Language that is spoken.", "ttsLangCode"),
+        Column("started_at", "timestamp", "When it began.", unit="UTC"),
+        Column("finished_at", "timestamp", "When the last reply was there.", unit="UTC"),
+        Column("ended", "bool", "Whether the agent ended it.", "conversationEnded"),
+        Column("passed", "bool", "Whether every expectation was met."),
+        Column("error", "text", "What kept it from going on; NULL: it went to its end."),
+        PACKAGE_ID,
+    ),
+    key=("chat_id",),
+    merge_key=("agent_id", "chat_id"),
+)
+
+DEBUG_CHAT_TURNS = Table(
+    "debug_chat_turns",
+    "One row a turn of a debug chat; turn 0 is the greeting.",
+    (
+        AGENT_ID,
+        Column("chat_id", "text", "The chat: `debug_chats.chat_id`.", required=True),
+        Column("conversation_id", "text", "As in `debug_chats`.", "conversationId"),
+        Column("turn_index", "bigint", "The turn, counted from 0.", required=True),
+        Column("user_input", "text", "What the scenario said; NULL for the greeting.", "message"),
+        Column("response", "text", "What the agent said.", "response"),
+        Column("latency_ms", "bigint", "From request to whole answer.", unit="milliseconds"),
+        Column(
+            "delayed_response",
+            "bool",
+            "Whether the agent said that its answer is still to come.",
+            "delayedResponse",
+        ),
+        Column("metadata", "json", "State, nodes, metrics, functions, topics.", "metadata"),
+        Column("check", "text", "What was expected, in words; NULL: nothing."),
+        Column("passed", "bool", "Whether it was met; NULL: nothing was expected."),
+        Column("failure", "text", "What was not met, and what was there instead."),
+        EXTRA,
+        PACKAGE_ID,
+    ),
+    key=("chat_id", "turn_index"),
+    merge_key=("agent_id", "chat_id", "turn_index"),
 )
 
 AUDIT_TABLES = (SYNC_RUNS, FETCH_FAILURES)

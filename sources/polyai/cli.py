@@ -1,8 +1,8 @@
 """The command `polyai-warehouse`.
 
-Exit codes: 0 all done; 1 configuration, key or destination; 2 usage; 3 loaded, but some
-conversations failed; 75 another run holds the lock; 130 interrupted, with everything committed so
-far kept.
+Exit codes: 0 all done; 1 configuration, key or destination; 2 usage; 3 done, but some conversations
+failed, a row was not sent, or a scenario was not met; 75 another run holds the lock; 130
+interrupted, with everything committed so far kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .backfill import backfill as run_backfill
 from .check import check as run_check
 from .check import place
 from .clock import utc_now
+from .debug_chats.cli import chat, debug_chat
 from .demo import run_demo
 from .destination import open_pipeline
 from .errors import BusyError, ConfigurationError, LeaseLostError, PolyAIError
@@ -61,6 +62,7 @@ from .terminal import (
     stdout,
     stop_on_signals,
 )
+from .write_backs.cli import annotate, note
 
 logger = logging.getLogger("polyai")
 app = typer.Typer(
@@ -74,6 +76,13 @@ app = typer.Typer(
 
 
 app.add_typer(recordings_app)
+app.command(epilog="Example: polyai-warehouse annotate flags.csv --dry-run")(annotate)
+app.command(epilog="Example: polyai-warehouse note notes.jsonl")(note)
+app.command(
+    "debug-chat",
+    epilog="Example: polyai-warehouse debug-chat booking.yaml --label v12 --junit results.xml",
+)(debug_chat)
+app.command(epilog="Example: polyai-warehouse chat --environment pre-release")(chat)
 
 
 @app.callback()

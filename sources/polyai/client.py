@@ -1,8 +1,8 @@
-"""The endpoints of the PolyAI APIs that are read: which path, and what an answer has to hold."""
+"""The endpoints of the PolyAI APIs: which path, and what an answer has to hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from .decoding import NotAcceptedError, decode
-from .errors import AccessError, ConfigurationError
+from .errors import AccessError, ConfigurationError, Subject
 from .pages import Document, Spool, packed, read_page, row_hash
 from .settings import Agent, how_to_set
 from .transport import Transport
@@ -157,6 +157,87 @@ class DataApi(Transport):
             accept=lambda parts: receive(parts, into),
             media_type="audio/wav",
         )
+
+    def annotate(
+        self, conversation_id: str, turn_index: int, role: str, annotation_type: str
+    ) -> None:
+        """Adds an annotation: `POST …/{conversationId}/annotation`; twice leaves two.
+
+        Args:
+            conversation_id: The conversation.
+            turn_index: The turn, counted from 0.
+            role: user or agent.
+            annotation_type: missing_topic, wrong_transcript or wrong_info.
+
+        Raises:
+            UncertainError: where it may have been added.
+            ConversationError: where this conversation does not take it.
+            ApiError: as `Transport.post` does.
+        """
+        item = {"turnId": turn_index, "role": role, "annotationType": annotation_type}
+        self.post(
+            f"{self._conversations_path}/{encode_segment(conversation_id)}/annotation",
+            {"annotations": [item]},
+            subject="conversation",
+            accept=lambda payload, body: None,
+            is_repeatable=False,
+        )
+
+    def set_note(self, conversation_id: str, note: str) -> None:
+        """Replaces the note: `POST …/{conversationId}/note`; twice is as good as once.
+
+        Raises:
+            ConversationError: where this conversation does not take it.
+            ApiError: as `Transport.post` does.
+        """
+        self.post(
+            f"{self._conversations_path}/{encode_segment(conversation_id)}/note",
+            {"note": note},
+            subject="conversation",
+            accept=lambda payload, body: None,
+            is_repeatable=True,
+        )
+
+    def start_debug_chat(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Begins a debug chat: `POST /v1/agents/{agentId}/debug-chat`.
+
+        Args:
+            options: As the API names them; `clientEnv` at least.
+
+        Returns:
+            The greeting: `conversationId`, `response`, `metadata`, `conversationEnded`, ….
+
+        Raises:
+            UncertainError: where a chat may have begun; nobody will go on with it.
+            ApiError: as `Transport.post` does; `CHAT_DRAFT_NOT_EXIST` among them.
+        """
+        return self._chatted("", options, "agent")
+
+    def debug_chat_reply(self, chat_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Says something in a debug chat: `POST …/debug-chat/{conversationId}`.
+
+        Args:
+            chat_id: `conversationId` of its greeting.
+            options: As the API names them; `clientEnv` and `message`.
+
+        Returns:
+            The reply, in the shape of the greeting.
+
+        Raises:
+            UncertainError: where the agent may have heard it.
+            ConversationError: where the chat is over or unknown; `CHAT_TIMEOUT` among them.
+            ApiError: as `Transport.post` does.
+        """
+        return self._chatted(f"/{encode_segment(chat_id)}", options, "conversation")
+
+    def _chatted(self, chat: str, options: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
+        def accept(payload: Any, body: bytes) -> dict[str, Any]:
+            if not isinstance(payload, dict) or not isinstance(payload.get("conversationId"), str):
+                raise NotAcceptedError("is not a reply of a debug chat")
+            return payload
+
+        path = f"/v1/agents/{encode_segment(self._agent.agent_id)}/debug-chat{chat}"
+        return self.post(path, options, subject=subject, accept=accept, is_repeatable=False)
 
 
 class ConversationsV3(Transport):

@@ -13,13 +13,26 @@ from typing import Any
 
 import dlt
 
-from .audit_tables import AUDIT_TABLES, RECORDINGS
+from .audit_tables import (
+    AUDIT_TABLES,
+    DEBUG_CHAT_TURNS,
+    DEBUG_CHATS,
+    RECORDINGS,
+    WRITE_BACKS,
+)
 from .resources import some_tables
 from .schema import ColumnType, Table
 from .tables import CONVERSATION_TABLES
 from .warehouse import STEADY
 
-TABLES = (*CONVERSATION_TABLES, RECORDINGS, *AUDIT_TABLES)
+TABLES = (
+    *CONVERSATION_TABLES,
+    RECORDINGS,
+    WRITE_BACKS,
+    DEBUG_CHATS,
+    DEBUG_CHAT_TURNS,
+    *AUDIT_TABLES,
+)
 """Every table of the warehouse, in the order of the dictionary."""
 
 DUCKDB_TYPES: dict[ColumnType, str] = {

@@ -11,6 +11,7 @@ PolyAIError
 └── ApiError                this request is lost; stop unless one of these says otherwise
     ├── AccessError         stop: key, region, permission or agent id is refused
     ├── ConversationError   skip and record: this one conversation cannot be read
+    ├── UncertainError      look first: what was asked may have been carried out, or not
     └── UnavailableError    try again later: retries are spent, or the API asks for a long pause
         └── StoppedError    the client was closed meanwhile: neither a failure nor worth recording
 ```
@@ -99,6 +100,10 @@ class AccessError(ApiError):
 
 class ConversationError(ApiError):
     """This one conversation cannot be read: others can."""
+
+
+class UncertainError(ApiError):
+    """What was to be done once may have been done: to ask again could do it twice."""
 
 
 class UnavailableError(ApiError):

@@ -29,8 +29,9 @@ OUTAGE_AFTER = 20
 """Conversations in a row that the API did not answer: it is down; asking on would take hours."""
 
 
-Reason = Literal["new", "changed", "in_progress", "torn", "failed", "settled"]
-"""Why a detail is read; `torn`: a killed run wrote only a part of it."""
+Reason = Literal["new", "changed", "in_progress", "written_back", "torn", "failed", "settled"]
+"""Why a detail is read; `torn`: a killed run wrote only a part of it; `written_back`: an annotation
+or a note was sent to it, which its list row need not show."""
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,8 @@ class Plan:
         span = self._pace.span
         within = (span.since, span.before) if span else None
         due += [("in_progress", held) for held in warehouse.unfinished(agent_id, within)]
+        if self._by_id and span is None:
+            due += [("written_back", held) for held in warehouse.written_back(agent_id)]
         due += [("torn", held) for held in self._torn()]
         hashes = warehouse.summary_hashes(agent_id, list(self.failures), None)
         due += [

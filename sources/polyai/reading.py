@@ -60,6 +60,9 @@ _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 3.0
 """How long a chunk waits for more to arrive while other agents have something to be loaded."""
 
+_CHANGED = ("changed", "in_progress", "written_back", "torn")
+"""Reasons that count as a change."""
+
 Tables = dict[str, pa.Table]
 """Rows by table."""
 
@@ -356,7 +359,7 @@ class AgentReader:
                 continue
             report.fetched += item.body is not None
             report.new += item.task.reason in ("new", "failed")
-            report.changed += item.task.reason in ("changed", "in_progress", "torn")
+            report.changed += item.task.reason in _CHANGED
             report.settled += item.task.reason == "settled"
 
     def _failures(self, fetched: list[Fetched], load_id: str) -> pa.Table:

@@ -113,6 +113,7 @@ class Settings:
         lock_wait: how long to wait for another run that loads the same.
         chunk_size: conversations in a load package.
         page_size: rows asked for in a page of the listing; v3 gives 1,000 at most.
+        uncertain_wait: how long a request whose answer was lost can be under way still.
         recordings_url: fsspec URL or folder for audio.
         directions: whose voices a recording holds, each a file of its own.
         redacted: fetch recordings in which personal data is blanked out, or the raw ones.
@@ -135,6 +136,7 @@ class Settings:
     lock_wait: timedelta
     chunk_size: int
     page_size: int
+    uncertain_wait: timedelta
     recordings_url: str
     directions: tuple[str, ...]
     redacted: bool
@@ -262,6 +264,7 @@ _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "lock_wait": ("0s", duration),
     "chunk_size": (5000, number(int, 1, 1_000_000)),
     "page_size": (None, lambda value: value if value is None else number(int, 1, 10_000)(value)),
+    "uncertain_wait": ("10s", duration),
     "recordings_url": ("recordings/", text),
     "directions": ("combined", several(*DIRECTIONS)),
     "redacted": (True, boolean),

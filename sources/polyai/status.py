@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import dlt
 from dlt.common.destination import Destination
@@ -34,6 +34,8 @@ from .reconciliation import (
 )
 from .settings import resolve, shared_setting
 from .warehouse import Warehouse
+
+T = TypeVar("T")
 
 SHOWN_RUNS = 5
 """Newest runs of an agent that are told of."""
@@ -228,10 +230,16 @@ class _PatientWarehouse(Warehouse):
         self._seconds_read = 0.0
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self._patiently(lambda: super(_PatientWarehouse, self).rows(sql, *parameters))
+
+    def records(self, sql: str) -> list[dict[str, Any]]:
+        return self._patiently(lambda: super(_PatientWarehouse, self).records(sql))
+
+    def _patiently(self, read: Callable[[], T]) -> T:
         while True:
             began = time.monotonic()
             try:
-                found = super().rows(sql, *parameters)
+                found = read()
             except DestinationError as error:
                 self._seconds_waited += time.monotonic() - began
                 self._give_up_if_over(error)

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self, TypeVar
@@ -26,7 +27,14 @@ from urllib3.exceptions import (
 )
 
 from .decoding import NotAcceptedError, decode
-from .errors import ApiError, ConfigurationError, Subject, UnavailableError, refusal
+from .errors import (
+    ApiError,
+    ConfigurationError,
+    Subject,
+    UnavailableError,
+    UncertainError,
+    refusal,
+)
 from .pages import READ_BYTES
 from .settings import Agent
 from .throttle import Throttle, Traffic, parse_retry_after
@@ -53,23 +61,58 @@ class _RetryableError(Exception):
     """No usable answer, but the next attempt may bring one."""
 
     def __init__(
-        self, message: str, facts: dict[str, Any], retry_after_seconds: float | None = None
+        self,
+        message: str,
+        facts: dict[str, Any],
+        retry_after_seconds: float | None = None,
+        *,
+        may_be_done: bool = True,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.facts = facts
         self.retry_after_seconds = retry_after_seconds
+        self.may_be_done = may_be_done
+        """Whether the API may have carried out what it was asked."""
 
     def given_up(self, why: str, **facts: str) -> UnavailableError:
         """The error for the caller once there is no next attempt."""
         return UnavailableError(f"{self.message.rstrip('.')}, {why}", **{**self.facts, **facts})
 
+    def uncertain(self) -> UncertainError:
+        """The error for the caller where another attempt could do it a second time."""
+        message = f"{self.message.rstrip('.')}: it may have been carried out, or not"
+        return UncertainError(message, **self.facts)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is sent, however often.
+
+    Attributes:
+        path: Behind the base URL, encoded.
+        subject: What a refusal is about.
+        headers: All of them.
+        method: GET or POST.
+        body: JSON; None where there is none.
+        is_streamed: Whether the body of the answer is read as it comes.
+        is_repeatable: Whether to be carried out twice is as good as once.
+    """
+
+    path: str
+    subject: Subject
+    headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes | None = None
+    is_streamed: bool = False
+    is_repeatable: bool = True
+
 
 class Transport:
-    """GET requests to one API with one key, retried; threads share it.
+    """Requests to one API with one key, retried; threads share it.
 
     The environment's proxies and CA bundle are read once, TLS is always verified, redirects are
-    not followed (the key would travel along). No request is made before `get`.
+    not followed (the key would travel along). No request is made before the first call.
 
     Args:
         agent: whose key is sent, and whose names stand in errors.
@@ -138,15 +181,43 @@ class Transport:
             StoppedError: when `close` was called.
             ConfigurationError: when the CA bundle that the environment names is not there.
         """
+        request = _Request(path, subject, self._headers)
+        return self._asked(request, _whole_json(accept))
 
-        def take(response: BaseHTTPResponse) -> T:
-            body = response.data
-            payload = decode(body)
-            if isinstance(payload, dict) and payload.get("success") is False:
-                raise NotAcceptedError("says that the request failed")
-            return accept(payload, body)
+    def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        subject: Subject,
+        accept: Callable[[Any, bytes], T],
+        is_repeatable: bool,
+    ) -> T:
+        """Sends `body` as JSON until an answer is accepted or the attempts are spent.
 
-        return self._asked(path, subject, take, self._headers, is_streamed=False)
+        Args:
+            path: as for `get`.
+            body: what to send.
+            subject: as for `get`.
+            accept: as for `get`.
+            is_repeatable: whether to be carried out twice is as good as once. Otherwise it is sent
+                again only where the API cannot have carried it out: it limits the rate, or there
+                was no connection.
+
+        Raises:
+            UncertainError: where it may have been carried out, and must not be twice.
+            ApiError: as `get` does; then it was not carried out.
+        """
+        headers = {**self._headers, "Content-Type": _JSON}
+        request = _Request(
+            path,
+            subject,
+            headers,
+            method="POST",
+            body=orjson.dumps(body),
+            is_repeatable=is_repeatable,
+        )
+        return self._asked(request, _whole_json(accept))
 
     def stream(
         self,
@@ -174,24 +245,18 @@ class Transport:
             return accept(iter(lambda: response.read(READ_BYTES), b""))
 
         headers = {**self._headers, "Accept": media_type}
-        return self._asked(path, subject, take, headers, is_streamed=True)
+        return self._asked(_Request(path, subject, headers, is_streamed=True), take)
 
-    def _asked(
-        self,
-        path: str,
-        subject: Subject,
-        take: Callable[[BaseHTTPResponse], T],
-        headers: Mapping[str, str],
-        *,
-        is_streamed: bool,
-    ) -> T:
+    def _asked(self, request: _Request, take: Callable[[BaseHTTPResponse], T]) -> T:
         attempts = 0
         while True:
             self._throttle.wait()
             answers = self.traffic.answers
             try:
-                return self._attempt(path, subject, take, headers, is_streamed=is_streamed)
+                return self._attempt(request, take)
             except _RetryableError as error:
+                if error.may_be_done and not request.is_repeatable:
+                    raise error.uncertain() from error
                 # held off while others are served: it was not this request's turn
                 if error.facts.get("status") != RATE_LIMITED or answers == self.traffic.answers:
                     attempts += 1
@@ -226,46 +291,39 @@ class Transport:
             raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {error}") from error
         return pool, self._adapter.request_url(request, proxies).rstrip("/")
 
-    def _attempt(
-        self,
-        path: str,
-        subject: Subject,
-        take: Callable[[BaseHTTPResponse], T],
-        headers: Mapping[str, str],
-        *,
-        is_streamed: bool,
-    ) -> T:
+    def _attempt(self, request: _Request, take: Callable[[BaseHTTPResponse], T]) -> T:
         """One request."""
-        url = self._base_url + path
+        url = self._base_url + request.path
         self.traffic.add(requests=1)
         pool, prefix = self._pool
         try:
             response = pool.urlopen(
-                "GET",
-                prefix + path,
-                headers=headers,
+                request.method,
+                prefix + request.path,
+                body=request.body,
+                headers=request.headers,
                 timeout=self._timeout,
                 retries=False,
                 redirect=False,
                 assert_same_host=False,  # behind a proxy the path is a whole url
-                preload_content=not is_streamed,
+                preload_content=not request.is_streamed,
             )
         except HTTPError as error:
             raise self._unreachable(error, url) from error
         try:
             if not 200 <= response.status < 300:
-                raise self._refusal(response, response.data, url, subject)
+                raise self._refusal(response, response.data, url, request.subject)
             accepted = take(response)
         except HTTPError as error:
             raise self._unreachable(error, url) from error
         except NotAcceptedError as error:
-            facts = self._facts(response, b"" if is_streamed else response.data, url)
+            facts = self._facts(response, b"" if request.is_streamed else response.data, url)
             kind = self._shown(response.headers.get("Content-Type")) or "unknown type"
             message = f"the answer {error} ({response.tell()} bytes of {kind})"
             raise _RetryableError(message, facts) from error
         finally:
             self.traffic.add(bytes_received=response.tell())
-            if is_streamed:
+            if request.is_streamed:
                 # one that was not read to its end cannot be used again
                 response.close()
         self.traffic.add(answers=1)
@@ -308,11 +366,13 @@ class Transport:
         said = self._shown(envelope.get("error_message") or envelope.get("error")) or ""
         if body.startswith(b"{") and not envelope and body.strip() != b"{}":
             # what it refuses, and why, is in the part that did not come
-            return _RetryableError("an error that breaks off", facts)
+            return _RetryableError("an error that breaks off", facts, may_be_done=status >= 500)
         if status >= 500 or status in (408, RATE_LIMITED):
             what = "the API limits the rate" if status == RATE_LIMITED else "the API has a problem"
             wait_seconds = parse_retry_after(response.headers.get("Retry-After"))
-            return _RetryableError(f"{what}: {said}" if said else what, facts, wait_seconds)
+            message = f"{what}: {said}" if said else what
+            may_be_done = status != RATE_LIMITED
+            return _RetryableError(message, facts, wait_seconds, may_be_done=may_be_done)
         if 300 <= status < 400:
             target = _without_query(response.headers.get("Location", "nowhere"))
             facts["advice"] = "Check the network's sign-in page or proxy, and POLYAI_BASE_URL"
@@ -331,6 +391,7 @@ class Transport:
                 url=facts["url"],
                 advice="Where a proxy signs with its own, name that in REQUESTS_CA_BUNDLE",
             )
+        may_be_done = False
         if isinstance(error, ProxyError):
             message = f"the proxy does not connect to {host}"
         elif isinstance(error, NameResolutionError):
@@ -339,12 +400,14 @@ class Transport:
             message = f"{host} does not accept a connection"
         elif isinstance(error, ConnectTimeoutError):
             message = f"{host} does not accept a connection in time"
-        elif isinstance(error, ReadTimeoutError):
-            message = f"{host} does not answer in time"
         else:
-            message = f"the connection to {host} broke"
+            may_be_done = True
+            is_late = isinstance(error, ReadTimeoutError)
+            message = (
+                f"{host} does not answer in time" if is_late else f"the connection to {host} broke"
+            )
         facts["advice"] = "Check the network and its proxy, POLYAI_REGION and POLYAI_BASE_URL"
-        return _RetryableError(message, facts)
+        return _RetryableError(message, facts, may_be_done=may_be_done)
 
     def _facts(self, response: BaseHTTPResponse, body: bytes, url: str) -> dict[str, Any]:
         """What an error tells beside its words."""
@@ -362,6 +425,19 @@ class Transport:
         if not words:
             return None
         return " ".join(str(words).replace(self._api_key, "***").split())[:300]
+
+
+def _whole_json(accept: Callable[[Any, bytes], T]) -> Callable[[BaseHTTPResponse], T]:
+    """Takes an answer that is one JSON document."""
+
+    def take(response: BaseHTTPResponse) -> T:
+        body = response.data
+        payload = decode(body)
+        if isinstance(payload, dict) and payload.get("success") is False:
+            raise NotAcceptedError("says that the request failed")
+        return accept(payload, body)
+
+    return take
 
 
 def _envelope(body: bytes) -> dict[str, Any]:

@@ -190,6 +190,20 @@ class Warehouse:
             return self._due(agent_id, condition)
         return self._due(agent_id, f"created_at BETWEEN %s AND %s AND {condition}", *created_within)
 
+    def written_back(self, agent_id: str) -> list[Due]:
+        """Each conversation that an annotation or a note was sent to since it was read."""
+        return [
+            _as_due(row)
+            for row in self.rows(
+                "SELECT DISTINCT c.conversation_id, c.summary_hash, c.created_at, c.environment "
+                "FROM {conversations} c JOIN {write_backs} w "
+                "ON w.agent_id = c.agent_id AND w.conversation_id = c.conversation_id "
+                "WHERE c.agent_id = %s AND w.status <> 'rejected' "
+                "AND coalesce(w.sent_at, w.requested_at) >= c.fetched_at",
+                agent_id,
+            )
+        ]
+
     def incomplete(self, agent_id: str) -> list[Due]:
         """Each conversation whose load package never became complete."""
         return self._due(agent_id, f"NOT ({_COMPLETE})")
@@ -387,6 +401,22 @@ class Warehouse:
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Runs a query with qualified table names; nothing where a table does not exist yet."""
         return self._read(lambda cursor: cursor.fetchall(), sql, parameters) or []
+
+    def records(self, sql: str) -> list[dict[str, Any]]:
+        """Runs a user's own query; its rows by column.
+
+        Raises:
+            DestinationError: The destination does not take it.
+        """
+        client = self._client
+
+        def read() -> list[dict[str, Any]]:
+            with self._turn, client, client.execute_query(sql) as cursor:
+                names = [column[0] for column in cursor.description or ()]
+                return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+        with destination_errors():
+            return when_unlocked(read)
 
     def _arrow(self, sql: str, *parameters: object) -> list[pa.Table]:
         """The same as Arrow, in parts."""

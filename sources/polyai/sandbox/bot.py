@@ -11,6 +11,8 @@ from . import texts
 from .responses import RefusedError
 
 KEPT_CHATS = 10_000
+CLUMSY = "clumsy"
+"""A variant that has got worse."""
 _KEYWORDS = (
     ("table", "book_table", 0),
     ("book", "book_table", 0),
@@ -42,8 +44,11 @@ class _Chat:
 class Bot:
     """All debug chats of one agent; thread-safe.
 
-    Keywords lead to topics; `bye` ends a chat, `person` hands it over, `slow` is answered with
-    `delayedResponse`, `timeout` lets the session run out.
+    Keywords lead to topics and fill the state; `bye` ends a chat, `person` hands it over, `slow` is
+    answered with `delayedResponse`, `timeout` lets the session run out, `bell` is answered with a
+    control character, as some texts that are pasted into an agent have it. The variant `clumsy`
+    knows no topics. Integration attributes and a message's metadata show in the state, and `echo`
+    is answered with the fields that its metadata has: any shape that an answer can take.
     """
 
     def __init__(self) -> None:
@@ -64,6 +69,7 @@ class Bot:
             self._started += 1
             chat_id = str(options.get("conversationId") or f"AS_CHAT_debug-{self._started:08x}")
             chat = _Chat(environment, language, options.get("variantId"))
+            chat.state |= _shown(options, "integrationAttributes", "integration_attributes")
             self._chats[chat_id] = chat
             if len(self._chats) > KEPT_CHATS:
                 self._chats.popitem(last=False)
@@ -88,6 +94,9 @@ class Bot:
             if chat.has_timed_out:
                 message = "Chat session exceeded the timeout limit."
                 raise RefusedError(400, "CHAT_TIMEOUT", message)
+            if message == "echo":
+                return _answer(chat_id, chat, message, "", []) | (options.get("metadata") or {})
+            chat.state |= _shown(options, "metadata", "message_metadata")
             return self._converse(chat_id, chat, message)
 
     def _converse(self, chat_id: str, chat: _Chat, message: str) -> dict[str, Any]:
@@ -103,13 +112,23 @@ class Bot:
             chat.state["handoff_reason"] = "CALLER_ASKED_FOR_HUMAN"
             return _answer(chat_id, chat, message, book.transfer, [])
         for keyword, name, place in _KEYWORDS:
-            if keyword in said:
-                chat.state["topic"] = name
+            if keyword in said and chat.variant_id != CLUMSY:
+                chat.state |= {
+                    "topic": name,
+                    "booking": {**_WORDS, "guests": int(_WORDS["guests"])},
+                }
                 chat.nodes.append(name)
                 response = book.topics[name][place][1].format(**_WORDS)
                 return _answer(chat_id, chat, message, response, list(_TOPICS[name].retrieved))
         response = book.misheard[1] if message else book.silence
+        if "bell" in said:
+            response = f"\a{response}"
         return _answer(chat_id, chat, message, response, [])
+
+
+def _shown(options: dict[str, Any], name: str, as_: str) -> dict[str, Any]:
+    """What a caller has handed over, as a part of the state."""
+    return {as_: options[name]} if options.get(name) else {}
 
 
 def _environment(options: dict[str, Any]) -> str:

@@ -1,0 +1,99 @@
+"""Results of debug chats in the warehouse: the tables `debug_chats` and `debug_chat_turns`."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import dlt
+
+from ..audit_tables import DEBUG_CHAT_TURNS, DEBUG_CHATS
+from ..errors import BusyError
+from ..job import audit_job
+from ..locks import Patience
+from .results import ChatsRun, ScenarioResult
+
+PIPELINE_NAME = "polyai_debug_chats"
+"""dlt pipeline and schema of debug chats; beside `load`, which goes on meanwhile."""
+
+LEAST_WAIT = timedelta(minutes=1)
+"""Two CI jobs end at once: none of them is to lose its transcripts to the other's short write."""
+
+_LOCK_ENDING = ".debug-chats.lock"
+
+
+def keep_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = timedelta(0)) -> None:
+    """Writes what came of a run, in one load package.
+
+    Args:
+        run: From `run_suites`; scenarios that were not begun leave no row.
+        pipeline: Where the warehouse is; `open_pipeline` with the name `PIPELINE_NAME`.
+        wait: How long to wait for another run that writes the same; `LEAST_WAIT` at least.
+
+    Raises:
+        BusyError: Another run was writing all that time.
+        DestinationError: The destination cannot be written.
+    """
+    kept = [one for one in run.scenarios if one.turns or one.outcome != "skipped"]
+    if not kept:
+        return
+    chat_ids = [one.chat_id or f"none-{uuid.uuid4().hex}" for one in kept]
+    chats = [_chat_row(run, one, chat_id) for one, chat_id in zip(kept, chat_ids)]
+    turns = [row for one, chat_id in zip(kept, chat_ids) for row in _turn_rows(one, chat_id)]
+    agent_ids = list(dict.fromkeys(one.agent_id for one in kept))
+    # not the run's own stop: a run that is told to end still has this to write
+    patience = Patience(max(wait, LEAST_WAIT), threading.Event())
+
+    def lease_names() -> list[str]:
+        return [f"{agent_id} debug chats" for agent_id in agent_ids]
+
+    with audit_job(pipeline, _LOCK_ENDING, lease_names, patience) as (job, others):
+        for holder in others.values():
+            raise BusyError(f"{holder} is writing debug chats: these were not written")
+        job.make_tables([DEBUG_CHATS, DEBUG_CHAT_TURNS])
+        job.write({DEBUG_CHATS: chats, DEBUG_CHAT_TURNS: turns}, agent_ids[0])
+
+
+def _chat_row(run: ChatsRun, result: ScenarioResult, chat_id: str) -> dict[str, Any]:
+    setup = result.setup
+    return {
+        "agent_id": result.agent_id,
+        "chat_id": chat_id,
+        "conversation_id": result.chat_id,
+        "run_id": run.run_id,
+        "label": run.label,
+        "suite": result.suite,
+        "scenario": result.scenario,
+        "environment": setup.environment,
+        "variant_id": setup.variant_id,
+        "asr_lang_code": setup.asr_lang_code,
+        "tts_lang_code": setup.tts_lang_code,
+        "started_at": result.started_at,
+        "finished_at": result.finished_at,
+        "ended": result.has_ended,
+        # of one that was cut off nobody knows
+        "passed": None if result.outcome == "skipped" else result.outcome == "passed",
+        "error": result.error or result.failure,
+    }
+
+
+def _turn_rows(result: ScenarioResult, chat_id: str) -> Iterator[dict[str, Any]]:
+    for turn in result.turns:
+        yield {
+            "agent_id": result.agent_id,
+            "chat_id": chat_id,
+            "conversation_id": result.chat_id,
+            "turn_index": turn.turn_index,
+            "user_input": turn.user_input,
+            "response": turn.response,
+            "latency_ms": round(turn.latency_seconds * 1000),
+            "delayed_response": turn.is_delayed,
+            "metadata": turn.metadata,
+            "check": "; ".join(check.expected for check in turn.checks) or None,
+            "passed": turn.passed,
+            "failure": "; ".join(map(str, turn.unmet)) or None,
+            "extra": turn.extra,
+        }

@@ -1,0 +1,61 @@
+"""What a person sees while scenarios are tried: a bar on a terminal, a line each in a log."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .results import ScenarioResult
+
+logger = logging.getLogger("polyai")
+
+
+class ScenariosProgress:
+    """Shows how many scenarios have ended, and how.
+
+    Use as a context manager around the run, and hand `tell` to it.
+
+    Args:
+        console: Where to show it; its kind decides between a bar and lines.
+        scenarios: How many there are.
+    """
+
+    def __init__(self, console: Console, scenarios: int) -> None:
+        self._is_live = console.is_terminal
+        self._outcomes: Counter[str] = Counter()
+        self._bar = Progress(
+            TextColumn("[bold]scenarios"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[counts]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=scenarios, counts="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, result: ScenarioResult) -> None:
+        """This one has ended."""
+        self._outcomes[result.outcome] += 1
+        counts = " · ".join(f"{count} {name}" for name, count in self._outcomes.items())
+        self._bar.update(self._task, advance=1, counts=counts)
+        if not self._is_live:
+            logger.info(
+                "%s: %s / %s in %.1f s",
+                result.outcome,
+                result.suite,
+                result.scenario,
+                result.seconds,
+            )

@@ -1,0 +1,172 @@
+"""The commands `polyai-warehouse annotate` and `polyai-warehouse note`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ..destination import open_pipeline
+from ..errors import BusyError
+from ..options import (
+    AgentOption,
+    BaseUrlOption,
+    DatasetOption,
+    DestinationOption,
+    JsonOption,
+    RegionOption,
+    WaitOption,
+    WorkersOption,
+    exit_code,
+)
+from ..progress import LoadProgress
+from ..settings import Settings, resolve
+from ..terminal import Exit, print_failed, print_json, stderr, stdout, stop_on_signals
+from . import show
+from .files import STDIN, read_records
+from .query import query_records
+from .report import WriteBacks
+from .rows import Kind, Record
+from .run import PIPELINE_NAME, write_back
+
+_ENDING = "ending after what is under way; again: leaving at once"
+
+FileArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[FILE]", help="CSV, JSON lines or Parquet; - for standard input."),
+]
+QueryOption = Annotated[
+    str | None,
+    typer.Option("--query", help="Take the rows from the warehouse: a SELECT, in its own SQL."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be sent; nothing is written.")
+]
+
+
+def annotate(
+    file: FileArgument = None,
+    query: QueryOption = None,
+    dry_run: DryRunOption = False,
+    agent: AgentOption = None,
+    wait: WaitOption = None,
+    workers: WorkersOption = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    destination: DestinationOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add annotations to turns, from a file or a query; each once.
+
+    Columns: conversation_id, turn_index (counted from 0), role (user or agent),
+    annotation_type (missing_topic, wrong_transcript or wrong_info), and
+    agent_id where there are several agents. A bad row does not stop the good
+    ones. Can be killed at any time, and run again.
+
+    Exits with 3 where a row was not sent.
+    """
+    records = _records(file, query, destination, dataset)
+    settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
+    _run(
+        "annotation",
+        records,
+        settings.only(agent or ()),
+        destination,
+        dataset,
+        file or "the query",
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def note(
+    file: FileArgument = None,
+    query: QueryOption = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace notes that are newer than the warehouse's too."),
+    ] = False,
+    dry_run: DryRunOption = False,
+    agent: AgentOption = None,
+    wait: WaitOption = None,
+    workers: WorkersOption = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    destination: DestinationOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set the notes of conversations, from a file or a query.
+
+    Columns: conversation_id, note, and agent_id where there are several
+    agents. A note that is newer than what the warehouse holds is not replaced,
+    unless it is to be --overwrite.
+
+    Exits with 3 where a row was not sent.
+    """
+    records = _records(file, query, destination, dataset)
+    settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
+    _run(
+        "note",
+        records,
+        settings.only(agent or ()),
+        destination,
+        dataset,
+        file or "the query",
+        overwrite=overwrite,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def _records(
+    file: str | None, query: str | None, destination: str | None, dataset: str | None
+) -> list[Record]:
+    if (file is None) == (query is None):
+        raise typer.BadParameter("give a file, - for standard input, or --query", param_hint="FILE")
+    if query is not None:
+        return query_records(query, destination, dataset)
+    return read_records(file or STDIN)
+
+
+def _run(
+    kind: Kind,
+    records: Sequence[Record],
+    settings: Settings,
+    destination: str | None,
+    dataset: str | None,
+    source: str,
+    *,
+    overwrite: bool = False,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
+    with stop_on_signals(_ENDING) as stop, LoadProgress(stderr) as progress:
+        try:
+            done = write_back(
+                kind,
+                records,
+                settings,
+                pipeline,
+                overwrite=overwrite,
+                dry_run=dry_run,
+                stop=stop,
+                on_begin=progress.watch,
+            )
+        except BusyError:
+            if not stop.is_set():
+                raise
+            done = WriteBacks([], [], [], dry_run)  # interrupted while it waited for another run
+    code = exit_code(done.reports, interrupted=stop.is_set())
+    if code == Exit.DONE and done.unfit:
+        code = Exit.SOME_FAILED
+    if as_json:
+        print_json(show.write_backs_as_json(done, code))
+    else:
+        is_text = all(record.is_line for record in records)
+        show.write_backs(stdout, done, source, "line" if is_text else "row")
+    print_failed(done.reports)
+    raise typer.Exit(code)

@@ -1,0 +1,251 @@
+"""A chat by hand: in a real terminal, and through a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import typer
+
+import polyai
+from command import AGENT, PATIENCE_SECONDS, access
+from polyai.debug_chats.cli import chat
+from polyai.errors import ConfigurationError
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+
+GREETING = "agent: Thank you for calling the Harbour Hotel."
+HELP = "/state shows the state, /restart begins anew, /quit leaves; an empty line is silence"
+_COMMAND = [sys.executable, "-m", "polyai", "chat"]
+_OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Makes the terminal one whose keys send signals, then becomes the command."""
+
+_ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]?)?")
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(SandboxConfig(conversations=10, agents=(AGENT, "PROJECT-OTHER")))
+
+
+@pytest.fixture
+def environment(sandbox: Sandbox) -> Iterator[dict[str, str]]:
+    with serve(sandbox) as url:
+        path = str(Path(polyai.__file__).parents[1])
+        given = os.environ | access(url) | {"PYTHONPATH": path, "TERM": "xterm-256color"}
+        # pytest's workers have the width of their own terminal there
+        yield {name: value for name, value in given.items() if name not in ("COLUMNS", "LINES")}
+
+
+def pipe(said: str, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    """The command with these lines as its input."""
+    return subprocess.run(
+        [*_COMMAND, *options],
+        input=said,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+class Terminal:
+    """The command in a terminal of its own, which a person types into."""
+
+    def __init__(self, environment: dict[str, str], *options: str) -> None:
+        self._side, process_side = pty.openpty()
+        termios.tcsetwinsize(process_side, (40, 120))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _OWN_TERMINAL, *_COMMAND, *options],
+            env=environment,
+            stdin=process_side,
+            stdout=process_side,
+            stderr=process_side,
+            start_new_session=True,
+        )
+        os.close(process_side)
+        self.shown = ""
+        self._raw = b""
+        self._read_up_to = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._side)
+
+    def type(self, keys: str) -> None:
+        """Presses these keys, once the command asks for some: earlier ones can be lost."""
+        self.expect("you: ")
+        os.write(self._side, keys.encode())
+
+    def expect(self, words: str) -> None:
+        """Reads until these words stand there, behind those of the last time."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (found := self.shown.find(words, self._read_up_to)) < 0:
+            ready, _, _ = select.select([self._side], [], [], deadline - time.monotonic())
+            assert ready, f"{words!r} did not come: {self.shown!r}"
+            # a part can end within a character or an escape sequence
+            self._raw += os.read(self._side, 65536)
+            self.shown = _ESCAPE.sub("", self._raw.decode(errors="ignore"))
+        self._read_up_to = found + len(words)
+
+    def exit_code(self) -> int:
+        """Reads to the end."""
+        # linux tells by an error that the other side is closed
+        with contextlib.suppress(OSError):
+            while part := os.read(self._side, 65536):
+                self._raw += part
+        self.shown = _ESCAPE.sub("", self._raw.decode())
+        return self._process.wait(PATIENCE_SECONDS)
+
+
+def test_a_person_chats_in_a_terminal(environment: dict[str, str]) -> None:
+    with Terminal(
+        environment, "--attributes", "caller=Ada", "--attributes", "note=a=b"
+    ) as terminal:
+        terminal.expect(HELP)
+        terminal.expect("chat AS_CHAT_debug-00000001 in sandbox")
+        terminal.expect(GREETING)
+        terminal.expect('integration_attributes = {"caller":"Ada","note":"a=b"}')
+        terminal.type("a slow table\r")
+        terminal.expect("agent: With pleasure. What time would suit you?")
+        terminal.expect(
+            " s · node book_table · topics restaurant_booking, opening_hours · functions "
+            "create_booking"
+        )
+        terminal.expect('topic = "book_table"')
+        terminal.expect("the agent says that its real answer is still to come")
+        terminal.type("/state\r")
+        terminal.expect('"guests": 4')
+        terminal.type("/nonsense\r")
+        terminal.expect(f"/nonsense is not known: {HELP}"[:60])
+        terminal.type("\r")
+        terminal.expect("Are you still there?")
+        terminal.type("/restart\r")
+        terminal.expect("chat AS_CHAT_debug-00000002 in sandbox")
+        terminal.type("a table\r")
+        terminal.expect("node book_table")
+        terminal.type("timeout\r")
+        terminal.expect("the chat's session ran out at PolyAI; this is a new one, say it again")
+        terminal.expect("chat AS_CHAT_debug-00000003 in sandbox")
+        terminal.type("a person\r")
+        terminal.expect("handoff to Front desk")
+        terminal.expect("the agent ended the chat: Enter begins a new one, /quit leaves")
+        terminal.type("hello?\r")
+        terminal.expect("the chat is over: nothing was said of 'hello?'")
+        terminal.type("\r")
+        terminal.expect("chat AS_CHAT_debug-00000004 in sandbox")
+        terminal.type("/quit\r")
+        assert terminal.exit_code() == 0
+
+
+def test_ctrl_c_leaves_a_terminal(environment: dict[str, str]) -> None:
+    with Terminal(environment) as terminal:
+        terminal.type("a tab\x03")
+        assert terminal.exit_code() == 130
+        assert "Traceback" not in terminal.shown
+
+
+def test_a_lost_answer_does_not_end_a_chat_in_a_terminal_but_ctrl_d_does(
+    sandbox: Sandbox, environment: dict[str, str]
+) -> None:
+    with Terminal(environment) as terminal:
+        terminal.expect(GREETING)
+        sandbox.faults.add("reset", times=1)
+        terminal.type("a table\r")
+        terminal.expect("it may have been carried out, or not")
+        terminal.expect("the agent may have heard it")
+        terminal.type("a table\r")
+        terminal.expect("node book_table")
+        terminal.type("\x04")
+        assert terminal.exit_code() == 0
+        assert "Traceback" not in terminal.shown
+
+
+def test_lines_of_a_pipe_are_said(environment: dict[str, str]) -> None:
+    result = pipe("a table\n\nbye\na room\nand more\n", environment)
+    lines = result.stdout.splitlines()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line for line in lines if line.startswith(("you", "agent"))] == [
+        f"{GREETING} This call may be recorded. How may I help you?",
+        "you: a table",
+        "agent: With pleasure. What time would suit you?",
+        "you: ",
+        "agent: Sorry, I didn't hear anything. Are you still there?",
+        "you: bye",
+        "agent: Thank you for calling the Harbour Hotel. Goodbye!",
+        "you: a room",
+    ]
+    assert lines[-1] == "the chat is over: nothing was said of 'a room' and what follows"
+    assert HELP not in result.stdout
+
+
+def test_a_transcript_is_one_json_object(environment: dict[str, str]) -> None:
+    result = pipe(
+        "a table\n/restart\nbye\n", environment, "--json", "--environment", "pre-release",
+        "--language", "de-DE", "--variant", "clumsy",
+    )  # fmt: skip
+    told: dict[str, Any] = json.loads(result.stdout)
+    assert (result.returncode, told["agent_id"], told["environment"]) == (0, AGENT, "pre-release")
+    ids = ["AS_CHAT_debug-00000001"] * 2 + ["AS_CHAT_debug-00000002"] * 2
+    assert [
+        (turn["conversation_id"], turn["turn_index"], turn["user_input"], turn["ended"])
+        for turn in told["turns"]
+    ] == [
+        (chat, index, said, said == "bye")
+        for chat, index, said in zip(ids, (0, 1, 0, 1), (None, "a table", None, "bye"))
+    ]
+    assert "Hafenhotel" in told["turns"][0]["response"]
+    assert told["turns"][1]["metadata"]["currentNode"] == "start"
+    assert "you: a table" in result.stderr
+
+
+def test_errors_end_a_chat_in_a_pipe(sandbox: Sandbox, environment: dict[str, str]) -> None:
+    refused = pipe("hello\n", environment | {"POLYAI_API_KEY": "wrong"})
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "error: the API key is not accepted" in refused.stderr
+    sandbox.faults.add("reset", path="/debug-chat/", times=1)
+    lost = pipe("hello\n", environment, "--json")
+    assert lost.returncode == 1
+    assert "it may have been carried out, or not" in lost.stderr
+    # what was said until then is told all the same
+    assert len(json.loads(lost.stdout)["turns"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--attributes", "caller"], "an attribute is KEY=VALUE, not 'caller'"),
+        (["--agent", "nobody"], "agent nobody is not configured"),
+        ([], f"several agents are configured, say which: --agent, of {AGENT}, PROJECT-OTHER"),
+    ],
+    ids=["attribute", "agent", "agents"],
+)
+def test_options_that_are_wrong(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    monkeypatch.setenv("POLYAI_API_KEY", "none-is-needed")
+    monkeypatch.setenv("POLYAI_AGENT_ID", f"{AGENT},PROJECT-OTHER")
+    app = typer.Typer()
+    app.command()(chat)
+    with pytest.raises((ConfigurationError, typer.BadParameter)) as caught:
+        app(options, standalone_mode=False)
+    assert said in str(caught.value)
