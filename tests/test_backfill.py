@@ -90,6 +90,7 @@ class TestRange:
         )
         assert [row[:3] for row in runs] == [("backfill", api, 5)]
 
+    @pytest.mark.long
     def test_again_it_skips_what_is_held_and_without_resume_reads_all(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
@@ -107,6 +108,7 @@ class TestRange:
         )
         assert (code, total(said, "changed")) == (0, len(held()))
 
+    @pytest.mark.long
     def test_the_steady_load_goes_on_from_its_own_position(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
@@ -139,6 +141,7 @@ def assert_equals_truth_of(sandbox: Sandbox, api: str) -> None:
     assert query("SELECT count(*) FROM polyai.turns") == [(turns,)]
 
 
+@pytest.mark.long
 def test_a_middle_week_of_years_costs_its_own_pages_and_a_handful() -> None:
     sandbox = Sandbox(
         SandboxConfig(conversations=60_000, span=timedelta(days=3 * 365), detail="small")
@@ -156,6 +159,7 @@ def test_a_middle_week_of_years_costs_its_own_pages_and_a_handful() -> None:
 
 
 class TestFailures:
+    @pytest.mark.long
     def test_a_slice_that_fails_stops_no_other_and_is_named(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -225,6 +229,7 @@ class TestFailures:
 
 
 class TestWorkers:
+    @pytest.mark.long
     def test_a_killed_worker_takes_its_slice_only(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
@@ -256,6 +261,7 @@ class TestWorkers:
         assert run(*given, **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-05")
 
+    @pytest.mark.long
     def test_an_interrupted_one_keeps_what_was_read(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
@@ -273,6 +279,7 @@ class TestWorkers:
         assert run(*given, "--slice", "10d", **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-20")
 
+    @pytest.mark.long
     def test_a_load_can_run_meanwhile(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.05)
         environment = access(base_url)

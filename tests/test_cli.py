@@ -90,6 +90,7 @@ class TestLoad:
 
 
 class TestSomeConversationsFail:
+    @pytest.mark.long
     @pytest.mark.parametrize("kind", ["status", pytest.param("html", marks=pytest.mark.slow)])
     def test_the_rest_is_loaded_and_the_next_run_makes_good(self, kind: FaultKind) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=30))
@@ -223,6 +224,7 @@ class TestRefused:
         assert result.returncode == 1
         assert "not a valid DuckDB database file" in error_of(result)
 
+    @pytest.mark.long
     def test_database_that_another_process_writes(self, shared_url: str) -> None:
         hold = "import duckdb, sys; c = duckdb.connect('polyai.duckdb'); print(1, flush=True)"
         with subprocess.Popen(
@@ -259,6 +261,7 @@ class TestUsage:
 class TestSignals:
     """What was read is kept, and the next run goes on from there."""
 
+    @pytest.mark.long
     @pytest.mark.parametrize("number", SIGNALS)
     def test_while_details_are_read(self, number: signal.Signals) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=200, delay_seconds=0.1))
@@ -273,6 +276,7 @@ class TestSignals:
         assert f"{AGENT}: interrupted in " in out
         self.check_next_run(sandbox)
 
+    @pytest.mark.long
     def test_while_chunks_are_committed(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=200))
         with serve(sandbox) as url:
@@ -362,7 +366,11 @@ class TestSandboxCommand:
         assert error_of(result).startswith(f"error: port {port} cannot be served: ")
 
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+COMMANDS = [
+    command.name or command.callback.__name__
+    for command in app.registered_commands
+    if command.callback
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import duckdb
 import pytest
 
+from loaded import put_loaded
 from polyai import load, open_pipeline, resolve
 from polyai.report import RunReport
 from polyai.sandbox import Annotation, Sandbox, SandboxConfig, serve
@@ -88,8 +89,9 @@ def annotations_of(conversation_id: str) -> int:
 
 
 class TestSettling:
+    @pytest.mark.long
     def test_each_age_is_read_once_and_brings_what_the_list_does_not_show(self, site: Site) -> None:
-        site.load()
+        put_loaded(site.sandbox.config)
         chosen = newest_ended()
         before = annotations_of(chosen)
         for number, age in enumerate((HOUR, DAY, 7 * DAY), 1):
@@ -105,8 +107,9 @@ class TestSettling:
             site.load(lookback="30d")
             assert site.details_of(chosen) == 0
 
+    @pytest.mark.long
     def test_several_ages_that_passed_unseen_cost_one_request(self, site: Site) -> None:
-        site.load()
+        put_loaded(site.sandbox.config)
         chosen = newest_ended()
         site.sandbox.annotate(AGENT, chosen, [(0, "agent", "missing_topic")])
         before = annotations_of(chosen)
@@ -120,7 +123,7 @@ class TestSettling:
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
     def test_what_is_listed_as_changed_and_settles_costs_one_request(self, site: Site) -> None:
-        site.load()
+        put_loaded(site.sandbox.config)
         chosen = newest_ended()
         site.sandbox.edit(AGENT, chosen, note="late", tags=["reviewed"])
         site.sandbox.advance(2 * HOUR)
@@ -277,8 +280,9 @@ class TestGone:
             assert [site.details_of(name) for name in open_] == [0] * len(open_)
         assert query("SELECT count(*) FROM polyai.conversations") == [(300,)]
 
+    @pytest.mark.long
     def test_a_settled_one_that_was_deleted_stays_as_it_was_loaded(self, site: Site) -> None:
-        site.load()
+        put_loaded(site.sandbox.config)
         chosen = newest_ended()
         turns = query("SELECT * FROM polyai.turns WHERE conversation_id = ?", chosen)
         site.sandbox.delete(AGENT, chosen)
@@ -292,6 +296,7 @@ class TestGone:
 
 
 class TestGivingUp:
+    @pytest.mark.long
     def test_a_failure_is_tried_until_it_is_too_old_and_again_by_a_full_run(
         self, site: Site
     ) -> None:
@@ -317,6 +322,7 @@ class TestGivingUp:
 
 
 class TestTornRuns:
+    @pytest.mark.long
     def test_on_a_new_machine_rows_that_a_killed_run_has_left_are_replaced_or_vanish(
         self, site: Site
     ) -> None:

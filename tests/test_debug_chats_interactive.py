@@ -94,27 +94,47 @@ class Terminal:
     def type(self, keys: str) -> None:
         """Presses these keys, once the command asks for some: earlier ones can be lost."""
         self.expect("you: ")
+        self.press(keys)
+
+    def press(self, keys: str) -> None:
+        """Presses these keys at once."""
         os.write(self._side, keys.encode())
+
+    def interrupt(self) -> None:
+        """Presses Ctrl-C until the command leaves.
+
+        One that comes while the line editor shows a key is seen with the next key only.
+        """
+        for _ in range(PATIENCE_SECONDS):
+            self.press("\x03")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+                return
 
     def expect(self, words: str) -> None:
         """Reads until these words stand there, behind those of the last time."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (found := self.shown.find(words, self._read_up_to)) < 0:
-            ready, _, _ = select.select([self._side], [], [], deadline - time.monotonic())
-            assert ready, f"{words!r} did not come: {self.shown!r}"
-            # a part can end within a character or an escape sequence
-            self._raw += os.read(self._side, 65536)
-            self.shown = _ESCAPE.sub("", self._raw.decode(errors="ignore"))
+            self._read(deadline - time.monotonic())
         self._read_up_to = found + len(words)
 
     def exit_code(self) -> int:
         """Reads to the end."""
         # linux tells by an error that the other side is closed
         with contextlib.suppress(OSError):
-            while part := os.read(self._side, 65536):
-                self._raw += part
-        self.shown = _ESCAPE.sub("", self._raw.decode())
+            while self._read(PATIENCE_SECONDS):
+                pass
         return self._process.wait(PATIENCE_SECONDS)
+
+    def _read(self, seconds: float) -> bytes:
+        """What came next; it has to come in this time."""
+        ready, _, _ = select.select([self._side], [], [], max(seconds, 0))
+        assert ready, f"nothing more came: {self.shown!r}"
+        part = os.read(self._side, 65536)
+        # it can end within a character or an escape sequence
+        self._raw += part
+        self.shown = _ESCAPE.sub("", self._raw.decode(errors="ignore"))
+        return part
 
 
 def test_a_person_chats_in_a_terminal(environment: dict[str, str]) -> None:
@@ -159,7 +179,8 @@ def test_a_person_chats_in_a_terminal(environment: dict[str, str]) -> None:
 
 def test_ctrl_c_leaves_a_terminal(environment: dict[str, str]) -> None:
     with Terminal(environment) as terminal:
-        terminal.type("a tab\x03")
+        terminal.type("a tab")
+        terminal.interrupt()
         assert terminal.exit_code() == 130
         assert "Traceback" not in terminal.shown
 

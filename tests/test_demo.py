@@ -65,6 +65,7 @@ def test_what_it_shows_is_so(database: str) -> None:
         assert query(sql, file)
 
 
+@pytest.mark.long
 def test_json_and_a_second_run_that_replaces_the_first() -> None:
     assert run("demo", "--conversations", "40").returncode == 0
     result = run("demo", "--conversations", "30", "--json")

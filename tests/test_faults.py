@@ -178,6 +178,7 @@ class TestMetAFewTimes:
 
 
 class TestForGoodOnSomeConversations:
+    @pytest.mark.long
     def test_they_are_recorded_and_all_else_is_loaded(self) -> None:
         """Each fault on a conversation of its own, through the command."""
         sandbox = sandbox_of(50)
@@ -216,6 +217,7 @@ class TestForGoodOnSomeConversations:
         assert query(resolved) == [(len(bad),)]
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
+    @pytest.mark.long
     def test_a_refusal_is_not_tried_again_within_the_run(self) -> None:
         sandbox = sandbox_of(12)
         bad = dict(zip(sorted(sandbox.conversation_ids(AGENT)), (404, 410, 422)))
@@ -254,6 +256,7 @@ OF_EACH_KIND = (
 
 
 class TestForGoodOnTheListing:
+    @pytest.mark.long
     def test_a_run_fails_with_what_was_wrong_and_the_next_one_is_complete(self) -> None:
         """One fault after the other: none of them leaves anything that keeps a run from working."""
         sandbox = sandbox_of(12)
@@ -346,6 +349,7 @@ DISTORTIONS: dict[str, Distortion] = {
 """What no well-behaved server sends, made of its answer."""
 
 
+@pytest.mark.long
 def test_what_no_server_should_send_costs_no_row() -> None:
     sandbox = sandbox_of(24)
     with serve(sandbox) as base_url:

@@ -2,9 +2,10 @@
 
 Each test kills real loads (see `killed_load`), on the same machine or a new one after each, while
 conversations arrive and change, and then lets one run to its end: the warehouse has to equal what
-the sandbox serves. The small version runs with the other tests; the full matrix, some 900 kills
-into DuckDB and PostgreSQL, is
+the sandbox serves. A handful of points are met with the other tests. Each point once, and the full
+matrix of some 900 kills into DuckDB and PostgreSQL, are
 
+    python -m pytest -m 'long and not slow' tests/test_kills.py
     python -m pytest -m slow tests/test_kills.py
 """
 
@@ -476,16 +477,23 @@ def groups(kinds: str, size: int = 12) -> list[Any]:
     ]
 
 
+def test_a_load_goes_on_after_a_kill(on_duckdb: Bench) -> None:
+    kill_at_each(on_duckdb, A_HANDFUL)
+
+
 class TestDuckDBUpToNormalize:
+    @pytest.mark.long
     @pytest.mark.parametrize("points", groups(r"listing|fetching|extract|pipeline|normalize"))
     def test_a_load_goes_on_after_a_kill_at_any_point(
         self, on_duckdb: Bench, points: list[str]
     ) -> None:
         kill_at_each(on_duckdb, points)
 
+    @pytest.mark.long
     def test_no_hole_is_left_behind_what_was_loaded(self, on_duckdb: Bench) -> None:
         kill_between_chunks(on_duckdb)
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         "points",
         # schemas are written in first runs
@@ -501,6 +509,7 @@ class TestDuckDBUpToNormalize:
 
 
 class TestDuckDBFromLoadOn:
+    @pytest.mark.long
     @pytest.mark.parametrize(
         "points", groups("load|job|merge|end|recovery|half a file") + groups("state", size=1)
     )
@@ -512,6 +521,7 @@ class TestDuckDBFromLoadOn:
 
 @needs_postgres
 class TestPostgres:
+    @pytest.mark.long
     def test_a_load_goes_on_after_a_kill(self, on_postgres: Bench) -> None:
         kill_at_each(on_postgres, A_HANDFUL)
 

@@ -135,6 +135,7 @@ class TestFirstLoad:
 
 
 class TestMemory:
+    @pytest.mark.long
     def test_texts_that_do_not_fit_the_limit_lift_it(
         self,
         sandbox: Sandbox,
@@ -200,6 +201,7 @@ class TestLaterLoads:
         ids = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
         assert ids == set(sandbox.conversation_ids(AGENT))
 
+    @pytest.mark.long
     def test_children_that_vanish_from_an_answer_vanish_here(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -213,6 +215,7 @@ class TestLaterLoads:
         assert rows_of("conversation_tags", conversation_id) == 0
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
+    @pytest.mark.long
     def test_withheld_turns_and_a_nulled_score_erase_nothing(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -234,6 +237,7 @@ class TestLaterLoads:
             conversation_id,
         ) == [(score, before["turns"], True, "late")]
 
+    @pytest.mark.long
     def test_a_note_keeps_its_history(self, sandbox: Sandbox, base_url: str) -> None:
         run(base_url)
         (conversation_id,) = query(
@@ -258,6 +262,7 @@ def run_full(base_url: str) -> RunReport:
 
 
 class TestFailures:
+    @pytest.mark.long
     def test_a_conversation_that_fails_is_recorded_and_tried_again(
         self, sandbox: Sandbox, base_url: str
     ) -> None:

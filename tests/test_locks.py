@@ -48,6 +48,7 @@ def test_the_second_of_two_loads_leaves_at_once(sandbox: Sandbox, base_url: str)
     assert_equals_truth(sandbox, AGENT, from_duckdb())
 
 
+@pytest.mark.long
 def test_loads_that_wait_for_each_other_all_end_complete(sandbox: Sandbox, base_url: str) -> None:
     loads = [start("load", "--wait", "1m", **access(base_url), **SLOW) for _ in range(3)]
     for one in loads:
@@ -127,6 +128,7 @@ class TestTwoMachines:
             cursor.execute(sql)
             return cursor.fetchall()
 
+    @pytest.mark.long
     def test_one_loads_and_the_other_leaves_or_waits(
         self,
         sandbox: Sandbox,
@@ -170,6 +172,7 @@ class TestTwoMachines:
         assert second.returncode == 0, second.stderr
         assert self.rows(database, "SELECT count(*) FROM polyai.conversations") == [(60,)]
 
+    @pytest.mark.long
     def test_other_agents_are_loaded_meanwhile(
         self, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -166,6 +166,7 @@ def base_url(sandbox: Sandbox) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.long
 @needs_postgres
 def test_slices_at_once_and_one_killed(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
     with in_postgres(tmp_path) as place:
@@ -236,6 +237,7 @@ class TestAgents:
             for name in self.AGENTS
         ]
 
+    @pytest.mark.long
     def test_they_are_read_at_once_and_the_slow_one_holds_nobody_up(self) -> None:
         config = SandboxConfig(conversations=60, agents=self.AGENTS, detail="small")
         sandbox = Sandbox(config)
@@ -271,6 +273,7 @@ class TestAgents:
         assert statuses == {"PROJECT-A": "complete", "PROJECT-B": "failed", "PROJECT-C": "complete"}
         assert query("SELECT count(*) FROM polyai.conversations") == [(40,)]
 
+    @pytest.mark.long
     def test_each_has_its_own_rate_limit(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
         sandbox.faults.add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 
 from polyai import load, open_pipeline, resolve
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.write_backs import annotate
+from polyai.write_backs.run import PIPELINE_NAME
 from postgres_server import binaries, postgres
 from warehouse_rows import assert_equals_truth
 
@@ -51,3 +54,43 @@ def test_the_warehouse_equals_what_the_sandbox_serves_also_later(database: str) 
         (later,) = load(settings, open_pipeline("postgres"))
         assert later.new == 5
         assert fetch("SELECT count(*) AS n FROM polyai.conversations") == [{"n": 405}]
+
+
+def test_what_is_written_back_is_known_to_all_machines(database: str) -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=12, oddities=False))
+    with serve(sandbox) as base_url:
+        settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
+        load(settings, open_pipeline("postgres"))
+        rows = [
+            {
+                "conversation_id": sandbox.traits(AGENT, index).conversation_id,
+                "turn_index": 0,
+                "role": "agent",
+                "annotation_type": "missing_topic",
+            }
+            for index in sandbox.listed(AGENT)
+        ]
+
+        def written(folder: str, count: int) -> Counter[str]:
+            pipeline = open_pipeline("postgres", pipelines_dir=folder, name=PIPELINE_NAME)
+            return Counter(
+                one.outcome for one in annotate(settings, pipeline, rows[:count]).results
+            )
+
+        first = written("one", 8)
+        assert first.keys() <= {"sent", "there"}
+        sandbox.requests.clear()
+        assert written("two", 12)["there"] >= 8
+        posts = sandbox.requests.count("^POST")
+        assert posts == sandbox.requests.count("^GET") == 4
+        (later,) = load(settings, open_pipeline("postgres"))
+        assert later.changed == first["sent"] + 4
+    with psycopg2.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM polyai.annotations "
+            "WHERE annotation_type = 'missing_topic' AND role = 'agent' AND turn_index = 0 "
+            "GROUP BY conversation_id) a"
+        )
+        assert cursor.fetchone() == (1,)
+        cursor.execute("SELECT status, count(*) FROM polyai.write_backs GROUP BY 1")
+        assert cursor.fetchall() == [("sent", first["sent"] + 4)]

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from command import AGENT, KEY, access, error_of, query, run, start, wait_until
+from loaded import put_loaded
 from polyai import load, open_pipeline, resolve
 from polyai.recordings.prune import prune
 from polyai.recordings.report import RecordingsReport
@@ -45,8 +46,7 @@ class Archive:
             "max_attempts": 3,
         }
         self.now = NOW
-        load(resolve(**self.options), open_pipeline())
-        sandbox.requests.clear()
+        put_loaded(sandbox.config)
 
     def fetch(self, stop: threading.Event | None = None, **options: Any) -> RecordingsReport:
         """Runs `recordings` once."""
@@ -142,14 +142,20 @@ def archive(sandbox: Sandbox) -> Iterator[Archive]:
         yield Archive(sandbox, url)
 
 
-def test_two_thousand_land_as_they_were_served_and_are_not_asked_for_again() -> None:
-    config = SandboxConfig(conversations=2_900, recording_cap_seconds=0.5, detail="small")
+@pytest.mark.parametrize(
+    ("conversations", "recordings"),
+    [(300, 150), pytest.param(2_900, 2_000, marks=pytest.mark.slow)],
+)
+def test_all_land_as_they_were_served_and_are_not_asked_for_again(
+    conversations: int, recordings: int
+) -> None:
+    config = SandboxConfig(conversations=conversations, recording_cap_seconds=0.5, detail="small")
     sandbox = Sandbox(config)
     with serve(sandbox) as url:
         archive = Archive(sandbox, url)
         report = archive.fetch()
         assert report.status == "complete"
-        assert report.fetched >= 2_000
+        assert report.fetched >= recordings
         archive.assert_whole()
         assert report.traffic.requests == len(archive.calls())
         assert report.traffic.retries == 0
@@ -437,8 +443,11 @@ def _damage_byte(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "trouble"),
-    [(Path.unlink, "missing"), (_damage_size, "changed"), (_damage_byte, "changed")],
-    ids=["deleted", "another size", "another byte"],
+    [
+        pytest.param(Path.unlink, "missing", marks=pytest.mark.long, id="deleted"),
+        pytest.param(_damage_size, "changed", marks=pytest.mark.long, id="another size"),
+        pytest.param(_damage_byte, "changed", id="another byte"),
+    ],
 )
 def test_verify_names_and_mends(archive: Archive, damage: Any, trouble: str) -> None:
     archive.fetch()
@@ -495,7 +504,14 @@ def _other_manifest(manifest: Path) -> None:
     shutil.copy(other, manifest)
 
 
-@pytest.mark.parametrize("damage", [_without_manifest, _torn_manifest, _other_manifest])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without_manifest,
+        pytest.param(_torn_manifest, marks=pytest.mark.long),
+        pytest.param(_other_manifest, marks=pytest.mark.long),
+    ],
+)
 def test_a_manifest_that_differs_is_written_anew(archive: Archive, damage: Any) -> None:
     archive.fetch()
     damage(sorted(Path("recordings/manifest").rglob("*.parquet"))[2])
@@ -507,6 +523,7 @@ def test_a_manifest_that_differs_is_written_anew(archive: Archive, damage: Any) 
     archive.assert_whole()
 
 
+@pytest.mark.long
 def test_a_folder_that_was_moved_is_found_again(archive: Archive) -> None:
     archive.fetch()
     Path("recordings").rename("archive")
@@ -520,6 +537,7 @@ def test_a_folder_that_was_moved_is_found_again(archive: Archive) -> None:
     assert run("recordings", "verify", "--recordings-url", "archive").returncode == 0
 
 
+@pytest.mark.long
 def test_prune_deletes_by_age_and_nothing_comes_back(archive: Archive) -> None:
     archive.fetch()
     age = datetime.now(UTC) - (NOW - timedelta(days=10))
@@ -583,6 +601,7 @@ def test_prune_does_not_pretend(archive: Archive) -> None:
     assert len(archive.stored("uri")) == files
 
 
+@pytest.mark.long
 def test_a_second_run_waits_or_leaves(archive: Archive) -> None:
     archive.sandbox.faults.add("delay", path="/audio", seconds=0.2)
     environment = access(archive.base_url) | {"POLYAI_WORKERS": "2"}

@@ -153,7 +153,7 @@ class Killed:
             return int(pq.read_metadata(file).num_rows)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_few_kills(seed: int) -> None:
     with in_folder() as store:
         killed = Killed(120, store)
@@ -161,6 +161,7 @@ def test_a_few_kills(seed: int) -> None:
             killed.go(4, url, seed)
 
 
+@pytest.mark.long
 @needs_s3
 def test_a_few_kills_into_s3() -> None:
     with in_s3() as store:

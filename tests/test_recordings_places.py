@@ -49,6 +49,7 @@ def served(sandbox: Sandbox) -> dict[str, bytes]:
     return {name: body for name, body in bodies.items() if body is not None}
 
 
+@pytest.mark.long
 @needs_postgres
 def test_postgres_two_machines_and_pruning(sandbox: Sandbox, base_url: str) -> None:
     with postgres() as url:

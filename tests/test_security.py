@@ -53,6 +53,7 @@ def assert_not_held(database: str = "polyai.duckdb") -> None:
 
 
 class TestTheKeyIsNowhere:
+    @pytest.mark.long
     def test_after_loads_that_worked_or_failed(self, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.faults.add("status", path="/conversations/", times=4)
         sandbox.faults.add("reset", path="/conversations/", times=2)
@@ -67,6 +68,7 @@ class TestTheKeyIsNowhere:
         assert_not_told(tmp_path, first, second, checked)
         assert_not_held()
 
+    @pytest.mark.long
     def test_after_a_load_that_was_refused(self, tmp_path: Path) -> None:
         with serve(Sandbox(SandboxConfig(conversations=10))) as url:
             refused = run("-v", "load", **access(url, KEY))

@@ -988,6 +988,7 @@ def assert_declared(result: Shaped) -> None:
 
 
 class TestDrift:
+    @pytest.mark.long
     @given(drifted())
     @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @example(full_detail())

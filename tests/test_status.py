@@ -668,6 +668,7 @@ class TestCommand:
         assert re.search(r"\n  turns +\d+ +rows without a conversation", plain)
         assert "set its summary_hash to NULL" in plain
 
+    @pytest.mark.long
     def test_locked(self, writer: subprocess.Popen[str]) -> None:
         result = run("status", "--wait", "0s")
         assert result.returncode == 75

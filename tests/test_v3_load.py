@@ -155,6 +155,7 @@ class TestFirstLoad:
 
 
 class TestSwitching:
+    @pytest.mark.long
     def test_from_one_to_the_other_and_back_nothing_is_lost(self, site: Site) -> None:
         read: tuple[str, ...] = ()
         for api in (V3, DATA, V3, DATA, V3):
@@ -243,6 +244,7 @@ class TestLaterLoads:
         report = site.load(lookback="1h")
         assert report.traffic.requests == 3
 
+    @pytest.mark.long
     def test_a_killed_first_load_goes_on_where_it_was(self, site: Site) -> None:
         stop = threading.Event()
         given = {

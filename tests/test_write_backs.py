@@ -18,6 +18,7 @@ import pytest
 
 import polyai
 from command import AGENT, KEY, access, error_of, query, run, start, wait_until
+from loaded import put_loaded
 from polyai import load, open_pipeline, resolve
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.write_backs import Result, WriteBackReport, annotate, note
@@ -469,6 +470,7 @@ def test_a_note_is_set_and_set_again(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_newer_note_is_kept(desk: Desk) -> None:
     one, two, three = desk.ids()[:3]
     for conversation_id in (one, two, three):
@@ -539,7 +541,7 @@ def test_notes_are_held_as_the_settings_say(desk: Desk) -> None:
 
 
 def test_the_next_load_brings_what_was_written_once(desk: Desk) -> None:
-    desk.load()
+    put_loaded(desk.sandbox.config)
     rows = desk.flags(6)
     written = {row["conversation_id"] for row in rows}
     noted = next(name for name in desk.ids() if name not in written)
@@ -613,7 +615,7 @@ def test_the_command_reads_a_file_and_says_what_came_of_it(desk: Desk) -> None:
 
 
 def test_the_command_takes_rows_from_the_warehouse(desk: Desk) -> None:
-    desk.load()
+    put_loaded(desk.sandbox.config)
     sql = (
         "select conversation_id, turn_index, 'user' as role, 'wrong_transcript' as annotation_type "
         "from turns where is_silence is not true and user_input like '%e%' "

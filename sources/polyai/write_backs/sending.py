@@ -323,7 +323,8 @@ class AgentWriteBacks:
         found = self._shown(row)
         if found.is_there is False:
             # it can be under way still
-            self._stop.wait(self._wait_seconds)
+            if self._stop.wait(self._wait_seconds):
+                return _Found(None, "the run was told to end", may_tell_later=True)
             found = self._shown(row)
         return found
 
