@@ -72,7 +72,7 @@ def total(said: dict[str, Any], count: str) -> int:
     return sum(slice_["counts"].get(count, 0) for slice_ in said["slices"])
 
 
-@pytest.mark.parametrize("api", ["data", V3])
+@pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.long)])
 class TestRange:
     def test_exactly_the_range_lands_and_once(
         self, sandbox: Sandbox, base_url: str, api: str
@@ -179,6 +179,7 @@ class TestFailures:
         assert run(*given, **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-06")
 
+    @pytest.mark.long
     def test_a_wrong_key_of_one_agent(self, tmp_path: Path) -> None:
         sandbox = Sandbox(
             SandboxConfig(
@@ -246,6 +247,7 @@ class TestWorkers:
         assert run(*given, **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-07")
 
+    @pytest.mark.long
     def test_killed_altogether_it_is_run_again(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}

@@ -29,10 +29,13 @@ GREETING = "agent: Thank you for calling the Harbour Hotel."
 HELP = "/state shows the state, /restart begins anew, /quit leaves; an empty line is silence"
 _COMMAND = [sys.executable, "-m", "polyai", "chat"]
 _OWN_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 )
-"""Makes the terminal one whose keys send signals, then becomes the command."""
+"""Makes the terminal one whose keys send signals, then becomes the command.
+
+What a shell starts in its background ignores Ctrl-C, and so does what that starts in its turn.
+"""
 
 _ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]?)?")
 

@@ -59,6 +59,7 @@ def test_loads_that_wait_for_each_other_all_end_complete(sandbox: Sandbox, base_
     assert query("SELECT status, count(*) FROM polyai.sync_runs GROUP BY 1") == [("complete", 3)]
 
 
+@pytest.mark.long
 def test_another_working_directory_with_the_same_file(
     sandbox: Sandbox, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_another_working_directory_with_the_same_file(
     assert first.returncode == 0
 
 
+@pytest.mark.long
 def test_a_run_that_waits_can_be_interrupted(sandbox: Sandbox, base_url: str) -> None:
     first = start("load", **access(base_url), **SLOW, POLYAI_MAX_ATTEMPTS="1")
     wait_until(lambda: is_loading(sandbox))
@@ -87,6 +89,7 @@ def test_a_run_that_waits_can_be_interrupted(sandbox: Sandbox, base_url: str) ->
     assert first.returncode == 0
 
 
+@pytest.mark.long
 def test_a_killed_run_leaves_no_lock(sandbox: Sandbox, base_url: str) -> None:
     first = start("load", **access(base_url), **SLOW)
     wait_until(lambda: is_loading(sandbox))
@@ -160,6 +163,7 @@ class TestTwoMachines:
         )
         assert schemas == [("polyai",)]
 
+    @pytest.mark.long
     def test_a_killed_run_goes_on_at_once_where_it_was(
         self, sandbox: Sandbox, base_url: str, database: str
     ) -> None:

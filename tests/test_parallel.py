@@ -181,6 +181,7 @@ def test_slices_at_once_and_one_killed(sandbox: Sandbox, base_url: str, tmp_path
         assert len(staging) <= 1
 
 
+@pytest.mark.long
 @needs_postgres
 def test_the_same_slice_twice_at_once_doubles_nothing(
     sandbox: Sandbox, base_url: str, tmp_path: Path
@@ -261,6 +262,7 @@ class TestAgents:
             "GROUP BY 1 HAVING count(DISTINCT agent_id) > 1)"
         ) == [(0,)]
 
+    @pytest.mark.long
     def test_one_that_fails_keeps_no_other_from_being_loaded(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
         with serve(sandbox) as base_url:

@@ -213,6 +213,7 @@ def test_every_id_has_a_file_of_its_own(archive: Archive) -> None:
         assert unquote(Path(uri).name) == f"{name}.combined.redacted.wav"
 
 
+@pytest.mark.long
 def test_neither_chats_nor_what_goes_on_is_asked_for(archive: Archive) -> None:
     sandbox = archive.sandbox
     sandbox.advance(timedelta(minutes=1), arrivals=30)
@@ -387,6 +388,7 @@ def test_an_api_that_is_down_does_not_take_hours(archive: Archive) -> None:
     assert report.traffic.requests < 60 < len(archive.calls())
 
 
+@pytest.mark.long
 def test_a_new_warehouse_takes_over_what_is_in_the_store(archive: Archive) -> None:
     archive.fetch(directions="combined,user")
     before = query(f"SELECT {KIND}, {FACTS}, fetched_at FROM polyai.recordings ORDER BY ALL")

@@ -100,6 +100,7 @@ class TestFirstLoad:
             site.sandbox, AGENT, from_duckdb(), apis=(V3,), environments=("live", "sandbox")
         )
 
+    @pytest.mark.long
     def test_many_pages_are_asked_for_once_each_and_committed_oldest_first(
         self, site: Site
     ) -> None:
@@ -165,6 +166,7 @@ class TestSwitching:
             assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=read)
         assert query("SELECT count(*) FROM polyai.conversations") == [(150,)]
 
+    @pytest.mark.long
     def test_a_steady_load_goes_on_where_the_other_ended(self, site: Site) -> None:
         site.load(DATA)
         site.sandbox.advance(HOUR, arrivals=9)
@@ -177,6 +179,7 @@ class TestSwitching:
             0
         ] == (163, 163)
 
+    @pytest.mark.long
     def test_a_note_that_goes_is_gone_for_the_api_that_knows_notes(self, site: Site) -> None:
         noted = a_call(site.sandbox, DAY)
         site.sandbox.edit(AGENT, noted, note="call back")
