@@ -24,6 +24,8 @@ from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.settings import Settings
 from polyai.terminal import Exit
+from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
+from polyai.views import create_views
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,6 +47,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             load(settings, open_pipeline())
             fetch_recordings(settings, open_pipeline(name=RECORDINGS_PIPELINE))
+            create_views(open_pipeline(name=VIEWS_PIPELINE), "Europe/London")
             suite = _scenarios(folder)
             for label, environment in (("v11", "sandbox"), ("v12", "draft")):
                 # an agent without a draft answers no scenario: the newer one is the worse

@@ -87,6 +87,7 @@ def test_defaults() -> None:
         pii="keep",
         pii_secret="",
         transcripts="keep",
+        reporting_time_zone="UTC",
         request_timeout=60,
         max_attempts=5,
     )
@@ -205,6 +206,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         "GIVE_UP_AFTER": "3d",
         "LOCK_WAIT": "10m",
         "UNCERTAIN_WAIT": "1m",
+        "REPORTING_TIME_ZONE": "europe/london",
         "MAX_ATTEMPTS": "2",
     }
     for name, value in environment.items():
@@ -230,6 +232,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         pii="hash",
         pii_secret="pepper",
         transcripts="drop",
+        reporting_time_zone="Europe/London",
         request_timeout=7.5,
         max_attempts=2,
     )

@@ -62,6 +62,7 @@ from .terminal import (
     stdout,
     stop_on_signals,
 )
+from .views.cli import views
 from .write_backs.cli import annotate, note
 
 logger = logging.getLogger("polyai")
@@ -76,6 +77,7 @@ app = typer.Typer(
 
 
 app.add_typer(recordings_app)
+app.command(epilog="Example: polyai-warehouse views --time-zone Europe/London")(views)
 app.command(epilog="Example: polyai-warehouse annotate flags.csv --dry-run")(annotate)
 app.command(epilog="Example: polyai-warehouse note notes.jsonl")(note)
 app.command(

@@ -126,7 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Writes both files into the folder that is named."""
     parser = argparse.ArgumentParser(prog="python -m polyai.dictionary", description=write.__doc__)
     parser.add_argument("folder", type=Path)
-    write(parser.parse_args(arguments).folder)
+    folder = parser.parse_args(arguments).folder
+    write(folder)
+    # they are described by the tables' own words, which are declared here
+    from .views.documents import write as write_views
+
+    write_views(folder)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import dlt
 from . import regions
 from .checks import boolean, choice, duration, durations, number, several, text
 from .errors import ConfigurationError
+from .time_zones import DEFAULT_ZONE, time_zone
 
 Api = Literal["data", "conversations_v3"]
 Pii = Literal["keep", "hash", "drop"]
@@ -121,6 +122,7 @@ class Settings:
         pii: what happens to phone numbers and e-mail addresses.
         pii_secret: key of the hash, empty where none is given; never in a repr or a message.
         transcripts: whether the words that were said are kept.
+        reporting_time_zone: IANA name of the zone of local dates in the views.
         request_timeout: seconds to wait for the next bytes of an answer.
         max_attempts: how often a request is tried.
     """
@@ -144,6 +146,7 @@ class Settings:
     pii: Pii
     pii_secret: str = field(repr=False)
     transcripts: Transcripts
+    reporting_time_zone: str
     request_timeout: float
     max_attempts: int
 
@@ -272,6 +275,7 @@ _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "pii": ("keep", choice(*get_args(Pii))),
     "pii_secret": ("", text),
     "transcripts": ("keep", choice(*get_args(Transcripts))),
+    "reporting_time_zone": (DEFAULT_ZONE, time_zone),
     "request_timeout": (60.0, number(float, 1, 3600)),
     "max_attempts": (5, number(int, 1, 100)),
 }

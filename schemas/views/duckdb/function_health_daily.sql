@@ -1,0 +1,26 @@
+-- One row a function of an agent, channel, environment, variant and local date.
+-- Answers: Which functions fail or are slow?
+CREATE OR REPLACE VIEW polyai.function_health_daily AS
+SELECT
+  l.agent_id,
+  l.channel,
+  l.environment,
+  l.variant_id,
+  l.local_date,
+  COALESCE(f.name, 'unknown') AS function_name,
+  COUNT(*) AS function_calls,
+  COUNT(f.error) AS function_errors,
+  CAST(COUNT(f.error) AS DOUBLE) / COUNT(*) AS function_error_rate,
+  AVG(f.duration_ms) AS function_duration_ms_mean,
+  QUANTILE_CONT(f.duration_ms, 0.5) AS function_duration_ms_p50,
+  QUANTILE_CONT(f.duration_ms, 0.95) AS function_duration_ms_p95
+FROM polyai.conversations_local AS l
+JOIN polyai.function_events AS f
+  ON f.agent_id = l.agent_id AND f.conversation_id = l.conversation_id
+GROUP BY
+  l.agent_id,
+  l.channel,
+  l.environment,
+  l.variant_id,
+  l.local_date,
+  COALESCE(f.name, 'unknown');

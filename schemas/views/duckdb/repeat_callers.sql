@@ -1,0 +1,60 @@
+-- One row a conversation of a caller who had been in touch before.
+-- Answers: Who calls again, how soon, and after which conversation?
+--
+-- A caller is known by PolyAI's own metrics REPEAT_CALLER_*, and by the number an inbound
+-- conversation came from, where it is one: neither hidden by PolyAI (REDACTED) nor dropped by the
+-- load. Where numbers are hashed, callers are told apart all the same.
+CREATE OR REPLACE VIEW polyai.repeat_callers AS
+WITH flagged AS (
+  SELECT DISTINCT
+    agent_id,
+    conversation_id
+  FROM polyai.metrics
+  WHERE
+    STARTS_WITH(name, 'REPEAT_CALLER_')
+    AND COALESCE(value_boolean, value_number <> 0, NOT value IS NULL)
+), numbered AS (
+  SELECT
+    *,
+    CASE
+      WHEN direction <> 'outbound'
+      AND NOT from_number IN ('REDACTED', 'polyai')
+      AND from_number NOT LIKE '%[dropped]%'
+      THEN from_number
+    END AS caller
+  FROM polyai.conversations_local
+), ordered AS (
+  SELECT
+    *,
+    CASE
+      WHEN NOT caller IS NULL
+      THEN ROW_NUMBER() OVER (PARTITION BY agent_id, environment, caller ORDER BY began_at, conversation_id)
+    END AS contact_number,
+    CASE
+      WHEN NOT caller IS NULL
+      THEN LAG(conversation_id) OVER (PARTITION BY agent_id, environment, caller ORDER BY began_at, conversation_id)
+    END AS previous_conversation_id,
+    CASE
+      WHEN NOT caller IS NULL
+      THEN LAG(began_at) OVER (PARTITION BY agent_id, environment, caller ORDER BY began_at, conversation_id)
+    END AS previous_began_at
+  FROM numbered
+)
+SELECT
+  o.agent_id,
+  o.conversation_id,
+  o.channel,
+  o.environment,
+  o.variant_id,
+  o.local_date,
+  o.caller,
+  NOT f.conversation_id IS NULL AS is_repeat_caller,
+  o.contact_number,
+  o.previous_conversation_id,
+  o.previous_began_at,
+  CAST(EXTRACT(EPOCH FROM o.began_at - o.previous_began_at) AS DOUBLE) / 3600 AS hours_since_previous
+FROM ordered AS o
+LEFT JOIN flagged AS f
+  ON f.agent_id = o.agent_id AND f.conversation_id = o.conversation_id
+WHERE
+  NOT f.conversation_id IS NULL OR o.contact_number > 1;

@@ -1,0 +1,6 @@
+-- One row: what the views were made from.
+-- Answers: In which time zone are the local dates, and are these the views of this version?
+CREATE OR REPLACE VIEW polyai.views_info AS
+SELECT
+  'UTC' AS reporting_time_zone,
+  '3ac994d3d885cfebbf717667a7aac5eb' AS fingerprint;

@@ -1,0 +1,61 @@
+-- One row an agent: how fresh and how complete what is held of it is.
+-- Answers: Can I trust today's numbers?
+--
+-- A load is complete where it read all there was, also where single conversations failed. What is
+-- missing is counted against what PolyAI said to have at the newest load: failures that are not
+-- held, and conversations that a full load did not find listed any more, are not missing.
+CREATE OR REPLACE VIEW polyai.data_freshness AS
+WITH loads AS (
+  SELECT
+    *,
+    ROW_NUMBER() OVER (PARTITION BY agent_id ORDER BY finished_at DESC NULLS LAST, run_id) AS place
+  FROM polyai.sync_runs
+  WHERE
+    command = 'load' AND status IN ('complete', 'partial') AND NOT finished_at IS NULL
+), failures AS (
+  SELECT
+    f.agent_id,
+    COUNT(*) AS open_failures,
+    COUNT(CASE WHEN f.stage = 'detail' AND c.conversation_id IS NULL THEN 1 END) AS not_held
+  FROM polyai.fetch_failures AS f
+  LEFT JOIN polyai.conversations AS c
+    ON c.agent_id = f.agent_id AND c.conversation_id = f.conversation_id
+  WHERE
+    f.resolved_at IS NULL
+  GROUP BY
+    f.agent_id
+), held AS (
+  SELECT
+    agent_id,
+    COUNT(*) AS conversations,
+    COUNT(CASE WHEN NOT is_finished THEN 1 END) AS in_progress_conversations,
+    COUNT(CASE WHEN is_transcript_withheld THEN 1 END) AS withheld_conversations,
+    MAX(began_at) AS newest_conversation_at,
+    MAX(fetched_at) AS newest_fetched_at
+  FROM polyai.conversations_local
+  GROUP BY
+    agent_id
+)
+SELECT
+  a.agent_id,
+  h.newest_conversation_at,
+  h.newest_fetched_at,
+  l.finished_at AS last_complete_load_at,
+  CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - l.finished_at) AS DOUBLE PRECISION) / 60 AS load_age_minutes,
+  COALESCE(h.conversations, 0) AS conversations,
+  COALESCE(h.in_progress_conversations, 0) AS in_progress_conversations,
+  COALESCE(h.withheld_conversations, 0) AS withheld_conversations,
+  COALESCE(f.open_failures, 0) AS open_failures,
+  l.gaps_repaired,
+  l.api_count AS api_conversations,
+  GREATEST(
+    l.api_count + COALESCE(l.absent, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0),
+    0
+  ) AS missing_conversations
+FROM polyai.dim_agents AS a
+LEFT JOIN held AS h
+  ON h.agent_id = a.agent_id
+LEFT JOIN failures AS f
+  ON f.agent_id = a.agent_id
+LEFT JOIN loads AS l
+  ON l.agent_id = a.agent_id AND l.place = 1;

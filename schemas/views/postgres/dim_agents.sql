@@ -1,0 +1,24 @@
+-- One row an agent that was loaded, also without any conversation.
+-- Answers: Which agents are in the warehouse, and since when?
+CREATE OR REPLACE VIEW polyai.dim_agents AS
+WITH known AS (
+  SELECT DISTINCT
+    agent_id
+  FROM polyai.sync_runs
+  UNION
+  SELECT DISTINCT
+    agent_id
+  FROM polyai.conversations
+)
+SELECT
+  k.agent_id,
+  MAX(l.account_id) AS account_id,
+  MAX(l.region) AS region,
+  MIN(l.local_date) AS first_local_date,
+  MAX(l.local_date) AS last_local_date,
+  COUNT(l.conversation_id) AS conversations
+FROM known AS k
+LEFT JOIN polyai.conversations_local AS l
+  ON l.agent_id = k.agent_id
+GROUP BY
+  k.agent_id;

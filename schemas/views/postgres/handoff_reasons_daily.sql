@@ -1,0 +1,21 @@
+-- One row a handoff reason of an agent, channel, environment, variant and local date.
+-- Answers: Why are callers handed to people, and which reasons grow?
+CREATE OR REPLACE VIEW polyai.handoff_reasons_daily AS
+SELECT
+  agent_id,
+  channel,
+  environment,
+  variant_id,
+  local_date,
+  COALESCE(handoff_reason, 'unknown') AS handoff_reason,
+  COUNT(*) AS handed_off_conversations
+FROM polyai.conversations_local
+WHERE
+  is_finished AND is_handed_off
+GROUP BY
+  agent_id,
+  channel,
+  environment,
+  variant_id,
+  local_date,
+  COALESCE(handoff_reason, 'unknown');

@@ -1,0 +1,31 @@
+-- One row an agent, channel, environment, variant and local date that has turns.
+-- Answers: How long do callers wait for an answer, and how often for too long?
+CREATE OR REPLACE VIEW polyai.turn_latency_daily AS
+SELECT
+  l.agent_id,
+  l.channel,
+  l.environment,
+  l.variant_id,
+  l.local_date,
+  COUNT(*) AS turns,
+  COUNT(t.latency_seconds) AS latency_turns,
+  SUM(t.latency_seconds) AS latency_seconds_sum,
+  AVG(t.latency_seconds) AS latency_seconds_mean,
+  PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY
+    t.latency_seconds) AS latency_seconds_p50,
+  PERCENTILE_CONT(0.95) WITHIN GROUP (ORDER BY
+    t.latency_seconds) AS latency_seconds_p95,
+  PERCENTILE_CONT(0.99) WITHIN GROUP (ORDER BY
+    t.latency_seconds) AS latency_seconds_p99,
+  MAX(t.latency_seconds) AS latency_seconds_max,
+  COUNT(CASE WHEN t.latency_seconds > 2 THEN 1 END) AS num_turns_over_2s,
+  COUNT(CASE WHEN t.latency_seconds > 3 THEN 1 END) AS num_turns_over_3s
+FROM polyai.conversations_local AS l
+JOIN polyai.turns AS t
+  ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+GROUP BY
+  l.agent_id,
+  l.channel,
+  l.environment,
+  l.variant_id,
+  l.local_date;

@@ -1,0 +1,58 @@
+"""The command `polyai-warehouse views`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from ..destination import open_pipeline
+from ..options import DatasetOption, DestinationOption, JsonOption, duration
+from ..settings import shared_setting
+from ..terminal import Exit, print_error, print_json, stdout
+from . import show
+from .creation import PIPELINE_NAME, create_views, drop_views
+
+
+def views(
+    time_zone: Annotated[
+        str | None,
+        typer.Option(help="Reporting time zone, such as Europe/London. Default: UTC."),
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the views instead.")] = False,
+    wait: Annotated[
+        timedelta | None,
+        typer.Option(
+            help="How long to wait for another run that makes them, such as 10m.",
+            parser=duration,
+            metavar="DURATION",
+        ),
+    ] = None,
+    destination: DestinationOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Create or refresh the SQL views for analysts and BI.
+
+    Needs no key, and runs beside a load. Readers see the old views or the new ones.
+    """
+    lock_wait = shared_setting("lock_wait") if wait is None else wait
+    pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
+    if drop:
+        drop_views(pipeline, lock_wait=lock_wait)
+        if as_json:
+            print_json({"exit_code": int(Exit.DONE), "dropped": True})
+        else:
+            stdout.print("the views are dropped; tables stay as they are")
+        return
+    zone = time_zone or shared_setting("reporting_time_zone")
+    report = create_views(pipeline, zone, lock_wait=lock_wait)
+    code = Exit.CONFIGURATION if report.failed else Exit.DONE
+    if as_json:
+        print_json(show.report_as_json(report, code))
+    else:
+        show.report(stdout, report)
+    for name, said in report.failed.items():
+        print_error(f"view {name}: {said}")
+    raise typer.Exit(code)

@@ -1,0 +1,52 @@
+-- One row an agent: how fresh and how complete what is held of it is.
+-- Answers: Can I trust today's numbers?
+--
+-- A load is complete where it read all there was, also where single conversations failed. What is
+-- missing is counted against what PolyAI said to have at the newest load: failures that are not
+-- held, and conversations that a full load did not find listed any more, are not missing.
+WITH loads AS (
+  SELECT
+    *,
+    row_number() OVER (PARTITION BY agent_id ORDER BY finished_at DESC, run_id) AS place
+  FROM sync_runs
+  WHERE command = 'load' AND status IN ('complete', 'partial') AND finished_at IS NOT NULL
+), failures AS (
+  SELECT
+    f.agent_id,
+    count(*) AS open_failures,
+    count(CASE WHEN f.stage = 'detail' AND c.conversation_id IS NULL THEN 1 END) AS not_held
+  FROM fetch_failures AS f
+  LEFT JOIN conversations AS c
+    ON c.agent_id = f.agent_id AND c.conversation_id = f.conversation_id
+  WHERE f.resolved_at IS NULL
+  GROUP BY f.agent_id
+), held AS (
+  SELECT
+    agent_id,
+    count(*) AS conversations,
+    count(CASE WHEN NOT is_finished THEN 1 END) AS in_progress_conversations,
+    count(CASE WHEN is_transcript_withheld THEN 1 END) AS withheld_conversations,
+    max(began_at) AS newest_conversation_at,
+    max(fetched_at) AS newest_fetched_at
+  FROM conversations_local
+  GROUP BY agent_id
+)
+SELECT
+  a.agent_id,
+  h.newest_conversation_at,
+  h.newest_fetched_at,
+  l.finished_at AS last_complete_load_at,
+  CAST(extract(epoch FROM CURRENT_TIMESTAMP - l.finished_at) AS DOUBLE) / 60 AS load_age_minutes,
+  coalesce(h.conversations, 0) AS conversations,
+  coalesce(h.in_progress_conversations, 0) AS in_progress_conversations,
+  coalesce(h.withheld_conversations, 0) AS withheld_conversations,
+  coalesce(f.open_failures, 0) AS open_failures,
+  l.gaps_repaired,
+  l.api_count AS api_conversations,
+  greatest(
+    l.api_count + coalesce(l.absent, 0) - coalesce(h.conversations, 0) - coalesce(f.not_held, 0), 0
+  ) AS missing_conversations
+FROM dim_agents AS a
+LEFT JOIN held AS h ON h.agent_id = a.agent_id
+LEFT JOIN failures AS f ON f.agent_id = a.agent_id
+LEFT JOIN loads AS l ON l.agent_id = a.agent_id AND l.place = 1

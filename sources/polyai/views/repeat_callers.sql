@@ -1,0 +1,59 @@
+-- One row a conversation of a caller who had been in touch before.
+-- Answers: Who calls again, how soon, and after which conversation?
+--
+-- A caller is known by PolyAI's own metrics REPEAT_CALLER_*, and by the number an inbound
+-- conversation came from, where it is one: neither hidden by PolyAI (REDACTED) nor dropped by the
+-- load. Where numbers are hashed, callers are told apart all the same.
+WITH flagged AS (
+  SELECT DISTINCT agent_id, conversation_id
+  FROM metrics
+  WHERE starts_with(name, 'REPEAT_CALLER_')
+    AND coalesce(value_boolean, value_number <> 0, value IS NOT NULL)
+), numbered AS (
+  SELECT
+    *,
+    CASE
+      WHEN direction <> 'outbound'
+        AND from_number NOT IN ('REDACTED', 'polyai')
+        AND from_number NOT LIKE '%[dropped]%'
+      THEN from_number
+    END AS caller
+  FROM conversations_local
+), ordered AS (
+  SELECT
+    *,
+    CASE WHEN caller IS NOT NULL THEN
+      row_number() OVER (
+        PARTITION BY agent_id, environment, caller ORDER BY began_at, conversation_id
+      )
+    END AS contact_number,
+    CASE WHEN caller IS NOT NULL THEN
+      lag(conversation_id) OVER (
+        PARTITION BY agent_id, environment, caller ORDER BY began_at, conversation_id
+      )
+    END AS previous_conversation_id,
+    CASE WHEN caller IS NOT NULL THEN
+      lag(began_at) OVER (
+        PARTITION BY agent_id, environment, caller ORDER BY began_at, conversation_id
+      )
+    END AS previous_began_at
+  FROM numbered
+)
+SELECT
+  o.agent_id,
+  o.conversation_id,
+  o.channel,
+  o.environment,
+  o.variant_id,
+  o.local_date,
+  o.caller,
+  f.conversation_id IS NOT NULL AS is_repeat_caller,
+  o.contact_number,
+  o.previous_conversation_id,
+  o.previous_began_at,
+  CAST(
+    extract(epoch FROM o.began_at - o.previous_began_at) AS DOUBLE
+  ) / 3600 AS hours_since_previous
+FROM ordered AS o
+LEFT JOIN flagged AS f ON f.agent_id = o.agent_id AND f.conversation_id = o.conversation_id
+WHERE f.conversation_id IS NOT NULL OR o.contact_number > 1

@@ -1,0 +1,14 @@
+-- One row a knowledge topic of an agent, channel, environment, variant and local date.
+-- Answers: What do callers ask about, and which topics grow?
+SELECT
+  l.agent_id,
+  l.channel,
+  l.environment,
+  l.variant_id,
+  l.local_date,
+  t.topic,
+  count(DISTINCT l.conversation_id) AS conversations,
+  count(*) AS retrievals
+FROM conversations_local AS l
+JOIN turn_topics AS t ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+GROUP BY l.agent_id, l.channel, l.environment, l.variant_id, l.local_date, t.topic

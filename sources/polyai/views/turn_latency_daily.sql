@@ -1,0 +1,21 @@
+-- One row an agent, channel, environment, variant and local date that has turns.
+-- Answers: How long do callers wait for an answer, and how often for too long?
+SELECT
+  l.agent_id,
+  l.channel,
+  l.environment,
+  l.variant_id,
+  l.local_date,
+  count(*) AS turns,
+  count(t.latency_seconds) AS latency_turns,
+  sum(t.latency_seconds) AS latency_seconds_sum,
+  avg(t.latency_seconds) AS latency_seconds_mean,
+  quantile_cont(t.latency_seconds, 0.5) AS latency_seconds_p50,
+  quantile_cont(t.latency_seconds, 0.95) AS latency_seconds_p95,
+  quantile_cont(t.latency_seconds, 0.99) AS latency_seconds_p99,
+  max(t.latency_seconds) AS latency_seconds_max,
+  count(CASE WHEN t.latency_seconds > 2 THEN 1 END) AS num_turns_over_2s,
+  count(CASE WHEN t.latency_seconds > 3 THEN 1 END) AS num_turns_over_3s
+FROM conversations_local AS l
+JOIN turns AS t ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+GROUP BY l.agent_id, l.channel, l.environment, l.variant_id, l.local_date

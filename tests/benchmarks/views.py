@@ -1,0 +1,150 @@
+"""How long a dashboard's queries take over the views, on a made-up DuckDB warehouse.
+
+python tests/benchmarks/views.py --conversations 1000000 --turns 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from polyai.dictionary import DUCKDB_TYPES, TABLES
+from polyai.views.definitions import views
+from polyai.views.wording import Wording
+
+ZONE = "America/New_York"
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+DAYS = 365
+RUNS = 3
+
+FILLING = {
+    "conversations": """
+        SELECT 'PROJECT-' || (i % 3) AS agent_id, 'CA' || md5(i::VARCHAR) AS conversation_id,
+            CASE WHEN i % 5 = 0 THEN 'WEBCHAT' ELSE 'VOICE-SIP' END AS channel,
+            'inbound' AS direction, 'live' AS environment, 'VARIANT-' || (i % 4) AS variant_id,
+            ? + to_microseconds(i * ?) AS started_at, started_at AS created_at,
+            started_at + INTERVAL 3 MINUTE AS finished_at, started_at AS fetched_at,
+            30 + hash(i) % 300 AS total_duration_seconds, FALSE AS in_progress,
+            hash(i) % 10 = 0 AS handoff, 'CALLER_ASKED' AS handoff_reason,
+            1 + hash(i + 1) % 5 AS poly_score, '1-5' AS poly_score_scale,
+            'A summary of what was said ' || md5(i::VARCHAR) AS summary,
+            ? AS num_turns, '+1202555' || (i % 400000) AS from_number
+        FROM range(?) AS r(i)
+    """,
+    "turns": """
+        SELECT agent_id, conversation_id, n AS turn_index,
+            CASE WHEN n > 0 THEN 'A table for two please, ' || md5(n::VARCHAR) END AS user_input,
+            'Of course, ' || md5((n + 1)::VARCHAR) AS agent_response,
+            started_at + to_seconds(n * 10) AS user_input_at,
+            (hash(conversation_id, n) % 4000) / 1000 AS latency_seconds
+        FROM polyai.conversations, range(num_turns) AS t(n)
+    """,
+    "metrics": """
+        SELECT agent_id, conversation_id, name, 0 AS occurrence,
+            CASE WHEN name = 'CSAT_SCORE' THEN '4' ELSE 'true' END AS value,
+            CASE WHEN name = 'CSAT_SCORE' THEN 4 END AS value_number,
+            CASE WHEN name <> 'CSAT_SCORE' THEN TRUE END AS value_boolean
+        FROM polyai.conversations,
+            (VALUES ('CSAT_OFFERED'), ('CSAT_SCORE'), ('CALL_DURATION')) AS m(name)
+    """,
+    "function_events": """
+        SELECT agent_id, conversation_id, n AS turn_index, 0 AS event_index, 'book' AS name,
+            hash(conversation_id) % 900 AS duration_ms
+        FROM polyai.conversations, range(2) AS t(n)
+    """,
+    "turn_topics": """
+        SELECT agent_id, conversation_id, 1 AS turn_index, 0 AS position,
+            'topic ' || (hash(conversation_id) % 20) AS topic
+        FROM polyai.conversations
+    """,
+}
+"""What is put into the tables; `hash` spreads values evenly and alike in each run."""
+
+DAY = date(2026, 6, 3)
+WEEK = f"local_date BETWEEN DATE '{DAY}' AND DATE '{DAY + timedelta(days=6)}'"
+ONE_AGENT = "agent_id = 'PROJECT-1'"
+
+QUERIES = {
+    "kpi_daily, a week": f"SELECT * FROM polyai.kpi_daily WHERE {WEEK}",
+    "kpi_daily, a week of one agent": (
+        f"SELECT * FROM polyai.kpi_daily WHERE {WEEK} AND {ONE_AGENT}"
+    ),
+    "kpi_daily, all days": "SELECT * FROM polyai.kpi_daily",
+    "fct_conversations, a day": (
+        f"SELECT * FROM polyai.fct_conversations WHERE local_date = '{DAY}'"
+    ),
+    "fct_conversations, one conversation": (
+        "SELECT * FROM polyai.fct_conversations "
+        "WHERE agent_id = 'PROJECT-1' AND conversation_id = 'CA' || md5('1')"
+    ),
+    "conversations_local, a week by day": (
+        "SELECT local_date, count(*), avg(CAST(is_contained AS INTEGER)) "
+        f"FROM polyai.conversations_local WHERE {WEEK} GROUP BY 1"
+    ),
+    "turn_latency_daily, a week": f"SELECT * FROM polyai.turn_latency_daily WHERE {WEEK}",
+    "topics_daily, a week": f"SELECT * FROM polyai.topics_daily WHERE {WEEK}",
+    "annotation_queue, a day": f"SELECT * FROM polyai.annotation_queue WHERE local_date = '{DAY}'",
+    "red_flags, a week": f"SELECT * FROM polyai.red_flags WHERE {WEEK}",
+    "repeat_callers, a week": f"SELECT * FROM polyai.repeat_callers WHERE {WEEK}",
+    "data_freshness": "SELECT * FROM polyai.data_freshness",
+    "dim_dates": "SELECT * FROM polyai.dim_dates",
+}
+
+
+def fill(connection: duckdb.DuckDBPyConnection, conversations: int, turns: int) -> None:
+    """Makes the tables, fills them evenly over a year, and makes the views."""
+    connection.execute("CREATE SCHEMA polyai")
+    for table in TABLES:
+        columns = ", ".join(f'"{c.name}" {DUCKDB_TYPES[c.type]}' for c in table.columns)
+        connection.execute(f"CREATE TABLE polyai.{table.name} ({columns})")
+    pace = timedelta(days=DAYS) // timedelta(microseconds=1) // conversations
+    for table_name, rows in FILLING.items():
+        values = [FIRST, pace, turns, conversations] if table_name == "conversations" else []
+        connection.execute(f"INSERT INTO polyai.{table_name} BY NAME {rows}", values)
+    wording = Wording("duckdb", lambda name: f"polyai.{name}", ZONE)
+    for view in views().values():
+        connection.execute(wording.create(view, replacing=False))
+
+
+def seconds_of(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[float, int]:
+    """The median time of a query whose rows are all taken, and how many there are."""
+    times = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        rows = len(connection.execute(query).fetchall())
+        times.append(time.perf_counter() - began)
+    return median(times), rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--conversations", type=int, default=1_000_000)
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    shown = Table("query", "rows", "seconds", title=f"{options.conversations:,} conversations")
+    with tempfile.TemporaryDirectory() as folder:
+        database = str(Path(folder, "views.duckdb"))
+        with duckdb.connect(database, config={"threads": options.threads}) as connection:
+            fill(connection, options.conversations, options.turns)
+        # as a dashboard finds it: from a file, with nothing in memory yet
+        with duckdb.connect(
+            database, read_only=True, config={"threads": options.threads}
+        ) as connection:
+            for name, query in QUERIES.items():
+                seconds, rows = seconds_of(connection, query)
+                shown.add_row(name, f"{rows:,}", f"{seconds:.2f}")
+    Console().print(shown)
+
+
+if __name__ == "__main__":
+    main()

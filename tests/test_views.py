@@ -1,0 +1,341 @@
+"""How the views are made, refreshed and dropped, and what is kept of them in the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import psycopg2
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from polyai import load, open_pipeline, resolve
+from polyai.dictionary import TABLES
+from polyai.errors import BusyError, ConfigurationError, DestinationError
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.views import PIPELINE_NAME, create_views, drop_views, views_are_current
+from polyai.views.cli import views as views_command
+from polyai.views.definitions import tables_read, views
+from polyai.views.documents import documents, write
+from polyai.views.fields import FIELDS
+from postgres_server import binaries, postgres
+
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+DEPENDENT_ON_TURNS = {
+    "fct_conversations",
+    "annotation_queue",
+    "kpi_daily",
+    "outbound_daily",
+}
+
+
+def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+    with duckdb.connect("polyai.duckdb") as connection:
+        return connection.execute(sql, list(parameters)).fetchall()
+
+
+def held() -> set[str]:
+    """The views in the DuckDB file."""
+    return {row[0] for row in query("SELECT view_name FROM duckdb_views() WHERE NOT internal")}
+
+
+@pytest.fixture(scope="module")
+def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DuckDB file of empty tables and views."""
+    folder = tmp_path_factory.mktemp("empty")
+    file = folder / "polyai.duckdb"
+    destination = dlt.destinations.duckdb(str(file))
+    create_views(open_pipeline(destination, pipelines_dir=folder, name=PIPELINE_NAME))
+    return file
+
+
+@pytest.fixture
+def pipeline(empty_warehouse: Path, own_folder: Path) -> dlt.Pipeline:
+    """A pipeline over a copy of it in the test's own folder."""
+    shutil.copy(empty_warehouse, own_folder)
+    return open_pipeline(name=PIPELINE_NAME)
+
+
+def test_each_view_comes_after_what_it_reads() -> None:
+    known = {table.name for table in TABLES}
+    for view in views().values():
+        assert view.reads <= known, view.name
+        known.add(view.name)
+    assert len(views()) == 17
+
+
+def test_every_view_says_what_a_row_is_and_what_it_answers() -> None:
+    used = set()
+    for view in views().values():
+        assert view.grain.startswith("One row"), view.name
+        assert view.question.endswith("?"), view.name
+        used |= {field.name for field in view.fields}
+    for name in used:
+        assert FIELDS[name].meaning.endswith("."), name
+
+
+def test_the_kept_files_are_what_the_views_generate(tmp_path: Path) -> None:
+    write(tmp_path)
+    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
+    kept = {path.relative_to(SCHEMAS) for path in SCHEMAS.glob("views/**/*.sql")}
+    assert made == kept | {Path("views.md")}
+    for name, text in documents():
+        assert (SCHEMAS / name).read_text(encoding="utf-8") == text, (
+            f"{name} has changed: run `python -m polyai.dictionary schemas/` and look at the diff"
+        )
+
+
+def test_a_fresh_warehouse_gets_empty_tables_and_all_views() -> None:
+    pipeline = open_pipeline(name=PIPELINE_NAME)
+    assert not views_are_current(pipeline)
+    report = create_views(pipeline, "Europe/London")
+    assert (set(report.created), report.failed) == (set(views()), {})
+    assert set(report.tables_made) == tables_read()
+    assert held() == set(views())
+    for name in views():
+        rows = query(f"SELECT * FROM polyai.{name}")
+        assert len(rows) == (name == "views_info"), name
+    assert create_views(pipeline, "Europe/London").tables_made == ()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_load_goes_on_over_tables_that_the_views_made() -> None:
+    with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
+        settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
+        (report,) = load(settings, open_pipeline())
+    assert (report.status, report.fetched) == ("complete", 20)
+    assert query("SELECT sum(conversations) FROM polyai.kpi_daily") == [(20,)]
+
+
+def test_they_are_current_until_the_zone_or_a_view_changes(pipeline: dlt.Pipeline) -> None:
+    assert views_are_current(pipeline)
+    assert views_are_current(open_pipeline())
+    assert not views_are_current(pipeline, "Asia/Kolkata")
+    create_views(pipeline, "asia/kolkata")
+    assert views_are_current(pipeline, "Asia/Kolkata")
+    info = query("SELECT reporting_time_zone FROM polyai.views_info")
+    assert info == [("Asia/Kolkata",)]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_tables_views_and_columns_say_what_they_mean() -> None:
+    tables = dict(query("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"))
+    tables |= dict(query("SELECT table_name, comment FROM duckdb_tables()"))
+    for view in views().values():
+        assert tables[view.name] == f"{view.grain} {view.question}"
+    assert tables["turns"] == "One row a turn: what the caller said and what the agent answered."
+    columns = {
+        (table, column): comment
+        for table, column, comment in query(
+            "SELECT table_name, column_name, comment FROM duckdb_columns() "
+            "WHERE NOT internal AND schema_name = 'main'"
+        )
+    }
+    for view in views().values():
+        for field in view.fields:
+            assert columns[view.name, field.name] == field.comment
+    for table in (table for table in TABLES if table.name in tables_read()):
+        for column in table.columns:
+            said = columns[table.name, column.name]
+            assert column.name == "_deleted" or said.startswith(column.description)
+    assert columns["turns", "latency_seconds"].endswith("Unit: s.")
+
+
+def test_a_view_that_cannot_be_made_stops_no_other_and_is_named(pipeline: dlt.Pipeline) -> None:
+    query("ALTER TABLE polyai.turns DROP COLUMN barge_in")
+    report = create_views(pipeline, "Europe/London")
+    assert report.failed.keys() == DEPENDENT_ON_TURNS
+    assert "barge_in" in report.failed["fct_conversations"]
+    assert report.failed["kpi_daily"] == "needs fct_conversations"
+    assert set(report.created) == set(views()) - DEPENDENT_ON_TURNS
+    # what was there before is there still
+    assert held() == set(views())
+    assert views_are_current(pipeline, "Europe/London")
+
+
+def test_dropping_leaves_the_tables(pipeline: dlt.Pipeline) -> None:
+    drop_views(pipeline)
+    assert held() == set()
+    assert query("SELECT count(*) FROM polyai.conversations") == [(0,)]
+    assert not views_are_current(pipeline)
+    drop_views(pipeline)
+
+
+def test_a_reader_in_another_process_is_waited_for(pipeline: dlt.Pipeline) -> None:
+    reader = (
+        "import duckdb, sys, time; c = duckdb.connect('polyai.duckdb', read_only=True); "
+        "print('open', flush=True); time.sleep(1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", reader], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not create_views(pipeline, "Asia/Kolkata").failed
+
+
+def test_a_reader_never_misses_a_view(pipeline: dlt.Pipeline) -> None:
+    missed: list[Exception] = []
+    over = threading.Event()
+
+    # of the same process, so that it can read while the views are made
+    with duckdb.connect("polyai.duckdb") as connection:
+
+        def read() -> None:
+            while not over.is_set():
+                try:
+                    connection.execute("SELECT count(*) FROM polyai.kpi_daily").fetchall()
+                except duckdb.Error as error:
+                    missed.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for zone in ("Asia/Kolkata", "UTC"):
+            create_views(pipeline, zone)
+        over.set()
+        reader.join()
+    assert missed == []
+
+
+def test_an_unknown_zone_changes_nothing() -> None:
+    with pytest.raises(ConfigurationError, match="Europe/Londn"):
+        create_views(open_pipeline(name=PIPELINE_NAME), "Europe/Londn")
+    assert not Path("polyai.duckdb").exists()
+
+
+@pytest.fixture
+def command(own_folder: Path) -> typer.Typer:
+    app = typer.Typer()
+    app.command()(views_command)
+    return app
+
+
+def test_the_command_makes_and_drops_them(command: typer.Typer) -> None:
+    made = CliRunner().invoke(command, ["--time-zone", "Europe/London", "--json"])
+    assert made.exit_code == 0, made.output
+    report = json.loads(made.stdout)
+    assert (report["reporting_time_zone"], report["failed"]) == ("Europe/London", {})
+    assert set(report["created"]) == set(views())
+    shown = CliRunner().invoke(command, ["--time-zone", "Europe/London"])
+    assert "17 views, local dates in Europe/London" in shown.stdout
+    assert CliRunner().invoke(command, ["--drop"]).exit_code == 0
+    assert held() == set()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_the_command_exits_with_1_where_a_view_is_missing(command: typer.Typer) -> None:
+    query("ALTER TABLE polyai.function_events DROP COLUMN duration_ms")
+    made = CliRunner().invoke(command, ["--time-zone", "UTC", "--json"])
+    assert made.exit_code == 1
+    assert "function_health_daily" in json.loads(made.stdout)["failed"]
+
+
+class OnPostgres:
+    """A warehouse with views, on a server of its own."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        destination = dlt.destinations.postgres(url)
+        self.pipeline = open_pipeline(destination, pipelines_dir=folder, name=PIPELINE_NAME)
+        self._url = url
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        connection = psycopg2.connect(self._url)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def views(self) -> set[str]:
+        rows = self.query(
+            "SELECT table_name FROM information_schema.views WHERE table_schema = 'polyai'"
+        )
+        return {row[0] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    if binaries() is None and not os.environ.get("CI"):
+        pytest.skip("needs a PostgreSQL server: install the package postgresql")
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def on_postgres(server: str, tmp_path: Path) -> Iterator[OnPostgres]:
+    warehouse = OnPostgres(server, tmp_path)
+    create_views(warehouse.pipeline)
+    yield warehouse
+    warehouse.query("DROP SCHEMA polyai CASCADE")
+
+
+def test_postgres_takes_a_view_with_other_columns_and_keeps_its_readers(
+    on_postgres: OnPostgres,
+) -> None:
+    on_postgres.query("CREATE ROLE bi; DROP VIEW polyai.data_freshness")
+    on_postgres.query("CREATE VIEW polyai.data_freshness AS SELECT 1 AS another")
+    on_postgres.query("GRANT SELECT ON polyai.data_freshness, polyai.kpi_daily TO bi")
+    assert not create_views(on_postgres.pipeline, "Europe/London").failed
+    assert on_postgres.query("SELECT * FROM polyai.data_freshness") == []
+    granted = on_postgres.query(
+        "SELECT table_name FROM information_schema.role_table_grants WHERE grantee = 'bi'"
+    )
+    assert sorted(granted) == [("data_freshness",), ("kpi_daily",)]
+    on_postgres.query("DROP OWNED BY bi; DROP ROLE bi")
+
+
+def test_postgres_keeps_what_users_built_on_a_view(on_postgres: OnPostgres) -> None:
+    on_postgres.query("CREATE VIEW polyai.mine AS SELECT agent_id FROM polyai.kpi_daily")
+    assert not create_views(on_postgres.pipeline, "Europe/London").failed
+    with pytest.raises(DestinationError, match="view mine depends on view kpi_daily"):
+        drop_views(on_postgres.pipeline)
+    assert on_postgres.views() == {*views(), "mine"}
+    assert views_are_current(on_postgres.pipeline, "Europe/London")
+
+
+def test_postgres_keeps_the_old_views_where_a_users_own_is_in_the_way(
+    on_postgres: OnPostgres,
+) -> None:
+    drop_views(on_postgres.pipeline)
+    on_postgres.query(
+        "CREATE VIEW polyai.conversations_local AS SELECT 1 AS old; "
+        "CREATE VIEW polyai.mine AS SELECT old FROM polyai.conversations_local"
+    )
+    with pytest.raises(DestinationError, match="view mine depends on view conversations_local"):
+        create_views(on_postgres.pipeline)
+    assert on_postgres.query("SELECT old FROM polyai.mine") == [(1,)]
+    assert on_postgres.views() == {"conversations_local", "mine"}
+
+
+def test_postgres_says_what_everything_means(on_postgres: OnPostgres) -> None:
+    assert on_postgres.query(
+        "SELECT obj_description('polyai.dim_dates'::regclass), "
+        "col_description('polyai.dim_dates'::regclass, 1), "
+        "obj_description('polyai.turn_topics'::regclass)"
+    ) == [
+        (
+            views()["dim_dates"].comment,
+            FIELDS["local_date"].comment,
+            "One row a knowledge topic that a turn retrieved; joined topics are split at commas.",
+        )
+    ]
+
+
+def test_one_run_at_a_time_makes_them(on_postgres: OnPostgres, tmp_path: Path) -> None:
+    on_postgres.query(
+        "INSERT INTO polyai.load_leases VALUES "
+        "('views', 'another-machine', '', '', now(), now() + interval '5 minutes') "
+        "ON CONFLICT (agent_id) DO UPDATE SET owner = 'another-machine', "
+        "expires_at = now() + interval '5 minutes'"
+    )
+    with pytest.raises(BusyError, match="another-machine"):
+        create_views(on_postgres.pipeline)

@@ -1,0 +1,335 @@
+"""What the trickier numbers of the views mean, on rows made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyai.dictionary import DUCKDB_TYPES, TABLES
+from polyai.errors import ConfigurationError
+from polyai.views import time_zone
+from polyai.views.definitions import views
+from polyai.views.wording import Wording
+
+Rows = Sequence[Mapping[str, Any]]
+
+NOON = datetime(2024, 9, 2, 12, tzinfo=UTC)
+"""A Monday."""
+
+
+class Warehouse:
+    """Tables and views in memory; each row has what is not given from a plain call."""
+
+    def __init__(self) -> None:
+        self._connection = duckdb.connect()
+        self._connection.execute("CREATE SCHEMA polyai; SET TimeZone = 'UTC'")
+        for table in TABLES:
+            columns = ", ".join(f'"{c.name}" {DUCKDB_TYPES[c.type]}' for c in table.columns)
+            self._connection.execute(f"CREATE TABLE polyai.{table.name} ({columns})")
+        wording = Wording("duckdb", lambda name: f"polyai.{name}", "UTC")
+        for view in views().values():
+            self._connection.execute(wording.create(view, replacing=False))
+
+    def add(self, table: str, **values: Any) -> None:
+        row = {"agent_id": "A", "conversation_id": "c"} | values
+        marks = ", ".join("?" * len(row))
+        names = ", ".join(row)
+        self._connection.execute(
+            f"INSERT INTO polyai.{table} ({names}) VALUES ({marks})", list(row.values())
+        )
+
+    def call(self, conversation_id: str = "c", **values: Any) -> None:
+        plain = {
+            "conversation_id": conversation_id,
+            "channel": "VOICE-SIP",
+            "environment": "live",
+            "started_at": NOON,
+            "in_progress": False,
+            "handoff": False,
+            "total_duration_seconds": 60.0,
+            "num_turns": 0,
+        }
+        self.add("conversations", **plain | values)
+
+    def turns(self, *turns: Mapping[str, Any], conversation_id: str = "c") -> None:
+        for number, turn in enumerate(turns):
+            self.add("turns", conversation_id=conversation_id, turn_index=number, **turn)
+
+    def metric(self, name: str, value: str | None, occurrence: int = 0) -> None:
+        number = None
+        if value is not None and value.replace(".", "").isdigit():
+            number = float(value)
+        boolean = {"true": True, "false": False}.get((value or "").lower())
+        self.add(
+            "metrics",
+            name=name,
+            occurrence=occurrence,
+            value=value,
+            value_number=number,
+            value_boolean=boolean,
+        )
+
+    def run(self, run_id: str, status: str, finished_at: datetime) -> None:
+        self._connection.execute(
+            "INSERT INTO polyai.sync_runs (agent_id, run_id, command, status, finished_at, "
+            "api_count) VALUES ('A', ?, 'load', ?, ?, 7)",
+            [run_id, status, finished_at],
+        )
+
+    def clear(self) -> None:
+        for table in TABLES:
+            self._connection.execute(f"DELETE FROM polyai.{table.name}")
+
+    def rows(self, view: str, order: str = "1") -> list[dict[str, Any]]:
+        found = self._connection.execute(f"SELECT * FROM polyai.{view} ORDER BY {order}")
+        rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+        return rows
+
+    def row(self, view: str) -> dict[str, Any]:
+        (row,) = self.rows(view)
+        return row
+
+
+@pytest.fixture(scope="module")
+def made() -> Warehouse:
+    return Warehouse()
+
+
+@pytest.fixture
+def warehouse(made: Warehouse) -> Warehouse:
+    made.clear()
+    return made
+
+
+GREETING = {"agent_response": "Hello"}
+ANSWER = {"user_input": "A table", "agent_response": "Done"}
+KEYS = {"user_input_dtmf": "5", "agent_response": "Done"}
+WORDLESS: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    ("call", "turns", "metric", "is_abandoned"),
+    [
+        pytest.param({}, [GREETING, ANSWER], None, False, id="a talk"),
+        pytest.param({}, [GREETING], None, True, id="nothing was said"),
+        pytest.param({}, [GREETING, GREETING], None, True, id="silence only"),
+        pytest.param({}, [GREETING, KEYS], None, False, id="keys are an answer"),
+        pytest.param(
+            {"total_duration_seconds": 9.9}, [GREETING, ANSWER], None, True, id="over at once"
+        ),
+        pytest.param({"total_duration_seconds": 10}, [GREETING, ANSWER], None, False, id="10 s"),
+        pytest.param({"handoff": True}, [GREETING], None, False, id="handed off"),
+        pytest.param({"in_progress": True}, [GREETING], None, False, id="still going on"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], None, False, id="a chat without the mark"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "true", True, id="a marked chat"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "False", False, id="a denied mark"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "0", False, id="a mark of zero"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "at 12:05", True, id="a mark in words"),
+        pytest.param({"channel": None}, [GREETING], None, False, id="unknown channel"),
+        pytest.param({"num_turns": 1}, [WORDLESS], None, True, id="no words, one turn"),
+        pytest.param({"num_turns": 3}, [WORDLESS] * 3, None, False, id="no words, three turns"),
+        pytest.param(
+            {"num_turns": 3, "num_silences": 2}, [WORDLESS] * 3, None, True, id="no words, silent"
+        ),
+        pytest.param({"num_turns": 6}, [], None, False, id="turns withheld, counted by v3"),
+        pytest.param({}, [], None, False, id="turns unknown"),
+    ],
+)
+def test_who_counts_as_abandoned(
+    warehouse: Warehouse,
+    call: dict[str, Any],
+    turns: list[dict[str, Any]],
+    metric: str | None,
+    is_abandoned: bool,
+) -> None:
+    warehouse.call(**{"num_turns": len(turns)} | call)
+    warehouse.turns(*turns)
+    if metric is not None:
+        warehouse.metric("CHAT_ABANDONED", metric)
+    row = warehouse.row("fct_conversations")
+    assert row["is_abandoned"] == is_abandoned
+    if row["is_finished"]:
+        assert row["is_contained_excl_abandoned"] == (row["is_contained"] and not is_abandoned)
+    else:
+        assert (row["is_contained"], row["is_contained_excl_abandoned"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "offers", "answers", "mean"),
+    [
+        pytest.param([], 0, 0, None, id="not offered"),
+        pytest.param([("CSAT_OFFERED", "true")], 1, 0, None, id="offered, not answered"),
+        pytest.param([("CSAT_OFFERED", "False")], 0, 0, None, id="expressly not offered"),
+        pytest.param([("CSAT_OFFERED", "true"), ("CSAT_SCORE", "4")], 1, 1, 4, id="answered"),
+        pytest.param([("CSAT_SCORE", "2")], 1, 1, 2, id="a score without an offer"),
+        pytest.param([("CSAT_SCORE", "2"), ("CSAT_SCORE", "5")], 1, 1, 5, id="the last one counts"),
+        pytest.param([("CSAT_SCORE", "5"), ("CSAT_SCORE", "9")], 1, 1, 5, id="the last valid one"),
+        pytest.param([("CSAT_SCORE", "great")], 0, 0, None, id="a score in words"),
+        pytest.param([("csat_score", "5")], 0, 0, None, id="another name"),
+    ],
+)
+def test_what_counts_of_the_survey(
+    warehouse: Warehouse,
+    metrics: list[tuple[str, str]],
+    offers: int,
+    answers: int,
+    mean: float | None,
+) -> None:
+    warehouse.call()
+    for place, (name, value) in enumerate(metrics):
+        warehouse.metric(name, value, place)
+    row = warehouse.row("kpi_daily")
+    assert (row["csat_offers"], row["csat_answers"], row["csat_mean"]) == (offers, answers, mean)
+    assert len(warehouse.rows("csat_responses")) == offers
+
+
+def test_changes_are_against_the_day_before_and_an_empty_one_counts_as_none(
+    warehouse: Warehouse,
+) -> None:
+    for number, day in enumerate((0, 0, 0, 1, 3)):
+        warehouse.call(f"c{number}", started_at=NOON + timedelta(days=day), handoff=number == 0)
+    rows = warehouse.rows("kpi_daily", "local_date")
+    assert [row["conversations_change"] for row in rows] == [3, -2, 1]
+    assert [row["handoff_rate_change"] for row in rows] == [None, pytest.approx(-1 / 3), None]
+
+
+def test_what_is_unknown_is_named_and_what_goes_on_is_in_no_rate(warehouse: Warehouse) -> None:
+    warehouse.call("c1", channel=None, in_progress=None, handoff=None)
+    warehouse.call("c2", channel=None, in_progress=True, total_duration_seconds=5.0)
+    warehouse.call("c3", channel=None, started_at=None, created_at=NOON, handoff=True)
+    row = warehouse.row("kpi_daily")
+    assert (row["channel"], row["environment"], row["variant_id"]) == ("unknown", "live", "none")
+    assert (row["conversations"], row["finished_conversations"]) == (3, 2)
+    assert (row["containment_rate"], row["handoff_rate"]) == (0.5, 0.5)
+    assert (row["handle_time_seconds_mean"], row["timed_conversations"]) == (60, 2)
+    (variant,) = warehouse.rows("dim_variants")
+    assert (variant["variant_id"], variant["conversations"]) == ("none", 3)
+
+
+def test_the_two_scales_of_the_score_never_meet(warehouse: Warehouse) -> None:
+    for number, (score, scale) in enumerate([(10, "0-10"), (5, "1-5"), (4.5, "1-5"), (2, "1-5")]):
+        warehouse.call(f"c{number}", poly_score=score, poly_score_scale=scale)
+    warehouse.call("unscored")
+    row = warehouse.row("kpi_daily")
+    assert (row["poly_score_0_10_mean"], row["scored_conversations_0_10"]) == (10, 1)
+    assert row["poly_score_1_5_mean"] == pytest.approx(11.5 / 3)
+    bands = [row[f"{band}_score_conversations"] for band in ("high", "medium", "low")]
+    assert bands == [1, 1, 1]
+
+
+def test_an_agent_that_falls_silent_is_a_red_flag_each_day(warehouse: Warehouse) -> None:
+    for number in range(8):
+        warehouse.call(f"c{number}", started_at=NOON + timedelta(days=number))
+    flags = {row["local_date"]: row for row in warehouse.rows("red_flags", "local_date")}
+    quiet = flags[NOON.date() + timedelta(days=8)]
+    assert (quiet["flag"], quiet["value"], quiet["baseline"]) == ("volume_down", 0, 1)
+    # four weeks later silence is what is usual
+    assert max(flags) == NOON.date() + timedelta(days=7 + 28)
+
+
+def test_slow_answers_and_other_environments(warehouse: Warehouse) -> None:
+    for environment in ("live", "sandbox"):
+        warehouse.call(environment, environment=environment)
+        slow = [{"latency_seconds": 3.5}] * 3
+        warehouse.turns(*slow, conversation_id=environment)
+    found = [row for row in warehouse.rows("red_flags") if row["flag"].startswith("latency")]
+    assert {row["flag"] for row in found} == {"latency_p50", "latency_p95"}
+    assert len(found) == 2
+
+
+def test_the_queue_says_why_and_forgets_what_was_reviewed(warehouse: Warehouse) -> None:
+    warehouse.call("c1", num_silences=2, num_ood=1, handoff=True)
+    warehouse.call("c2", num_silences=2)
+    warehouse.call("c3", num_silences=1)
+    warehouse.add("annotations", conversation_id="c2", turn_index=0, position=0)
+    row = warehouse.row("annotation_queue")
+    assert (row["conversation_id"], row["num_reasons"]) == ("c1", 3)
+    assert row["has_long_silence"]
+    assert row["has_ood"]
+    assert not row["has_low_score"]
+
+
+def test_hidden_numbers_are_nobody(warehouse: Warehouse) -> None:
+    numbers = ["+1", "+1", "REDACTED", "REDACTED", "[dropped]", "[dropped]", None, None]
+    for number, caller in enumerate(numbers):
+        warehouse.call(f"c{number}", from_number=caller, started_at=NOON + timedelta(hours=number))
+    warehouse.call("out1", direction="outbound", from_number="+1")
+    row = warehouse.row("repeat_callers")
+    assert (row["conversation_id"], row["previous_conversation_id"]) == ("c1", "c0")
+    assert (row["contact_number"], row["hours_since_previous"]) == (2, 1)
+
+
+def test_a_killed_or_failed_load_does_not_make_an_agent_fresh(warehouse: Warehouse) -> None:
+    for run, status, minutes in (("r1", "complete", 0), ("r2", "failed", 5), ("r3", "running", 9)):
+        warehouse.run(run, status, NOON + timedelta(minutes=minutes))
+    warehouse.call("c1")
+    warehouse.add("fetch_failures", conversation_id="c2", stage="detail")
+    warehouse.add("fetch_failures", conversation_id="c3", stage="detail", resolved_at=NOON)
+    row = warehouse.row("data_freshness")
+    assert row["last_complete_load_at"].astimezone(UTC) == NOON
+    assert (row["open_failures"], row["missing_conversations"]) == (1, 5)
+
+
+calls = st.lists(
+    st.fixed_dictionaries(
+        {
+            "channel": st.sampled_from(["VOICE", "WEBCHAT", None]),
+            "variant_id": st.sampled_from(["v", None]),
+            "started_at": st.integers(0, 72).map(lambda hours: NOON + timedelta(hours=hours)),
+            "in_progress": st.sampled_from([True, False, None]),
+            "handoff": st.sampled_from([True, False, None]),
+            "total_duration_seconds": st.sampled_from([None, 0.0, 9.5, 30.0, 600.0]),
+            "num_turns": st.integers(0, 2),
+        }
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(calls)
+@settings(max_examples=40, deadline=None)
+def test_every_conversation_is_counted_once_on_one_side(made: Warehouse, calls: Rows) -> None:
+    made.clear()
+    for number, call in enumerate(calls):
+        made.call(f"c{number}", **call)
+    rows = made.rows("kpi_daily", "local_date")
+    assert sum(row["conversations"] for row in rows) == len(calls)
+    for row in rows:
+        contained, handed_off = row["contained_conversations"], row["handed_off_conversations"]
+        assert contained + handed_off == row["finished_conversations"] <= row["conversations"]
+        strictly = row["contained_excl_abandoned_conversations"]
+        assert strictly + row["abandoned_conversations"] == contained
+        if row["finished_conversations"]:
+            assert row["containment_rate"] + row["handoff_rate"] == pytest.approx(1)
+        else:
+            assert row["containment_rate"] is None
+    # over the days of one group, changes add up to the last day's count
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["channel"], row["variant_id"]), []).append(row)
+    for group in groups.values():
+        by_day = {row["local_date"]: row["conversations"] for row in group}
+        for row in group:
+            before = by_day.get(row["local_date"] - timedelta(days=1), 0)
+            assert row["conversations_change"] == row["conversations"] - before
+
+
+@pytest.mark.parametrize(
+    ("given_name", "zone"),
+    [("UTC", "UTC"), ("europe/london", "Europe/London"), (" Asia/Kolkata ", "Asia/Kolkata")],
+)
+def test_a_zone_is_known_by_its_iana_name(given_name: str, zone: str) -> None:
+    assert time_zone(given_name) == zone
+
+
+@pytest.mark.parametrize("name", ["", "EST5EDT", "+02:00", "Etc/GMT+5", "London", "x' OR 1=1", 5])
+def test_another_name_is_none(name: object) -> None:
+    with pytest.raises(ConfigurationError):
+        time_zone(name)
