@@ -12,3 +12,8 @@ Clock = Callable[[], datetime]
 def utc_now() -> datetime:
     """The time in UTC."""
     return datetime.now(UTC)
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """A moment that a destination gives in its own zone; None for none."""
+    return moment.astimezone(UTC) if moment else None

@@ -84,7 +84,7 @@ def write(folder: Path) -> None:
 
 def _types() -> str:
     rows = [(f"`{name}`", f"`{duckdb}`") for name, duckdb in DUCKDB_TYPES.items()]
-    return _grid(("type", "in DuckDB"), rows)
+    return grid(("type", "in DuckDB"), rows)
 
 
 def _section(table: Table) -> str:
@@ -101,7 +101,7 @@ def _section(table: Table) -> str:
     ]
     heading = ("column", "type", "unit", "meaning", "Data API field", "v3 field")
     key = ", ".join(f"`{name}`" for name in _key(table))
-    return f"## {table.name}\n\n{table.description}\n\nKey: {key}\n\n{_grid(heading, rows)}"
+    return f"## {table.name}\n\n{table.description}\n\nKey: {key}\n\n{grid(heading, rows)}"
 
 
 def _key(table: Table) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _key(table: Table) -> Iterator[str]:
     yield from table.key
 
 
-def _grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [heading, ["---"] * len(heading), *rows]
     cells = ([cell.replace("|", r"\|") for cell in line] for line in lines)

@@ -408,15 +408,13 @@ class Warehouse:
         Raises:
             DestinationError: The destination does not take it.
         """
-        client = self._client
 
-        def read() -> list[dict[str, Any]]:
-            with self._turn, client, client.execute_query(sql) as cursor:
-                names = [column[0] for column in cursor.description or ()]
-                return [dict(zip(names, row)) for row in cursor.fetchall()]
+        def take(cursor: DBApiCursor) -> list[dict[str, Any]]:
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
 
         with destination_errors():
-            return when_unlocked(read)
+            return self._taken(take, sql, ())
 
     def _arrow(self, sql: str, *parameters: object) -> list[pa.Table]:
         """The same as Arrow, in parts."""
@@ -425,18 +423,23 @@ class Warehouse:
     def _read(
         self, take: Callable[[DBApiCursor], T], sql: str, parameters: Sequence[object]
     ) -> T | None:
+        with destination_errors():
+            query = sql.format_map(_QualifiedNames(self._client))
+            try:
+                return self._taken(take, query, parameters)
+            except DatabaseUndefinedRelation:
+                return None
+
+    def _taken(
+        self, take: Callable[[DBApiCursor], T], query: str, parameters: Sequence[object]
+    ) -> T:
         client = self._client
 
         def read() -> T:
             with self._turn, client, client.execute_query(query, *parameters) as cursor:
                 return take(cursor)
 
-        with destination_errors():
-            query = sql.format_map(_QualifiedNames(client))
-            try:
-                return when_unlocked(read)
-            except DatabaseUndefinedRelation:
-                return None
+        return when_unlocked(read)
 
     @cached_property
     def _client(self) -> SqlClientBase[Any]:

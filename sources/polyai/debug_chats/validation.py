@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
-
-from jsonschema import Draft202012Validator, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from .document import Document, Mistake
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator, ValidationError
 
 _SHOWN_CHARACTERS = 60
 """Of a text that is wrong."""
@@ -28,6 +29,9 @@ def schema_text() -> str:
 
 @cache
 def _validator() -> Draft202012Validator:
+    # takes 0.06 s, and no other command needs it
+    from jsonschema import Draft202012Validator
+
     checker = Draft202012Validator.FORMAT_CHECKER
     return Draft202012Validator(json.loads(schema_text()), format_checker=checker)
 

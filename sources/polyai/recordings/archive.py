@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from ..audit_tables import RECORDINGS
+from ..clock import in_utc
 from ..warehouse import ENDED_AT, IDS_A_QUERY, PRUNE, Warehouse
 
 _WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
@@ -104,7 +105,7 @@ class Archive:
                     for row in group
                     if row[4] is not None
                 }
-                yield Due(last_id, _in_utc(began), _in_utc(ended_at), known)
+                yield Due(last_id, in_utc(began), in_utc(ended_at), known)
             if calls < IDS_A_QUERY:
                 return
 
@@ -142,7 +143,7 @@ class Archive:
             self._agent_id,
             PRUNE,
         )
-        return _in_utc(rows[0][0]) if rows else None
+        return in_utc(rows[0][0]) if rows else None
 
     def days(self, before: datetime | None = None) -> Iterator[list[dict[str, Any]]]:
         """The rows of the agent's recordings, a day of conversations at a time, in UTC.
@@ -188,8 +189,4 @@ def next_day(moment: datetime) -> datetime:
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
     """The row, its times in UTC."""
     times = ("started_at", "fetched_at")
-    return row | {name: _in_utc(row[name]) for name in times if name in row}
-
-
-def _in_utc(moment: datetime | None) -> datetime | None:
-    return moment.astimezone(UTC) if moment else None
+    return row | {name: in_utc(row[name]) for name in times if name in row}

@@ -5,31 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..dictionary import COMMAND, grid
+from ..dictionary import DUCKDB_TYPES as TABLE_TYPES
 from ..time_zones import DEFAULT_ZONE
 from .definitions import View, views
-from .fields import FieldType
 from .wording import Wording, as_shown
 
 DIALECTS = ("duckdb", "postgres")
 """What the SQL is shown in, by sqlglot's names."""
 
-DUCKDB_TYPES: Mapping[FieldType, str] = {
-    "text": "VARCHAR",
-    "bigint": "BIGINT",
-    "double": "DOUBLE",
-    "bool": "BOOLEAN",
-    "timestamp": "TIMESTAMP WITH TIME ZONE",
-    "local timestamp": "TIMESTAMP",
-    "date": "DATE",
-}
+DUCKDB_TYPES: Mapping[str, str] = TABLE_TYPES | {"local timestamp": "TIMESTAMP", "date": "DATE"}
 """What DuckDB calls each type of a view's column."""
-
-_COMMAND = "python -m polyai.dictionary schemas/"
 
 _INTRODUCTION = f"""\
 # Views
 
-Generated from `sources/polyai/views/` by `{_COMMAND}`.
+Generated from `sources/polyai/views/` by `{COMMAND}`.
 `polyai-warehouse views` creates them. The SQL in `views/` is what they are in a dataset `polyai`
 and the time zone {DEFAULT_ZONE}.
 
@@ -66,7 +57,6 @@ def _section(view: View) -> str:
         (f"`{field.name}`", f"`{DUCKDB_TYPES[field.type]}`", field.unit, field.meaning)
         for field in view.fields
     ]
-    lines = [("column", "type", "unit", "meaning"), ("---",) * 4, *rows]
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    table = grid(("column", "type", "unit", "meaning"), rows)
     remarks = "".join(f"{remark}\n\n" for remark in view.remarks)
     return f"## {view.name}\n\n{view.grain}\n\n*{view.question}*\n\n{remarks}{table}"

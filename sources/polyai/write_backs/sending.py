@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from ..audit_tables import SYNC_RUNS, WRITE_BACKS
 from ..client import DataApi
-from ..clock import Clock
+from ..clock import Clock, in_utc
 from ..errors import (
     AccessError,
     ApiError,
@@ -395,7 +395,7 @@ class AgentWriteBacks:
             self._kind,
         ):
             row = Row(0, self._agent_id, conversation_id, self._kind, id_, turn, role, type_, note_)
-            told[id_] = _Told(row, status, _in_utc(asked), _in_utc(sent))
+            told[id_] = _Told(row, status, in_utc(asked), in_utc(sent))
         return told
 
     def _known_notes(self, conversation_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -443,7 +443,3 @@ class AgentWriteBacks:
             "requested_at": asked_at,
             "sent_at": sent_at,
         }
-
-
-def _in_utc(moment: datetime | None) -> datetime | None:
-    return moment.astimezone(UTC) if moment else None
