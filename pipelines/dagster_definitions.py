@@ -26,6 +26,7 @@ from polyai.checks import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
 from polyai.resources import LOADED_TABLES
 from polyai.status import AgentStatus, open_to_read, status
+from polyai.views import refresh
 
 # as in the command: dlt would tell its makers of each run
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
@@ -113,6 +114,10 @@ def load_agents(context: dg.OpExecutionContext, config: LoadConfig) -> None:
         tell = context.log.info if report.status in ("complete", "busy") else context.log.warning
         counts = {name: getattr(report, name) for name in ("listed", "new", "changed", "failed")}
         tell("%s: %s, %s", report.agent_id, report.status, report.error or counts)
+    if any(report.status in ("complete", "partial") for report in reports):
+        refresh(
+            pipeline, settings.reporting_time_zone, settings.publish_to, wait=settings.lock_wait
+        )
     if failed := [report for report in reports if report.status == "failed"]:
         raise dg.Failure("; ".join(f"{report.agent_id}: {report.error}" for report in failed))
 

@@ -81,8 +81,11 @@ def test_init_hands_out_the_package_and_the_example(
     said = init(destination, repository, project)
     assert "Verified source polyai was added to your project" in said
     given = repository / "sources" / "polyai"
-    assert {path.relative_to(project) for path in (project / "polyai").rglob("*.py")} == {
-        path.relative_to(given.parent) for path in given.rglob("*.py")
+    assert {path.relative_to(project) for path in (project / "polyai").rglob("*.*")} == {
+        path.relative_to(given.parent)
+        for path in given.rglob("*.*")
+        # dlt keeps the requirements at the project's root
+        if path.suffix != ".pyc" and path.name != "requirements.txt"
     }
     example = (project / "polyai_pipeline.py").read_text(encoding="utf-8")
     assert f"destination='{destination}'" in example

@@ -88,6 +88,7 @@ def test_defaults() -> None:
         pii_secret="",
         transcripts="keep",
         reporting_time_zone="UTC",
+        publish_to=None,
         request_timeout=60,
         max_attempts=5,
     )
@@ -207,6 +208,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         "LOCK_WAIT": "10m",
         "UNCERTAIN_WAIT": "1m",
         "REPORTING_TIME_ZONE": "europe/london",
+        "PUBLISH_TO": "published",
         "MAX_ATTEMPTS": "2",
     }
     for name, value in environment.items():
@@ -233,6 +235,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
         pii_secret="pepper",
         transcripts="drop",
         reporting_time_zone="Europe/London",
+        publish_to=Path("published"),
         request_timeout=7.5,
         max_attempts=2,
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from typer.testing import CliRunner
 from polyai import load, open_pipeline, resolve
 from polyai.dictionary import TABLES
 from polyai.errors import BusyError, ConfigurationError, DestinationError
+from polyai.reader import open_reader
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.views import PIPELINE_NAME, create_views, drop_views, views_are_current
+from polyai.views import PIPELINE_NAME, create_views, drop_views, refresh, views_are_current
 from polyai.views.cli import views as views_command
 from polyai.views.definitions import tables_read, views
 from polyai.views.documents import documents, write
@@ -244,10 +246,10 @@ class OnPostgres:
     def __init__(self, url: str, folder: Path) -> None:
         destination = dlt.destinations.postgres(url)
         self.pipeline = open_pipeline(destination, pipelines_dir=folder, name=PIPELINE_NAME)
-        self._url = url
+        self.url = url
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        connection = psycopg2.connect(self._url)
+        connection = psycopg2.connect(self.url)
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute(sql)
@@ -339,3 +341,55 @@ def test_one_run_at_a_time_makes_them(on_postgres: OnPostgres, tmp_path: Path) -
     )
     with pytest.raises(BusyError, match="another-machine"):
         create_views(on_postgres.pipeline)
+
+
+def test_a_load_into_postgres_goes_on_where_views_are_in_the_way(
+    on_postgres: OnPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    drop_views(on_postgres.pipeline)
+    on_postgres.query(
+        "CREATE VIEW polyai.conversations_local AS SELECT 1 AS old; "
+        "CREATE VIEW polyai.mine AS SELECT old FROM polyai.conversations_local"
+    )
+    assert refresh(on_postgres.pipeline, "UTC").views is None
+    assert "the views were not refreshed: view conversations_local cannot be" in caplog.text
+    on_postgres.query("DROP VIEW polyai.mine")
+    made = refresh(on_postgres.pipeline, "UTC").views
+    assert made is not None
+    assert on_postgres.views() == set(views())
+    assert refresh(on_postgres.pipeline, "UTC").views is None
+    with pytest.raises(ConfigurationError, match="only a DuckDB file is published"):
+        refresh(on_postgres.pipeline, "UTC", Path("published"))
+
+
+def test_a_reader_asks_postgres_in_its_own_words(on_postgres: OnPostgres) -> None:
+    name = "it's 100 % \\' $name \"odd\""
+    connection = psycopg2.connect(on_postgres.url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO polyai.conversations (agent_id, conversation_id, channel, created_at, "
+            "started_at, fetched_at, total_duration_seconds) "
+            "SELECT 'A', %s || n, 'VOICE', now(), now(), now(), n FROM generate_series(1, 4) AS n",
+            (name,),
+        )
+    connection.close()
+    asked = (
+        "WITH facts AS (SELECT * FROM fct_conversations WHERE channel LIKE 'VOICE%') "
+        "SELECT count(*) AS n, quantile_cont(handle_time_seconds, 0.5) AS p50, "
+        "sum(f.num_annotations) AS annotations FROM facts AS f "
+        "WHERE starts_with(conversation_id, $name) AND local_date > $day AND num_turns < $most"
+    )
+    values = {"name": name, "day": date(2020, 1, 1), "most": 3}
+    with open_reader(on_postgres.pipeline) as reader:
+        (row,) = reader.query(asked.replace(" AND num_turns < $most", ""), **values)
+        assert row == {"n": 4, "p50": 2.5, "annotations": 0.0}
+        assert type(row["annotations"]) is float
+        assert reader.query(asked, **values)[0]["n"] == 0  # nothing is known of their turns
+        # a server that closes what is idle
+        on_postgres.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        )
+        assert reader.query("SELECT count(*) AS n FROM turns") == [{"n": 0}]
+        with pytest.raises(DestinationError, match="nothing"):
+            reader.query("SELECT nothing FROM turns")
+        assert reader.as_of.tzinfo is not None

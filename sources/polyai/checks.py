@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
@@ -41,6 +42,14 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"text is needed, not {type(value).__name__}")
     return value.strip()
+
+
+def folder(value: Any) -> Path | None:
+    """A folder's path; none where the text is empty."""
+    if value is None or isinstance(value, Path):
+        return value
+    name = text(value)
+    return Path(name).expanduser() if name else None
 
 
 def choice(*allowed: str) -> Callable[[Any], str]:

@@ -25,7 +25,13 @@ from .clock import utc_now
 from .debug_chats.cli import chat, debug_chat
 from .demo import run_demo
 from .destination import open_pipeline
-from .errors import BusyError, ConfigurationError, LeaseLostError, PolyAIError
+from .errors import (
+    BusyError,
+    ConfigurationError,
+    DestinationError,
+    LeaseLostError,
+    PolyAIError,
+)
 from .options import (
     ENDING,
     AgentOption,
@@ -62,6 +68,8 @@ from .terminal import (
     stdout,
     stop_on_signals,
 )
+from .views import Refreshed, refresh
+from .views import show as show_views
 from .views.cli import views
 from .write_backs.cli import annotate, note
 
@@ -208,16 +216,36 @@ def load(
         fetched = []
         if recordings and not stop.is_set():
             fetched = fetch(settings, destination, dataset, stop, progress.watch)
+        refreshed, unpublished = Refreshed(), ""
+        if not stop.is_set() and any(
+            report.status in ("complete", "partial") for report in reports
+        ):
+            try:
+                refreshed = refresh(
+                    pipeline,
+                    settings.reporting_time_zone,
+                    settings.publish_to,
+                    wait=settings.lock_wait,
+                )
+            except DestinationError as error:
+                unpublished = str(error)
     code = exit_code([*reports, *fetched], interrupted=stop.is_set())
+    if unpublished and code in (Exit.DONE, Exit.SOME_FAILED):
+        # readers have the older copy, which nobody would notice
+        code = Exit.CONFIGURATION
     if as_json:
         result = show.load_as_json(reports, pipeline, code)
+        result["published"] = show_views.published_as_json(refreshed.published)
         if recordings:
             result["recordings"] = show_recordings.recordings_as_json(fetched)
         print_json(result)
     else:
         show.load(stdout, reports, pipeline)
         show_recordings.recordings(stdout, fetched, settings.recordings_url)
+        show_views.published(stdout, refreshed.published)
     print_failed([*reports, *fetched])
+    if unpublished:
+        print_error(f"nothing was published: {unpublished}")
     if code == Exit.INTERRUPTED:
         stderr.print("interrupted: what was read is committed, the next run goes on there")
     raise typer.Exit(code)

@@ -19,6 +19,7 @@ from .report import RunReport
 from .settings import resolve
 from .sync import load
 from .tables import CONVERSATION_TABLES
+from .views import refresh
 
 AGENT_ID = "PROJECT-BOOKINGS"
 API_KEY = "sandbox-key"
@@ -100,6 +101,8 @@ def run_demo(
         )
         reports = load(settings, pipeline, stop=stop, on_begin=on_begin)
         dataset = pipeline.dataset_name
+        if not stop.is_set():
+            refresh(pipeline, settings.reporting_time_zone)
     if stop.is_set():
         return None
     (report,) = reports

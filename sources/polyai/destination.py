@@ -17,6 +17,7 @@ import dlt
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination import Destination
 from dlt.common.exceptions import DltException
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock
 
@@ -90,7 +91,7 @@ def open_pipeline(
         name: The pipeline's, and that of its working directory.
 
     Raises:
-        ConfigurationError: The destination is unknown or not configured.
+        ConfigurationError: The destination is unknown, not configured, or no database.
     """
     folder = working_folder(pipelines_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,11 @@ def _opened(
             destination=destination or dlt.config.get("destination_type", str) or "duckdb",
             dataset_name=dataset,
         )
+        if not issubclass(pipeline.destination.client_class, SqlJobClientBase):
+            raise ConfigurationError(
+                f"destination: {pipeline.destination.destination_name} is no database, and cannot "
+                "replace the rows of a conversation that has changed"
+            )
         kind = pipeline.destination.destination_type
         if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
             dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS

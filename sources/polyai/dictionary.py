@@ -1,13 +1,13 @@
 """The data dictionary and dlt's exported schema, both made from the declarations in `tables`.
 
-`python -m polyai.dictionary schemas/` writes them anew. They are kept in the repository, so that
-a change of the tables shows as a diff that people can read.
+`python -m polyai.dictionary schemas/` writes them anew, and what is made of the views and recipes.
+They are kept in the repository, so that a change shows as a diff that people can read.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .audit_tables import (
     WRITE_BACKS,
 )
 from .resources import some_tables
-from .schema import ColumnType, Table
+from .schema import OWNER, ColumnType, Table
 from .tables import CONVERSATION_TABLES
 from .warehouse import STEADY
 
@@ -77,9 +77,23 @@ def schema_yaml() -> str:
 
 def write(folder: Path) -> None:
     """Writes `dictionary.md` and `polyai.schema.yaml` into a folder, which is made if needed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("dictionary.md", dictionary()), ("polyai.schema.yaml", schema_yaml())):
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    put(folder, [("dictionary.md", dictionary()), ("polyai.schema.yaml", schema_yaml())])
+
+
+def put(folder: Path, files: Iterable[tuple[str, str]], *, instead_of: str | None = None) -> None:
+    """Writes generated files into a folder.
+
+    Args:
+        folder: Made if needed, as are folders in it.
+        files: Path within the folder, and text.
+        instead_of: Pattern of older files there, which go.
+    """
+    for path in folder.glob(instead_of) if instead_of else ():
+        path.unlink()
+    for name, text in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _types() -> str:
@@ -100,15 +114,14 @@ def _section(table: Table) -> str:
         for column in table.columns
     ]
     heading = ("column", "type", "unit", "meaning", "Data API field", "v3 field")
-    key = ", ".join(f"`{name}`" for name in _key(table))
+    key = ", ".join(f"`{name}`" for name in key_of(table))
     return f"## {table.name}\n\n{table.description}\n\nKey: {key}\n\n{grid(heading, rows)}"
 
 
-def _key(table: Table) -> Iterator[str]:
-    """The whole key, with the ids that every key begins with where the table has them."""
-    names = table.arrow_schema.names
-    yield from (name for name in ("agent_id", "conversation_id") if name in names)
-    yield from table.key
+def key_of(table: Table) -> tuple[str, ...]:
+    """The whole key: the ids that a key begins with, where every row has them, and the rest."""
+    required = {column.name for column in table.columns if column.required}
+    return (*(name for name in OWNER if name in required), *table.key)
 
 
 def grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -123,15 +136,18 @@ def _no_rows() -> Iterator[Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes both files into the folder that is named."""
+    """Writes all that is generated into the folder that is named."""
     parser = argparse.ArgumentParser(prog="python -m polyai.dictionary", description=write.__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(arguments).folder
     write(folder)
     # they are described by the tables' own words, which are declared here
-    from .views.documents import write as write_views
+    from . import dbt_sources, entities
+    from .cookbook import documents as cookbook
+    from .views import documents as views
 
-    write_views(folder)
+    for described in (views, entities, cookbook, dbt_sources):
+        described.write(folder)
 
 
 if __name__ == "__main__":

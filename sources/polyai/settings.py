@@ -21,12 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import dlt
 
 from . import regions
-from .checks import boolean, choice, duration, durations, number, several, text
+from .checks import boolean, choice, duration, durations, folder, number, several, text
 from .errors import ConfigurationError
 from .time_zones import DEFAULT_ZONE, time_zone
 
@@ -123,6 +124,7 @@ class Settings:
         pii_secret: key of the hash, empty where none is given; never in a repr or a message.
         transcripts: whether the words that were said are kept.
         reporting_time_zone: IANA name of the zone of local dates in the views.
+        publish_to: folder into which a DuckDB warehouse is copied for readers; None for none.
         request_timeout: seconds to wait for the next bytes of an answer.
         max_attempts: how often a request is tried.
     """
@@ -147,6 +149,7 @@ class Settings:
     pii_secret: str = field(repr=False)
     transcripts: Transcripts
     reporting_time_zone: str
+    publish_to: Path | None
     request_timeout: float
     max_attempts: int
 
@@ -276,6 +279,7 @@ _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "pii_secret": ("", text),
     "transcripts": ("keep", choice(*get_args(Transcripts))),
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),
+    "publish_to": (None, folder),
     "request_timeout": (60.0, number(float, 1, 3600)),
     "max_attempts": (5, number(int, 1, 100)),
 }

@@ -182,8 +182,9 @@ def demo(console: Console, result: Demo) -> None:
     )
     console.print("\nTry next (the duckdb command comes with pip install duckdb-cli):")
     for line in (
-        f'duckdb {path} "select channel, count(*) as conversations, '
-        'avg(handoff::int) as handoff_rate from polyai.conversations group by 1"',
+        f'duckdb {path} "select channel, sum(conversations) as conversations, '
+        "sum(contained_conversations) / sum(finished_conversations) as containment "
+        'from polyai.kpi_daily group by 1"',
         f'duckdb {path} "select user_input, agent_response from polyai.turns '
         "where conversation_id = (select min(conversation_id) from polyai.turns) "
         'order by turn_index"',

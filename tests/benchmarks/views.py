@@ -1,4 +1,4 @@
-"""How long a dashboard's queries take over the views, on a made-up DuckDB warehouse.
+"""How long a dashboard's queries take over the views, in a made-up DuckDB warehouse and its copy.
 
 python tests/benchmarks/views.py --conversations 1000000 --turns 10
 """
@@ -6,6 +6,7 @@ python tests/benchmarks/views.py --conversations 1000000 --turns 10
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
+import dlt
 import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from polyai import open_pipeline
 from polyai.dictionary import DUCKDB_TYPES, TABLES
+from polyai.views import publish
 from polyai.views.definitions import views
 from polyai.views.wording import Wording
 
@@ -125,25 +129,36 @@ def seconds_of(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[float
     return median(times), rows
 
 
+def all_seconds(database: Path, threads: int) -> dict[str, tuple[float, int]]:
+    """Each query's time and rows, as a dashboard finds the file: with nothing in memory yet."""
+    with duckdb.connect(str(database), read_only=True, config={"threads": threads}) as connection:
+        return {name: seconds_of(connection, query) for name, query in QUERIES.items()}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
-    shown = Table("query", "rows", "seconds", title=f"{options.conversations:,} conversations")
     with tempfile.TemporaryDirectory() as folder:
-        database = str(Path(folder, "views.duckdb"))
-        with duckdb.connect(database, config={"threads": options.threads}) as connection:
+        database = Path(folder, "views.duckdb")
+        with duckdb.connect(str(database), config={"threads": options.threads}) as connection:
             fill(connection, options.conversations, options.turns)
-        # as a dashboard finds it: from a file, with nothing in memory yet
-        with duckdb.connect(
-            database, read_only=True, config={"threads": options.threads}
-        ) as connection:
-            for name, query in QUERIES.items():
-                seconds, rows = seconds_of(connection, query)
-                shown.add_row(name, f"{rows:,}", f"{seconds:.2f}")
-    Console().print(shown)
+        pipeline = open_pipeline(dlt.destinations.duckdb(str(database)), pipelines_dir=folder)
+        made = publish(pipeline, Path(folder, "published"))
+        held = all_seconds(database, options.threads)
+        copied = all_seconds(made.file, options.threads)
+    shown = Table("query", "rows", "warehouse", "copy", title=f"{options.conversations:,} calls")
+    for name, (seconds, rows) in held.items():
+        shown.add_row(name, f"{rows:,}", f"{seconds:.2f} s", f"{copied[name][0]:.2f} s")
+    console = Console()
+    console.print(shown)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    console.print(
+        f"published in {made.seconds:.1f} s, {made.bytes / 1e6:,.0f} MB; "
+        f"the whole benchmark took {peak / 1e6:,.0f} MB of memory"
+    )
 
 
 if __name__ == "__main__":

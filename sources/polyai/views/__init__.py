@@ -10,12 +10,18 @@ from .creation import (
     drop_views,
     views_are_current,
 )
+from .publishing import Published, publish
+from .refresh import Refreshed, refresh
 
 __all__ = [
     "PIPELINE_NAME",
+    "Published",
+    "Refreshed",
     "ViewsReport",
     "create_views",
     "drop_views",
+    "publish",
+    "refresh",
     "time_zone",
     "views_are_current",
 ]

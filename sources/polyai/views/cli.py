@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,12 +14,21 @@ from ..settings import shared_setting
 from ..terminal import Exit, print_error, print_json, stdout
 from . import show
 from .creation import PIPELINE_NAME, create_views, drop_views
+from .publishing import publish, published_file
 
 
 def views(
     time_zone: Annotated[
         str | None,
         typer.Option(help="Reporting time zone, such as Europe/London. Default: UTC."),
+    ] = None,
+    publish_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--publish",
+            help="Then copy the DuckDB warehouse into this folder, for dashboards and BI tools.",
+            metavar="FOLDER",
+        ),
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop the views instead.")] = False,
     wait: Annotated[
@@ -35,7 +45,8 @@ def views(
 ) -> None:
     """Create or refresh the SQL views for analysts and BI.
 
-    Needs no key, and runs beside a load. Readers see the old views or the new ones.
+    Needs no key, and runs beside a load. Readers see the old views or the new
+    ones. `load` refreshes them too, and publishes where `publish_to` is set.
     """
     lock_wait = shared_setting("lock_wait") if wait is None else wait
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
@@ -47,12 +58,19 @@ def views(
             stdout.print("the views are dropped; tables stay as they are")
         return
     zone = time_zone or shared_setting("reporting_time_zone")
+    folder = publish_to or shared_setting("publish_to")
+    if folder is not None:
+        published_file(pipeline, folder)  # refuses before anything is done
     report = create_views(pipeline, zone, lock_wait=lock_wait)
+    published = None if folder is None else publish(pipeline, folder, wait=lock_wait)
     code = Exit.CONFIGURATION if report.failed else Exit.DONE
     if as_json:
-        print_json(show.report_as_json(report, code))
+        print_json(
+            show.report_as_json(report, code) | {"published": show.published_as_json(published)}
+        )
     else:
         show.report(stdout, report)
+        show.published(stdout, published)
     for name, said in report.failed.items():
         print_error(f"view {name}: {said}")
     raise typer.Exit(code)

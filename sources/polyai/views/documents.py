@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..dictionary import COMMAND, grid
+from ..dictionary import COMMAND, grid, put
 from ..dictionary import DUCKDB_TYPES as TABLE_TYPES
 from ..time_zones import DEFAULT_ZONE
 from .definitions import View, views
@@ -34,13 +34,7 @@ and the time zone {DEFAULT_ZONE}.
 
 def write(folder: Path) -> None:
     """Writes `views.md` and `views/{dialect}/{view}.sql` into a folder; older files go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("views/*/*.sql"):
-        path.unlink()
-    for name, text in documents():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+    put(folder, documents(), instead_of="views/*/*.sql")
 
 
 def documents() -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from .creation import ViewsReport
 from .definitions import views
+from .publishing import Published
 
 
 def report(console: Console, made: ViewsReport) -> None:
@@ -30,3 +31,18 @@ def report_as_json(made: ViewsReport, code: int) -> dict[str, Any]:
         "failed": made.failed,
         "tables_made": list(made.tables_made),
     }
+
+
+def published(console: Console, copy: Published | None) -> None:
+    """Where the copy for readers is, if there is a new one."""
+    if copy is not None:
+        console.print(
+            f"published for readers: {escape(str(copy.file))} ({copy.bytes / 1e6:,.1f} MB)"
+        )
+
+
+def published_as_json(copy: Published | None) -> dict[str, Any] | None:
+    """The same for programs."""
+    if copy is None:
+        return None
+    return {"file": str(copy.file), "as_of": copy.as_of, "bytes": copy.bytes}

@@ -65,6 +65,13 @@ class Wording:
         """The statement that says what a view is; none where there are no comments."""
         return self._comments("VIEW", view.name, view.comment, {})
 
+    def comments_on_copy(self, view: View) -> list[str]:
+        """The same for a table into which a view was copied, and its columns."""
+        return [
+            *self._comments("TABLE", view.name, view.comment, {}),
+            *self.view_column_comments(view),
+        ]
+
     def view_column_comments(self, view: View) -> list[str]:
         """The statements that say what its columns mean."""
         meanings = {field.name: field.comment for field in view.fields}

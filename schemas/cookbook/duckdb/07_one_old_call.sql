@@ -1,0 +1,36 @@
+-- What was said in a call of two years ago, and where is its recording?
+--
+-- The newest call that is at least two years older than the newest conversation, turn by turn. Put
+-- `WHERE conversation_id = '…'` into `call` for a certain one, or a number and a date. What was
+-- loaded stays, also after PolyAI's own retention has removed it. Recordings are there once
+-- `polyai-warehouse recordings` has fetched them.
+--
+-- Columns:
+-- recording_uris: Files of the whole call, as paths or URLs; NULL: none is stored.
+WITH call AS (
+  SELECT agent_id, conversation_id, local_started_at, from_number, summary
+  FROM polyai.conversations_local
+  WHERE is_voice AND num_turns > 0
+    AND local_date <= (SELECT max(last_local_date) FROM polyai.dim_agents) - 730
+  ORDER BY began_at DESC, conversation_id
+  LIMIT 1
+), files AS (
+  SELECT agent_id, conversation_id, string_agg(uri, ' ') AS recording_uris
+  FROM polyai.recordings
+  WHERE status = 'stored' AND direction = 'combined'
+  GROUP BY agent_id, conversation_id
+)
+SELECT
+  c.agent_id,
+  c.conversation_id,
+  c.local_started_at,
+  c.from_number,
+  c.summary,
+  t.turn_index,
+  t.user_input,
+  t.agent_response,
+  f.recording_uris
+FROM call AS c
+LEFT JOIN polyai.turns AS t ON t.agent_id = c.agent_id AND t.conversation_id = c.conversation_id
+LEFT JOIN files AS f ON f.agent_id = c.agent_id AND f.conversation_id = c.conversation_id
+ORDER BY t.turn_index

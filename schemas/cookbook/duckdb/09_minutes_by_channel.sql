@@ -1,0 +1,25 @@
+-- How many minutes do we use each month, and how many of them spared a person?
+--
+-- Finished conversations of all environments, because tests use minutes too. PolyAI works savings
+-- out as the agent's part times a rate that you set: multiply `contained_polyai_minutes` by yours.
+-- What your contract counts as a minute stands in the contract; chats last long and cost little.
+-- A conversation without a known duration adds nothing.
+--
+-- Columns:
+-- month: First day of the month, in the reporting zone.
+-- polyai_minutes: The agent's part.
+-- handle_minutes: The whole contacts, with the part after a handoff.
+-- contained_polyai_minutes: The agent's part of those without a handoff.
+SELECT
+  agent_id,
+  CAST(date_trunc('month', local_date) AS DATE) AS month,
+  channel,
+  environment,
+  count(*) AS finished_conversations,
+  sum(polyai_duration_seconds) / 60 AS polyai_minutes,
+  sum(handle_time_seconds) / 60 AS handle_minutes,
+  sum(polyai_duration_seconds) FILTER (WHERE is_contained) / 60 AS contained_polyai_minutes
+FROM polyai.conversations_local
+WHERE is_finished
+GROUP BY agent_id, CAST(date_trunc('month', local_date) AS DATE), channel, environment
+ORDER BY month DESC, agent_id, channel, environment

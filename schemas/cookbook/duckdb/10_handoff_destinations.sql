@@ -1,0 +1,23 @@
+-- Where are callers handed to, and why?
+--
+-- Finished conversations of `live` over the last 30 days that were handed to a human. The reason
+-- is the agent's own word for it, so two spellings are two rows.
+--
+-- Columns:
+-- handoff_destination: Where it was handed to; `unknown`: not told.
+-- handoff_reason: Why; `unknown`: not told.
+-- share_of_handoffs: Of all handoffs of the agent.
+-- polyai_duration_seconds_mean: How long the agent had tried, on average.
+SELECT
+  agent_id,
+  coalesce(handoff_destination, 'unknown') AS handoff_destination,
+  coalesce(handoff_reason, 'unknown') AS handoff_reason,
+  count(*) AS handed_off_conversations,
+  count(*) / sum(count(*)) OVER (PARTITION BY agent_id) AS share_of_handoffs,
+  avg(polyai_duration_seconds) AS polyai_duration_seconds_mean
+FROM polyai.conversations_local
+WHERE environment = 'live' AND is_finished AND is_handed_off
+  AND local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 30
+GROUP BY
+  agent_id, coalesce(handoff_destination, 'unknown'), coalesce(handoff_reason, 'unknown')
+ORDER BY agent_id, handed_off_conversations DESC, handoff_destination, handoff_reason

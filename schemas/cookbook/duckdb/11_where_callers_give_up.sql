@@ -1,0 +1,27 @@
+-- At which point of the dialogue do callers give up?
+--
+-- Finished `live` conversations of the last 90 days by the flow node of their last turn. PolyAI
+-- has no official measure for abandoned calls: here it is the views' own (`is_abandoned` in
+-- `views.md`), which leaves out conversations with a handoff. Where transcripts are withheld the
+-- node is unknown.
+--
+-- Columns:
+-- last_node: Node of the last turn; `none`: before any node, or not told.
+-- finished_conversations: Those that ended there, one way or another.
+-- abandoned_rate: abandoned ÷ finished conversations.
+-- example_agent_response: What the agent had said last, in one that was given up.
+SELECT
+  f.agent_id,
+  coalesce(t.current_node, 'none') AS last_node,
+  count(*) AS finished_conversations,
+  count(*) FILTER (WHERE f.is_abandoned) AS abandoned_conversations,
+  count(*) FILTER (WHERE f.is_abandoned) / count(*) AS abandoned_rate,
+  max(CASE WHEN f.is_abandoned THEN f.last_agent_response END) AS example_agent_response
+FROM polyai.fct_conversations AS f
+LEFT JOIN polyai.turns AS t
+  ON t.agent_id = f.agent_id AND t.conversation_id = f.conversation_id
+  AND t.turn_index = f.num_turns - 1
+WHERE f.environment = 'live' AND f.is_finished
+  AND f.local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 90
+GROUP BY f.agent_id, coalesce(t.current_node, 'none')
+ORDER BY abandoned_conversations DESC, f.agent_id, last_node

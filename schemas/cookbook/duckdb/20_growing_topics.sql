@@ -1,0 +1,58 @@
+-- Which topics do callers ask about more than before?
+--
+-- Conversations of `live` by knowledge topic, the last 28 days against the 28 before: whole weeks,
+-- so that no period has a weekend more. The share is of all conversations, because a topic that
+-- grows with the volume is no news. A conversation counts for each of its topics, so shares add up
+-- to more than 1.
+--
+-- Columns:
+-- conversations: Of the last 28 days.
+-- conversations_before: Of the 28 days before.
+-- share: Of all conversations of the last 28 days; NULL: there were none.
+-- share_before: Of all conversations of the 28 days before.
+-- share_change: share − share_before, a missing one counting as 0.
+WITH newest AS (
+  SELECT max(last_local_date) AS local_date
+  FROM polyai.dim_agents
+), totals AS (
+  SELECT
+    k.agent_id,
+    sum(k.conversations) FILTER (WHERE k.local_date > n.local_date - 28) AS conversations,
+    sum(k.conversations) FILTER (WHERE k.local_date <= n.local_date - 28) AS conversations_before
+  FROM polyai.kpi_daily AS k
+  CROSS JOIN newest AS n
+  WHERE k.environment = 'live' AND k.local_date > n.local_date - 56
+  GROUP BY k.agent_id
+), asked AS (
+  SELECT
+    t.agent_id,
+    t.topic,
+    coalesce(sum(t.conversations) FILTER (WHERE t.local_date > n.local_date - 28), 0)
+      AS conversations,
+    coalesce(sum(t.conversations) FILTER (WHERE t.local_date <= n.local_date - 28), 0)
+      AS conversations_before
+  FROM polyai.topics_daily AS t
+  CROSS JOIN newest AS n
+  WHERE t.environment = 'live' AND t.local_date > n.local_date - 56
+  GROUP BY t.agent_id, t.topic
+), shared AS (
+  SELECT
+    a.agent_id,
+    a.topic,
+    a.conversations,
+    a.conversations_before,
+    a.conversations / nullif(t.conversations, 0) AS share,
+    a.conversations_before / nullif(t.conversations_before, 0) AS share_before
+  FROM asked AS a
+  JOIN totals AS t ON t.agent_id = a.agent_id
+)
+SELECT
+  agent_id,
+  topic,
+  conversations,
+  conversations_before,
+  share,
+  share_before,
+  coalesce(share, 0) - coalesce(share_before, 0) AS share_change
+FROM shared
+ORDER BY agent_id, share_change DESC, topic

@@ -1,0 +1,42 @@
+-- Did a deployment make the agent slower?
+--
+-- Percentiles over the turns of each deployment whose latency is known, in `live`, over the last
+-- 30 days, newest deployment first. They are worked out from the turns: a percentile of daily
+-- percentiles is no percentile of anything. PolyAI's target is below 2 seconds; above 3 is red.
+-- With few turns the 95th percentile is one bad turn.
+--
+-- Columns:
+-- deployment_id: Deployment that answered; `unknown`: not told.
+-- first_local_date: Local date of its first conversation in the period.
+-- conversations: Conversations with a turn whose latency is known.
+-- share_over_3s: Turns that took longer than 3 s ÷ turns.
+SELECT
+  l.agent_id,
+  COALESCE(l.deployment_id, 'unknown') AS deployment_id,
+  MIN(l.local_date) AS first_local_date,
+  COUNT(DISTINCT l.conversation_id) AS conversations,
+  COUNT(*) AS latency_turns,
+  PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY
+    t.latency_seconds) AS latency_seconds_p50,
+  PERCENTILE_CONT(0.95) WITHIN GROUP (ORDER BY
+    t.latency_seconds) AS latency_seconds_p95,
+  CAST(COUNT(*) FILTER(WHERE
+    t.latency_seconds > 3) AS DOUBLE PRECISION) / COUNT(*) AS share_over_3s
+FROM polyai.conversations_local AS l
+JOIN polyai.turns AS t
+  ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+WHERE
+  l.environment = 'live'
+  AND NOT t.latency_seconds IS NULL
+  AND l.local_date > (
+    SELECT
+      MAX(last_local_date)
+    FROM polyai.dim_agents
+  ) - 30
+GROUP BY
+  l.agent_id,
+  COALESCE(l.deployment_id, 'unknown')
+ORDER BY
+  l.agent_id,
+  first_local_date DESC NULLS LAST,
+  deployment_id

@@ -1,0 +1,63 @@
+-- Which variant does better, and is that more than chance?
+--
+-- `live` over the last 30 days, by variant, counts beside each rate. Where the ranges of two
+-- variants do not touch, the difference is hardly chance; where they do, wait for more
+-- conversations. They are 95 % ranges by the normal approximation, which is poor below some 30
+-- conversations. Compare variants that ran at the same time, on the same channels. PolyScores are
+-- those of the 1-5 scale: a mean over both scales would mean nothing.
+--
+-- Columns:
+-- containment_rate_low: Lower end of the 95 % range.
+-- containment_rate_high: Upper end.
+WITH counted AS (
+  SELECT
+    agent_id,
+    variant_id,
+    SUM(finished_conversations) AS finished,
+    SUM(contained_conversations) AS contained,
+    SUM(contained_excl_abandoned_conversations) AS contained_excl_abandoned,
+    SUM(csat_answers) AS csat_answers,
+    SUM(csat_score_sum) AS csat_score_sum,
+    SUM(scored_conversations_1_5) AS scored,
+    SUM(poly_score_1_5_sum) AS score_sum
+  FROM polyai.kpi_daily
+  WHERE
+    environment = 'live'
+    AND local_date > (
+      SELECT
+        MAX(last_local_date)
+      FROM polyai.dim_agents
+    ) - 30
+  GROUP BY
+    agent_id,
+    variant_id
+), rated AS (
+  SELECT
+    *,
+    CAST(contained AS DOUBLE PRECISION) / NULLIF(finished, 0) AS rate
+  FROM counted
+)
+SELECT
+  r.agent_id,
+  r.variant_id,
+  v.variant_name,
+  r.finished AS finished_conversations,
+  r.rate AS containment_rate,
+  r.rate - 1.96 * SQRT(CAST(r.rate * (
+    1 - r.rate
+  ) AS DOUBLE PRECISION) / r.finished) AS containment_rate_low,
+  r.rate + 1.96 * SQRT(CAST(r.rate * (
+    1 - r.rate
+  ) AS DOUBLE PRECISION) / r.finished) AS containment_rate_high,
+  CAST(r.contained_excl_abandoned AS DOUBLE PRECISION) / NULLIF(r.finished, 0) AS containment_rate_excl_abandoned,
+  r.csat_answers,
+  CAST(r.csat_score_sum AS DOUBLE PRECISION) / NULLIF(r.csat_answers, 0) AS csat_mean,
+  r.scored AS scored_conversations_1_5,
+  CAST(r.score_sum AS DOUBLE PRECISION) / NULLIF(r.scored, 0) AS poly_score_1_5_mean
+FROM rated AS r
+JOIN polyai.dim_variants AS v
+  ON v.agent_id = r.agent_id AND v.variant_id = r.variant_id
+ORDER BY
+  r.agent_id,
+  containment_rate DESC NULLS LAST,
+  r.variant_id

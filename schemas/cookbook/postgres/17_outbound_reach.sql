@@ -1,0 +1,32 @@
+-- Of the people we called, how many did we reach, and how did it end?
+--
+-- Outbound conversations of `live` over the last 30 days. Reached means that somebody spoke or
+-- pressed a key: a voice mailbox that talks counts as somebody. Add up the counts before dividing;
+-- conversations that are not over yet are in `conversations` alone.
+--
+-- Columns:
+-- reached_and_contained_rate: Ended without a handoff and not given up ÷ answered.
+SELECT
+  agent_id,
+  channel,
+  SUM(conversations) AS conversations,
+  SUM(finished_conversations) AS finished_conversations,
+  SUM(answered_conversations) AS answered_conversations,
+  CAST(SUM(answered_conversations) AS DOUBLE PRECISION) / NULLIF(SUM(finished_conversations), 0) AS answer_rate,
+  SUM(handed_off_conversations) AS handed_off_conversations,
+  CAST(SUM(contained_excl_abandoned_conversations) AS DOUBLE PRECISION) / NULLIF(SUM(answered_conversations), 0) AS reached_and_contained_rate
+FROM polyai.outbound_daily
+WHERE
+  environment = 'live'
+  AND local_date > (
+    SELECT
+      MAX(last_local_date)
+    FROM polyai.dim_agents
+  ) - 30
+GROUP BY
+  agent_id,
+  channel
+ORDER BY
+  agent_id,
+  conversations DESC NULLS LAST,
+  channel

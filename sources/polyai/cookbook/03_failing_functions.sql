@@ -1,0 +1,41 @@
+-- Which functions fail, and do callers end up with a person when they do?
+--
+-- Calls of functions in finished conversations of `live` over the last 90 days. The two handoff
+-- rates compare conversations in which the function failed at least once with those in which it
+-- was called and never failed. That is a hint and no proof: what is hard to do fails more often
+-- and is handed off more often. `transfer_call` and the like are the handoff itself.
+--
+-- Columns:
+-- conversations: In which it was called.
+-- failed_conversations: In which it failed at least once.
+-- handoff_rate_where_failed: Handed off ÷ conversations in which it failed; NULL: it never failed.
+-- handoff_rate_where_not: The same where it was called and did not fail; NULL: it always failed.
+WITH called AS (
+  SELECT
+    agent_id,
+    conversation_id,
+    coalesce(name, 'unknown') AS function_name,
+    count(*) AS calls,
+    count(error) AS errors
+  FROM polyai.function_events
+  GROUP BY agent_id, conversation_id, coalesce(name, 'unknown')
+)
+SELECT
+  c.agent_id,
+  c.function_name,
+  sum(c.calls) AS function_calls,
+  sum(c.errors) AS function_errors,
+  sum(c.errors) / sum(c.calls) AS function_error_rate,
+  count(*) AS conversations,
+  count(*) FILTER (WHERE c.errors > 0) AS failed_conversations,
+  count(*) FILTER (WHERE c.errors > 0 AND l.is_handed_off)
+    / nullif(count(*) FILTER (WHERE c.errors > 0), 0) AS handoff_rate_where_failed,
+  count(*) FILTER (WHERE c.errors = 0 AND l.is_handed_off)
+    / nullif(count(*) FILTER (WHERE c.errors = 0), 0) AS handoff_rate_where_not
+FROM called AS c
+JOIN polyai.conversations_local AS l
+  ON l.agent_id = c.agent_id AND l.conversation_id = c.conversation_id
+WHERE l.environment = 'live' AND l.is_finished
+  AND l.local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 90
+GROUP BY c.agent_id, c.function_name
+ORDER BY function_errors DESC, c.agent_id, c.function_name

@@ -1,0 +1,27 @@
+-- Which topics leave callers satisfied, and which do not?
+--
+-- The survey of `live` conversations of the last 90 days, by the knowledge topics that they
+-- touched. A conversation counts for each of its topics, so rows do not add up to the total. Look
+-- at the number of answers before the mean: few people answer, and the angry ones more often.
+--
+-- Columns:
+-- csat_mean: Mean score; NULL without an answer.
+WITH asked AS (
+  SELECT DISTINCT agent_id, conversation_id, topic
+  FROM polyai.turn_topics
+)
+SELECT
+  a.agent_id,
+  a.topic,
+  count(*) AS csat_offers,
+  count(c.csat_score) AS csat_answers,
+  count(c.csat_score) / count(*) AS csat_response_rate,
+  avg(c.csat_score) AS csat_mean,
+  (count(*) FILTER (WHERE c.csat_score >= 4) - count(*) FILTER (WHERE c.csat_score <= 2))
+    / nullif(count(c.csat_score), 0) AS csat_net_share
+FROM polyai.csat_responses AS c
+JOIN asked AS a ON a.agent_id = c.agent_id AND a.conversation_id = c.conversation_id
+WHERE c.environment = 'live'
+  AND c.local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 90
+GROUP BY a.agent_id, a.topic
+ORDER BY a.agent_id, csat_mean NULLS LAST, a.topic

@@ -1,0 +1,50 @@
+-- In which calls was it silent the longest?
+--
+-- Turns without input that follow each other, in calls of `live` of the last 90 days. The time is
+-- from the agent's last answer before the silence to the caller's next words: the agent's own
+-- speaking is within it, because no API tells when the agent stopped. Where the agent's settings
+-- send no `is_silence`, nothing is found.
+--
+-- Columns:
+-- before_turn_index: The turn after which it was silent.
+-- silent_turns: Turns without input that followed.
+-- quiet_seconds: Until the caller's next words; NULL: none came.
+WITH marked AS (
+  SELECT
+    t.agent_id,
+    t.conversation_id,
+    l.local_started_at,
+    t.turn_index,
+    t.is_silence,
+    t.user_input_at,
+    t.agent_response_at,
+    count(*) FILTER (WHERE t.is_silence IS NOT TRUE)
+      OVER (PARTITION BY t.agent_id, t.conversation_id ORDER BY t.turn_index) AS stretch
+  FROM polyai.conversations_local AS l
+  JOIN polyai.turns AS t ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+  WHERE l.environment = 'live' AND l.is_voice
+    AND l.local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 90
+), stretches AS (
+  SELECT
+    agent_id,
+    conversation_id,
+    local_started_at,
+    min(turn_index) AS before_turn_index,
+    count(*) FILTER (WHERE is_silence) AS silent_turns,
+    min(agent_response_at) AS answered_at,
+    lead(min(user_input_at))
+      OVER (PARTITION BY agent_id, conversation_id ORDER BY stretch) AS spoke_again_at
+  FROM marked
+  GROUP BY agent_id, conversation_id, local_started_at, stretch
+)
+SELECT
+  agent_id,
+  conversation_id,
+  local_started_at,
+  before_turn_index,
+  silent_turns,
+  CAST(extract(epoch FROM spoke_again_at - answered_at) AS DOUBLE) AS quiet_seconds
+FROM stretches
+WHERE silent_turns > 0
+ORDER BY quiet_seconds DESC NULLS LAST, conversation_id, before_turn_index
+LIMIT 20

@@ -1,0 +1,200 @@
+"""Every recipe of the cookbook runs as it is kept, and answers what plain Python answers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import dlt
+import psycopg2
+import psycopg2.extras
+import pytest
+from dlt.common.destination import Destination
+
+import kpis
+from cookbook_answers import ANSWERS, ZONE, Book, Rows
+from polyai import load, open_pipeline, resolve
+from polyai.cookbook import Recipe, recipes
+from polyai.cookbook.documents import documents, write
+from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
+from polyai.recordings.run import fetch_recordings
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.views import PIPELINE_NAME, create_views
+from postgres_server import binaries, postgres
+from warehouse_rows import Fetch, from_duckdb
+
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)
+OF_YEARS = SandboxConfig(
+    conversations=120, now=NOW, span=timedelta(days=900), recording_cap_seconds=0.1
+)
+"""Few conversations over years, so that there is an old call."""
+OF_WEEKS = SandboxConfig(
+    conversations=300, agents=("PROJECT-SPA",), now=NOW, span=timedelta(days=45)
+)
+"""Many within weeks, so that callers come again within one."""
+
+NOT_SHOWN = {"missing_conversations", "open_failures"}
+"""Columns that are 0 where all is well."""
+
+has_no_server = pytest.mark.skipif(
+    binaries() is None and not os.environ.get("CI"),
+    reason="needs a PostgreSQL server: install the package postgresql",
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A warehouse that holds both sandboxes.
+
+    Attributes:
+        dialect: What its SQL is called.
+        fetch: Runs a query.
+        book: The conversations as they were when each was read last.
+    """
+
+    dialect: str
+    fetch: Fetch
+    book: Book
+
+
+@pytest.fixture(
+    scope="module",
+    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.long])],
+)
+def loaded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Loaded]:
+    folder = tmp_path_factory.mktemp("warehouse")
+    if request.param == "duckdb":
+        file = folder / "polyai.duckdb"
+        fetch = from_duckdb(file)
+        yield _loaded("duckdb", dlt.destinations.duckdb(str(file)), folder, fetch)
+    else:
+        with postgres() as url:
+            fetch = _from_postgres(url)
+            yield _loaded("postgres", dlt.destinations.postgres(url), folder, fetch)
+
+
+def _loaded(dialect: str, destination: Destination[Any, Any], folder: Path, fetch: Fetch) -> Loaded:
+    def pipeline(**name: str) -> dlt.Pipeline:
+        return open_pipeline(destination, pipelines_dir=folder, **name)
+
+    quiet, busy = Sandbox(OF_YEARS), Sandbox(OF_WEEKS)
+    with serve(quiet) as base_url:
+        settings = resolve(
+            agent_id=OF_YEARS.agents[0],
+            api_key="sandbox-key",
+            base_url=base_url,
+            recordings_url=str(folder / "recordings"),
+        )
+        load(settings, pipeline(), clock=lambda: quiet.now)
+        fetch_recordings(settings, pipeline(name=RECORDINGS_PIPELINE), clock=lambda: quiet.now)
+    with serve(busy) as base_url:
+        settings = resolve(agent_id=OF_WEEKS.agents[0], api_key="sandbox-key", base_url=base_url)
+        load(settings, pipeline(), clock=lambda: busy.now)
+        calls = {call.conversation_id: call for call in kpis.all_calls(busy)}
+        # a note in a conversation of the day before, and those that become a day and a week old
+        edited = next(iter(busy.listed(OF_WEEKS.agents[0], offset=7)))
+        name = busy.conversation(OF_WEEKS.agents[0], edited).conversation_id
+        busy.edit(OF_WEEKS.agents[0], name, note="Called back")
+        busy.requests.clear()
+        busy.advance(timedelta(hours=30), arrivals=6)
+        load(settings, pipeline(), clock=lambda: busy.now)
+        paths = busy.requests.paths(r"GET .*/conversations/[^/?]+$")
+    read_again = {unquote(path.rpartition("/")[2]) for path in paths}
+    for conversation_id in read_again:
+        # each is held as it was when it was read last
+        index = busy.find(OF_WEEKS.agents[0], conversation_id)
+        assert index is not None
+        calls[conversation_id] = busy.conversation(OF_WEEKS.agents[0], index)
+    assert not create_views(pipeline(name=PIPELINE_NAME), ZONE).failed
+    book = Book([*kpis.all_calls(quiet), *calls.values()], read_again, busy.now)
+    return Loaded(dialect, fetch, book)
+
+
+def _from_postgres(url: str) -> Fetch:
+    def fetch(sql: str) -> list[dict[str, Any]]:
+        with (
+            psycopg2.connect(url) as connection,
+            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
+        ):
+            # what a query counts does not depend on who asks
+            cursor.execute("SET TimeZone = 'Asia/Tokyo'")
+            # as psql sends it: without parameters, a percent sign is one
+            cursor.execute(sql)
+            return [dict(row) for row in cursor.fetchall()]
+
+    return fetch
+
+
+def test_each_answers_what_plain_python_answers(loaded: Loaded) -> None:
+    for recipe in recipes():
+        rows = _run(recipe, loaded)
+        assert rows, recipe.name
+        assert list(rows[0]) == list(recipe.columns), recipe.name
+        key, calculate = ANSWERS[recipe.name]
+        _assert_equal(recipe.name, _by(rows, key), calculate(loaded.book))
+
+
+def test_the_old_call_has_its_recording(loaded: Loaded) -> None:
+    (recipe,) = (recipe for recipe in recipes() if recipe.name == "07_one_old_call")
+    (uris,) = {row["recording_uris"] for row in _run(recipe, loaded)}
+    assert Path(uris).is_file()
+
+
+def test_the_kept_files_are_what_the_recipes_generate(tmp_path: Path) -> None:
+    write(tmp_path)
+    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
+    kept = {path.relative_to(SCHEMAS) for path in SCHEMAS.glob("cookbook/**/*.sql")}
+    assert made == kept | {Path("cookbook.md")}
+    for name, text in documents():
+        assert (SCHEMAS / name).read_text(encoding="utf-8") == text, (
+            f"{name} has changed: run `python -m polyai.dictionary schemas/` and look at the diff"
+        )
+
+
+def test_every_recipe_is_numbered_and_says_how_it_counts() -> None:
+    assert [recipe.number for recipe in recipes()] == list(range(1, len(recipes()) + 1))
+    for recipe in recipes():
+        assert recipe.question.endswith("?"), recipe.name
+        assert recipe.remarks, recipe.name
+        assert recipe.own.keys() <= recipe.columns.keys(), recipe.name
+        for name, meaning in recipe.columns.items():
+            assert meaning.endswith("."), (recipe.name, name)
+
+
+def _run(recipe: Recipe, loaded: Loaded) -> list[dict[str, Any]]:
+    return loaded.fetch(recipe.file(loaded.dialect))
+
+
+def _by(rows: list[dict[str, Any]], key: tuple[str, ...]) -> Rows:
+    found = {tuple(row[name] for name in key): row for row in rows}
+    assert len(found) == len(rows), "a key stands twice"
+    return found
+
+
+def _assert_equal(recipe: str, found: Rows, expected: Rows) -> None:
+    assert expected, recipe
+    assert found.keys() == expected.keys(), recipe
+    for name in next(iter(expected.values())):
+        # the data has something to find
+        is_shown = any(row[name] for row in expected.values())
+        assert is_shown or name in NOT_SHOWN, (recipe, name)
+    for key, row in expected.items():
+        for name, value in row.items():
+            held = found[key][name]
+            assert _is_same(held, value), (recipe, key, name, held, value)
+
+
+def _is_same(held: Any, value: Any) -> bool:
+    if isinstance(value, float):
+        return held is not None and math.isclose(held, value, rel_tol=1e-9, abs_tol=1e-9)
+    # one of several that are all right
+    return held in value if isinstance(value, list) else bool(held == value)

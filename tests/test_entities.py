@@ -1,0 +1,93 @@
+"""The diagrams show every table, and what they say of keys and relations holds in a warehouse."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from command import query
+from loaded import put_loaded
+from polyai import open_pipeline
+from polyai.dictionary import TABLES, key_of
+from polyai.entities import entities
+from polyai.relations import VIEW_KEYS, Relation, table_relations, view_relations
+from polyai.sandbox import SandboxConfig
+from polyai.views import PIPELINE_NAME, create_views
+from polyai.views.definitions import views
+
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+DIAGRAM = re.compile(r"^```mermaid\nerDiagram\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+RELATION = re.compile(r' {4}(\w+) (?:\|\||\|o)--o\{ (\w+) : "(?:\w+, )*\w+"')
+ATTRIBUTE = re.compile(r" {8}[a-z]+ \w+(?: PK| FK| PK, FK)?")
+HELD = {"conversations", "turns"} | {table.name for table in TABLES if table.is_child}
+
+
+@pytest.fixture
+def warehouse(own_folder: Path) -> Path:
+    put_loaded(SandboxConfig(conversations=60))
+    assert not create_views(open_pipeline(name=PIPELINE_NAME)).failed
+    return own_folder
+
+
+def test_the_kept_file_is_what_the_tables_generate() -> None:
+    kept = (SCHEMAS / "entities.md").read_text(encoding="utf-8")
+    assert kept == entities(), "run `python -m polyai.dictionary schemas/` and look at the diff"
+
+
+def test_every_table_is_in_one_diagram_with_its_whole_key() -> None:
+    diagrams = DIAGRAM.findall(entities())
+    boxes = re.findall(r"^ {4}(\w+) \{\n(.*?)^ {4}\}$", "".join(diagrams), re.MULTILINE | re.DOTALL)
+    assert sorted(name for name, _ in boxes) == sorted(table.name for table in TABLES)
+    keys = {name: re.findall(r"(\w+) PK", box) for name, box in boxes}
+    assert keys == {table.name: list(key_of(table)) for table in TABLES}
+    for diagram in diagrams:
+        for line in diagram.splitlines():
+            known = RELATION.fullmatch(line) or ATTRIBUTE.fullmatch(line)
+            assert known or re.fullmatch(r" {4}(\w+ \{|\})", line), line
+
+
+def test_every_table_but_two_points_to_another_one_by_its_key() -> None:
+    relations = list(table_relations())
+    keys = {table.name: key_of(table) for table in TABLES}
+    assert keys.keys() - {relation.child for relation in relations} == {
+        "conversations",
+        "sync_runs",
+    }
+    for relation in relations:
+        assert relation.columns == keys[relation.parent]
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_keys_and_relations_hold() -> None:
+    for table in TABLES:
+        if table.name in HELD:
+            _assert_key(table.name, key_of(table))
+    for relation in table_relations():
+        if relation.is_sure and relation.child in HELD:
+            assert _without_parent(relation) == 0, relation
+    assert VIEW_KEYS.keys() == views().keys()
+    for view in views().values():
+        _assert_key(view.name, VIEW_KEYS[view.name])
+        for relation in view_relations(view):
+            assert relation.columns == VIEW_KEYS[relation.parent]
+            assert _without_parent(relation) == 0, relation
+
+
+def _assert_key(name: str, key: tuple[str, ...]) -> None:
+    columns = ", ".join(key)
+    ((rows, keys, nulls),) = query(
+        f"SELECT count(*), count(DISTINCT ({columns or '0'})), "
+        f"count(*) FILTER (WHERE {' OR '.join(f'{column} IS NULL' for column in key) or 'FALSE'}) "
+        f"FROM polyai.{name}"
+    )
+    assert (rows, nulls) == (keys, 0), name
+
+
+def _without_parent(relation: Relation) -> object:
+    ((count,),) = query(
+        f"SELECT count(*) FROM polyai.{relation.child} "
+        f"ANTI JOIN polyai.{relation.parent} USING ({', '.join(relation.columns)})"
+    )
+    return count
