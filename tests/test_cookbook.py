@@ -12,8 +12,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import dlt
-import psycopg2
-import psycopg2.extras
 import pytest
 from dlt.common.destination import Destination
 
@@ -27,7 +25,7 @@ from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import PIPELINE_NAME, create_views
 from postgres_server import binaries, postgres
-from warehouse_rows import Fetch, from_duckdb
+from warehouse_rows import Fetch, from_duckdb, from_postgres
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)
@@ -78,7 +76,8 @@ def loaded(
         yield _loaded("duckdb", dlt.destinations.duckdb(str(file)), folder, fetch)
     else:
         with postgres() as url:
-            fetch = _from_postgres(url)
+            # what a query counts does not depend on who asks
+            fetch = from_postgres(url, "Asia/Tokyo")
             yield _loaded("postgres", dlt.destinations.postgres(url), folder, fetch)
 
 
@@ -117,21 +116,6 @@ def _loaded(dialect: str, destination: Destination[Any, Any], folder: Path, fetc
     assert not create_views(pipeline(name=PIPELINE_NAME), ZONE).failed
     book = Book([*kpis.all_calls(quiet), *calls.values()], read_again, busy.now)
     return Loaded(dialect, fetch, book)
-
-
-def _from_postgres(url: str) -> Fetch:
-    def fetch(sql: str) -> list[dict[str, Any]]:
-        with (
-            psycopg2.connect(url) as connection,
-            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
-        ):
-            # what a query counts does not depend on who asks
-            cursor.execute("SET TimeZone = 'Asia/Tokyo'")
-            # as psql sends it: without parameters, a percent sign is one
-            cursor.execute(sql)
-            return [dict(row) for row in cursor.fetchall()]
-
-    return fetch
 
 
 def test_each_answers_what_plain_python_answers(loaded: Loaded) -> None:

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psycopg2
-import psycopg2.extras
 import pytest
 
 import killed_load
@@ -37,7 +36,13 @@ from command import access, run, start
 from killed_load import ANY_POINT, POINTS, Order, Outcome
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
-from warehouse_rows import assert_equals_truth, from_duckdb, rows_by_table, truth_by_table
+from warehouse_rows import (
+    assert_equals_truth,
+    from_duckdb,
+    from_postgres,
+    rows_by_table,
+    truth_by_table,
+)
 
 AGENT = "PROJECT-BOOKINGS"
 CONVERSATIONS = 60
@@ -253,12 +258,7 @@ class Warehouse:
         """Rows of the warehouse."""
         if self._url is None:
             return from_duckdb(self._folder / "polyai.duckdb")(sql)
-        with (
-            closing(psycopg2.connect(self._url)) as connection,
-            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
-        ):
-            cursor.execute(sql)
-            return [dict(row) for row in cursor.fetchall()]
+        return from_postgres(self._url)(sql)
 
     def _run(self, point: str | None, nth: int, after_seconds: float | None) -> Outcome:
         environment = {"DESTINATION__POSTGRES__CREDENTIALS": self._url} if self._url else {}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from command import AGENT, access, error_of, query, run, start, wait_until
+from command import AGENT, KEY, access, error_of, query, run, start, wait_until
+from polyai import load, open_pipeline, resolve
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 from warehouse_rows import assert_equals_truth, from_duckdb
@@ -41,8 +45,8 @@ def test_the_second_of_two_loads_leaves_at_once(sandbox: Sandbox, base_url: str)
     assert second.returncode == BUSY
     assert "another run" in error_of(second)
     assert "--wait" in error_of(second)
-    first.communicate(timeout=60)
-    assert first.returncode == 0
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 0, said
     # the second one asked for nothing
     assert sandbox.requests.kinds["detail"] == 60
     assert_equals_truth(sandbox, AGENT, from_duckdb())
@@ -195,3 +199,32 @@ class TestTwoMachines:
         assert self.rows(
             database, "SELECT agent_id, count(*) FROM polyai.conversations GROUP BY 1 ORDER BY 1"
         ) == [("PROJECT-B", 60), (AGENT, 60)]
+
+
+def test_a_run_keeps_to_its_dataset_while_others_open_theirs(base_url: str) -> None:
+    pipeline = open_pipeline(dataset="first")
+    open_pipeline(dataset="second")
+    (report,) = load(resolve(agent_id=AGENT, api_key=KEY, base_url=base_url), pipeline)
+    assert report.status == "complete"
+    assert query("SELECT count(*) FROM first.conversations") == [(60,)]
+    assert query("SELECT schema_name FROM duckdb_schemas() WHERE schema_name = 'second'") == []
+
+
+def test_the_dataset_of_a_run_stays_where_dlt_looks_for_it() -> None:
+    open_pipeline()
+    state = Path(".dlt/pipelines/polyai/state.json")
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            with contextlib.suppress(ValueError):  # being written
+                seen.add(json.loads(state.read_text(encoding="utf-8"))["dataset_name"])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(20):
+        open_pipeline()
+    done.set()
+    looking.join()
+    assert seen == {"main"}

@@ -6,10 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import psycopg2
-import psycopg2.extras
 import pytest
 
 from polyai import load, open_pipeline, resolve
@@ -17,7 +15,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.write_backs import annotate
 from polyai.write_backs.run import PIPELINE_NAME
 from postgres_server import binaries, postgres
-from warehouse_rows import assert_equals_truth
+from warehouse_rows import assert_equals_truth, from_postgres
 
 AGENT = "PROJECT-BOOKINGS"
 
@@ -35,14 +33,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_the_warehouse_equals_what_the_sandbox_serves_also_later(database: str) -> None:
-    def fetch(sql: str) -> list[dict[str, Any]]:
-        with (
-            psycopg2.connect(database) as connection,
-            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
-        ):
-            cursor.execute(sql)
-            return [dict(row) for row in cursor.fetchall()]
-
+    fetch = from_postgres(database)
     sandbox = Sandbox(SandboxConfig(conversations=400))
     with serve(sandbox) as base_url:
         settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)

@@ -12,8 +12,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import dlt
-import psycopg2
-import psycopg2.extras
 import pytest
 from dlt.common.destination import Destination
 
@@ -25,7 +23,7 @@ from polyai.views import PIPELINE_NAME, create_views, views_are_current
 from polyai.views.definitions import views
 from polyai.views.documents import DUCKDB_TYPES
 from postgres_server import binaries, postgres
-from warehouse_rows import Fetch, from_duckdb
+from warehouse_rows import Fetch, from_duckdb, from_postgres
 
 AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")
 DAY = ("agent_id", "channel", "environment", "variant_id", "local_date")
@@ -80,7 +78,9 @@ def loaded(
         yield _loaded(sandbox, dlt.destinations.duckdb(str(file)), folder, from_duckdb(file))
     else:
         with postgres() as url:
-            yield _loaded(sandbox, dlt.destinations.postgres(url), folder, _from_postgres(url))
+            # what a view counts does not depend on who asks
+            fetch = from_postgres(url, "Asia/Tokyo")
+            yield _loaded(sandbox, dlt.destinations.postgres(url), folder, fetch)
 
 
 def _loaded(
@@ -92,20 +92,6 @@ def _loaded(
     assert [report.status for report in reports] == ["complete", "complete"]
     pipeline = open_pipeline(destination, pipelines_dir=folder, name=PIPELINE_NAME)
     return Loaded(pipeline, fetch, kpis.all_calls(sandbox))
-
-
-def _from_postgres(url: str) -> Fetch:
-    def fetch(sql: str) -> list[dict[str, Any]]:
-        with (
-            psycopg2.connect(url) as connection,
-            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
-        ):
-            # what a view counts does not depend on who asks
-            cursor.execute("SET TimeZone = 'Asia/Tokyo'")
-            cursor.execute(sql)
-            return [dict(row) for row in cursor.fetchall()]
-
-    return fetch
 
 
 @pytest.mark.parametrize("zone", ODD_DAYS)

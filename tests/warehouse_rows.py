@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg2
+import psycopg2.extras
 
 from polyai.sandbox import Sandbox
 from polyai.tables import CONVERSATION_TABLES
@@ -48,6 +51,22 @@ def from_duckdb(database: Path | str = "polyai.duckdb") -> Fetch:
             connection.execute("SET TimeZone = 'UTC'")
             rows: list[dict[str, Any]] = connection.execute(sql).to_arrow_table().to_pylist()
             return rows
+
+    return fetch
+
+
+def from_postgres(url: str, zone: str = "UTC") -> Fetch:
+    """Reads a PostgreSQL database, connected to for each query, from this time zone."""
+
+    def fetch(sql: str) -> list[dict[str, Any]]:
+        with (
+            closing(psycopg2.connect(url)) as connection,
+            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
+        ):
+            cursor.execute("SET TimeZone = %s", (zone,))
+            # as psql sends it: without parameters, a percent sign is one
+            cursor.execute(sql)
+            return [dict(row) for row in cursor.fetchall()]
 
     return fetch
 

@@ -108,35 +108,37 @@ def _opened(
     dlt.config["runtime.intercept_signals"] = False
     # dlt would keep a copy of every conversation beside the warehouse
     dlt.config["load.delete_completed_jobs"] = True
+    wanted = destination or dlt.config.get("destination_type", str) or "duckdb"
     try:
-        pipeline = dlt.pipeline(
-            name,
-            pipelines_dir=str(folder),
-            destination=destination or dlt.config.get("destination_type", str) or "duckdb",
-            dataset_name=dataset,
+        # without a dataset: dlt keeps its name in the working directory, from where a run that is
+        # loading takes it too, so that a wrong one must not stand there for a moment
+        pipeline = dlt.pipeline(name, pipelines_dir=str(folder), destination=wanted)
+        found, dataset = _found(pipeline, dataset)
+        return dlt.pipeline(
+            name, pipelines_dir=str(folder), destination=found, dataset_name=dataset
         )
-        if not issubclass(pipeline.destination.client_class, SqlJobClientBase):
-            raise ConfigurationError(
-                f"destination: {pipeline.destination.destination_name} is no database, and cannot "
-                "replace the rows of a conversation that has changed"
-            )
-        kind = pipeline.destination.destination_type
-        if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
-            dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
-        if kind == "dlt.destinations.duckdb":
-            credentials: Any = pipeline.destination_client().config.credentials
-            credentials.global_config = _DUCKDB_CONFIG | (credentials.global_config or {})
-            credentials.database = _shared(Path(str(credentials.database)), name)
-            is_own_name = Path(str(credentials.database)).stem == dataset
-            pipeline = dlt.pipeline(
-                name,
-                pipelines_dir=pipeline.pipelines_dir,
-                destination=dlt.destinations.duckdb(credentials),
-                dataset_name="main" if is_own_name else dataset,
-            )
     except (DltException, ConfigurationException, ImportError) as error:
         raise ConfigurationError(f"destination: {first_line(error)}") from error
-    return pipeline
+
+
+def _found(pipeline: dlt.Pipeline, dataset: str) -> tuple[Destination[Any, Any], str]:
+    """The destination as dlt's configuration has it, and its dataset."""
+    destination = pipeline.destination
+    if not issubclass(destination.client_class, SqlJobClientBase):
+        raise ConfigurationError(
+            f"destination: {destination.destination_name} is no database, and cannot replace the "
+            "rows of a conversation that has changed"
+        )
+    kind = destination.destination_type
+    if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
+        dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
+    if kind != "dlt.destinations.duckdb":
+        return destination, dataset
+    credentials: Any = pipeline.destination_client().config.credentials
+    credentials.global_config = _DUCKDB_CONFIG | (credentials.global_config or {})
+    credentials.database = _shared(Path(str(credentials.database)), pipeline.pipeline_name)
+    is_own_name = Path(str(credentials.database)).stem == dataset
+    return dlt.destinations.duckdb(credentials), "main" if is_own_name else dataset
 
 
 def working_folder(pipelines_dir: str | Path | None = None) -> Path:
@@ -247,10 +249,14 @@ def connect(pipeline: dlt.Pipeline) -> None:
     Raises:
         DestinationError: It cannot be opened.
     """
+    dataset = pipeline.dataset_name
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with destination_errors(), kept_open(pipeline):
                 pipeline.sync_destination()
+            # it takes over what the working directory says, and another run into another dataset
+            # may have opened that since
+            pipeline.dataset_name = dataset
             return
         except DestinationError as error:
             if attempt == ATTEMPTS or not is_conflict(error):

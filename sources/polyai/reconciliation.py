@@ -160,7 +160,10 @@ _IS_UNEQUAL = "c.withheld = 0 AND c.num_turns <> coalesce(t.n, 0)"
 
 
 def turn_counts(warehouse: Warehouse) -> dict[str, TurnCounts]:
-    """Counts of turns, by agent; nothing where `turns` was never loaded."""
+    """Counts of turns, by agent; nothing of one without any: its turns were never loaded.
+
+    The views make tables that a load has left out, empty.
+    """
     rows = warehouse.rows(
         f"""
         SELECT c.agent_id,
@@ -172,7 +175,12 @@ def turn_counts(warehouse: Warehouse) -> dict[str, TurnCounts]:
         GROUP BY c.agent_id
         """
     )
-    return {agent_id: TurnCounts(*map(int, counts)) for agent_id, *counts in rows}
+    counts = {agent_id: TurnCounts(*map(int, numbers)) for agent_id, *numbers in rows}
+    return {
+        agent_id: count
+        for agent_id, count in counts.items()
+        if count.rows or count.withheld_rows or not count.expected
+    }
 
 
 def some_unequal_turns(
