@@ -322,6 +322,7 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
+@pytest.mark.long
 def test_a_process_that_loads_many_slices_keeps_nothing_of_them(
     base_url: str, sandbox: Sandbox
 ) -> None:

@@ -122,6 +122,7 @@ class TestSettling:
         assert site.load().fetched == 0
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
+    @pytest.mark.long
     def test_what_is_listed_as_changed_and_settles_costs_one_request(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
@@ -134,6 +135,7 @@ class TestSettling:
         )
         assert report.changed >= 1
 
+    @pytest.mark.long
     def test_no_ages_at_all(self, site: Site) -> None:
         site.load(settle_after="0s")
         site.sandbox.advance(30 * DAY)
@@ -142,6 +144,7 @@ class TestSettling:
 
 
 class TestConvergence:
+    @pytest.mark.long
     def test_late_notes_scores_tags_metrics_and_annotations_all_arrive(self, site: Site) -> None:
         draw = random.Random(1)
         sandbox = site.sandbox
@@ -224,7 +227,9 @@ class TestCost:
         assert (report.fetched, sum(report.rows.values())) == (0, 0)
         assert site.sandbox.requests.count(DETAIL) == 0
 
-    @pytest.mark.parametrize("database", ["polyai.duckdb", "calls.duckdb"])
+    @pytest.mark.parametrize(
+        "database", ["polyai.duckdb", pytest.param("calls.duckdb", marks=pytest.mark.long)]
+    )
     def test_nothing_but_the_tables_stays_behind(
         self, site: Site, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -239,6 +244,7 @@ class TestCost:
 
 
 class TestWholeListing:
+    @pytest.mark.long
     def test_a_full_run_counts_what_is_not_listed_any_more_and_keeps_it(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         first = site.load()
@@ -257,6 +263,7 @@ class TestWholeListing:
 
 
 class TestGone:
+    @pytest.mark.long
     def test_a_call_in_progress_that_was_deleted_is_asked_for_once_more_and_no_failure(
         self,
     ) -> None:

@@ -255,6 +255,7 @@ class TestRuns:
             entry.user_message.startswith("skipped: ") for entry in instance.all_logs(result.run_id)
         )
 
+    @pytest.mark.long
     def test_a_stale_warehouse_fails_the_check(
         self, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:

@@ -487,6 +487,7 @@ def test_the_command_tries_scenarios_in_parallel(sandbox: Sandbox, base_url: str
     assert KEY not in result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_two_jobs_at_once_lose_nothing(base_url: str) -> None:
     file = written(chats(a_chat("hi"), a_chat("hi", name="b")))
     jobs = [

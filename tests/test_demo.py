@@ -35,7 +35,9 @@ def kpis(database: str = "polyai.duckdb") -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("database", ["polyai.duckdb", "my calls.duckdb"])
+@pytest.mark.parametrize(
+    "database", ["polyai.duckdb", pytest.param("my calls.duckdb", marks=pytest.mark.long)]
+)
 def test_what_it_shows_is_so(database: str) -> None:
     result = run("demo", "--conversations", "60", "--database", database)
     assert result.returncode == 0

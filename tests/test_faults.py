@@ -157,7 +157,13 @@ MET_TOGETHER = {
 
 
 class TestMetAFewTimes:
-    @pytest.mark.parametrize("kind", MET_TOGETHER)
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            kind if kind == "lost connections" else pytest.param(kind, marks=pytest.mark.long)
+            for kind in MET_TOGETHER
+        ],
+    )
     def test_the_load_is_complete(self, kind: str) -> None:
         sandbox = sandbox_of(12)
         faults = [FAULTS[name] for name in FAULTS if name.startswith(MET_TOGETHER[kind])]
@@ -281,6 +287,7 @@ class TestForGoodOnTheListing:
         assert "Traceback" not in result.stderr
         assert "text/html" in result.stderr
 
+    @pytest.mark.long
     def test_what_was_read_before_it_failed_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # so few conversations would all be listed before the first one is read
         monkeypatch.setattr("polyai.plan.COMPARED_TOGETHER", 7)

@@ -423,6 +423,7 @@ def test_a_merge_that_stands_still_is_waited_for_but_not_for_ever(
 
 
 @needs_postgres
+@pytest.mark.long
 def test_of_many_that_race_one_wins(on_postgres: Warehouse) -> None:
     assert winners_of_races(on_postgres, machines=8, rounds=50) == [1] * 50
 
@@ -455,6 +456,7 @@ def test_a_second_row_that_comes_late_changes_no_owner(on_postgres: Warehouse) -
 
 
 @needs_postgres
+@pytest.mark.long
 def test_processes_that_meet_an_empty_database_agree(
     on_postgres: Warehouse, server: str, tmp_path: Path
 ) -> None:

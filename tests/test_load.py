@@ -290,6 +290,7 @@ class TestFailures:
         ]
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
+    @pytest.mark.long
     def test_an_outage_keeps_what_was_read_and_the_next_run_goes_on(
         self, sandbox: Sandbox, base_url: str
     ) -> None:

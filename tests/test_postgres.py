@@ -47,6 +47,7 @@ def test_the_warehouse_equals_what_the_sandbox_serves_also_later(database: str) 
         assert fetch("SELECT count(*) AS n FROM polyai.conversations") == [{"n": 405}]
 
 
+@pytest.mark.long
 def test_what_is_written_back_is_known_to_all_machines(database: str) -> None:
     sandbox = Sandbox(SandboxConfig(conversations=12, oddities=False))
     with serve(sandbox) as base_url:

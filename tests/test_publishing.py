@@ -221,6 +221,7 @@ def test_a_load_makes_the_views_and_publishes(sandbox: tuple[Sandbox, str]) -> N
     assert of_copy("SELECT reporting_time_zone FROM polyai.views_info") == [("Asia/Kolkata",)]
 
 
+@pytest.mark.long
 def test_a_load_says_that_nothing_was_published(sandbox: tuple[Sandbox, str]) -> None:
     Path("file").touch()
     result = run("load", **access(sandbox[1]), POLYAI_PUBLISH_TO="file")
@@ -263,6 +264,7 @@ def test_views_that_are_made_by_another_run_are_left_to_it(
     assert refresh(pipeline, "UTC").views is None
 
 
+@pytest.mark.long
 def test_a_reader_sees_what_was_loaded_meanwhile(
     sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +304,7 @@ def test_a_reader_without_a_warehouse_says_what_to_do() -> None:
         assert reader.query("SELECT * FROM kpi_daily") == []
 
 
+@pytest.mark.long
 def test_a_load_goes_on_while_the_copy_is_made(sandbox: tuple[Sandbox, str]) -> None:
     world, base_url = sandbox
     assert run("load", **access(base_url)).returncode == 0

@@ -312,16 +312,15 @@ def test_a_key_without_access_stores_what_it_is_given_as_redacted(archive: Archi
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("status", {"status": 503}),
-        ("status", {"status": 429}),
-        ("html", {"status": 502}),
-        ("reset", {}),
-        ("truncated", {}),
-        ("truncated_json", {}),
-        ("envelope", {}),
-        ("empty", {}),
+        pytest.param("status", {"status": 503}, id="503"),
+        pytest.param("truncated", {}, id="broken off"),
+        pytest.param("status", {"status": 429}, marks=pytest.mark.long, id="429"),
+        pytest.param("html", {"status": 502}, marks=pytest.mark.long, id="html"),
+        pytest.param("reset", {}, marks=pytest.mark.long, id="reset"),
+        pytest.param("truncated_json", {}, marks=pytest.mark.long, id="shortened"),
+        pytest.param("envelope", {}, marks=pytest.mark.long, id="error with 200"),
+        pytest.param("empty", {}, marks=pytest.mark.long, id="empty"),
     ],
-    ids=["503", "429", "html", "reset", "broken off", "shortened", "error with 200", "empty"],
 )
 def test_faults_are_tried_again(archive: Archive, kind: str, options: dict[str, Any]) -> None:
     archive.sandbox.faults.add(kind, path="/audio", rate=0.2, **options)  # type: ignore[arg-type]
@@ -510,10 +509,11 @@ def _other_manifest(manifest: Path) -> None:
     "damage",
     [
         _without_manifest,
-        pytest.param(_torn_manifest, marks=pytest.mark.long),
-        pytest.param(_other_manifest, marks=pytest.mark.long),
+        _torn_manifest,
+        _other_manifest,
     ],
 )
+@pytest.mark.long
 def test_a_manifest_that_differs_is_written_anew(archive: Archive, damage: Any) -> None:
     archive.fetch()
     damage(sorted(Path("recordings/manifest").rglob("*.parquet"))[2])

@@ -154,6 +154,7 @@ class Killed:
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_few_kills(seed: int) -> None:
     with in_folder() as store:
         killed = Killed(120, store)

@@ -105,6 +105,7 @@ def in_s3(server: S3Server, base_url: str) -> dict[str, str]:
 
 
 @needs_s3
+@pytest.mark.long
 def test_s3_from_first_to_last(sandbox: Sandbox, base_url: str) -> None:
     with s3() as server:
         environment = in_s3(server, base_url)
@@ -160,6 +161,7 @@ def test_s3_from_first_to_last(sandbox: Sandbox, base_url: str) -> None:
     ],
     ids=["no such bucket", "unknown protocol"],
 )
+@pytest.mark.long
 def test_a_store_that_cannot_be_used_is_one_line(
     base_url: str, change: dict[str, str], said: str
 ) -> None:

@@ -197,6 +197,7 @@ class TestSwitching:
 
 
 class TestLaterLoads:
+    @pytest.mark.long
     def test_nothing_new_writes_nothing(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         site.load()
@@ -208,6 +209,7 @@ class TestLaterLoads:
             "SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1"
         )
 
+    @pytest.mark.long
     def test_what_changed_within_the_look_back_is_written_again(self, site: Site) -> None:
         site.load()
         late = a_call(site.sandbox, 2 * HOUR)
@@ -221,6 +223,7 @@ class TestLaterLoads:
             late,
         ) == [("5",)]
 
+    @pytest.mark.long
     def test_calls_that_go_on_are_read_until_they_have_ended(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=300, span=DAY))
         with serve(sandbox) as base_url:
@@ -234,6 +237,7 @@ class TestLaterLoads:
             assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") == [(0,)]
             assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
 
+    @pytest.mark.long
     def test_an_age_is_crossed_once_and_costs_a_window(self, site: Site) -> None:
         site.load()
         # all are days old: what happens now is seen when the week is over
@@ -308,6 +312,7 @@ class TestRefusals:
         assert "401" in str(report.error)
         assert "wrong" not in str(report.error).replace("wrong key", "")
 
+    @pytest.mark.long
     def test_a_page_that_always_breaks_off_loads_nothing_of_it(self, site: Site) -> None:
         site.sandbox.faults.add("truncated", path="client_env=live")
         report = site.load(max_attempts=2)

@@ -111,6 +111,7 @@ def test_a_fresh_warehouse_gets_empty_tables_and_all_views() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+@pytest.mark.long
 def test_a_load_goes_on_over_tables_that_the_views_made() -> None:
     with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)

@@ -68,7 +68,10 @@ def sandbox() -> Sandbox:
     return Sandbox(shape)
 
 
-@pytest.fixture(scope="module", params=["duckdb", pytest.param("postgres", marks=has_no_server)])
+@pytest.fixture(
+    scope="module",
+    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.long])],
+)
 def loaded(
     sandbox: Sandbox, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Loaded]:

@@ -306,7 +306,8 @@ def test_a_dry_run_sends_and_writes_nothing(desk: Desk, own_folder: Path) -> Non
         {"kind": "empty"},
         {"kind": "envelope"},
         {"kind": "html", "status": 502},
-        {"kind": "status", "status": 429},  # not carried out, and sent again at once
+        # not carried out, and sent again at once
+        pytest.param({"kind": "status", "status": 429}, marks=pytest.mark.long, id="status-429"),
     ],
     ids=lambda fault: "-".join(str(value) for value in fault.values()),
 )
@@ -655,6 +656,7 @@ def test_the_command_reads_standard_input(desk: Desk) -> None:
     assert desk.note_of(one) == "Müller"
 
 
+@pytest.mark.long
 def test_the_command_says_what_is_wrong(desk: Desk) -> None:
     environment = access(desk.base_url)
     assert run("annotate", "a.csv", "--query", "select 1", **environment).returncode == 2
