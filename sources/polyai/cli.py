@@ -22,6 +22,7 @@ from .backfill import backfill as run_backfill
 from .check import check as run_check
 from .check import place
 from .clock import utc_now
+from .dashboard.cli import dashboard
 from .debug_chats.cli import chat, debug_chat
 from .demo import run_demo
 from .destination import open_pipeline
@@ -86,6 +87,7 @@ app = typer.Typer(
 
 app.add_typer(recordings_app)
 app.command(epilog="Example: polyai-warehouse views --time-zone Europe/London")(views)
+app.command(epilog="Example: polyai-warehouse dashboard --port 8080 --no-browser")(dashboard)
 app.command(epilog="Example: polyai-warehouse annotate flags.csv --dry-run")(annotate)
 app.command(epilog="Example: polyai-warehouse note notes.jsonl")(note)
 app.command(

@@ -1,0 +1,32 @@
+"""The page of the conversations that a reviewer should look at first."""
+
+from __future__ import annotations
+
+from ..reader import Reader, Row
+from . import conversations, pieces, queries
+from .conversations import Found
+from .markup import Markup, joined
+from .selection import Selection
+
+_REASONS = {
+    "has_low_score": "Low score",
+    "is_handed_off": "Handed off",
+    "has_ood": "Out of domain",
+    "has_long_silence": "Long silence",
+    "has_high_latency": "High latency",
+}
+
+
+def find(reader: Reader, selection: Selection, page: int) -> Found:
+    """A page of the queue, from 0."""
+    rows, number = queries.queue(reader, selection, page)
+    return conversations.found(rows, [_shown(row) for row in rows], number, page)
+
+
+def _shown(row: Row) -> Markup:
+    chips = [pieces.chip(text, "pw-bad") for name, text in _REASONS.items() if row[name]]
+    scored = f"PolyScore {row['poly_score']:g}" if row["poly_score"] is not None else ""
+    turns = f"{row['num_turns']} turns" if row["num_turns"] is not None else ""
+    return conversations.summary_of(
+        row, joined(*chips), " · ".join(fact for fact in (turns, scored) if fact)
+    )

@@ -1,0 +1,415 @@
+"""The dashboard in a real browser."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import signal
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import duckdb
+import pytest
+import requests
+
+import kpis
+from browser import LAPTOP, PHONE, Visit, chromium
+from command import access, start
+from dashboards import AGENTS, DAYS, Loaded, copied, dashboard, load_all
+from polyai import reader as reader_module
+from polyai.dashboard.serving import serve
+from polyai.errors import ConfigurationError
+from polyai.sandbox import serve as serve_api
+from polyai.sandbox.model import Conversation
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+PAGES = {
+    "Overview": "Conversations a day",
+    "Topics & handoffs": "Top topics",
+    "Performance": "Latency a day",
+    "Conversations": "Conversations",
+    "Reviews": "Review queue",
+    "Data": "Freshness",
+}
+"""What the tabs are called, and a card that the page has."""
+
+CHARTED = ("Overview", "Topics & handoffs", "Performance")
+
+FROM, TO = date(2026, 9, 20), date(2026, 11, 3)
+
+EVIL = (
+    '<img src=x onerror="window.hacked = 1"><script>window.hacked = 2</script>'
+    "</p></section><marimo-ui-element>[a](javascript:alert(1)) **bold** $$x$$ {{ 1 }}"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return load_all(tmp_path_factory.mktemp("dashboard"))
+
+
+@pytest.fixture(scope="module")
+def url(loaded: Loaded) -> Iterator[str]:
+    with dashboard(loaded.folder) as found:
+        yield found
+
+
+@contextmanager
+def visit(browser: BrowserContext, url: str, query: str = "") -> Iterator[Page]:
+    one = Visit(browser, url)
+    try:
+        yield one.open(query)
+    finally:
+        one.close()
+
+
+def card(page: Page, title: str) -> Any:
+    return page.locator(f'[data-card="{title}"]')
+
+
+def expect_tile(page: Page, title: str, value: str) -> None:
+    """Waits until a tile says so."""
+    tile = page.locator(f'[data-tile="{title}"] .pw-value')
+    try:
+        tile.filter(has_text=re.compile(f"^{re.escape(value)}$")).wait_for(timeout=10_000)
+    except Exception:
+        assert tile.inner_text() == value
+        raise
+
+
+def chosen(calls: list[Conversation], **wanted: str) -> list[Conversation]:
+    return [
+        call
+        for call in calls
+        if FROM <= kpis.local_date(call, "UTC") <= TO
+        and all(getattr(call, name) == value for name, value in wanted.items())
+    ]
+
+
+def test_every_page_opens_light_and_dark_on_laptop_and_phone(
+    browser: BrowserContext, url: str
+) -> None:
+    one = Visit(browser, url)
+    page = one.open(DAYS)
+    for size, scheme in itertools.product((LAPTOP, PHONE), ("light", "dark")):
+        one.look(size, scheme)
+        for tab, title in PAGES.items():
+            page.get_by_role("tab", name=tab).click()
+            card(page, title).wait_for()
+            if tab in CHARTED:
+                page.wait_for_selector("main svg.marks")
+            app = page.locator("#App")
+            width, shown = app.evaluate("app => [app.scrollWidth, app.clientWidth]")
+            assert width <= shown, f"{tab} is wider than {size}"
+        ground = app.evaluate("app => getComputedStyle(app).backgroundColor")
+        assert (max(map(int, re.findall(r"\d+", ground))) < 64) == (scheme == "dark")
+    one.close()
+
+
+def test_filters_change_the_numbers_to_the_right_ones(
+    browser: BrowserContext, url: str, loaded: Loaded
+) -> None:
+    with visit(browser, url, DAYS) as page:
+        for label, choice, wanted in (
+            ("Environment", "live", {"environment": "live"}),
+            ("Agent", AGENTS[1], {"environment": "live", "agent_id": AGENTS[1]}),
+            (
+                "Channel",
+                "VOICE-SIP",
+                {"environment": "live", "agent_id": AGENTS[1], "channel": "VOICE-SIP"},
+            ),
+            ("Environment", "All environments", {"agent_id": AGENTS[1], "channel": "VOICE-SIP"}),
+        ):
+            page.get_by_label(label).select_option(choice)
+            calls = chosen(loaded.calls, **wanted)
+            expect_tile(page, "Conversations", f"{len(calls):,}")
+            finished = [call for call in calls if kpis.is_finished(call)]
+            contained = sum(call.handoff is not True for call in finished)
+            expect_tile(page, "Containment", f"{contained / len(finished) * 100:.1f} %")
+        assert f"agent={AGENTS[1]}" in page.url
+        assert "environment=all" in page.url
+        # the address leads to the same
+        page.goto(page.url)
+        expect_tile(page, "Conversations", f"{len(calls):,}")
+
+
+@pytest.mark.long
+def test_a_variant_is_offered_by_the_agent_that_has_it(
+    browser: BrowserContext, url: str, loaded: Loaded
+) -> None:
+    calls = chosen(loaded.calls, environment="live", agent_id=AGENTS[0])
+    without = [call for call in calls if not kpis.words(call.variant_id)]
+    with visit(browser, url, f"{DAYS}&agent={AGENTS[0]}") as page:
+        page.get_by_label("Variant").select_option("No variant")
+        expect_tile(page, "Conversations", f"{len(without):,}")
+
+
+@pytest.mark.long
+def test_tabs_lead_from_page_to_page(browser: BrowserContext, url: str) -> None:
+    with visit(browser, url, DAYS) as page:
+        for tab, title in (("Performance", "Functions"), ("Data", "Last runs"), ("Reviews", None)):
+            page.get_by_role("tab", name=tab).click()
+            card(page, title or PAGES[tab]).wait_for()
+        assert "page=reviews" in page.url
+        page.go_back()
+        card(page, "Last runs").wait_for()
+
+
+def test_a_conversation_is_found_opened_and_left(
+    browser: BrowserContext, url: str, loaded: Loaded
+) -> None:
+    call = next(
+        call
+        for call in chosen(loaded.calls, environment="live")
+        if call.turns and len(call.turns) > 3 and call.turns[1].user_input
+    )
+    with visit(browser, url, f"{DAYS}&page=conversations") as page:
+        page.get_by_label("Search").fill(call.conversation_id)
+        page.get_by_label("Search").press("Enter")
+        page.get_by_text("1 – 1 of 1").wait_for()
+        page.locator(".pw-row").click()
+        page.wait_for_selector(".pw-transcript")
+        said = page.locator(".pw-said").all_inner_texts()
+        assert call.turns is not None
+        for turn in call.turns:
+            for text in (turn.user_input, turn.agent_response):
+                assert not text or " ".join(text.split()) in map(" ".join, map(str.split, said))
+        assert quote(call.conversation_id, safe="") in page.url
+        address = page.url
+        page.get_by_role("button", name="Back to the list").click()
+        page.wait_for_selector(".pw-row")
+        page.goto(address)
+        page.wait_for_selector(".pw-transcript")
+
+
+@pytest.mark.long
+def test_a_review_is_opened_from_the_queue(browser: BrowserContext, url: str) -> None:
+    with visit(browser, url, f"{DAYS}&page=reviews") as page:
+        page.locator(".pw-row").first.click()
+        page.wait_for_selector(".pw-transcript")
+        page.get_by_role("button", name="Back to the list").click()
+        card(page, "Review queue").wait_for()
+
+
+@pytest.mark.long
+def test_pages_of_a_list_are_turned(browser: BrowserContext, url: str, loaded: Loaded) -> None:
+    number = len(chosen(loaded.calls, environment="live"))
+    with visit(browser, url, f"{DAYS}&page=conversations") as page:
+        page.get_by_text(f"1 – 25 of {number}").wait_for()
+        page.get_by_role("button", name="Next").click()
+        page.get_by_text(f"26 – 50 of {number}").wait_for()
+        page.get_by_label("Outcome").select_option("Handed off")
+        page.get_by_text("1 – ").wait_for()
+
+
+@pytest.mark.long
+def test_a_recording_is_played(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
+    calls = [
+        call
+        for call in chosen(loaded.calls)
+        if (call.channel or "").startswith("VOICE") and call.turns
+    ][:3]
+    sound = tmp_path / "agent_id=A" / "call.wav"
+    sound.parent.mkdir()
+    with wave.open(str(sound), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(b"\0\0" * 16_000)
+
+    def add_recordings(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute(
+            "CREATE TABLE recordings (agent_id TEXT, conversation_id TEXT, direction TEXT, "
+            "redacted BOOL, status TEXT, uri TEXT, bytes BIGINT, duration_seconds DOUBLE)"
+        )
+        for call, status, uri in zip(
+            calls, ("stored", "stored", "not_found"), (sound, sound.with_name("gone.wav"), None)
+        ):
+            connection.execute(
+                "INSERT INTO recordings VALUES (?, ?, 'combined', TRUE, ?, ?, 32044, 2)",
+                [call.agent_id, call.conversation_id, status, uri and str(uri)],
+            )
+
+    said = ("2 s, redacted, 32.0 kB", "is not where it was stored", "has no recording")
+    with dashboard(copied(loaded, tmp_path), add_recordings) as url:
+        for call, text in zip(calls, said):
+            key = quote(f"{call.agent_id}/{call.conversation_id}", safe="")
+            with visit(browser, url, f"page=conversations&conversation={key}") as page:
+                card(page, "Recording").get_by_text(text).wait_for()
+                if call is calls[0]:
+                    audio = page.locator("audio")
+                    played = "async audio => { audio.muted = true; await audio.play(); }"
+                    audio.evaluate(played)
+                    page.wait_for_timeout(300)
+                    length, at = audio.evaluate("audio => [audio.duration, audio.currentTime]")
+                    assert length == pytest.approx(2)
+                    assert at > 0
+
+
+def test_what_callers_say_is_text(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
+    def poison(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute(
+            "UPDATE conversations SET summary = $1, summary_heading = $1, note = $1, "
+            "handoff_reason = CASE WHEN handoff THEN $1 END, from_number = $1",
+            [EVIL],
+        )
+        connection.execute("UPDATE turns SET user_input = $1, agent_response = $1", [EVIL])
+        connection.execute("UPDATE turn_topics SET topic = $1", [EVIL])
+        connection.execute("UPDATE function_events SET name = $1, error = $1", [EVIL])
+        connection.execute("UPDATE annotations SET comment = $1, annotated_by = $1", [EVIL])
+        connection.execute("UPDATE conversation_tags SET tag = $1", [EVIL])
+        connection.execute("UPDATE sync_runs SET error = $1, command = $1", [EVIL])
+
+    with dashboard(copied(loaded, tmp_path), poison) as url, visit(browser, url, DAYS) as page:
+        for tab, title in PAGES.items():
+            page.get_by_role("tab", name=tab).click()
+            card(page, title).wait_for()
+            if tab == "Topics & handoffs":
+                page.locator('main [aria-roledescription="bar"]').first.hover()
+            if tab == "Conversations":
+                page.locator(".pw-row").first.click()
+                page.wait_for_selector(".pw-transcript")
+                assert page.locator(".pw-said").first.inner_text() == EVIL
+            page.wait_for_timeout(200)
+            assert page.evaluate("window.hacked") is None
+            assert page.locator("main img, main script, main a").count() == 0
+
+
+@pytest.mark.long
+def test_it_goes_on_while_a_load_runs(
+    browser: BrowserContext, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "LOOKS_EVERY_SECONDS", 0.2)
+    loaded.sandbox.advance(timedelta(minutes=30), arrivals=40)
+    before = len(chosen(loaded.calls, environment="live"))
+    calls = kpis.all_calls(loaded.sandbox)
+    after = len(chosen(calls, environment="live"))
+    assert after > before
+    folder = copied(loaded, tmp_path)
+    with (
+        serve_api(loaded.sandbox) as api,
+        dashboard(folder) as url,
+        visit(browser, url, DAYS) as page,
+    ):
+        expect_tile(page, "Conversations", f"{before:,}")
+        loading = start("load", **access(api, agent_id=",".join(AGENTS)))
+        while loading.poll() is None:
+            for agent in AGENTS:
+                page.get_by_label("Agent").select_option(agent)
+                page.wait_for_url(f"**agent={agent}*")
+                assert page.locator("[data-tile]").count() == 8
+        said, errors = loading.communicate()
+        assert loading.returncode == 0, said + errors
+        for _ in range(20):
+            # the copy follows the warehouse in a moment
+            page.goto(f"{url}/?{DAYS}")
+            page.wait_for_selector("[data-tile]")
+            if page.locator('[data-tile="Conversations"] .pw-value').inner_text() == f"{after:,}":
+                break
+        expect_tile(page, "Conversations", f"{after:,}")
+
+
+@pytest.mark.long
+def test_days_without_conversations_say_so(browser: BrowserContext, url: str) -> None:
+    with visit(browser, url, "days=custom&from=2020-01-01&to=2020-01-07") as page:
+        page.get_by_text("No conversations in these days").wait_for()
+        page.get_by_text("20 Sep – 3 Nov 2026").wait_for()
+        page.get_by_role("tab", name="Conversations").click()
+        page.get_by_text("No conversation matches").wait_for()
+
+
+@pytest.mark.long
+def test_filters_that_nothing_meets_show_dashes(browser: BrowserContext, url: str) -> None:
+    with visit(browser, url, "days=custom&from=2026-10-01&to=2026-10-01&channel=SMS") as page:
+        expect_tile(page, "PolyScore, of 5", "–")
+        expect_tile(page, "Containment", "–")
+
+
+@pytest.mark.long
+def test_an_odd_address_shows_what_it_can(browser: BrowserContext, url: str) -> None:
+    with visit(
+        browser, url, "page=nope&days=x&from=y&agent=%3Cb%3E&channel=&conversation=a"
+    ) as page:
+        page.wait_for_selector(".pw-filters")
+    with visit(browser, url, "page=conversations&conversation=a%2Fb") as page:
+        page.get_by_text("This conversation is not in the warehouse").wait_for()
+
+
+@pytest.mark.long
+def test_an_empty_warehouse_says_what_to_do(
+    browser: BrowserContext, loaded: Loaded, tmp_path: Path
+) -> None:
+    def empty(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("DELETE FROM conversations")
+
+    with dashboard(copied(loaded, tmp_path), empty) as url, visit(browser, url) as page:
+        page.get_by_text("polyai-warehouse load").wait_for()
+
+
+@pytest.mark.long
+def test_a_token_is_asked_for(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
+    with dashboard(copied(loaded, tmp_path), token="secret word") as url:
+        assert requests.get(f"{url}/api/status", timeout=10).status_code in (401, 403)
+        one = Visit(browser, url)
+        one.page.goto(url)
+        one.page.locator("input[type=password]").fill("secret word")
+        one.page.locator("input[type=password]").press("Enter")
+        one.page.wait_for_selector(".pw-filters")
+        one.open(DAYS).wait_for_selector("[data-tile]")
+        assert "secret" not in one.page.url
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Origin": "https://evil.example"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+    ],
+    ids=["rebound", "another page", "both"],
+)
+def test_pages_of_others_are_not_answered(url: str, headers: dict[str, str]) -> None:
+    assert requests.get(url, timeout=10).status_code == 200
+    assert requests.get(url, headers=headers, timeout=10).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "192.168.1.2", "::"],  # noqa: S104
+)
+def test_others_reach_it_with_a_token_alone(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="token"), serve(None, host):  # type: ignore[arg-type]
+        pass
+
+
+@pytest.mark.long
+def test_the_command_serves_until_it_is_told_to_end(
+    browser: BrowserContext, loaded: Loaded, tmp_path: Path
+) -> None:
+    copied(loaded, tmp_path)
+    process = start("dashboard", "--no-browser", "--port", "0")
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        url = said.removeprefix("dashboard: ").strip()
+        one = Visit(browser, url)
+        one.open(DAYS)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    one.page.close()
