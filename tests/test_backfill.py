@@ -200,6 +200,7 @@ class TestFailures:
         assert "wrong" not in result.stderr + result.stdout
         assert held("PROJECT-B") == within(sandbox, "2026-10-28", "2026-10-30", "PROJECT-B")
 
+    @pytest.mark.long
     def test_conversations_that_fail_are_recorded(self, sandbox: Sandbox, base_url: str) -> None:
         bad = min(within(sandbox, "2026-10-01", "2026-10-02"))
         sandbox.faults.add("status", path=re.escape(bad), status=500)
@@ -299,6 +300,7 @@ class TestWorkers:
             )[0]
             assert rows[0] == rows[1]
 
+    @pytest.mark.long
     def test_what_a_person_sees(self, base_url: str) -> None:
         given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-03")
         code, shown = run_in_terminal(100, *given, **access(base_url))

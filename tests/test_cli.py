@@ -76,6 +76,7 @@ class TestLoad:
         assert run("status").returncode == 0
         assert run("load", "--select", "metrics", **access(shared_url)).returncode == 0
 
+    @pytest.mark.long
     def test_json_is_all_of_stdout_also_when_requests_fail(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         sandbox.faults.add("status", path="/conversations/", times=3)

@@ -189,6 +189,7 @@ class TestConvergence:
 
 
 class TestCost:
+    @pytest.mark.long
     def test_new_conversations_cost_their_details_and_the_pages_of_the_lookback(
         self, site: Site
     ) -> None:

@@ -200,6 +200,7 @@ class TestRuns:
         rows = query("SELECT agent_id, conversation_id FROM polyai.conversations ORDER BY ALL")
         assert rows == there
 
+    @pytest.mark.long
     def test_a_slice_that_fails_is_tried_again_and_fails_alone(
         self, wrong_key: None, instance: dg.DagsterInstance
     ) -> None:
@@ -225,6 +226,7 @@ class TestRuns:
             module.load_agents(dg.build_op_context(), config=module.LoadConfig())
         assert query("SELECT DISTINCT agent_id FROM polyai.conversations") == [("PROJECT-A",)]
 
+    @pytest.mark.long
     def test_conversations_that_fail_are_a_warning(
         self, sandbox: Sandbox, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:

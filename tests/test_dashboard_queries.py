@@ -64,7 +64,10 @@ class Warehouse:
         ]
 
 
-@pytest.fixture(scope="module", params=["duckdb", pytest.param("postgres", marks=has_no_server)])
+@pytest.fixture(
+    scope="module",
+    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.long])],
+)
 def warehouse(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Warehouse]:

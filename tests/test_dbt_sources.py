@@ -52,6 +52,7 @@ def test_it_has_every_table_view_and_column_in_order(tables: list[dict[str, Any]
         assert "{{" not in yaml.safe_dump(table)
 
 
+@pytest.mark.long
 def test_its_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
     put_loaded(SandboxConfig(conversations=60))
     create_views(open_pipeline(name=PIPELINE_NAME))

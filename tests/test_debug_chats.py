@@ -581,6 +581,7 @@ def test_errors_of_the_command_are_one_line(sandbox: Sandbox, base_url: str) -> 
     assert not sandbox.requests.matching()
 
 
+@pytest.mark.long
 def test_a_signal_ends_the_command_and_what_was_done_is_kept(
     sandbox: Sandbox, base_url: str
 ) -> None:

@@ -188,6 +188,7 @@ class TestLaterLoads:
         assert report.fetched == 0
         assert sandbox.requests.count(DETAIL) == 0
 
+    @pytest.mark.long
     def test_calls_in_progress_are_read_again_until_they_have_ended(
         self,
     ) -> None:
@@ -321,6 +322,7 @@ class TestFailures:
         assert said in str(report.error)
         assert report.traffic.requests == 1
 
+    @pytest.mark.long
     def test_an_agent_that_fails_does_not_keep_the_others_from_being_loaded(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=("PROJECT-A", "PROJECT-B")))
         with serve(sandbox) as base_url:

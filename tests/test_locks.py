@@ -109,6 +109,7 @@ def test_a_killed_run_leaves_no_lock(sandbox: Sandbox, base_url: str) -> None:
     )
 
 
+@pytest.mark.long
 def test_files_that_guard_a_run_are_its_owners_alone(base_url: str) -> None:
     assert run("load", **access(base_url)).returncode == 0
     guards = [*Path(".dlt", "pipelines").glob("polyai.*"), Path("polyai.duckdb.lock")]

@@ -185,6 +185,7 @@ def test_what_cannot_be_published_is_said(pipeline: dlt.Pipeline, tmp_path: Path
     assert not COPY.exists()
 
 
+@pytest.mark.long
 def test_one_run_at_a_time_publishes(pipeline: dlt.Pipeline) -> None:
     FOLDER.mkdir()
     with FileLock(FOLDER / ".publishing.lock"):

@@ -295,6 +295,7 @@ def test_directions_and_raw_ones_are_files_of_their_own(archive: Archive) -> Non
     assert set(archive.asked().values()) == {1}
 
 
+@pytest.mark.long
 def test_a_key_without_access_stores_what_it_is_given_as_redacted(archive: Archive) -> None:
     report = archive.fetch(api_key="sandbox-key-no-pii", redacted=False)
     assert report.status == "complete"
@@ -470,6 +471,7 @@ def test_verify_names_and_mends(archive: Archive, damage: Any, trouble: str) -> 
     assert run("recordings", "verify").returncode == 0
 
 
+@pytest.mark.long
 def test_a_quick_verification_reads_no_file(archive: Archive) -> None:
     archive.fetch()
     _damage_byte(Path(archive.stored("uri")[0][0]))
@@ -477,6 +479,7 @@ def test_a_quick_verification_reads_no_file(archive: Archive) -> None:
     assert run("recordings", "verify").returncode == 1
 
 
+@pytest.mark.long
 def test_what_polyai_has_no_more_keeps_its_row(archive: Archive) -> None:
     archive.fetch()
     name, uri, sha256 = archive.stored("conversation_id, uri, sha256")[0]
@@ -570,6 +573,7 @@ def test_prune_deletes_by_age_and_nothing_comes_back(archive: Archive) -> None:
     assert status == "complete"
 
 
+@pytest.mark.long
 def test_a_pruning_that_was_stopped_is_done_to_its_end_by_the_next(archive: Archive) -> None:
     archive.fetch()
     stop = threading.Event()
@@ -622,6 +626,7 @@ def test_a_second_run_waits_or_leaves(archive: Archive) -> None:
     archive.assert_whole()
 
 
+@pytest.mark.long
 def test_interrupted_it_keeps_what_it_has(archive: Archive) -> None:
     archive.sandbox.faults.add("delay", path="/audio", seconds=0.1)
     process = start("recordings", **access(archive.base_url), POLYAI_WORKERS="2")

@@ -80,6 +80,7 @@ class TestTheKeyIsNowhere:
         assert unreachable.returncode == 1
         assert_not_told(tmp_path, refused, unknown, unreachable)
 
+    @pytest.mark.long
     def test_when_the_destination_fails_in_the_middle(
         self, sandbox: Sandbox, tmp_path: Path
     ) -> None:
@@ -120,6 +121,7 @@ class TestFiles:
         assert tmp_path / "polyai.duckdb" in made
         assert [path for path in made if path.stat().st_mode & 0o077] == []
 
+    @pytest.mark.long
     def test_no_copy_of_a_conversation_is_left_beside_the_warehouse(
         self, sandbox: Sandbox, tmp_path: Path
     ) -> None:

@@ -134,11 +134,13 @@ class TestFirstLoad:
             assert query(f"SELECT count(*) FROM polyai.{table}")[0][0] > 0
         assert site.load(details=True).fetched == 0
 
+    @pytest.mark.long
     def test_details_that_are_wanted_later_are_read_by_a_full_load(self, site: Site) -> None:
         site.load()
         report = site.load(full=True, details=True)
         assert (report.changed, report.fetched) == (150, 150)
 
+    @pytest.mark.long
     def test_a_detail_that_fails_leaves_what_the_listing_told(self, site: Site) -> None:
         bad = a_call(site.sandbox, DAY)
         site.sandbox.faults.add("status", path=re.escape(bad) + "$", status=500)
@@ -305,6 +307,7 @@ class TestRefusals:
         assert site.asked(".") == 1
         assert "account" in str(report.error)
 
+    @pytest.mark.long
     def test_its_own_key_is_sent_where_there_is_one(self, site: Site) -> None:
         report = site.load(api_key="another", v3_api_key="sandbox-key")
         assert report.status == "complete"

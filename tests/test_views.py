@@ -221,6 +221,7 @@ def command(own_folder: Path) -> typer.Typer:
     return app
 
 
+@pytest.mark.long
 def test_the_command_makes_and_drops_them(command: typer.Typer) -> None:
     made = CliRunner().invoke(command, ["--time-zone", "Europe/London", "--json"])
     assert made.exit_code == 0, made.output
@@ -296,6 +297,7 @@ def test_postgres_takes_a_view_with_other_columns_and_keeps_its_readers(
     on_postgres.query("DROP OWNED BY bi; DROP ROLE bi")
 
 
+@pytest.mark.long
 def test_postgres_keeps_what_users_built_on_a_view(on_postgres: OnPostgres) -> None:
     on_postgres.query("CREATE VIEW polyai.mine AS SELECT agent_id FROM polyai.kpi_daily")
     assert not create_views(on_postgres.pipeline, "Europe/London").failed
@@ -305,6 +307,7 @@ def test_postgres_keeps_what_users_built_on_a_view(on_postgres: OnPostgres) -> N
     assert views_are_current(on_postgres.pipeline, "Europe/London")
 
 
+@pytest.mark.long
 def test_postgres_keeps_the_old_views_where_a_users_own_is_in_the_way(
     on_postgres: OnPostgres,
 ) -> None:
@@ -319,6 +322,7 @@ def test_postgres_keeps_the_old_views_where_a_users_own_is_in_the_way(
     assert on_postgres.views() == {"conversations_local", "mine"}
 
 
+@pytest.mark.long
 def test_postgres_says_what_everything_means(on_postgres: OnPostgres) -> None:
     assert on_postgres.query(
         "SELECT obj_description('polyai.dim_dates'::regclass), "
@@ -344,6 +348,7 @@ def test_one_run_at_a_time_makes_them(on_postgres: OnPostgres, tmp_path: Path) -
         create_views(on_postgres.pipeline)
 
 
+@pytest.mark.long
 def test_a_load_into_postgres_goes_on_where_views_are_in_the_way(
     on_postgres: OnPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -357,6 +357,7 @@ def test_an_api_that_is_down_is_not_asked_for_hours(desk: Desk) -> None:
     assert {one.outcome for one in done.results} == {"not sent"}
 
 
+@pytest.mark.long
 def test_what_is_stopped_is_told_and_goes_on_later(desk: Desk) -> None:
     rows, stop = desk.flags(60), threading.Event()
     desk.sandbox.faults.add("delay", seconds=0.05, path="/annotation")
@@ -509,6 +510,7 @@ def test_two_notes_for_one_conversation_are_both_left(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.long
 def test_notes_survive_lost_answers(desk: Desk) -> None:
     desk.sandbox.faults.add("truncated", path="/note", rate=0.3)
     desk.sandbox.faults.add("status", status=503, path="/note", rate=0.2)
@@ -541,6 +543,7 @@ def test_notes_are_held_as_the_settings_say(desk: Desk) -> None:
     assert desk.note([later], **hiding).results[0].outcome == "sent"
 
 
+@pytest.mark.long
 def test_the_next_load_brings_what_was_written_once(desk: Desk) -> None:
     put_loaded(desk.sandbox.config)
     rows = desk.flags(6)
@@ -670,6 +673,7 @@ def test_the_command_says_what_is_wrong(desk: Desk) -> None:
     assert desk.sandbox.requests.count() == 0
 
 
+@pytest.mark.long
 def test_two_runs_at_once_take_turns(desk: Desk) -> None:
     rows = desk.flags(40)
     Path("flags.csv").write_text(

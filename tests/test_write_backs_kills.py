@@ -97,6 +97,7 @@ def kill_one(sandbox: Sandbox, environment: dict[str, str], pick: random.Random)
     process.communicate()
 
 
+@pytest.mark.long
 def test_a_few_kills() -> None:
     killed_and_finished(kills=4, rows=40, seed=1)
 
