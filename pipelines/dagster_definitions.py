@@ -114,7 +114,7 @@ def load_agents(context: dg.OpExecutionContext, config: LoadConfig) -> None:
         tell = context.log.info if report.status in ("complete", "busy") else context.log.warning
         counts = {name: getattr(report, name) for name in ("listed", "new", "changed", "failed")}
         tell("%s: %s, %s", report.agent_id, report.status, report.error or counts)
-    if any(report.status in ("complete", "partial") for report in reports):
+    if any(report.has_read_all for report in reports):
         refresh(
             pipeline, settings.reporting_time_zone, settings.publish_to, wait=settings.lock_wait
         )

@@ -219,9 +219,7 @@ def load(
         if recordings and not stop.is_set():
             fetched = fetch(settings, destination, dataset, stop, progress.watch)
         refreshed, unpublished = Refreshed(), ""
-        if not stop.is_set() and any(
-            report.status in ("complete", "partial") for report in reports
-        ):
+        if not stop.is_set() and any(report.has_read_all for report in reports):
             try:
                 refreshed = refresh(
                     pipeline,

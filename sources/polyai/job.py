@@ -217,7 +217,7 @@ class Job:
             report.held = self.warehouse.count_held(report.agent_id)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
         ended = [report.as_row()]
-        if report.status in ("complete", "partial"):
+        if report.has_read_all:
             # from here on nothing of what they left is uncertain
             ended += [{**run, "status": "interrupted"} for run in one.killed]
         self.write({SYNC_RUNS: ended}, report.agent_id)

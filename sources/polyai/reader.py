@@ -15,11 +15,10 @@ import duckdb
 import sqlglot
 from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.destinations.sql_client import SqlClientBase
-from sqlglot import exp
 
 from .destination import destination_errors, duckdb_file, working_folder
 from .errors import PolyAIError
-from .views.definitions import DIALECT
+from .views.definitions import DIALECT, address
 from .views.publishing import INFO_TABLE, is_published, publish, published_file
 
 logger = logging.getLogger("polyai")
@@ -189,15 +188,7 @@ class DestinationReader:
     def _worded(self, sql: str, parameters: dict[str, object]) -> str:
         tree = sqlglot.parse_one(sql, read=DIALECT)
         dialect = str(self._client.capabilities.sqlglot_dialect)
-        named = {cte.alias for cte in tree.find_all(exp.CTE)}
-        for table in list(tree.find_all(exp.Table)):
-            if table.name not in named:
-                place = self._client.make_qualified_table_name(table.name)
-                qualified = exp.to_table(place, dialect=dialect)
-                qualified.set("alias", table.args.get("alias"))
-                table.replace(qualified)
-        for mark in list(tree.find_all(exp.Placeholder)):
-            mark.replace(exp.convert(parameters[mark.name]))
+        address(tree, dialect, self._client.make_qualified_table_name, parameters)
         return tree.sql(dialect)
 
 

@@ -84,6 +84,11 @@ class RunReport:
         return self.new + self.changed + self.settled
 
     @property
+    def has_read_all(self) -> bool:
+        """It came to its end, also where single conversations failed."""
+        return self.status in ("complete", "partial")
+
+    @property
     def missing(self) -> int | None:
         """Conversations that the API has and the warehouse has not; None where that is not known.
 

@@ -35,15 +35,21 @@ def page(reader: Reader, selection: Selection) -> Markup:
     by_day = {row["local_date"]: total([row]) for row in rows}
     waits = queries.waits(reader, selection)
     handled = queries.handle_times(reader, selection)
+    dates = selection.period.dates
+    days = [by_day.get(day, Totals()) for day in dates]
     return pieces.page(
         pieces.grid(
-            *_tiles(selection.period.dates, by_day, now, before),
-            *_score_tiles(selection.period.dates, by_day, now, before),
-            *_time_tiles(selection.period.dates, by_day, now, before, handled, waits),
+            *_tiles(days, now, before),
+            *_score_tiles(days, now, before),
+            _time_tile(days, now, before, handled),
+            *(
+                latency_tile(title, name, waits, dates)
+                for title, name in (("Latency, median", "p50"), ("Latency, p95", "p95"))
+            ),
             kind="pw-tiles",
         ),
         pieces.grid(
-            *_charts(selection.period.dates, by_day, now),
+            *_charts(dates, by_day, now),
             kind="pw-halves",
         ),
         _flags(reader, selection),
@@ -51,10 +57,7 @@ def page(reader: Reader, selection: Selection) -> Markup:
     )
 
 
-def _tiles(
-    dates: list[date], by_day: dict[date, Totals], now: Totals, before: Totals
-) -> list[Markup]:
-    days = [by_day.get(day, Totals()) for day in dates]
+def _tiles(days: list[Totals], now: Totals, before: Totals) -> list[Markup]:
     in_progress = now.conversations - now.finished_conversations
     return [
         pieces.tile(
@@ -82,10 +85,7 @@ def _tiles(
     ]
 
 
-def _score_tiles(
-    dates: list[date], by_day: dict[date, Totals], now: Totals, before: Totals
-) -> list[Markup]:
-    days = [by_day.get(day, Totals()) for day in dates]
+def _score_tiles(days: list[Totals], now: Totals, before: Totals) -> list[Markup]:
     older = (
         f"; on the older 0–10 scale {wording.decimal(now.poly_score_0_10_mean)}"
         if now.scored_conversations_0_10
@@ -111,29 +111,15 @@ def _score_tiles(
     ]
 
 
-def _time_tiles(
-    dates: list[date],
-    by_day: dict[date, Totals],
-    now: Totals,
-    before: Totals,
-    handled: Row,
-    waits: Waits,
-) -> list[Markup]:
-    means = [by_day.get(day, Totals()).handle_time_seconds_mean for day in dates]
-    return [
-        pieces.tile(
-            "Average handle time",
-            wording.duration(now.handle_time_seconds_mean),
-            Change(now.handle_time_seconds_mean, before.handle_time_seconds_mean, wording.duration),
-            f"median {wording.duration(handled['p50'])}, p95 {wording.duration(handled['p95'])}",
-            means,
-            "Whole contact, handoff included.",
-        ),
-        *(
-            latency_tile(title, name, waits, dates)
-            for title, name in (("Latency, median", "p50"), ("Latency, p95", "p95"))
-        ),
-    ]
+def _time_tile(days: list[Totals], now: Totals, before: Totals, handled: Row) -> Markup:
+    return pieces.tile(
+        "Average handle time",
+        wording.duration(now.handle_time_seconds_mean),
+        Change(now.handle_time_seconds_mean, before.handle_time_seconds_mean, wording.duration),
+        f"median {wording.duration(handled['p50'])}, p95 {wording.duration(handled['p95'])}",
+        [day.handle_time_seconds_mean for day in days],
+        "Whole contact, handoff included.",
+    )
 
 
 def latency_tile(title: str, name: str, waits: Waits, dates: list[date]) -> Markup:

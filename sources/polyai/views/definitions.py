@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from graphlib import TopologicalSorter
@@ -86,6 +86,36 @@ def with_dependents(name: str) -> list[str]:
     return found
 
 
+def tables_of(tree: exp.Expr) -> frozenset[str]:
+    """The tables and views that a query reads, without those that it names itself."""
+    own = {cte.alias for cte in tree.find_all(exp.CTE)}
+    return frozenset(table.name for table in tree.find_all(exp.Table)) - own
+
+
+def address(
+    tree: exp.Expr,
+    dialect: str,
+    qualified: Callable[[str], str],
+    values: Mapping[str, object],
+) -> None:
+    """Gives what a query reads its place in a destination, and its `$name` marks their values.
+
+    Args:
+        tree: The query; changed.
+        dialect: sqlglot's name of the destination's SQL.
+        qualified: Makes the full name of a table or view, quoted.
+        values: By mark.
+    """
+    read = tables_of(tree)
+    for table in list(tree.find_all(exp.Table)):
+        if table.name in read:
+            place = exp.to_table(qualified(table.name), dialect=dialect)
+            place.set("alias", table.args.get("alias"))
+            table.replace(place)
+    for mark in list(tree.find_all(exp.Placeholder)):
+        mark.replace(exp.convert(values[mark.name]))
+
+
 def _read() -> Iterator[View]:
     for file in sorted(files(__package__).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
@@ -94,11 +124,9 @@ def _read() -> Iterator[View]:
 
 def _view(name: str, sql: str) -> View:
     tree = sqlglot.parse_one(sql, read=DIALECT)
-    named = {cte.alias for cte in tree.find_all(exp.CTE)}
     grain, question, *rest = [
         line.removeprefix("--").strip() for line in sql.splitlines() if line.startswith("--")
     ]
     remarks = tuple(" ".join(part.split("\n")) for part in "\n".join(rest).strip().split("\n\n"))
-    reads = frozenset(table.name for table in tree.find_all(exp.Table)) - named
     question = question.removeprefix(_QUESTION)
-    return View(name, sql, grain, question, tuple(filter(None, remarks)), reads)
+    return View(name, sql, grain, question, tuple(filter(None, remarks)), tables_of(tree))

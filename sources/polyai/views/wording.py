@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from ..dictionary import TABLES
 from ..schema import TOMBSTONE
-from .definitions import View, views
+from .definitions import View, address, views
 
 COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
 """Where `COMMENT ON` takes tables, views and columns, by sqlglot's name.
@@ -41,14 +41,8 @@ class Wording:
     def query(self, view: View) -> str:
         """A view's query."""
         tree = view.query()
-        for table in list(tree.find_all(exp.Table)):
-            if table.name in view.reads:
-                named = exp.to_table(self.qualified(table.name), dialect=self.dialect)
-                named.set("alias", table.args.get("alias"))
-                table.replace(named)
         values = {"reporting_time_zone": self.zone, "fingerprint": self.fingerprint}
-        for place in list(tree.find_all(exp.Placeholder)):
-            place.replace(exp.Literal.string(values[place.name]))
+        address(tree, self.dialect, self.qualified, values)
         # a header is told in comments of the database
         return tree.sql(self.dialect, pretty=True, comments=False)
 
