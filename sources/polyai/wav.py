@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from .decoding import NotAcceptedError
 
 _HEADER = struct.Struct("<4sI4s")
 _CHUNK = struct.Struct("<4sI")
 _LENGTHS = struct.Struct("<QQ")
+
+_HEAD_BYTES = 4096
+"""Of a file, kept while it is written: the chunks before its sound are seldom longer."""
 
 _KINDS = (b"RIFF", b"RF64", b"BW64")
 """The last two are for more than 4 GB: their lengths stand in a chunk `ds64`."""
@@ -65,43 +67,52 @@ def receive(parts: Iterable[bytes], path: Path) -> Received:
     Raises:
         NotAcceptedError: It is no WAV file, or breaks off.
     """
-    digest, size = hashlib.sha256(), 0
+    digest, size, head = hashlib.sha256(), 0, b""
     with path.open("wb+") as file:
+
+        def read_at(position: int, count: int) -> bytes:
+            # nearly always in what was just in memory: each call of the system, by many threads
+            # at once, costs more than it seems to
+            if position + count <= len(head):
+                return head[position : position + count]
+            file.seek(position)
+            return file.read(count)
+
         for part in parts:
             file.write(part)
             digest.update(part)
-            # what a gateway answers in place of a file need not be read to its end
-            if size < _HEADER.size <= size + len(part):
-                file.flush()
-                _check_header(file)
+            if len(head) < _HEAD_BYTES:
+                head += part[: _HEAD_BYTES - len(head)]
+                # what a gateway answers in place of a file need not be read to its end
+                if size < _HEADER.size <= len(head):
+                    _stated_bytes(head[: _HEADER.size])
             size += len(part)
+        check_whole(read_at, size)
         file.flush()
-        check_whole(file, size)
         # a row that says the file is there must not outlive it in a power failure
         os.fsync(file.fileno())
     return Received(size, digest.hexdigest())
 
 
-def check_whole(file: BinaryIO, size: int) -> None:
+def check_whole(read_at: Callable[[int, int], bytes], size: int) -> None:
     """Compares the lengths that a WAV file states with its own.
 
     Args:
-        file: The file.
+        read_at: Gives what stands at a position, so many bytes or as far as the file goes.
         size: Its bytes.
 
     Raises:
         NotAcceptedError: It is no WAV file, or breaks off.
     """
-    stated, long_data = _check_header(file), 0
+    stated, long_data = _stated_bytes(read_at(0, _HEADER.size)), 0
     if size < stated < _NO_LENGTH:
         raise NotAcceptedError(f"breaks off: {size} of {stated} bytes arrived")
     position = _HEADER.size
     while position + _CHUNK.size <= size:
-        file.seek(position)
-        name, length = _CHUNK.unpack(file.read(_CHUNK.size))
+        name, length = _CHUNK.unpack(read_at(position, _CHUNK.size))
         position += _CHUNK.size
         if name == b"ds64":
-            lengths = file.read(_LENGTHS.size)
+            lengths = read_at(position, _LENGTHS.size)
             long_data = _LENGTHS.unpack(lengths)[1] if len(lengths) == _LENGTHS.size else 0
         if name == b"data":
             is_known = length < _NO_LENGTH or long_data > 0
@@ -113,14 +124,11 @@ def check_whole(file: BinaryIO, size: int) -> None:
     raise NotAcceptedError("is a WAV file without sound, or breaks off")
 
 
-def _check_header(file: BinaryIO) -> int:
-    """The bytes that the file says it has."""
-    file.seek(0)
-    header = file.read(_HEADER.size)
+def _stated_bytes(header: bytes) -> int:
+    """The bytes that the file says it has, by its first ones."""
     if len(header) == _HEADER.size:
         kind, length, form = _HEADER.unpack(header)
         if kind in _KINDS and form == b"WAVE":
-            file.seek(0, os.SEEK_END)
             return int(length) + _CHUNK.size
     raise NotAcceptedError("is no WAV file" if header else "is empty")
 
