@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -33,6 +33,9 @@ killed run did not tell of is found in the store."""
 
 BATCH_SECONDS = 60.0
 """Time in which those that are in the store are told of at the latest."""
+
+_SETTLED_TOGETHER = 100
+"""Files that are sent to the disk together: each time holds up whoever makes a new one."""
 
 _PARTITIONS = 64
 """Partitions whose files are remembered: calls come in the order in which they began."""
@@ -88,7 +91,8 @@ class RecordingFetcher:
         on_outcome: Told of each outcome as it arrives.
 
     Attributes:
-        rest: What came since the last batch, also where an error ended it.
+        rest: What came since the last batch, also where an error ended it; its files outlive a
+            power failure, as the rows do that tell of them.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class RecordingFetcher:
         self._clock = clock
         self._on_outcome = on_outcome
         self.rest: list[Outcome] = []
+        self._unsettled: list[Outcome] = []
         self._lock = threading.Lock()
         self._unanswered = 0
         """Recordings in a row that the API did not answer."""
@@ -125,6 +130,7 @@ class RecordingFetcher:
     def __exit__(self, *_: object) -> None:
         self._api.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._settle()
 
     def batches(self, tasks: Iterable[Task]) -> Iterator[list[Outcome]]:
         """What came of the tasks, as they are done, many together; then there is the `rest`.
@@ -137,15 +143,28 @@ class RecordingFetcher:
         since = time.monotonic()
         for outcome in self._as_done(tasks):
             if outcome is not None:
-                self.rest.append(outcome)
+                self._unsettled.append(outcome)
                 self._on_outcome(outcome)
                 if outcome.error is not None and self._is_down:
                     raise outcome.error
+            if len(self._unsettled) >= _SETTLED_TOGETHER:
+                self._settle()
             if len(self.rest) >= BATCH_SIZE or time.monotonic() - since >= BATCH_SECONDS:
+                self._settle()
                 if self.rest:
                     batch, self.rest = self.rest, []
                     yield batch
                 since = time.monotonic()
+
+    def _settle(self) -> None:
+        """Sends to the disk what is new there; only then may it be told of."""
+        self._store.settle(
+            outcome.row["uri"]
+            for outcome in self._unsettled
+            if outcome.row["status"] == "stored" and outcome.error is None
+        )
+        self.rest += self._unsettled
+        self._unsettled = []
 
     def _as_done(self, tasks: Iterable[Task]) -> Iterator[Outcome | None]:
         """Yields None every now and then too, so that the caller sees the time go by."""
@@ -229,7 +248,7 @@ class RecordingFetcher:
         if is_new:
             self._store.put(file, path)
         uri = self._store.uri(path)
-        return self._row(due, kind, "stored", uri=uri, **asdict(received), **asdict(sound))
+        return self._row(due, kind, "stored", uri=uri, **vars(received), **vars(sound))
 
     def _place(self, due: Due, kind: Kind) -> tuple[str, str]:
         """Folder and name of a recording's file."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -129,6 +130,24 @@ class Store:
                 self._fs.makedirs(self._fs._parent(target), exist_ok=True)
                 self._fs.put_file(str(file), draft)
                 self._fs.mv(draft, target)
+
+    def settle(self, uris: Iterable[str]) -> None:
+        """Returns once files lie on the disk itself: a power failure takes what does not.
+
+        Args:
+            uris: Of files that were put. A bucket has them when it has answered.
+
+        Raises:
+            StoreError: The disk fails, or one is gone.
+        """
+        if self.local_folder is None:
+            return
+        for uri in uris:
+            with (
+                _store_errors(f"{uri} cannot be written", has_to_be=False),
+                Path(uri).open("rb+") as file,
+            ):
+                os.fsync(file.fileno())
 
     def sizes(self, folder: str) -> dict[str, int]:
         """The files right in a folder, by name, with their bytes; none where it is not there."""
