@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import threading
 from collections import Counter
@@ -20,6 +22,8 @@ import soundfile
 from command import AGENT, KEY, access, error_of, query, run, start, wait_until
 from loaded import put_loaded
 from polyai import load, open_pipeline, resolve
+from polyai.recordings import fetcher
+from polyai.recordings.manifest import Manifest
 from polyai.recordings.prune import prune
 from polyai.recordings.report import RecordingsReport
 from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
@@ -169,6 +173,58 @@ def test_all_land_as_they_were_served_and_are_not_asked_for_again(
         elsewhere = archive.fetch()
         assert (elsewhere.fetched, elsewhere.traffic.requests) == (0, 0)
         archive.assert_whole()
+
+
+def test_a_file_is_on_the_disk_before_it_is_told_of(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: list[int] = []
+    told: list[int] = []
+    fsync, add = os.fsync, Manifest.add
+
+    def sent(descriptor: int) -> None:
+        fsync(descriptor)
+        on_disk.append(os.fstat(descriptor).st_ino)
+
+    def tell(self: Manifest, rows: list[dict[str, Any]]) -> None:
+        told.extend(Path(row["uri"]).stat().st_ino for row in rows if row["status"] == "stored")
+        assert set(told) <= set(on_disk)
+        add(self, rows)
+
+    monkeypatch.setattr(os, "fsync", sent)
+    monkeypatch.setattr(Manifest, "add", tell)
+    monkeypatch.setattr(fetcher, "_SETTLED_TOGETHER", 10)
+    monkeypatch.setattr(fetcher, "BATCH_SIZE", 25)
+    assert archive.fetch().status == "complete"
+    assert len(told) == len(set(told)) == len(archive.served()) > 25
+    archive.assert_whole()
+
+
+def test_what_a_failing_disk_did_not_take_is_not_told_of_and_taken_over_later(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, fsync = 10, os.fsync
+
+    def sent(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(fetcher, "_SETTLED_TOGETHER", 10)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", sent)
+        report = archive.fetch()
+    assert report.status == "failed"
+    assert report.error is not None
+    assert "cannot be written" in str(report.error)
+    assert 1 <= len(archive.stored("uri")) <= 10
+    assert archive.fetch().status == "complete"
+    archive.assert_whole()
+    served = archive.served()
+    asked = {unquote(path.split("/")[5]): times for path, times in archive.asked().items()}
+    assert {asked[name] for name in served} == {1}
 
 
 def test_the_facts_of_the_sound_are_told(archive: Archive) -> None:
