@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -20,7 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 
 from polyai import load, open_pipeline, resolve
 from polyai.client import encode_segment
@@ -97,8 +99,41 @@ def ours(base_url: str, workers: int) -> tuple[int, int]:
     return report.fetched, report.audio_bytes
 
 
-def plain(base_url: str, workers: int) -> tuple[int, int]:
-    """As many threads, urllib3, files; neither hashes, nor a manifest, nor a warehouse."""
+Parts = Generator[bytes, None, None]
+"""Of the body of an answer; nothing where there is no recording."""
+
+
+def by_urllib3(workers: int) -> Callable[[str], Parts]:
+    """The least that Python can ask with."""
+    pool = urllib3.PoolManager(maxsize=workers)
+
+    def parts(url: str) -> Parts:
+        answer = pool.request("GET", url, headers={"X-API-KEY": KEY}, preload_content=False)
+        if answer.status == 200:
+            yield from answer.stream(PART_BYTES)
+        answer.drain_conn()
+        answer.release_conn()
+
+    return parts
+
+
+def by_requests(workers: int) -> Callable[[str], Parts]:
+    """What a script would ask with: one session for all threads, with room for them."""
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(pool_maxsize=workers))
+
+    def parts(url: str) -> Parts:
+        with session.get(url, headers={"X-API-KEY": KEY}, stream=True) as answer:
+            if answer.status_code == 200:
+                yield from answer.iter_content(PART_BYTES)
+            else:
+                assert answer.content
+
+    return parts
+
+
+def plain(ask: Callable[[str], Parts], base_url: str, workers: int) -> tuple[int, int]:
+    """As many threads, and files; neither hashes, nor a manifest, nor a warehouse."""
     import duckdb
 
     with duckdb.connect("polyai.duckdb", read_only=True) as connection:
@@ -106,21 +141,18 @@ def plain(base_url: str, workers: int) -> tuple[int, int]:
             "SELECT conversation_id FROM polyai.conversations WHERE in_progress IS NOT TRUE "
             "AND coalesce(channel, '') NOT IN ('WEBCHAT', 'SMS')"
         ).fetchall()
-    pool = urllib3.PoolManager(maxsize=workers)
     Path("plain").mkdir()
 
     def download(numbered: tuple[int, tuple[str]]) -> int:
         number, (name,) = numbered
         url = f"{base_url}/v1/agents/{AGENT}/conversations/{encode_segment(name)}/audio"
-        answer = pool.request("GET", url, headers={"X-API-KEY": KEY}, preload_content=False)
-        if answer.status != 200:
-            answer.drain_conn()
-            return 0
-        size = 0
-        with Path("plain", f"{number}.wav").open("wb") as file:
-            for part in answer.stream(PART_BYTES):
-                size += file.write(part)
-        answer.release_conn()
+        parts, size = ask(url), 0
+        # without a recording there is no first part, and no file
+        for first in parts:
+            with Path("plain", f"{number}.wav").open("wb") as file:
+                size = file.write(first)
+                for part in parts:
+                    size += file.write(part)
         return size
 
     with ThreadPoolExecutor(workers) as threads:
@@ -128,7 +160,17 @@ def plain(base_url: str, workers: int) -> tuple[int, int]:
     return sum(size > 0 for size in sizes), sum(sizes)
 
 
-SIDES = {"ours": ours, "plain": plain}
+def plain_urllib3(base_url: str, workers: int) -> tuple[int, int]:
+    """A plain download by urllib3."""
+    return plain(by_urllib3(workers), base_url, workers)
+
+
+def plain_requests(base_url: str, workers: int) -> tuple[int, int]:
+    """A plain download by requests."""
+    return plain(by_requests(workers), base_url, workers)
+
+
+SIDES = {"ours": ours, "requests": plain_requests, "urllib3": plain_urllib3}
 
 
 def measured(side: str, base_url: str, workers: int, loaded: Path) -> dict[str, float]:
@@ -164,7 +206,7 @@ def run_side(side: str, base_url: str, workers: int) -> None:
 
 
 def main() -> None:
-    """Both sides in turn, several times."""
+    """All sides in turn, several times."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recordings", description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_500)
     parser.add_argument("--megabytes", type=float, default=1.0, help="size of a recording, at most")
@@ -191,20 +233,19 @@ def main() -> None:
         finally:
             os.chdir(before)
         for _ in range(options.rounds):
-            rounds.append(
-                {side: measured(side, url, options.workers, loaded) for side in ("plain", "ours")}
-            )
+            rounds.append({side: measured(side, url, options.workers, loaded) for side in SIDES})
     for side in SIDES:
         runs = [one[side] for one in rounds]
         rate = median(run["bytes"] / run["seconds"] for run in runs)
         say(
-            f"{side:>5}: {runs[0]['files']:.0f} files, {runs[0]['bytes'] / 1e6:,.0f} MB, "
+            f"{side:>8}: {runs[0]['files']:.0f} files, {runs[0]['bytes'] / 1e6:,.0f} MB, "
             f"{median(run['seconds'] for run in runs):.2f} s, {rate / 1e6:,.0f} MB/s, "
             f"{median(run['cpu'] for run in runs):.2f} CPU s, "
             f"peak {max(run['peak'] for run in runs) / 1e6:,.0f} MB"
         )
-    ratios = sorted(one["ours"]["seconds"] / one["plain"]["seconds"] for one in rounds)
-    say(f"ours / plain: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    for side in ("requests", "urllib3"):
+        ratios = sorted(one["ours"]["seconds"] / one[side]["seconds"] for one in rounds)
+        say(f"ours / {side}: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":
