@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -132,7 +133,9 @@ def by_requests(workers: int) -> Callable[[str], Parts]:
     return parts
 
 
-def plain(ask: Callable[[str], Parts], base_url: str, workers: int) -> tuple[int, int]:
+def plain(
+    by: Callable[[int], Callable[[str], Parts]], base_url: str, workers: int
+) -> tuple[int, int]:
     """As many threads, and files; neither hashes, nor a manifest, nor a warehouse."""
     import duckdb
 
@@ -142,35 +145,31 @@ def plain(ask: Callable[[str], Parts], base_url: str, workers: int) -> tuple[int
             "AND coalesce(channel, '') NOT IN ('WEBCHAT', 'SMS')"
         ).fetchall()
     Path("plain").mkdir()
+    ask = by(workers)
 
     def download(numbered: tuple[int, tuple[str]]) -> int:
         number, (name,) = numbered
         url = f"{base_url}/v1/agents/{AGENT}/conversations/{encode_segment(name)}/audio"
-        parts, size = ask(url), 0
-        # without a recording there is no first part, and no file
-        for first in parts:
-            with Path("plain", f"{number}.wav").open("wb") as file:
-                size = file.write(first)
-                for part in parts:
-                    size += file.write(part)
-        return size
+        parts = ask(url)
+        first = next(parts, b"")
+        if not first:
+            return 0
+        with Path("plain", f"{number}.wav").open("wb") as file:
+            return file.write(first) + sum(map(file.write, parts))
 
     with ThreadPoolExecutor(workers) as threads:
         sizes = list(threads.map(download, enumerate(names)))
     return sum(size > 0 for size in sizes), sum(sizes)
 
 
-def plain_urllib3(base_url: str, workers: int) -> tuple[int, int]:
-    """A plain download by urllib3."""
-    return plain(by_urllib3(workers), base_url, workers)
+Side = Callable[[str, int], tuple[int, int]]
+"""Fetches from a base URL with so many workers: files and their bytes."""
 
-
-def plain_requests(base_url: str, workers: int) -> tuple[int, int]:
-    """A plain download by requests."""
-    return plain(by_requests(workers), base_url, workers)
-
-
-SIDES = {"ours": ours, "requests": plain_requests, "urllib3": plain_urllib3}
+PLAIN: dict[str, Side] = {
+    "requests": partial(plain, by_requests),
+    "urllib3": partial(plain, by_urllib3),
+}
+SIDES: dict[str, Side] = {"ours": ours, **PLAIN}
 
 
 def measured(side: str, base_url: str, workers: int, loaded: Path) -> dict[str, float]:
@@ -243,7 +242,7 @@ def main() -> None:
             f"{median(run['cpu'] for run in runs):.2f} CPU s, "
             f"peak {max(run['peak'] for run in runs) / 1e6:,.0f} MB"
         )
-    for side in ("requests", "urllib3"):
+    for side in PLAIN:
         ratios = sorted(one["ours"]["seconds"] / one[side]["seconds"] for one in rounds)
         say(f"ours / {side}: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 

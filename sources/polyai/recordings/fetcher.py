@@ -67,11 +67,13 @@ class Outcome:
         row: Of `recordings`.
         error: Why it failed; None where it is stored, or the API has none.
         is_adopted: It was in the store already.
+        is_told: The manifest or the warehouse had this row already.
     """
 
     row: Row
     error: ApiError | None = None
     is_adopted: bool = False
+    is_told: bool = False
 
 
 class RecordingFetcher:
@@ -158,13 +160,14 @@ class RecordingFetcher:
 
     def _settle(self) -> None:
         """Sends to the disk what is new there; only then may it be told of."""
+        # taken out first: a disk that has failed once may say nothing of it the second time
+        outcomes, self._unsettled = self._unsettled, []
         self._store.settle(
             outcome.row["uri"]
-            for outcome in self._unsettled
-            if outcome.row["status"] == "stored" and outcome.error is None
+            for outcome in outcomes
+            if outcome.row["status"] == "stored" and not outcome.is_told
         )
-        self.rest += self._unsettled
-        self._unsettled = []
+        self.rest += outcomes
 
     def _as_done(self, tasks: Iterable[Task]) -> Iterator[Outcome | None]:
         """Yields None every now and then too, so that the caller sees the time go by."""
@@ -218,7 +221,7 @@ class RecordingFetcher:
             held = due.rows.get(kind, {})
             if held.get("status") == "stored":
                 # lost or changed in the store; its size and hash are still worth knowing
-                return Outcome(dict(held), error)
+                return Outcome(dict(held), error, is_told=True)
             # without the API's own code it may be any gateway's
             if error.status == HTTPStatus.NOT_FOUND and error.error_code:
                 return Outcome(self._row(due, kind, "not_found", error_code=error.error_code))
@@ -232,7 +235,8 @@ class RecordingFetcher:
             return None
         told = self._told(folder).get((due.conversation_id, *kind))
         if told and told["status"] == "stored" and told["bytes"] == size:
-            return Outcome(told | {"uri": self._store.uri(f"{folder}/{name}")}, is_adopted=True)
+            row = told | {"uri": self._store.uri(f"{folder}/{name}")}
+            return Outcome(row, is_adopted=True, is_told=True)
         with self._incoming.file(_WAV) as file:
             try:
                 received = receive(self._store.parts(f"{folder}/{name}"), file)
