@@ -6,7 +6,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.audio import SAMPLE_RATE_HZ, Direction
 
 from .measuring import say
+from .sides import peak_rss_bytes
 
 AGENT, KEY = "PROJECT-BOOKINGS", "sandbox-key"
 PART_BYTES = 256 * 1024
@@ -173,21 +173,27 @@ SIDES: dict[str, Side] = {"ours": ours, **PLAIN}
 
 
 def measured(side: str, base_url: str, workers: int, loaded: Path) -> dict[str, float]:
-    """Runs one side in a fresh process, in a copy of the loaded folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(loaded, folder, dirs_exist_ok=True)
-        line = [sys.executable, "-m", "benchmarks.recordings", "--side", side]
-        line += ["--base-url", base_url, "--workers", str(workers)]
-        here = str(Path(__file__).parents[1])
-        done = subprocess.run(
-            line,
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": here},
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        found: dict[str, float] = json.loads(done.stdout)
-        return found
+    """Runs one side in a fresh process, in a copy of the loaded folder that stays beside it."""
+    folder = tempfile.mkdtemp(dir=loaded.parent)
+    shutil.copytree(loaded, folder, dirs_exist_ok=True)
+    # what another side has left to be written is not this one's
+    os.sync()
+    line = [sys.executable, "-m", "benchmarks.recordings", "--side", side]
+    line += ["--base-url", base_url, "--workers", str(workers)]
+    here = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        line,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": here},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    # emptied, not deleted: for minutes ext4 looks at each file that is gone whenever it makes one,
+    # and whose turn comes next would wait for that
+    for file in Path(folder).rglob("*.wav"):
+        os.truncate(file, 0)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def run_side(side: str, base_url: str, workers: int) -> None:
@@ -199,7 +205,7 @@ def run_side(side: str, base_url: str, workers: int) -> None:
         "bytes": size,
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - cpu,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak": peak_rss_bytes(),
     }
     sys.stdout.write(json.dumps(cost))
 
@@ -223,7 +229,8 @@ def main() -> None:
         server(options.conversations, options.megabytes, options.delay_ms / 1e3) as url,
         tempfile.TemporaryDirectory() as folder,
     ):
-        loaded = Path(folder)
+        loaded = Path(folder, "loaded")
+        loaded.mkdir()
         settings = resolve(agent_id=AGENT, api_key=KEY, base_url=url)
         before = Path.cwd()
         os.chdir(loaded)

@@ -60,20 +60,19 @@ class Store:
         fs: The file system.
         root: Its path there.
         protocol: Such as `file` or `s3`.
+
+    Attributes:
+        local_folder: The folder, where it is one of this machine; else None.
     """
 
     def __init__(self, fs: AbstractFileSystem, root: str, protocol: str) -> None:
         self._fs = fs
         self._root = root.rstrip("/")
         self._protocol = protocol
+        self.local_folder = Path(self._root) if protocol == _LOCAL else None
 
     def __str__(self) -> str:
         return self.uri("")
-
-    @property
-    def local_folder(self) -> Path | None:
-        """The folder, where it is one of this machine."""
-        return Path(self._root) if self._protocol == _LOCAL else None
 
     def uri(self, path: str) -> str:
         """What a reader opens: a path on this machine, else a URL."""
@@ -143,11 +142,12 @@ class Store:
         if self.local_folder is None:
             return
         for uri in uris:
-            with (
-                _store_errors(f"{uri} cannot be written", has_to_be=False),
-                Path(uri).open("rb+") as file,
-            ):
-                os.fsync(file.fileno())
+            with _store_errors(f"{uri} cannot be written", has_to_be=False):
+                file = os.open(uri, os.O_RDWR)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
 
     def sizes(self, folder: str) -> dict[str, int]:
         """The files right in a folder, by name, with their bytes; none where it is not there."""
