@@ -99,6 +99,7 @@ def chosen(calls: list[Conversation], **wanted: str) -> list[Conversation]:
     ]
 
 
+@pytest.mark.long
 def test_every_page_opens_light_and_dark_on_laptop_and_phone(
     browser: BrowserContext, url: str
 ) -> None:
@@ -119,6 +120,7 @@ def test_every_page_opens_light_and_dark_on_laptop_and_phone(
     one.close()
 
 
+@pytest.mark.long
 def test_filters_change_the_numbers_to_the_right_ones(
     browser: BrowserContext, url: str, loaded: Loaded
 ) -> None:

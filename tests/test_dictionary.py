@@ -20,6 +20,8 @@ from polyai.debug_chats import load_suite, run_suites
 from polyai.debug_chats.keeping import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
 from polyai.debug_chats.keeping import keep_results
 from polyai.dictionary import COMMAND, dictionary
+from polyai.forgetting.run import PIPELINE_NAME as FORGET_PIPELINE
+from polyai.forgetting.run import Readers, forget
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -49,6 +51,13 @@ def loaded() -> dlt.Pipeline:
         scenarios = load_suite(Path(__file__).parent / "scenarios" / "unmet.yaml")
         chats = run_suites([scenarios], settings)
         keep_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))
+        forget(
+            open_pipeline(name=FORGET_PIPELINE),
+            ["never-seen"],
+            ["+15550100"],
+            recordings_url="recordings",
+            readers=Readers("UTC", None),
+        )
     assert (report.status, fetched.status) == ("complete", "complete")
     return pipeline
 
@@ -121,7 +130,12 @@ def test_the_exported_schema_is_what_a_load_uses(loaded: dlt.Pipeline) -> None:
     kept = yaml.safe_load((SCHEMAS / "polyai.schema.yaml").read_text(encoding="utf-8"))
     used = yaml.safe_load(loaded.default_schema.to_pretty_yaml(remove_processing_hints=True))
     used["tables"].pop("_dlt_pipeline_state")  # dlt's own, of the pipeline and not of the source
-    for name in (RECORDINGS_PIPELINE, WRITE_BACKS_PIPELINE, DEBUG_CHATS_PIPELINE):
+    for name in (
+        RECORDINGS_PIPELINE,
+        WRITE_BACKS_PIPELINE,
+        DEBUG_CHATS_PIPELINE,
+        FORGET_PIPELINE,
+    ):
         schema = open_pipeline(name=name).default_schema
         others = yaml.safe_load(schema.to_pretty_yaml(remove_processing_hints=True))["tables"]
         used["tables"] = others | used["tables"]

@@ -14,7 +14,11 @@ SYNC_RUNS = Table(
     (
         Column("agent_id", "text", "The agent that was loaded.", required=True),
         Column("run_id", "text", "The run.", required=True),
-        Column("command", "text", "load, backfill, recordings, verify, prune, annotate or note."),
+        Column(
+            "command",
+            "text",
+            "load, backfill, recordings, verify, prune, annotate, note or forget.",
+        ),
         Column("source_api", "text", "Listing that was read: data or conversations_v3."),
         Column(
             "range_from",
@@ -226,6 +230,49 @@ DEBUG_CHAT_TURNS = Table(
     ),
     key=("chat_id", "turn_index"),
     merge_key=("agent_id", "chat_id", "turn_index"),
+)
+
+FORGOTTEN = Table(
+    "forgotten",
+    "One row a conversation that was erased, and that no load brings back.",
+    (
+        AGENT_ID,
+        CONVERSATION_ID,
+        Column("requested_at", "timestamp", "When its erasure was begun.", unit="UTC"),
+        Column(
+            "erased_at",
+            "timestamp",
+            "When nothing of it was left; NULL: a run was killed, and `forget` goes on.",
+            unit="UTC",
+        ),
+        Column("reason", "text", "Why, as the command was told: the number of a request."),
+        Column("is_by_caller", "bool", "Whether it was erased with all others of its caller."),
+        Column("recordings", "bigint", "Audio files that were deleted."),
+        Column("run_id", "text", "The run that erased it; joins `sync_runs.run_id`."),
+        PACKAGE_ID,
+    ),
+    key=(),
+)
+
+FORGOTTEN_CALLERS = Table(
+    "forgotten_callers",
+    "One row a caller whose conversations from before were erased, and do not come back.",
+    (
+        AGENT_ID,
+        Column(
+            "caller_hash",
+            "text",
+            "HMAC-SHA256 of the number's digits, in hexadecimal digits; the number is not kept.",
+            required=True,
+        ),
+        Column("salt", "text", "Key of the HMAC, made up at random; the same for an agent."),
+        Column("requested_at", "timestamp", "What began before does not come back.", unit="UTC"),
+        Column("reason", "text", "Why, as in `forgotten`."),
+        Column("run_id", "text", "The run; joins `sync_runs.run_id`."),
+        PACKAGE_ID,
+    ),
+    key=("caller_hash",),
+    merge_key=("agent_id", "caller_hash"),
 )
 
 AUDIT_TABLES = (SYNC_RUNS, FETCH_FAILURES)

@@ -33,6 +33,7 @@ from .errors import (
     LeaseLostError,
     PolyAIError,
 )
+from .forgetting.cli import forget
 from .options import (
     ENDING,
     AgentOption,
@@ -88,6 +89,9 @@ app = typer.Typer(
 app.add_typer(recordings_app)
 app.command(epilog="Example: polyai-warehouse views --time-zone Europe/London")(views)
 app.command(epilog="Example: polyai-warehouse dashboard --port 8080 --no-browser")(dashboard)
+app.command(epilog="Example: polyai-warehouse forget --caller +442079460018 --reason DSR-4711")(
+    forget
+)
 app.command(epilog="Example: polyai-warehouse annotate flags.csv --dry-run")(annotate)
 app.command(epilog="Example: polyai-warehouse note notes.jsonl")(note)
 app.command(

@@ -17,6 +17,8 @@ from .audit_tables import (
     AUDIT_TABLES,
     DEBUG_CHAT_TURNS,
     DEBUG_CHATS,
+    FORGOTTEN,
+    FORGOTTEN_CALLERS,
     RECORDINGS,
     WRITE_BACKS,
 )
@@ -31,6 +33,8 @@ TABLES = (
     WRITE_BACKS,
     DEBUG_CHATS,
     DEBUG_CHAT_TURNS,
+    FORGOTTEN,
+    FORGOTTEN_CALLERS,
     *AUDIT_TABLES,
 )
 """Every table of the warehouse, in the order of the dictionary."""

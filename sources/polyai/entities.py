@@ -38,6 +38,8 @@ _TELLING: Mapping[str, tuple[str, ...]] = {
     "write_backs": ("kind", "status", "sent_at"),
     "debug_chats": ("scenario", "label", "passed"),
     "debug_chat_turns": ("user_input", "response", "passed"),
+    "forgotten": ("requested_at", "erased_at", "reason"),
+    "forgotten_callers": ("requested_at", "reason"),
     "sync_runs": ("command", "status", "finished_at"),
     "fetch_failures": ("error_code", "resolved_at"),
 }

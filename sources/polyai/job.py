@@ -7,7 +7,7 @@ import gc
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -23,7 +23,15 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import recovery
 from .audit import audit_table, failure_row
-from .audit_tables import FETCH_FAILURES, SYNC_RUNS
+from .audit_tables import (
+    DEBUG_CHAT_TURNS,
+    DEBUG_CHATS,
+    FETCH_FAILURES,
+    FORGOTTEN,
+    RECORDINGS,
+    SYNC_RUNS,
+    WRITE_BACKS,
+)
 from .destination import (
     ATTEMPTS,
     connect,
@@ -43,8 +51,8 @@ from .reconciliation import unequal_turns
 from .report import RunReport
 from .resources import LOADED_TABLES, empty_tables, one_chunk, some_tables
 from .schema import Table
-from .tables import TURNS
-from .warehouse import LOADING, Warehouse
+from .tables import CONVERSATION_TABLES, TURNS
+from .warehouse import LOADING, Warehouse, in_parts
 
 logger = logging.getLogger("polyai")
 
@@ -63,6 +71,16 @@ _COMMITS = "commits"
 
 _ONE_COMMIT_AT_A_TIME = frozenset({"dlt.destinations.ducklake"})
 """DuckLake numbers its commits: two at once cost one of them all its work."""
+
+_OF_CONVERSATIONS = (
+    *reversed(CONVERSATION_TABLES),
+    RECORDINGS,
+    WRITE_BACKS,
+    DEBUG_CHAT_TURNS,
+    DEBUG_CHATS,
+    FETCH_FAILURES,
+)
+"""Tables whose rows go with a conversation that is erased."""
 
 _POLL_SECONDS = 0.02
 """Time between two looks at whether an agent has brought something."""
@@ -210,17 +228,23 @@ class Job:
 
     def _end(self, one: _Active, tables: Sequence[str]) -> None:
         reader, report = one.reader, one.reader.report
+        if returned := self.warehouse.returned(report.agent_id):
+            # read before they were erased, here or on another machine, and loaded since
+            self.erase(report.agent_id, returned)
         if TURNS.name in tables:
             self._check_turns(report, reader.now())
         if report.range_from is None:
             # a slice is not asked, and counting takes the longer the more there is
             report.held = self.warehouse.count_held(report.agent_id)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
+        rows: dict[Table, Sequence[Mapping[str, Any]]] = {}
+        if reader.forgotten:
+            rows[FORGOTTEN] = reader.forgotten
         ended = [report.as_row()]
         if report.has_read_all:
             # from here on nothing of what they left is uncertain
             ended += [{**run, "status": "interrupted"} for run in one.killed]
-        self.write({SYNC_RUNS: ended}, report.agent_id)
+        self.write(rows | {SYNC_RUNS: ended}, report.agent_id)
 
     def make_tables(self, tables: Sequence[Table]) -> None:
         """Makes the tables where there are none, one run at a time: two at once would fail.
@@ -279,6 +303,43 @@ class Job:
         ):
             name = client.make_qualified_table_name(table.name)
             client.execute_sql(f"DELETE FROM {name} WHERE {condition}", *parameters)
+
+    def erase(self, agent_id: str, conversation_ids: Sequence[str]) -> Counter[str]:
+        """Deletes all rows of conversations, but those that say that they were erased.
+
+        Returns:
+            How many there were, by table.
+        """
+        rows: Counter[str] = Counter()
+        with (
+            self._turn([_COMMITS] if self._commits_as_a_whole else []),
+            destination_errors(),
+            kept_open(self.pipeline),
+            self.pipeline.sql_client() as client,
+        ):
+            for table in _OF_CONVERSATIONS:
+                if not self.warehouse.has_table(table.name):
+                    continue
+                name = client.make_qualified_table_name(table.name)
+                for ids, marks in in_parts(conversation_ids):
+                    these = f"FROM {name} WHERE agent_id = %s AND conversation_id IN ({marks})"
+                    found = client.execute_sql(f"SELECT count(*) {these}", agent_id, *ids)
+                    if found and found[0][0]:
+                        client.execute_sql(f"DELETE {these}", agent_id, *ids)
+                        rows[table.name] += found[0][0]
+        return rows
+
+    def drop_datasets(self, names: Iterable[str]) -> None:
+        """Drops datasets of the destination, those that are there."""
+        with (
+            destination_errors(),
+            kept_open(self.pipeline),
+            self.pipeline.sql_client() as client,
+        ):
+            for name in names:
+                with client.with_alternative_dataset_name(name):
+                    if client.has_dataset():
+                        client.drop_dataset()
 
     def tidy_up(self) -> None:
         """Leaves nothing behind but the tables, and a few records of what was loaded."""

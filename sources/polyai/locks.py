@@ -75,7 +75,8 @@ def working_directory(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[No
     with ExitStack() as held:
         _hold(held, lock_file(Path(pipeline.working_dir)), patience)
         params = pipeline.destination.config_params
-        params["staging_dataset_name_layout"] = f"%s_staging_{_identity(pipeline)}"
+        identity = _identity(folder, pipeline.pipeline_name)
+        params["staging_dataset_name_layout"] = f"%s_staging_{identity}"
         yield
 
 
@@ -138,7 +139,8 @@ def leases(
     if duckdb_file(pipeline) is not None or not Leases.supports(pipeline):
         yield None, {}
         return
-    owner = f"{socket.gethostname()}/{_identity(pipeline)}"
+    identity = _identity(pipeline.pipelines_dir, pipeline.pipeline_name)
+    owner = f"{socket.gethostname()}/{identity}"
     mine = Leases(pipeline, owner, staging_dataset_name(pipeline))
     with mine:
         others = mine.acquire(agent_ids)
@@ -151,6 +153,17 @@ def staging_dataset_name(pipeline: dlt.Pipeline) -> str:
     """The dataset in which rows wait to be merged."""
     client: Any = pipeline.sql_client()
     return str(client.staging_dataset_name)
+
+
+def staging_datasets(pipeline: dlt.Pipeline, names: Iterable[str]) -> list[str]:
+    """The datasets in which rows wait to be merged, of other pipelines beside this one.
+
+    Args:
+        pipeline: Whose destination and dataset it is.
+        names: Of these pipelines, whose working directories are in the same folder.
+    """
+    folder = Path(pipeline.pipelines_dir)
+    return [f"{pipeline.dataset_name}_staging_{_identity(folder, name)}" for name in names]
 
 
 def _hold(held: ExitStack, path: Path, patience: Patience) -> None:
@@ -167,9 +180,9 @@ def _hold(held: ExitStack, path: Path, patience: Patience) -> None:
                 ) from None
 
 
-def _identity(pipeline: dlt.Pipeline) -> str:
-    """An id of the working directory on this machine; the same as long as both are."""
-    path = Path(pipeline.pipelines_dir, f"{pipeline.pipeline_name}.id")
+def _identity(pipelines_dir: str | Path, name: str) -> str:
+    """An id of a working directory on this machine; the same as long as both are."""
+    path = Path(pipelines_dir, f"{name}.id")
     if not path.exists():
         draft = path.with_suffix(f".{os.getpid()}")
         draft.write_text(uuid.uuid4().hex, encoding="ascii")

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .callers import ForgottenCallers
 from .fetching import Reason, Task
 from .listings import Listed, Listing
 from .report import RunReport
@@ -77,6 +78,8 @@ class Plan:
 
     Attributes:
         failures: Open failures by conversation.
+        forgotten_callers: Callers whose conversations are not to come back; known once `tasks` has
+            begun.
         is_first_load: Nothing of the agent is held; known once `tasks` has begun.
         is_after_crash: A run was killed, and may have left rows of conversations that are not
             held; known once `tasks` has begun.
@@ -100,10 +103,12 @@ class Plan:
         self._report = report
         self._due: dict[str, Due] = {}
         self._reasons: dict[str, Reason] = {}
-        self._given_up: frozenset[str] = frozenset()
+        self._left_out: frozenset[str] = frozenset()
+        """Listed ones that are not read all the same: given up, or erased."""
         self._asked: set[str] = set()
         self._listed = array("Q")
         self.failures: Mapping[str, Failure] = {}
+        self.forgotten_callers = ForgottenCallers()
         self.is_first_load = False
         self.is_after_crash = False
 
@@ -117,9 +122,13 @@ class Plan:
         pace = self._pace
         self.is_first_load = not self._warehouse.holds_any(self._agent_id)
         self.failures = self._warehouse.open_failures(self._agent_id)
-        self._given_up = frozenset() if pace.full or pace.span else frozenset(self._too_old())
-        self._report.given_up = len(self._given_up)
-        left_alone = self._given_up | self._warehouse.gone(self._agent_id)
+        given_up = frozenset() if pace.full or pace.span else frozenset(self._too_old())
+        self._report.given_up = len(given_up)
+        forgotten = self._warehouse.forgotten(self._agent_id)
+        self._report.forgotten = len(forgotten)
+        self._left_out = given_up | forgotten
+        self.forgotten_callers = ForgottenCallers(self._warehouse.forgotten_callers(self._agent_id))
+        left_alone = self._left_out | self._warehouse.gone(self._agent_id)
         self._note_what_is_due(left_alone)
         if pace.span is not None:
             for listing in self._listings:
@@ -212,8 +221,8 @@ class Plan:
         report.gaps_repaired = listing.gaps_repaired
         report.expected = report.api_count if is_whole else report.listed + len(self._due)
         for conversation_id, row in by_id.items():
-            if conversation_id in self._asked or conversation_id in self._given_up:
-                continue  # the listing shifted and gives it again, or it cannot be read
+            if conversation_id in self._asked or conversation_id in self._left_out:
+                continue  # the listing shifted and gives it again, or it is not to be read
             if reason := self._reason(row, held):
                 if reason != "new":
                     self._asked.add(conversation_id)

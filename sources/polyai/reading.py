@@ -163,6 +163,8 @@ class AgentReader:
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._read, name="polyai-reading", daemon=True)
         self.stopped_by: BaseException | None = None
+        self.forgotten: list[dict[str, Any]] = []
+        """Rows of `forgotten`: what was read and is of an erased caller."""
 
     def _listings(self, api: DataApi | None, landmarks: Landmarks | None) -> Iterator[Listing]:
         size, clock = self._settings.page_size, self._clock
@@ -293,6 +295,8 @@ class AgentReader:
         agent_id = self._agent.agent_id
         load_id = load_id_of(agent_id)
         self.report.load_ids.add(load_id)
+        if self._plan.forgotten_callers:
+            fetched = [item for item in fetched if not self._is_forgotten(item)]
         held = self._warehouse.held(
             agent_id,
             [item.task.conversation_id for item in fetched if item.task.reason != "new"],
@@ -312,25 +316,36 @@ class AgentReader:
         self._count(fetched, shaped.unmapped, shaped.withheld)
         return shaped.tables | {FETCH_FAILURES.name: self._failures(fetched, load_id)}
 
+    def _is_forgotten(self, item: Fetched) -> bool:
+        """Whether it is of an erased caller; it is noted, so that it is not read again."""
+        if not item.has_answer or not self._plan.forgotten_callers.have(_detail(item)):
+            return False
+        self.report.forgotten += 1
+        self.forgotten.append(
+            {
+                "agent_id": self._agent.agent_id,
+                "conversation_id": item.task.conversation_id,
+                "requested_at": item.fetched_at,
+                "erased_at": item.fetched_at,
+                "is_by_caller": True,
+                "recordings": 0,
+                "run_id": self.report.run_id,
+            }
+        )
+        return True
+
     def _answer(self, item: Fetched, held: Held | None) -> Answer:
         """The conversation as the listing and the detail give it, those of them that were read."""
-        task, body = item.task, item.body
-        apis = set()
-        detail: Json = {}
-        if body is not None:
-            apis.add(DATA)
-            detail = decode(body)
-        if task.document is not None:
-            apis.add(V3)
-            row = task.document.read()
-            detail = with_detail(row, detail) if body is not None else in_data_words(row)
+        task = item.task
+        found = {DATA: item.body, V3: task.document}
+        apis = frozenset(api for api, given in found.items() if given is not None)
         return Answer(
             task.conversation_id,
-            self._redaction.applied(detail),
+            self._redaction.applied(_detail(item)),
             task.summary_hash,
             item.fetched_at,
             held,
-            apis=frozenset(apis),
+            apis=apis,
             source_api=self._settings.api,
             may_be_torn=self._plan.is_after_crash,
         )
@@ -378,6 +393,16 @@ class AgentReader:
             if item.error is not None or item.task.conversation_id in failures
         ]
         return audit_table(FETCH_FAILURES, rows, load_id)
+
+
+def _detail(item: Fetched) -> Json:
+    """What was read of a conversation, in the Data API's words."""
+    body, document = item.body, item.task.document
+    detail: Json = decode(body) if body is not None else {}
+    if document is None:
+        return detail
+    row = document.read()
+    return with_detail(row, detail) if body is not None else in_data_words(row)
 
 
 def _noting_days(tables: Tables, days: set[int | None]) -> Tables:

@@ -165,6 +165,30 @@ def discard(pipeline: dlt.Pipeline) -> None:
             shutil.rmtree(folder)
 
 
+def discard_all(pipelines_dir: Path, prefix: str) -> list[str]:
+    """The same for each working directory that nobody is using, also for drafts of packages.
+
+    Args:
+        pipelines_dir: Where they are.
+        prefix: Of their pipelines' names.
+
+    Returns:
+        The names of these pipelines.
+    """
+    names = []
+    for working_directory in _folders(pipelines_dir):
+        if not working_directory.name.startswith(prefix):
+            continue
+        with suppress(Timeout), lock_on(lock_file(working_directory)).acquire(timeout=0):
+            stages = _folders(working_directory / "normalize")
+            stages += [working_directory / "load" / stage for stage in ("new", "normalized")]
+            for stage in stages:
+                for folder in _folders(stage):
+                    shutil.rmtree(folder)
+            names.append(working_directory.name)
+    return names
+
+
 def forget_loaded_packages(pipeline: dlt.Pipeline) -> None:
     """Removes older records of loaded packages, which dlt keeps for ever: some 100 KB each."""
     loaded = sorted(_folders(Path(pipeline.working_dir, "load", "loaded")))

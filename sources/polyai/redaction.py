@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .callers import dialled
 from .settings import Pii, Transcripts
 
 Json = dict[str, Any]
@@ -109,11 +110,7 @@ class Redaction:
         if self._pii == "drop":
             return DROPPED
         found = match[0]
-        if "@" in found:
-            plain = found.lower()
-        else:
-            # the same caller, dialled from abroad: +44 (0)20, 0044 20, +44 20
-            plain = "".join(filter(str.isdigit, found.replace("(0)", ""))).removeprefix("00")
+        plain = found.lower() if "@" in found else dialled(found)
         return hmac.new(self._secret, plain.encode(), hashlib.sha256).hexdigest()
 
 

@@ -42,6 +42,8 @@ _JOINED_TO = ("dim_variants", "dim_dates", "dim_agents", "fct_conversations")
 _FURTHER = (
     ("debug_chats", "conversations", ("agent_id", "conversation_id")),
     ("write_backs", "sync_runs", ("agent_id", "run_id")),
+    ("forgotten", "sync_runs", ("agent_id", "run_id")),
+    ("forgotten_callers", "sync_runs", ("agent_id", "run_id")),
 )
 """Tables that point to another one with columns that are not in their key."""
 

@@ -54,6 +54,8 @@ class RunReport:
     """By conversation, as long as memory allows; all of them are in `fetch_failures`."""
     held: int | None = None
     """Conversations of the agent in the warehouse when the run ended."""
+    forgotten: int = 0
+    """Conversations of the agent that were erased, and are not read again."""
     error: str | None = None
     load_ids: set[str] = field(default_factory=set)
     """Load packages that carry its rows."""
@@ -92,11 +94,12 @@ class RunReport:
     def missing(self) -> int | None:
         """Conversations that the API has and the warehouse has not; None where that is not known.
 
-        Those that the API has no more are not taken for others only where all was listed.
+        Those that were erased are none of them. Those that the API has no more are not taken for
+        others only where all was listed.
         """
         if self.held is None or self.api_count is None:
             return None
-        return max(0, self.api_count - (self.held - (self.absent or 0)))
+        return max(0, self.api_count - self.forgotten - (self.held - (self.absent or 0)))
 
     def finish(
         self,

@@ -252,7 +252,7 @@ def status(console: Console, result: Status, pipeline: dlt.Pipeline) -> None:
             _paragraph(
                 console,
                 f"[red]failed[/] {escape(failure.conversation_id)}: "
-                f"{_counted(failure.attempts, 'attempt')} since "
+                f"{number_of(failure.attempts, 'attempt')} since "
                 f"{_moment(failure.first_failed_at)}, {escape(message)}",
             )
         if (more := agent.failures.open - len(agent.failures.named)) > 0:
@@ -302,13 +302,15 @@ def _facts(agent: AgentStatus, now: datetime) -> Iterator[tuple[str, int | None,
         f"[red]{failures.retried:,} tried again by the next load, {failures.given_up:,} given up[/]"
     )
     yield "failed", failures.open, tries if failures.open else ""
+    if agent.forgotten:
+        yield "forgotten", agent.forgotten, "erased, and not read again"
     yield "transcript withheld", counts.withheld, ""
     yield "in progress", counts.in_progress, ""
     if counts.incomplete:
         hint = "[yellow]of a load under way or killed[/]"
         yield "incomplete", counts.incomplete, hint
     if agent.turns is not None:
-        differs = f"[red]not as counted in {_counted(agent.turns.unequal, 'conversation')}[/]"
+        differs = f"[red]not as counted in {number_of(agent.turns.unequal, 'conversation')}[/]"
         rows = agent.turns.rows + agent.turns.withheld_rows
         yield "turns", rows, differs if agent.turns.unequal else "as many as the API counted"
     if agent.tables:
@@ -326,7 +328,8 @@ def _table_facts(tables: Mapping[str, TableCounts]) -> Iterator[tuple[str, int, 
             yield f"[red]{name}[/]", table.orphans, "[red]rows without a conversation[/]"
 
 
-def _counted(number: int, thing: str) -> str:
+def number_of(number: int, thing: str) -> str:
+    """So many of a thing, which is named in the singular."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -403,6 +406,7 @@ def status_as_json(result: Status, pipeline: dlt.Pipeline, code: int) -> dict[st
                     "absent": agent.absent,
                     "missing": agent.missing,
                     "failed": agent.failures.open,
+                    "forgotten": agent.forgotten,
                 },
                 "failures": asdict(agent.failures) | {"retried": agent.failures.retried},
                 "turns": asdict(agent.turns)

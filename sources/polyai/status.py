@@ -131,6 +131,7 @@ class AgentStatus:
         absent: Held ones that the last full load did not find listed; None before one.
         conversations: What is held.
         failures: What could not be read.
+        forgotten: Conversations that were erased.
         turns: Turns against the counts of the answers; None where they are not compared.
         unequal_turns: Some conversations whose turns differ: `num_turns` and rows.
         tables: Rows by table; empty where they are not counted.
@@ -146,6 +147,7 @@ class AgentStatus:
     absent: int | None
     conversations: ConversationCounts
     failures: Failures
+    forgotten: int = 0
     turns: TurnCounts | None = None
     unequal_turns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     tables: Mapping[str, TableCounts] = field(default_factory=dict)
@@ -162,7 +164,7 @@ class AgentStatus:
             return None
         still_listed = self.conversations.held - (self.absent or 0)
         coming = self.conversations.incomplete + self.failures.not_held
-        return max(0, self.api_count - still_listed - coming)
+        return max(0, self.api_count - self.forgotten - still_listed - coming)
 
     @property
     def is_consistent(self) -> bool:
@@ -299,6 +301,7 @@ def status(
     runs = _runs(warehouse)
     failures = _failures(warehouse, now - shared_setting("give_up_after"))
     conversations = conversation_counts(warehouse)
+    forgotten = dict(warehouse.rows("SELECT agent_id, count(*) FROM {forgotten} GROUP BY agent_id"))
     turns = {} if quick else turn_counts(warehouse)
     tables = {} if quick else table_counts(warehouse)
     known = sorted({*runs, *conversations, *failures, *_configured()})
@@ -326,6 +329,7 @@ def status(
                 absent=own.absent,
                 conversations=conversations.get(agent_id, ConversationCounts()),
                 failures=failures.get(agent_id, Failures()),
+                forgotten=forgotten.get(agent_id, 0),
                 turns=turns.get(agent_id),
                 unequal_turns=some_unequal_turns(warehouse, agent_id, SHOWN_CONVERSATIONS)
                 if is_unequal

@@ -17,6 +17,7 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from .answers import DATA, Held, NoteVersion
 from .audit_tables import SYNC_RUNS
+from .callers import ForgottenCaller
 from .destination import destination_errors, turn, when_unlocked
 from .dialects import parsed, worded
 from .errors import DestinationError
@@ -139,7 +140,7 @@ class Warehouse:
             )
             hashes.update(_pairs(found))
         missing = [name for name in conversation_ids if name not in hashes]
-        for ids, marks in _in_parts(missing):
+        for ids, marks in in_parts(missing):
             by_id = f"{columns} AND conversation_id IN ({marks}) AND {_COMPLETE}"
             hashes.update(_pairs(self._arrow(by_id, agent_id, *ids)))
         return hashes
@@ -172,7 +173,7 @@ class Warehouse:
     ) -> Iterator[dict[str, Any]]:
         """Rows of these conversations, by column."""
         names = [column.name for column in table.columns]
-        for ids, marks in _in_parts(conversation_ids):
+        for ids, marks in in_parts(conversation_ids):
             for row in self.rows(
                 f"SELECT {', '.join(names)} FROM {{{table.name}}} "
                 f"WHERE agent_id = %s AND conversation_id IN ({marks})",
@@ -225,6 +226,35 @@ class Warehouse:
             agent_id,
         )
         return frozenset(row[0] for row in rows)
+
+    def forgotten(self, agent_id: str) -> frozenset[str]:
+        """Conversations that were erased, or are being: none of them is to come back."""
+        rows = self.rows("SELECT conversation_id FROM {forgotten} WHERE agent_id = %s", agent_id)
+        return frozenset(row[0] for row in rows)
+
+    def forgotten_callers(self, agent_id: str) -> list[ForgottenCaller]:
+        """Callers whose conversations were erased."""
+        return [
+            ForgottenCaller(hashed, salt, requested_at.astimezone(UTC))
+            for hashed, salt, requested_at in self.rows(
+                "SELECT caller_hash, salt, requested_at FROM {forgotten_callers} "
+                "WHERE agent_id = %s",
+                agent_id,
+            )
+        ]
+
+    def returned(self, agent_id: str) -> list[str]:
+        """Erased conversations that are there again: a run had read them before.
+
+        Not those of which the erasure was cut short: their files are still to be found by them.
+        """
+        rows = self.rows(
+            "SELECT c.conversation_id FROM {conversations} c JOIN {forgotten} f "
+            "ON f.agent_id = c.agent_id AND f.conversation_id = c.conversation_id "
+            "WHERE c.agent_id = %s AND f.erased_at IS NOT NULL",
+            agent_id,
+        )
+        return [row[0] for row in rows]
 
     def settling(
         self,
@@ -366,7 +396,7 @@ class Warehouse:
     ) -> dict[str, list[NoteVersion]]:
         """The held versions of these conversations' notes, oldest first, by id."""
         histories: dict[str, list[NoteVersion]] = {}
-        for ids, marks in _in_parts(conversation_ids):
+        for ids, marks in in_parts(conversation_ids):
             for conversation_id, note, valid_from, valid_to in self.rows(
                 "SELECT conversation_id, note, valid_from, valid_to FROM {notes} "
                 f"WHERE agent_id = %s AND conversation_id IN ({marks}) ORDER BY valid_from",
@@ -498,8 +528,8 @@ class _QualifiedNames(dict[str, str]):
         return str(self._client.make_qualified_table_name(table))
 
 
-def _in_parts(ids: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
-    """The ids in parts, with as many placeholders as each has."""
+def in_parts(ids: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    """The ids in parts that an `IN` list takes, with as many placeholders as each has."""
     for start in range(0, len(ids), IDS_A_QUERY):
         part = ids[start : start + IDS_A_QUERY]
         yield part, ", ".join(["%s"] * len(part))

@@ -3,4 +3,4 @@
 CREATE OR REPLACE VIEW polyai.views_info AS
 SELECT
   'UTC' AS reporting_time_zone,
-  '3ac994d3d885cfebbf717667a7aac5eb' AS fingerprint;
+  '57a1e251193994a0f669ed151b66118a' AS fingerprint;

@@ -3,4 +3,4 @@
 CREATE OR REPLACE VIEW polyai.views_info AS
 SELECT
   'UTC' AS reporting_time_zone,
-  'a239adb06b38d3ee8550703b01077ccb' AS fingerprint;
+  '405458ae4ce5fad06b692ffb7267b978' AS fingerprint;

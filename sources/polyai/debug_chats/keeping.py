@@ -22,7 +22,7 @@ PIPELINE_NAME = "polyai_debug_chats"
 LEAST_WAIT = timedelta(minutes=1)
 """Two CI jobs end at once: none of them is to lose its transcripts to the other's short write."""
 
-_LOCK_ENDING = ".debug-chats.lock"
+LOCK_ENDING = ".debug-chats.lock"
 
 
 def keep_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = timedelta(0)) -> None:
@@ -48,13 +48,18 @@ def keep_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = tim
     patience = Patience(max(wait, LEAST_WAIT), threading.Event())
 
     def lease_names() -> list[str]:
-        return [f"{agent_id} debug chats" for agent_id in agent_ids]
+        return [lease_name(agent_id) for agent_id in agent_ids]
 
-    with audit_job(pipeline, _LOCK_ENDING, lease_names, patience) as (job, others):
+    with audit_job(pipeline, LOCK_ENDING, lease_names, patience) as (job, others):
         for holder in others.values():
             raise BusyError(f"{holder} is writing debug chats: these were not written")
         job.make_tables([DEBUG_CHATS, DEBUG_CHAT_TURNS])
         job.write({DEBUG_CHATS: chats, DEBUG_CHAT_TURNS: turns}, agent_ids[0])
+
+
+def lease_name(agent_id: str) -> str:
+    """The lease on writing debug chats of an agent."""
+    return f"{agent_id} debug chats"
 
 
 def _chat_row(run: ChatsRun, result: ScenarioResult, chat_id: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _prune(
         if stop.is_set():
             break
         folder = partition(agent_id, rows[0]["started_at"])
-        work.store.delete([_path(work.store, row["uri"]) for row in rows if row["uri"]])
+        work.store.delete([path_to_delete(work.store, row["uri"]) for row in rows if row["uri"]])
         told = manifest.read(folder).values()
         # a file that the limit cuts through keeps what is younger
         manifest.replace(folder, [row for row in told if row["started_at"] >= before])
@@ -155,7 +155,12 @@ def _prune(
     work.job.write({SYNC_RUNS: [report.as_row(), *killed]}, agent_id)
 
 
-def _path(store: Store, uri: str) -> str:
+def path_to_delete(store: Store, uri: str) -> str:
+    """The path of a file in the store.
+
+    Raises:
+        StoreError: It lies in another one.
+    """
     path = store.path_of(uri)
     if path is None:
         raise StoreError(

@@ -50,7 +50,7 @@ COMMANDS = (COMMAND, "verify", PRUNE)
 TABLES = (RECORDINGS, FETCH_FAILURES)
 """What a run writes beside `sync_runs`."""
 
-_LOCK_ENDING = ".recordings.lock"
+LOCK_ENDING = ".recordings.lock"
 
 _NEWEST = 100
 """Conversations whose numbers tell what the key may hear."""
@@ -163,7 +163,7 @@ def at_work(
         return [lease_name(name) for name in agent_ids]
 
     with (
-        audit_job(pipeline, _LOCK_ENDING, lease_names, patience) as (job, others),
+        audit_job(pipeline, LOCK_ENDING, lease_names, patience) as (job, others),
         Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
     ):
         store.check()
@@ -256,7 +256,10 @@ class AgentRecordings:
         kinds = self._kinds(api)
         report.expected = self._archive.count_due(kinds, wait) * len(kinds)
         too_old = self._clock() - settings.give_up_after
+        forgotten = self._work.job.warehouse.forgotten(self._agent.agent_id)
         for due in self._archive.due(kinds, wait):
+            if due.conversation_id in forgotten:
+                continue
             failure = self._failures.get(due.conversation_id)
             if failure is not None and failure.first_failed_at < too_old:
                 report.given_up += 1

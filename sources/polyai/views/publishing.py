@@ -144,7 +144,7 @@ def _replace(pipeline: dlt.Pipeline, target: Path) -> datetime:
             _materialize(copy)
             copy.execute(f"DROP TABLE IF EXISTS {INFO_TABLE}")
             copy.execute(f"CREATE TABLE {INFO_TABLE} AS SELECT ?::TIMESTAMPTZ AS as_of", [as_of])
-        _take_over_access(target, draft)
+        take_over_access(target, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         os.utime(draft, ns=(modified_ns, modified_ns))
@@ -219,7 +219,7 @@ def _schema(pipeline: dlt.Pipeline) -> str:
     return f'"{pipeline.dataset_name}"'
 
 
-def _take_over_access(target: Path, draft: Path) -> None:
+def take_over_access(target: Path, draft: Path) -> None:
     """Who could read the older copy can read the newer one; a first one is for its owner alone."""
     with contextlib.suppress(FileNotFoundError):
         held = target.stat()

@@ -26,7 +26,7 @@ logger = logging.getLogger("polyai")
 PIPELINE_NAME = "polyai_write_backs"
 """dlt pipeline and schema of what is told of write-backs; runs beside `load`."""
 
-_LOCK_ENDING = ".write-backs.lock"
+LOCK_ENDING = ".write-backs.lock"
 
 OnBegin = Callable[[WriteBackReport], None]
 """Told of each agent's report when its run begins; the counts then move in place."""
@@ -182,7 +182,7 @@ def write_back(
         return [lease_name(agent_id) for agent_id in by_agent]
 
     patience = Patience(settings.lock_wait, stop)
-    with audit_job(pipeline, _LOCK_ENDING, lease_names, patience) as (job, others):
+    with audit_job(pipeline, LOCK_ENDING, lease_names, patience) as (job, others):
         for agent_id in by_agent:
             with begun(agent_id, job.warehouse) as run:
                 if holder := others.get(lease_name(agent_id)):

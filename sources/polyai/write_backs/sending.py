@@ -230,9 +230,13 @@ class AgentWriteBacks:
     def _to_send(self) -> list[Row]:
         """The rows that can be sent and are not there yet; the others are reported."""
         by_conversation: dict[str, list[Row]] = {}
+        warehouse = self._warehouse
+        forgotten = frozenset() if warehouse is None else warehouse.forgotten(self._agent_id)
         for row in self._rows:
             told = self._told.get(row.write_back_id)
-            if row.kind == "annotation" and told is not None and told.status == "sent":
+            if row.conversation_id in forgotten:
+                self.report.add(Result.of(row, "rejected", "the conversation was forgotten"))
+            elif row.kind == "annotation" and told is not None and told.status == "sent":
                 # where PolyAI does not show it, somebody has taken it away again
                 self.report.add(Result.of(row, "there"))
             else:

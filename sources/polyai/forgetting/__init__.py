@@ -1,0 +1,1 @@
+"""Erases conversations and callers, and keeps them from coming back."""

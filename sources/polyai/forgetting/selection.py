@@ -1,0 +1,157 @@
+"""What is to be forgotten: conversations by id, and all of a caller, as far as they are held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ..audit_tables import DEBUG_CHATS, FETCH_FAILURES, RECORDINGS, WRITE_BACKS
+from ..callers import CALLER, dialled, spelled_alike
+from ..clock import in_utc
+from ..errors import ConfigurationError
+from ..redaction import Redaction
+from ..tables import CONVERSATIONS
+from ..warehouse import Warehouse, in_parts
+
+LEAST_DIGITS = 5
+"""A caller's number has as many; a shorter one, or a word such as `anonymous`, would be others'."""
+
+_BEGAN: Mapping[str, str] = {
+    CONVERSATIONS.name: "coalesce(started_at, created_at)",
+    RECORDINGS.name: "started_at",
+    DEBUG_CHATS.name: "NULL",
+    WRITE_BACKS.name: "NULL",
+    FETCH_FAILURES.name: "NULL",
+}
+"""Tables that tell which conversations there are, and when one began in SQL."""
+
+
+@dataclass
+class Selection:
+    """What is to be forgotten of one agent.
+
+    Attributes:
+        agent_id: The agent.
+        conversations: By id, the moments at which it may have begun; none where it is not held.
+        of_callers: Those of them that were found by their caller.
+        callers: Numbers whose conversations are not to come back.
+    """
+
+    agent_id: str
+    conversations: dict[str, set[datetime | None]] = field(default_factory=dict)
+    of_callers: set[str] = field(default_factory=set)
+    callers: tuple[str, ...] = ()
+
+
+def select(
+    warehouse: Warehouse,
+    conversation_ids: Sequence[str],
+    callers: Sequence[str],
+    *,
+    agent_ids: Sequence[str] = (),
+    pii_secret: str = "",
+) -> list[Selection]:
+    """Looks up what is held of these conversations and callers, and what a killed run has left.
+
+    Args:
+        warehouse: Where they are.
+        conversation_ids: Conversations; also such as are not held, and are not to come.
+        callers: Phone numbers, however they are written, or SIP addresses.
+        agent_ids: Of these agents alone; none for all that the warehouse holds.
+        pii_secret: With what numbers were hashed while they were loaded.
+
+    Returns:
+        A selection for each agent of which there is something to do.
+
+    Raises:
+        ConfigurationError: A number is none; or a conversation is not held, and it is not clear of
+            which agent it is.
+    """
+    for caller in callers:
+        if "@" not in caller and len(dialled(caller)) < LEAST_DIGITS:
+            raise ConfigurationError(f"{caller!r} is neither a phone number nor a SIP address")
+    agents = list(agent_ids) or _agents(warehouse)
+    selections = {agent_id: Selection(agent_id, callers=tuple(callers)) for agent_id in agents}
+    for agent_id, own in selections.items():
+        killed = warehouse.rows(
+            "SELECT conversation_id, is_by_caller FROM {forgotten} "
+            "WHERE agent_id = %s AND erased_at IS NULL",
+            agent_id,
+        )
+        of_callers = _of_callers(warehouse, agent_id, callers, pii_secret)
+        own.of_callers = {name for name, is_by_caller in killed if is_by_caller} | set(of_callers)
+        wanted = {name for name, _ in killed} | own.of_callers
+        own.conversations = _held(warehouse, agent_id, wanted | set(conversation_ids))
+        own.conversations |= {name: set() for name in wanted - own.conversations.keys()}
+    held = {name for own in selections.values() for name in own.conversations}
+    if unknown := [name for name in dict.fromkeys(conversation_ids) if name not in held]:
+        if len(selections) != 1:
+            raise ConfigurationError(
+                f"{', '.join(unknown)}: not in the warehouse. Where that is as it should be, and "
+                "none of it is to come, name the agent with --agent"
+            )
+        (own,) = selections.values()
+        own.conversations |= {name: set() for name in unknown}
+    return [own for own in selections.values() if own.conversations or own.callers]
+
+
+def _agents(warehouse: Warehouse) -> list[str]:
+    """The agents of which the warehouse has any rows."""
+    found: set[str] = set()
+    for table in (*_BEGAN, "forgotten"):
+        rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table}}}")
+        found.update(agent_id for (agent_id,) in rows)
+    return sorted(found)
+
+
+def _of_callers(
+    warehouse: Warehouse, agent_id: str, callers: Sequence[str], pii_secret: str
+) -> list[str]:
+    """Held conversations of these callers; their numbers may stand there hashed."""
+    if not callers:
+        return []
+    wanted = {spelled_alike(caller) for caller in callers}
+    if pii_secret:
+        hashing = Redaction("hash", pii_secret, "keep")
+        for caller in callers:
+            hashed = hashing.applied({"fromNumber": caller})
+            wanted.add(spelled_alike(hashed["fromNumber"]))
+    every: Any = (
+        f"FROM (SELECT conversation_id, {CALLER} AS caller FROM {{conversations}} "
+        "WHERE agent_id = %s) c "
+    )
+    numbers = [
+        number
+        for (number,) in warehouse.rows(
+            f"SELECT DISTINCT caller {every} WHERE caller IS NOT NULL", agent_id
+        )
+        if spelled_alike(number) in wanted
+    ]
+    return [
+        name
+        for some, marks in in_parts(numbers)
+        for (name,) in warehouse.rows(
+            f"SELECT conversation_id {every} WHERE caller IN ({marks})", agent_id, *some
+        )
+    ]
+
+
+def _held(
+    warehouse: Warehouse, agent_id: str, conversation_ids: Iterable[str]
+) -> dict[str, set[datetime | None]]:
+    """Those of these conversations of which there are rows, and when each began."""
+    found: dict[str, set[datetime | None]] = {}
+    for ids, marks in in_parts(sorted(conversation_ids)):
+        for table, began in _BEGAN.items():
+            for name, moment in warehouse.rows(
+                f"SELECT DISTINCT conversation_id, {began} FROM {{{table}}} "
+                f"WHERE agent_id = %s AND conversation_id IN ({marks})",
+                agent_id,
+                *ids,
+            ):
+                found.setdefault(name, set())
+                if table in (CONVERSATIONS.name, RECORDINGS.name):
+                    found[name].add(in_utc(moment))
+    return found

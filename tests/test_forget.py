@@ -1,0 +1,577 @@
+"""Conversations and callers that are forgotten: nothing of them is left, and none comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import psycopg2
+import pytest
+
+from command import AGENT, KEY, access, error_of, query, run, start
+from loaded import put_loaded
+from polyai import load, open_pipeline, resolve
+from polyai.callers import ForgottenCaller, ForgottenCallers, caller_hash, dialled
+from polyai.destination import duckdb_file
+from polyai.errors import ConfigurationError
+from polyai.forgetting import run as forgetting
+from polyai.forgetting.run import PIPELINE_NAME, Erasures, Readers, forget
+from polyai.job import Job
+from polyai.locks import Patience, database_file
+from polyai.recordings.run import PIPELINE_NAME as RECORDINGS
+from polyai.recordings.run import fetch_recordings
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.views import publish, refresh
+from polyai.warehouse import Warehouse
+from postgres_server import binaries, postgres
+from s3_server import is_installed, s3
+
+CONFIG = SandboxConfig(
+    conversations=120, span=timedelta(days=6), recording_cap_seconds=0.2, detail="small"
+)
+
+IDS_IN = "SELECT conversation_id FROM polyai."
+
+
+class Killed(BaseException):
+    """Stands for `kill -9` at a place of our choice."""
+
+
+class Company:
+    """A sandbox, and a warehouse with all it has in the working directory."""
+
+    def __init__(self, sandbox: Sandbox, base_url: str) -> None:
+        self.sandbox = sandbox
+        self.base_url = base_url
+        self.environment = access(base_url)
+        put_loaded(sandbox.config)
+
+    def load(self, *, full: bool = False, **options: Any) -> Any:
+        """Runs `load` once, by the sandbox's clock."""
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=self.base_url, **options)
+        (report,) = load(settings, open_pipeline(), full=full, clock=lambda: self.sandbox.now)
+        assert report.status == "complete"
+        return report
+
+    def fetch_recordings(self) -> None:
+        """Runs `recordings` once, when none is waited for any more."""
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=self.base_url)
+        (report,) = fetch_recordings(
+            settings,
+            open_pipeline(name=RECORDINGS),
+            clock=lambda: self.sandbox.now + timedelta(days=30),
+        )
+        assert report.status == "complete"
+
+    def forget(self, *conversations: str, **options: Any) -> Erasures:
+        """Runs `forget` once."""
+        given: dict[str, Any] = {"recordings_url": "recordings", "readers": Readers("UTC", None)}
+        return forget(open_pipeline(name=PIPELINE_NAME), conversations, **(given | options))
+
+    def recorded(self) -> list[str]:
+        """Conversations that have a recording, the oldest first."""
+        return named(f"{IDS_IN}recordings WHERE status = 'stored' ORDER BY started_at")
+
+
+@pytest.fixture
+def company() -> Iterator[Company]:
+    sandbox = Sandbox(CONFIG)
+    with serve(sandbox) as url:
+        yield Company(sandbox, url)
+
+
+def named(sql: str) -> list[str]:
+    """The first column of a query."""
+    return [str(row[0]) for row in query(sql)]
+
+
+def rows_of_all() -> dict[str, Counter[str]]:
+    """Rows of each table but `forgotten`, by conversation."""
+    tables = named(
+        "SELECT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (schema_name, "
+        "table_name) WHERE column_name = 'conversation_id' AND table_name <> 'forgotten'"
+    )
+    return {table: Counter(named(f"{IDS_IN}{table}")) for table in tables}
+
+
+def without(held: dict[str, Counter[str]], *names: str) -> dict[str, Counter[str]]:
+    """The same rows, but for those of these conversations."""
+    return {
+        table: Counter({name: n for name, n in rows.items() if name not in names})
+        for table, rows in held.items()
+    }
+
+
+def assert_no_trace(*names: str) -> None:
+    """Neither tables, nor files, nor the manifest have anything of these conversations."""
+    held = rows_of_all()
+    assert without(held, *names) == held
+    for path in Path.cwd().rglob("*"):
+        assert not any(name in path.name for name in names), path
+    if any(Path("recordings").rglob("*.parquet")):
+        told = duckdb.sql(
+            "SELECT conversation_id FROM read_parquet('recordings/manifest/**/*.parquet')"
+        ).fetchall()
+        assert not {name for (name,) in told} & set(names)
+
+
+def test_a_conversation_goes_from_everywhere_and_does_not_come_back(company: Company) -> None:
+    company.fetch_recordings()
+    first, second, third, *_ = company.recorded()
+    Path("flags.csv").write_text(
+        f"conversation_id,turn_index,role,annotation_type\n{first},0,agent,wrong_info\n"
+    )
+    assert run("annotate", "flags.csv", **company.environment).returncode == 0
+    before = rows_of_all()
+    assert before["write_backs"][first] == before["recordings"][first] == 1
+    (told,) = company.forget(first, second, reason="DSR-1").agents
+
+    assert (told.conversations, told.not_held, told.callers) == (sorted([first, second]), [], 0)
+    assert (told.recordings, told.error) == (2, None)
+    assert told.rows == {
+        table: erased for table, rows in before.items() if (erased := rows[first] + rows[second])
+    }
+    assert rows_of_all() == without(before, first, second)
+    assert_no_trace(first, second)
+    assert query(
+        "SELECT conversation_id, agent_id, erased_at >= requested_at, reason, is_by_caller, "
+        "recordings FROM polyai.forgotten ORDER BY 1"
+    ) == [(name, AGENT, True, "DSR-1", False, 1) for name in sorted([first, second])]
+    assert query(
+        "SELECT status, error FROM polyai.sync_runs JOIN polyai.forgotten USING (run_id) "
+        "WHERE command = 'forget' GROUP BY ALL"
+    ) == [("complete", None)]
+
+    company.sandbox.requests.clear()
+    report = company.load(full=True)
+    company.fetch_recordings()
+    assert (report.new, report.missing) == (0, 0)
+    assert not [path for path in company.sandbox.requests.paths() if first in path]
+    assert_no_trace(first, second)
+    status = json.loads(run("status", "--json", **company.environment).stdout)["agents"][0]
+    assert status["is_consistent"]
+    assert (status["conversations"]["forgotten"], status["conversations"]["missing"]) == (2, 0)
+    again = run("annotate", "flags.csv", **company.environment)
+    assert again.returncode == 3
+    assert "the conversation was forgotten" in again.stdout
+    assert_no_trace(first, second)
+    verified = run("recordings", "verify", **company.environment)
+    assert verified.returncode == 0, verified.stdout
+    assert named(f"{IDS_IN}recordings WHERE conversation_id = '{third}'") == [third]
+
+
+def test_the_file_has_no_byte_of_it_and_is_otherwise_the_same(company: Company) -> None:
+    refresh(open_pipeline(), "UTC")
+    (name,) = named(f"{IDS_IN}turns ORDER BY user_input_at, 1 LIMIT 1")
+    secret = "the-caller-said-this-4711"
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute(
+            "UPDATE polyai.turns SET user_input = ? WHERE conversation_id = ?",
+            [secret + "".join(chr(33 + n * n % 90) for n in range(5_000)), name],
+        )
+    assert secret.encode() in Path("polyai.duckdb").read_bytes()
+    Path("polyai.duckdb").chmod(0o640)
+    what_there_is = (
+        "SELECT schema_name, view_name, comment, NULL FROM duckdb_views() WHERE NOT internal "
+        "UNION ALL SELECT schema_name, table_name, comment, NULL FROM duckdb_tables() "
+        "WHERE table_name NOT LIKE 'forgotten%' UNION ALL "
+        "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() "
+        "WHERE NOT internal AND table_name NOT LIKE 'forgotten%' ORDER BY ALL"
+    )
+    before = query(what_there_is)
+    assert company.forget(name).is_rewritten
+    assert secret.encode() not in Path("polyai.duckdb").read_bytes()
+    assert Path("polyai.duckdb").stat().st_mode & 0o777 == 0o640
+    assert not list(Path.cwd().glob("*rewriting*"))
+    assert query(what_there_is) == before
+    assert query("SELECT count(*) FROM polyai.fct_conversations") == [(119,)]
+    assert company.load().new == 0
+
+
+@pytest.mark.parametrize("pii", ["keep", pytest.param("hash", marks=pytest.mark.long)])
+def test_callers_go_with_what_was_not_held_yet(company: Company, pii: str) -> None:
+    if pii == "hash":
+        Path("polyai.duckdb").unlink()
+        company.load(pii=pii, pii_secret="pepper")
+    (missed, *ids), number = calls_of(company.sandbox, "+")[0]
+    (held, *more), other = calls_of(company.sandbox, "+")[1]
+    desks, desk = calls_of(company.sandbox, "sip:")[0]
+    assert len(desks) > 1
+    ids += [held, *more, *desks]
+    tables = rows_of_all()
+    with duckdb.connect("polyai.duckdb") as connection:
+        # as where the listing did not go as far back
+        for table in tables:
+            connection.execute(f"DELETE FROM polyai.{table} WHERE conversation_id = '{missed}'")
+    before = rows_of_all()
+    spelled = f"00{other[1:3]} (0){other[3:5]}-{other[5:]}"
+    callers = [number, spelled, desk.upper()]
+    (told,) = company.forget(callers=callers, pii_secret="pepper").agents
+    assert (told.conversations, told.callers) == (sorted(ids), 3)
+    assert rows_of_all() == without(before, *ids)
+    kept = str(query("SELECT * FROM polyai.forgotten_callers"))
+    assert not any(caller in kept for caller in (number[1:], other[1:], desk))
+
+    options = {"pii": pii, "pii_secret": "pepper"}
+    report = company.load(full=True, **options)
+    assert (report.new, report.missing) == (0, 0)
+    assert_no_trace(missed, *ids)
+    assert query(
+        "SELECT count(*), bool_and(is_by_caller AND erased_at IS NOT NULL) FROM polyai.forgotten"
+    ) == [(len(ids) + 1, True)]
+    company.sandbox.requests.clear()
+    company.load(full=True, **options)
+    assert not [path for path in company.sandbox.requests.paths() if missed in path]
+
+
+def calls_of(sandbox: Sandbox, beginning: str) -> list[tuple[list[str], str]]:
+    """Callers that begin like this: what each called, the oldest first; who called most first."""
+    calls: dict[str, list[str]] = {}
+    for index in sorted(sandbox.listed(AGENT)):
+        head = sandbox.head(AGENT, index)
+        caller = head.from_number or ""
+        if caller.startswith(beginning) and head.direction != "outbound":
+            calls.setdefault(caller, []).append(head.conversation_id)
+    return sorted(
+        ((ids, caller) for caller, ids in calls.items()), key=lambda one: (-len(one[0]), one[1])
+    )
+
+
+def test_numbers_are_one_however_they_are_written() -> None:
+    assert len({dialled(text) for text in ("+44 (0)20 7946", "0044207946", "+44-207946")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("detail", "is_forgotten"),
+    [
+        ({"fromNumber": "+49 30 12345", "startedAt": "2026-01-01T00:00:00Z"}, True),
+        ({"fromNumber": "+493012345", "createdAt": 1_767_225_600}, True),
+        ({"fromNumber": "+493012345"}, True),
+        ({"fromNumber": "+493012345", "startedAt": "who knows"}, True),
+        ({"fromNumber": "+493012345", "startedAt": "2026-03-01T00:00:00Z"}, False),
+        ({"fromNumber": "+493012346", "startedAt": "2026-01-01T00:00:00Z"}, False),
+        ({"toNumber": "+493012345", "fromNumber": "+491"}, False),
+        ({"toNumber": "+493012345", "fromNumber": "+491", "direction": "OUTBOUND"}, True),
+        ({"fromNumber": "sip:Desk@PBX.example.com"}, True),
+        ({"fromNumber": "sip:desk2@pbx.example.com"}, False),
+        ({"fromNumber": None}, False),
+        ({}, False),
+    ],
+)
+def test_later_calls_of_a_forgotten_caller_come(detail: dict[str, Any], is_forgotten: bool) -> None:
+    asked = datetime(2026, 2, 1, tzinfo=UTC)
+    callers = ForgottenCallers(
+        ForgottenCaller(caller_hash(number, salt), salt, asked)
+        for number, salt in [
+            ("+49 30 12345", "a"),
+            ("+1555", "a"),
+            ("sip:desk@pbx.example.com", "b"),
+        ]
+    )
+    assert callers.have(detail) is is_forgotten
+    assert bool(callers)
+    assert not ForgottenCallers()
+
+
+def test_one_that_is_not_held_is_not_read(company: Company) -> None:
+    known = set(named(f"{IDS_IN}conversations"))
+    company.sandbox.advance(timedelta(hours=2), arrivals=4)
+    arrived = [
+        name
+        for index in company.sandbox.listed(AGENT)
+        if (name := company.sandbox.traits(AGENT, index).conversation_id) not in known
+    ]
+    (told,) = company.forget(arrived[0]).agents
+    assert (told.conversations, told.not_held) == ([], arrived[:1])
+    report = company.load()
+    assert (report.new, report.missing) == (3, 0)
+    assert set(named(f"{IDS_IN}conversations")) == known | set(arrived[1:])
+
+
+STEPS = [
+    (forgetting, "erase_audio"),
+    (Job, "erase"),
+    (forgetting, "_discard_waiting"),
+    (forgetting, "rewrite"),
+    (forgetting._AgentErasure, "finish"),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
+def test_one_that_is_killed_is_done_by_the_next(
+    company: Company, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, is_after: bool
+) -> None:
+    company.fetch_recordings()
+    first, second, *_ = company.recorded()
+    does = getattr(owner, step)
+
+    def dies(*arguments: Any) -> None:
+        if is_after:
+            does(*arguments)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, step, dies)
+        with pytest.raises(Killed):
+            company.forget(first, second)
+    # whatever was done: no load brings them back
+    company.load(full=True)
+    company.fetch_recordings()
+    before = rows_of_all()
+    company.forget()
+    assert rows_of_all() == without(before, first, second)
+    assert_no_trace(first, second)
+    assert query("SELECT count(*), count(erased_at) FROM polyai.forgotten") == [(2, 2)]
+    statuses = named(
+        "SELECT status FROM polyai.sync_runs WHERE command = 'forget' ORDER BY started_at"
+    )
+    assert statuses == (
+        ["complete"] if (step, is_after) == ("finish", True) else ["interrupted", "complete"]
+    )
+
+
+@pytest.mark.long
+def test_kill_9_at_any_moment_leaves_nothing_undone(company: Company) -> None:
+    company.fetch_recordings()
+    before = rows_of_all()
+    for number, name in enumerate(company.recorded()[:8]):
+        process = start("forget", name, "--yes", **company.environment)
+        time.sleep(0.8 + number * 0.25)
+        process.kill()
+        process.communicate()
+        done = run("forget", name, "--yes", **company.environment)
+        assert done.returncode == 0, done.stderr
+        before = without(before, name)
+        assert rows_of_all() == before
+        assert_no_trace(name)
+    assert query("SELECT count(*) - count(erased_at) FROM polyai.forgotten") == [(0,)]
+    assert not list(Path.cwd().glob("*rewriting*"))
+
+
+@pytest.mark.long
+def test_what_a_load_had_read_before_is_erased_when_it_ends(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = named(f"{IDS_IN}conversations ORDER BY created_at DESC")[0]
+    company.forget(name)
+    before = rows_of_all()
+    with monkeypatch.context() as patched:
+        patched.setattr(Warehouse, "forgotten", lambda self, agent_id: frozenset())
+        assert company.load(full=True).new == 1
+    assert rows_of_all() == before
+
+
+@pytest.mark.long
+def test_what_a_killed_load_has_left_is_thrown_away(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = set(named(f"{IDS_IN}conversations"))
+    company.sandbox.advance(timedelta(hours=2), arrivals=4)
+    passes = iter([False, True])
+    finish = Job._finish_packages
+
+    def dies(*arguments: Any) -> None:
+        if next(passes):
+            raise Killed
+        finish(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "_finish_packages", dies)
+        with pytest.raises(Killed):
+            company.load()
+    waiting = list(Path(".dlt/pipelines/polyai/normalize/extracted").rglob("*.parquet"))
+    assert waiting
+    arrived = {
+        company.sandbox.traits(AGENT, index).conversation_id
+        for index in company.sandbox.listed(AGENT)
+    } - known
+    company.forget(name := min(arrived))
+    assert not any(path.exists() for path in waiting)
+    assert company.load().new == 3
+    assert set(named(f"{IDS_IN}conversations")) == known | (arrived - {name})
+
+
+def test_a_recording_that_nothing_tells_of_goes_too(company: Company) -> None:
+    company.fetch_recordings()
+    name, *_ = company.recorded()
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute(f"DELETE FROM polyai.recordings WHERE conversation_id = '{name}'")
+    (told,) = company.forget(name).agents
+    assert told.recordings == 1
+    assert_no_trace(name)
+
+
+def test_where_the_recordings_are_elsewhere_it_is_not_done_until_they_are_found(
+    company: Company,
+) -> None:
+    company.fetch_recordings()
+    name, *_ = company.recorded()
+    before = rows_of_all()
+    wrong = run("forget", name, "--yes", "--recordings-url", "moved", **company.environment)
+    assert wrong.returncode == 1
+    assert "set recordings_url to where it is" in error_of(wrong)
+    assert rows_of_all() == before
+    assert query("SELECT erased_at FROM polyai.forgotten") == [(None,)]
+    done = run("forget", "--yes", **company.environment)
+    assert done.returncode == 0, done.stderr
+    assert "1 recording" in done.stdout
+    assert_no_trace(name)
+
+
+def test_readers_get_a_copy_without_it(company: Company) -> None:
+    refresh(open_pipeline(), "UTC")
+    publish(open_pipeline(), Path("published"))
+    name = named(f"{IDS_IN}conversations")[0]
+    done = company.forget(name, readers=Readers("UTC", Path("published")))
+    assert done.error is None
+    held = "SELECT conversation_id FROM polyai.fct_conversations"
+    assert name not in {row[0] for row in query(held, "published/polyai.duckdb")}
+
+    other = named(f"{IDS_IN}conversations")[0]
+    Path("file").write_text("")
+    failed = run(
+        "forget", other, "--yes", "--json", POLYAI_PUBLISH_TO="file", **company.environment
+    )
+    assert failed.returncode == 1
+    assert "readers still have what was erased" in error_of(failed)
+    assert_no_trace(other)
+
+
+def test_dry_run_and_asking(company: Company) -> None:
+    name = named(f"{IDS_IN}conversations")[0]
+    before = Path("polyai.duckdb").read_bytes()
+    tried = run("forget", name, "no-such", "--dry-run", **company.environment)
+    assert tried.returncode == 0, tried.stderr
+    assert f"{AGENT}: 1 conversation would be erased" in tried.stdout
+    assert f"{name}\n" in tried.stdout
+    assert "no-such (not held: it is not to come)\n" in tried.stdout
+    unsure = run("forget", name, **company.environment)
+    assert unsure.returncode == 2
+    assert "--yes" in unsure.stderr
+    assert run("forget", **company.environment).returncode == 2
+    assert Path("polyai.duckdb").read_bytes() == before
+    sure = run("forget", name, "--yes", "--json", **company.environment)
+    told = json.loads(sure.stdout)
+    assert (told["exit_code"], told["agents"][0]["rows"]["conversations"]) == (0, 1)
+    # no key is needed, and none of what is configured
+    assert run("forget", name, "--yes").returncode == 0
+
+
+def test_what_is_not_clear_is_refused(company: Company) -> None:
+    with pytest.raises(ConfigurationError, match="neither a phone number"):
+        company.forget(callers=["anonymous"])
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute(
+            "INSERT INTO polyai.conversations BY NAME "
+            "SELECT * REPLACE ('OTHER' AS agent_id) FROM polyai.conversations LIMIT 1"
+        )
+    with pytest.raises(ConfigurationError, match="name the agent with --agent"):
+        company.forget("never-seen")
+    (told,) = company.forget("never-seen", agent_ids=["OTHER"]).agents
+    assert (told.agent_id, told.not_held) == ("OTHER", ["never-seen"])
+    # the same id of another agent stays
+    (name,) = named(f"{IDS_IN}conversations WHERE agent_id = 'OTHER'")
+    company.forget(name, agent_ids=["OTHER"])
+    assert named(f"SELECT agent_id FROM polyai.conversations WHERE conversation_id = '{name}'") == [
+        AGENT
+    ]
+
+
+@pytest.mark.parametrize("ending", [".lock", ".recordings.lock", ".write-backs.lock"])
+def test_nothing_else_may_write_meanwhile(company: Company, ending: str) -> None:
+    name = named(f"{IDS_IN}conversations")[0]
+    before = Path("polyai.duckdb").read_bytes()
+    loading = open_pipeline()
+    assert duckdb_file(loading)
+    with database_file(loading, Patience(timedelta(0), threading.Event()), ending):
+        busy = run("forget", name, "--yes", **company.environment)
+    assert busy.returncode == 75, busy.stderr
+    assert Path("polyai.duckdb").read_bytes() == before
+
+
+def test_without_a_warehouse_it_is_one_line() -> None:
+    result = run("forget", "x", "--yes")
+    assert result.returncode == 1
+    assert "there is no warehouse" in error_of(result)
+
+
+@pytest.mark.long
+def test_it_does_not_come_back_through_the_other_api(company: Company) -> None:
+    name = named(f"{IDS_IN}conversations ORDER BY created_at DESC")[0]
+    options: dict[str, Any] = {
+        "api": "conversations_v3",
+        "account_id": "ws-sandbox",
+        "v3_base_url": company.base_url,
+    }
+    Path("polyai.duckdb").unlink()
+    company.load(**options)
+    ids, caller = calls_of(company.sandbox, "sip:")[0]
+    company.forget(name, callers=[caller])
+    company.load(full=True, **options)
+    assert_no_trace(name, *ids)
+
+
+@pytest.mark.skipif(
+    not is_installed() and not os.environ.get("CI"),
+    reason="needs an S3 server: install the packages moto[server] and s3fs",
+)
+@pytest.mark.long
+def test_recordings_go_from_a_bucket(company: Company) -> None:
+    with s3() as server:
+        environment = company.environment | server.environment()
+        environment |= {"POLYAI_RECORDINGS_URL": f"s3://{server.bucket}/audio"}
+        assert run("recordings", **environment).returncode == 0
+        name, *_ = company.recorded()
+        done = run("forget", name, "--yes", "--json", **environment)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["agents"][0]["recordings"] == 1
+        assert not [path for path in server.files().find(server.bucket) if name in path]
+        assert run("recordings", "verify", **environment).returncode == 0
+
+
+@pytest.mark.skipif(
+    binaries() is None and not os.environ.get("CI"),
+    reason="needs a PostgreSQL server: install the package postgresql",
+)
+@pytest.mark.long
+def test_in_postgres_it_is_gone_for_all_machines(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = resolve(agent_id=AGENT, api_key=KEY, base_url=company.base_url)
+    with postgres() as url:
+        monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", url)
+        pipeline: dlt.Pipeline = open_pipeline("postgres", pipelines_dir="one")
+        load(settings, pipeline, clock=lambda: company.sandbox.now)
+        first, second, *_ = named(f"{IDS_IN}conversations ORDER BY created_at DESC")
+
+        def held() -> list[str]:
+            with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT conversation_id FROM polyai.conversations UNION "
+                    "SELECT conversation_id FROM polyai.turns"
+                )
+                return [name for (name,) in cursor.fetchall()]
+
+        assert {first, second} < set(held())
+        done = forget(
+            open_pipeline("postgres", pipelines_dir="two", name=PIPELINE_NAME),
+            [first],
+            recordings_url="recordings",
+            readers=Readers("UTC", None),
+        )
+        assert not done.is_rewritten
+        (report,) = load(settings, pipeline, full=True, clock=lambda: company.sandbox.now)
+        assert report.new == 0
+        assert first not in held()
+        assert second in held()
