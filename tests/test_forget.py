@@ -324,7 +324,8 @@ def test_one_that_is_killed_is_done_by_the_next(
     with monkeypatch.context() as patched:
         patched.setattr(owner, step, dies)
         with pytest.raises(Killed):
-            company.forget(first, second)
+            company.forget(first, second, reason="DSR-1")
+    requested = query("SELECT requested_at FROM polyai.forgotten GROUP BY 1")
     # whatever was done: no load brings them back
     company.load(full=True)
     company.fetch_recordings()
@@ -333,6 +334,9 @@ def test_one_that_is_killed_is_done_by_the_next(
     assert rows_of_all() == without(before, first, second)
     assert_no_trace(first, second)
     assert query("SELECT count(*), count(erased_at) FROM polyai.forgotten") == [(2, 2)]
+    assert query("SELECT requested_at, reason FROM polyai.forgotten GROUP BY ALL") == [
+        (*requested[0], "DSR-1")
+    ]
     statuses = named(
         "SELECT status FROM polyai.sync_runs WHERE command = 'forget' ORDER BY started_at"
     )
@@ -410,6 +414,17 @@ def test_a_recording_that_nothing_tells_of_goes_too(company: Company) -> None:
     (told,) = company.forget(name).agents
     assert told.recordings == 1
     assert_no_trace(name)
+
+
+def test_a_recording_of_an_earlier_warehouse_goes_too(company: Company) -> None:
+    company.fetch_recordings()
+    first, second, *_ = company.recorded()
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute("DROP TABLE polyai.recordings")
+        connection.execute(f"DELETE FROM polyai.conversations WHERE conversation_id = '{first}'")
+    (told,) = company.forget(first, second, agent_ids=[AGENT]).agents
+    assert told.recordings == 2
+    assert_no_trace(first, second)
 
 
 def test_where_the_recordings_are_elsewhere_it_is_not_done_until_they_are_found(

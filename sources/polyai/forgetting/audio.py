@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from itertools import product
 
-from ..recordings.layout import file_name, partition
+from ..recordings.layout import agent_folder, file_name, partition
 from ..recordings.manifest import Manifest
 from ..recordings.prune import path_to_delete
 from ..recordings.store import Incoming, Store
@@ -20,19 +20,20 @@ def erase_audio(
     store: Store,
     incoming: Incoming,
     agent_id: str,
-    conversations: Mapping[str, Iterable[datetime | None]],
+    conversations: Mapping[str, Collection[datetime | None]],
 ) -> Counter[str]:
     """Deletes all files of these conversations, also those of which no row tells yet.
 
-    A killed run may have put them into the store. The table `recordings` is left as it is, so that
-    who is killed here finds them again.
+    A killed run may have put them into the store, or an earlier warehouse. The table `recordings`
+    is left as it is, so that who is killed here finds them again.
 
     Args:
         warehouse: Where the table is.
         store: Where the files are.
         incoming: Where manifests are written first.
         agent_id: The agent.
-        conversations: By id, the moments at which it may have begun.
+        conversations: By id, the moments at which it may have begun; where there are none, its
+            files are looked for in the folders of all days.
 
     Returns:
         Files that were deleted, by conversation.
@@ -53,6 +54,10 @@ def erase_audio(
     for name, moments in conversations.items():
         for began in moments:
             by_folder.setdefault(partition(agent_id, began), set()).add(name)
+    if anywhere := {name for name, moments in conversations.items() if not moments}:
+        days = agent_folder(agent_id)
+        for day in store.folders(days):
+            by_folder.setdefault(f"{days}/{day}", set()).update(anywhere)
     for folder, names in by_folder.items():
         sizes = store.sizes(folder)
         for name, direction, redacted in product(names, DIRECTIONS, (True, False)):

@@ -234,17 +234,23 @@ class _AgentErasure:
         self.erasure.error = self._report.error
 
     def _rows(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "agent_id": self._selection.agent_id,
-                "conversation_id": name,
-                "requested_at": self._report.started_at,
-                "reason": self._reason,
-                "is_by_caller": name in self._selection.of_callers,
-                "run_id": self._report.run_id,
-            }
-            for name in sorted(self._selection.conversations)
-        ]
+        """Rows of `forgotten`; what an earlier request tells stays."""
+        selection, report = self._selection, self._report
+        rows = []
+        for name in sorted(selection.conversations):
+            is_by_caller = name in selection.of_callers
+            earlier = selection.earlier.get(name)
+            rows.append(
+                {
+                    "agent_id": selection.agent_id,
+                    "conversation_id": name,
+                    "requested_at": earlier.requested_at if earlier else report.started_at,
+                    "reason": self._reason or (earlier.reason if earlier else None),
+                    "is_by_caller": is_by_caller or bool(earlier and earlier.is_by_caller),
+                    "run_id": report.run_id,
+                }
+            )
+        return rows
 
     def _caller_rows(self) -> list[dict[str, Any]]:
         agent_id = self._selection.agent_id
@@ -302,11 +308,13 @@ def _alone(
 
 @contextmanager
 def _place(job: Job, url: str) -> Iterator[_Place | None]:
-    """The store; None where there never was a recording."""
-    if not job.warehouse.has_table(RECORDINGS.name):
+    """The store; None where there is none, and never was a recording."""
+    store = open_store(url)
+    folder = store.local_folder
+    is_missing = folder is not None and not folder.exists()
+    if is_missing and not job.warehouse.has_table(RECORDINGS.name):
         yield None
         return
-    store = open_store(url)
     with Incoming(store, working_folder(job.pipeline.pipelines_dir)) as incoming:
         store.check()
         yield _Place(store, incoming)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from ..audit_tables import DEBUG_CHATS, FETCH_FAILURES, RECORDINGS, WRITE_BACKS
 from ..callers import CALLER, dialled, spelled_alike
@@ -28,6 +28,15 @@ _BEGAN: Mapping[str, str] = {
 """Tables that tell which conversations there are, and when one began in SQL."""
 
 
+class Request(NamedTuple):
+    """What a row of `forgotten` tells of an earlier request."""
+
+    requested_at: datetime
+    reason: str | None
+    is_by_caller: bool
+    is_done: bool
+
+
 @dataclass
 class Selection:
     """What is to be forgotten of one agent.
@@ -37,12 +46,14 @@ class Selection:
         conversations: By id, the moments at which it may have begun; none where it is not held.
         of_callers: Those of them that were found by their caller.
         callers: Numbers whose conversations are not to come back.
+        earlier: Requests of earlier runs, by conversation; not all of them are to be done again.
     """
 
     agent_id: str
     conversations: dict[str, set[datetime | None]] = field(default_factory=dict)
     of_callers: set[str] = field(default_factory=set)
     callers: tuple[str, ...] = ()
+    earlier: Mapping[str, Request] = field(default_factory=dict)
 
 
 def select(
@@ -75,14 +86,10 @@ def select(
     agents = list(agent_ids) or _agents(warehouse)
     selections = {agent_id: Selection(agent_id, callers=tuple(callers)) for agent_id in agents}
     for agent_id, own in selections.items():
-        killed = warehouse.rows(
-            "SELECT conversation_id, is_by_caller FROM {forgotten} "
-            "WHERE agent_id = %s AND erased_at IS NULL",
-            agent_id,
-        )
-        of_callers = _of_callers(warehouse, agent_id, callers, pii_secret)
-        own.of_callers = {name for name, is_by_caller in killed if is_by_caller} | set(of_callers)
-        wanted = {name for name, _ in killed} | own.of_callers
+        own.earlier = _earlier(warehouse, agent_id)
+        killed = {name for name, request in own.earlier.items() if not request.is_done}
+        own.of_callers = set(_of_callers(warehouse, agent_id, callers, pii_secret))
+        wanted = killed | own.of_callers
         own.conversations = _held(warehouse, agent_id, wanted | set(conversation_ids))
         own.conversations |= {name: set() for name in wanted - own.conversations.keys()}
     held = {name for own in selections.values() for name in own.conversations}
@@ -104,6 +111,17 @@ def _agents(warehouse: Warehouse) -> list[str]:
         rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table}}}")
         found.update(agent_id for (agent_id,) in rows)
     return sorted(found)
+
+
+def _earlier(warehouse: Warehouse, agent_id: str) -> dict[str, Request]:
+    return {
+        name: Request(requested_at.astimezone(UTC), reason, bool(is_by_caller), bool(is_done))
+        for name, requested_at, reason, is_by_caller, is_done in warehouse.rows(
+            "SELECT conversation_id, requested_at, reason, is_by_caller, erased_at IS NOT NULL "
+            "FROM {forgotten} WHERE agent_id = %s",
+            agent_id,
+        )
+    }
 
 
 def _of_callers(
