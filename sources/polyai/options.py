@@ -73,6 +73,18 @@ def duration(text: str) -> timedelta:
         raise typer.BadParameter(str(error)) from None
 
 
+LockWaitOption = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--wait",
+        help="How long to wait for another run over the same, such as 10m.",
+        parser=duration,
+        metavar="DURATION",
+    ),
+]
+"""The same as `WaitOption`, for a command that looks up no other settings."""
+
+
 def exit_code(reports: Sequence[RunReport], *, interrupted: bool = False) -> Exit:
     """How a run ends that has these reports."""
     if interrupted:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -14,8 +14,8 @@ from ..options import (
     DatasetOption,
     DestinationOption,
     JsonOption,
+    LockWaitOption,
     RecordingsUrlOption,
-    duration,
 )
 from ..settings import shared_setting
 from ..status import open_to_read
@@ -24,6 +24,8 @@ from . import show
 from .run import PIPELINE_NAME, Erasures, Readers, planned
 from .run import forget as run_forget
 from .selection import select
+
+logger = logging.getLogger("polyai")
 
 _ENDING = "ending after this agent; what is left the next forget does"
 
@@ -49,14 +51,7 @@ def forget(
         typer.Option("--agent", help="Only this agent's; repeat for several. Default: all held."),
     ] = None,
     recordings_url: RecordingsUrlOption = None,
-    wait: Annotated[
-        timedelta | None,
-        typer.Option(
-            help="How long to wait for other runs; none may write meanwhile.",
-            parser=duration,
-            metavar="DURATION",
-        ),
-    ] = None,
+    wait: LockWaitOption = None,
     destination: DestinationOption = None,
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
@@ -70,6 +65,11 @@ def forget(
     """
     conversation_ids, callers = list(dict.fromkeys(conversation or ())), caller or []
     secret = shared_setting("pii_secret")
+    if callers and shared_setting("pii") == "drop":
+        logger.warning(
+            "numbers are not kept (pii = drop): what is held of a caller is not found. Name the "
+            "conversations too"
+        )
     with open_to_read(destination, dataset) as warehouse:
         plan = planned(
             select(warehouse, conversation_ids, callers, agent_ids=agent or (), pii_secret=secret)

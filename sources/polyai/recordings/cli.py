@@ -18,6 +18,7 @@ from ..options import (
     DestinationOption,
     DirectionsOption,
     JsonOption,
+    LockWaitOption,
     RecordingsUrlOption,
     RedactedOption,
     RegionOption,
@@ -199,14 +200,7 @@ def prune_command(
     ] = False,
     agent: AgentOption = None,
     recordings_url: RecordingsUrlOption = None,
-    wait: Annotated[
-        timedelta | None,
-        typer.Option(
-            help="How long to wait for another run over the same.",
-            parser=duration,
-            metavar="DURATION",
-        ),
-    ] = None,
+    wait: LockWaitOption = None,
     destination: DestinationOption = None,
     dataset: DatasetOption = None,
     as_json: JsonOption = False,

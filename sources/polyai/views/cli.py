@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..destination import open_pipeline
-from ..options import DatasetOption, DestinationOption, JsonOption, duration
+from ..options import DatasetOption, DestinationOption, JsonOption, LockWaitOption
 from ..settings import shared_setting
 from ..terminal import Exit, print_error, print_json, stdout
 from . import show
@@ -31,14 +30,7 @@ def views(
         ),
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop the views instead.")] = False,
-    wait: Annotated[
-        timedelta | None,
-        typer.Option(
-            help="How long to wait for another run that makes them, such as 10m.",
-            parser=duration,
-            metavar="DURATION",
-        ),
-    ] = None,
+    wait: LockWaitOption = None,
     destination: DestinationOption = None,
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
