@@ -157,13 +157,8 @@ MET_TOGETHER = {
 
 
 class TestMetAFewTimes:
-    @pytest.mark.parametrize(
-        "kind",
-        [
-            kind if kind == "lost connections" else pytest.param(kind, marks=pytest.mark.long)
-            for kind in MET_TOGETHER
-        ],
-    )
+    @pytest.mark.long
+    @pytest.mark.parametrize("kind", MET_TOGETHER)
     def test_the_load_is_complete(self, kind: str) -> None:
         sandbox = sandbox_of(12)
         faults = [FAULTS[name] for name in FAULTS if name.startswith(MET_TOGETHER[kind])]

@@ -427,6 +427,7 @@ def test_a_recording_of_an_earlier_warehouse_goes_too(company: Company) -> None:
     assert_no_trace(first, second)
 
 
+@pytest.mark.long
 def test_where_the_recordings_are_elsewhere_it_is_not_done_until_they_are_found(
     company: Company,
 ) -> None:
@@ -497,6 +498,8 @@ def test_what_is_not_clear_is_refused(company: Company) -> None:
         company.forget("never-seen")
     (told,) = company.forget("never-seen", agent_ids=["OTHER"]).agents
     assert (told.agent_id, told.not_held) == ("OTHER", ["never-seen"])
+    (again,) = company.forget("never-seen").agents
+    assert (again.agent_id, again.not_held) == ("OTHER", ["never-seen"])
     # the same id of another agent stays
     (name,) = named(f"{IDS_IN}conversations WHERE agent_id = 'OTHER'")
     company.forget(name, agent_ids=["OTHER"])

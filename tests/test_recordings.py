@@ -305,6 +305,7 @@ def test_neither_chats_nor_what_goes_on_is_asked_for(archive: Archive) -> None:
     archive.assert_whole()
 
 
+@pytest.mark.long
 def test_what_is_not_found_is_asked_for_until_the_call_is_old_enough(archive: Archive) -> None:
     sandbox = archive.sandbox
     missing = len(archive.calls()) - len(archive.served())

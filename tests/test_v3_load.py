@@ -90,6 +90,7 @@ class TestFirstLoad:
         for environment in ("live", "sandbox", "pre-release"):
             assert site.asked(f"client_env={environment}") == 1
 
+    @pytest.mark.long
     def test_only_the_environments_that_are_wanted(self, site: Site) -> None:
         site.load(environments="live")
         assert query("SELECT DISTINCT environment FROM polyai.conversations") == [("live",)]

@@ -618,6 +618,7 @@ def test_the_command_reads_a_file_and_says_what_came_of_it(desk: Desk) -> None:
     desk.assert_each_once([good])
 
 
+@pytest.mark.long
 def test_the_command_takes_rows_from_the_warehouse(desk: Desk) -> None:
     put_loaded(desk.sandbox.config)
     sql = (

@@ -89,7 +89,7 @@ def select(
         own.earlier = _earlier(warehouse, agent_id)
         killed = {name for name, request in own.earlier.items() if not request.is_done}
         own.of_callers = set(_of_callers(warehouse, agent_id, callers, pii_secret))
-        wanted = killed | own.of_callers
+        wanted = killed | own.of_callers | own.earlier.keys() & set(conversation_ids)
         own.conversations = _held(warehouse, agent_id, wanted | set(conversation_ids))
         own.conversations |= {name: set() for name in wanted - own.conversations.keys()}
     held = {name for own in selections.values() for name in own.conversations}
