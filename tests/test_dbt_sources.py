@@ -58,7 +58,8 @@ def test_its_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
     create_views(open_pipeline(name=PIPELINE_NAME))
     held = {name for (name,) in query("SELECT table_name FROM information_schema.tables")}
     assert {table["name"] for table in tables} - held <= {
-        "recordings", "write_backs", "debug_chats", "debug_chat_turns",
+        "recordings", "write_backs", "debug_chats", "debug_chat_turns", "forgotten",
+        "forgotten_callers",
     }  # fmt: skip
     for table in (table for table in tables if table["name"] in held):
         for test in table.get("data_tests", ()):
