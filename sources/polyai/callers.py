@@ -30,7 +30,7 @@ def dialled(number: str) -> str:
 
 def spelled_alike(caller: str) -> str:
     """A caller's number or address, the same however it is written."""
-    return caller.strip().casefold() if "@" in caller else dialled(caller)
+    return caller.strip().lower() if "@" in caller else dialled(caller)
 
 
 def caller_hash(caller: str, salt: str) -> str:

@@ -18,6 +18,7 @@ import dlt
 import pyarrow as pa
 from dlt.common.typing import TDataItem
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -44,7 +45,13 @@ from .destination import (
 )
 from .errors import ApiError
 from .lease import Holder, Leases
-from .locks import Patience, database_file, leases, working_directory
+from .locks import (
+    Patience,
+    database_file,
+    leases,
+    staging_dataset_name,
+    working_directory,
+)
 from .plan import may_be_at_work
 from .reading import AgentReader, Chunk
 from .reconciliation import unequal_turns
@@ -295,12 +302,7 @@ class Job:
             condition: SQL, `%s` for each parameter.
             parameters: Its values.
         """
-        with (
-            self._turn([_COMMITS] if self._commits_as_a_whole else []),
-            destination_errors(),
-            kept_open(self.pipeline),
-            self.pipeline.sql_client() as client,
-        ):
+        with self._deleting() as client:
             name = client.make_qualified_table_name(table.name)
             client.execute_sql(f"DELETE FROM {name} WHERE {condition}", *parameters)
 
@@ -311,12 +313,7 @@ class Job:
             How many there were, by table.
         """
         rows: Counter[str] = Counter()
-        with (
-            self._turn([_COMMITS] if self._commits_as_a_whole else []),
-            destination_errors(),
-            kept_open(self.pipeline),
-            self.pipeline.sql_client() as client,
-        ):
+        with self._deleting() as client:
             for table in _OF_CONVERSATIONS:
                 if not self.warehouse.has_table(table.name):
                     continue
@@ -329,6 +326,17 @@ class Job:
                         rows[table.name] += found[0][0]
         return rows
 
+    @contextmanager
+    def _deleting(self) -> Iterator[SqlClientBase[Any]]:
+        """The destination, for statements that take their turn as a load does."""
+        with (
+            self._turn([_COMMITS] if self._commits_as_a_whole else []),
+            destination_errors(),
+            kept_open(self.pipeline),
+            self.pipeline.sql_client() as client,
+        ):
+            yield client
+
     def drop_datasets(self, names: Iterable[str]) -> None:
         """Drops datasets of the destination, those that are there."""
         with (
@@ -337,7 +345,10 @@ class Job:
             self.pipeline.sql_client() as client,
         ):
             for name in names:
-                with client.with_alternative_dataset_name(name):
+                with (
+                    suppress(DatabaseUndefinedRelation),
+                    client.with_alternative_dataset_name(name),
+                ):
                     if client.has_dataset():
                         client.drop_dataset()
 
@@ -423,15 +434,7 @@ class Job:
 
     def _drop_staging(self) -> None:
         """Drops the staging dataset, which is this working directory's own."""
-        with (
-            destination_errors(),
-            suppress(DatabaseUndefinedRelation),
-            kept_open(self.pipeline),
-            self.pipeline.sql_client() as client,
-            client.with_staging_dataset(),
-        ):
-            if client.has_dataset():
-                client.drop_dataset()
+        self.drop_datasets([staging_dataset_name(self.pipeline)])
 
 
 def _ready(active: deque[_Active]) -> _Active:

@@ -75,8 +75,7 @@ def working_directory(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[No
     with ExitStack() as held:
         _hold(held, lock_file(Path(pipeline.working_dir)), patience)
         params = pipeline.destination.config_params
-        identity = _identity(folder, pipeline.pipeline_name)
-        params["staging_dataset_name_layout"] = f"%s_staging_{identity}"
+        params["staging_dataset_name_layout"] = _staging_layout(folder, pipeline.pipeline_name)
         yield
 
 
@@ -163,7 +162,12 @@ def staging_datasets(pipeline: dlt.Pipeline, names: Iterable[str]) -> list[str]:
         names: Of these pipelines, whose working directories are in the same folder.
     """
     folder = Path(pipeline.pipelines_dir)
-    return [f"{pipeline.dataset_name}_staging_{_identity(folder, name)}" for name in names]
+    return [_staging_layout(folder, name) % pipeline.dataset_name for name in names]
+
+
+def _staging_layout(pipelines_dir: Path, name: str) -> str:
+    """What a pipeline's staging dataset is called, `%s` for the dataset."""
+    return f"%s_staging_{_identity(pipelines_dir, name)}"
 
 
 def _hold(held: ExitStack, path: Path, patience: Patience) -> None:

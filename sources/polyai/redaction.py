@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .callers import dialled
+from .callers import caller_hash
 from .settings import Pii, Transcripts
 
 Json = dict[str, Any]
@@ -79,7 +77,7 @@ class Redaction:
 
     def __init__(self, pii: Pii, secret: str, transcripts: Transcripts) -> None:
         self._pii = pii
-        self._secret = secret.encode()
+        self._secret = secret
         self._drops_transcripts = transcripts == "drop"
 
     def applied(self, detail: Json) -> Json:
@@ -109,9 +107,7 @@ class Redaction:
     def _mark(self, match: re.Match[str]) -> str:
         if self._pii == "drop":
             return DROPPED
-        found = match[0]
-        plain = found.lower() if "@" in found else dialled(found)
-        return hmac.new(self._secret, plain.encode(), hashlib.sha256).hexdigest()
+        return caller_hash(match[0], self._secret)
 
 
 def _without_speech(value: Any) -> Any:

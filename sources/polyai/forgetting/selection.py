@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..audit_tables import DEBUG_CHATS, FETCH_FAILURES, RECORDINGS, WRITE_BACKS
+from ..audit_tables import DEBUG_CHATS, FETCH_FAILURES, FORGOTTEN, RECORDINGS, WRITE_BACKS
 from ..callers import CALLER, dialled, spelled_alike
 from ..clock import in_utc
 from ..errors import ConfigurationError
@@ -18,14 +18,14 @@ from ..warehouse import Warehouse, in_parts
 LEAST_DIGITS = 5
 """A caller's number has as many; a shorter one, or a word such as `anonymous`, would be others'."""
 
-_BEGAN: Mapping[str, str] = {
+_BEGAN: Mapping[str, str | None] = {
     CONVERSATIONS.name: "coalesce(started_at, created_at)",
     RECORDINGS.name: "started_at",
-    DEBUG_CHATS.name: "NULL",
-    WRITE_BACKS.name: "NULL",
-    FETCH_FAILURES.name: "NULL",
+    DEBUG_CHATS.name: None,
+    WRITE_BACKS.name: None,
+    FETCH_FAILURES.name: None,
 }
-"""Tables that tell which conversations there are, and when one began in SQL."""
+"""Tables that tell which conversations there are, and in SQL when one began; None: not told."""
 
 
 class Request(NamedTuple):
@@ -107,7 +107,7 @@ def select(
 def _agents(warehouse: Warehouse) -> list[str]:
     """The agents of which the warehouse has any rows."""
     found: set[str] = set()
-    for table in (*_BEGAN, "forgotten"):
+    for table in (*_BEGAN, FORGOTTEN.name):
         rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table}}}")
         found.update(agent_id for (agent_id,) in rows)
     return sorted(found)
@@ -136,7 +136,7 @@ def _of_callers(
         for caller in callers:
             hashed = hashing.applied({"fromNumber": caller})
             wanted.add(spelled_alike(hashed["fromNumber"]))
-    every: Any = (
+    every = (
         f"FROM (SELECT conversation_id, {CALLER} AS caller FROM {{conversations}} "
         "WHERE agent_id = %s) c "
     )
@@ -164,12 +164,12 @@ def _held(
     for ids, marks in in_parts(sorted(conversation_ids)):
         for table, began in _BEGAN.items():
             for name, moment in warehouse.rows(
-                f"SELECT DISTINCT conversation_id, {began} FROM {{{table}}} "
+                f"SELECT DISTINCT conversation_id, {began or 'NULL'} FROM {{{table}}} "
                 f"WHERE agent_id = %s AND conversation_id IN ({marks})",
                 agent_id,
                 *ids,
             ):
                 found.setdefault(name, set())
-                if table in (CONVERSATIONS.name, RECORDINGS.name):
+                if began is not None:
                     found[name].add(in_utc(moment))
     return found
