@@ -22,7 +22,7 @@ import dagster as dg
 
 from polyai import Span, Target, backfill, load, open_pipeline, resolve
 from polyai.audit_tables import SYNC_RUNS
-from polyai.checks import parse_duration
+from polyai.config.validators import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
 from polyai.resources import LOADED_TABLES
 from polyai.status import AgentStatus, open_to_read, status

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from odd_server import Answer, OddServer, Request, Script, in_turn
 from polyai.client import DataApi
+from polyai.config.settings import Agent
 from polyai.decoding import NotAcceptedError, decode
 from polyai.errors import (
     AccessError,
@@ -35,7 +36,6 @@ from polyai.errors import (
     UnavailableError,
     UncertainError,
 )
-from polyai.settings import Agent
 from polyai.throttle import parse_retry_after
 
 KEY = "secret-key-0123456789"

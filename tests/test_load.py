@@ -14,11 +14,11 @@ import duckdb
 import pytest
 
 from polyai import destination, load, open_pipeline, polyai, resolve
+from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError
 from polyai.fetching import OUTAGE_AFTER
 from polyai.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.settings import Settings
 from polyai.tables import CONVERSATION_TABLES
 from warehouse_rows import assert_equals_truth, from_duckdb
 

@@ -15,8 +15,8 @@ import duckdb
 import pytest
 
 import polyai
+from polyai.config.settings import AGENT_NAMES, SECRET_NAMES, Settings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.settings import AGENT_NAMES, SECRET_NAMES, Settings
 
 ROOT = Path(__file__).parent.parent
 AGENT = "PROJECT-BOOKINGS"

@@ -30,8 +30,8 @@ import polyai
 from command import AGENT, KEY, PATIENCE_SECONDS, query
 from polyai import resolve
 from polyai.cli import app
+from polyai.config.settings import AGENT_NAMES, Settings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.settings import AGENT_NAMES, Settings
 from polyai.terminal import Exit
 from postgres_server import binaries, postgres
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import polyai
-from polyai.checks import parse_duration
+from polyai.config.regions import data_api_url, parse_base_url
+from polyai.config.settings import Agent, Settings, resolve
+from polyai.config.validators import parse_duration
 from polyai.errors import ConfigurationError
-from polyai.regions import data_api_url, parse_base_url
-from polyai.settings import Agent, Settings, resolve
 
 KEY = "secret-key-0123456789"
 NAMED = {"agent_id": "PROJECT-1", "api_key": KEY}

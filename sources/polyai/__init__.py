@@ -1,10 +1,10 @@
 """PolyAI conversations in your own warehouse: a dlt source, and the commands that run it."""
 
 from .backfill import Target, backfill
+from .config.settings import resolve
 from .destination import open_pipeline
 from .plan import Span
 from .resources import polyai
-from .settings import resolve
 from .sync import load
 
 __all__ = ["Span", "Target", "backfill", "load", "open_pipeline", "polyai", "resolve"]

@@ -22,13 +22,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from .config.settings import Settings
 from .destination import BACKFILL_PIPELINE, open_pipeline, working_folder
 from .errors import BusyError, PolyAIError
 from .landmarks import Landmarks
 from .locks import free_pipeline_name
 from .plan import Span
 from .report import RunReport
-from .settings import Settings
 from .slices import Slice, SliceReport, cut, slice_report, without_run
 from .sync import load_slice
 

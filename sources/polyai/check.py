@@ -11,9 +11,9 @@ import dlt
 
 from .answers import V3
 from .client import ConversationsV3, DataApi
+from .config.settings import Agent, Settings
 from .errors import ApiError, ConversationError, PolyAIError
 from .redaction import are_redacted
-from .settings import Agent, Settings
 from .warehouse import Warehouse
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}

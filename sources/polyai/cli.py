@@ -22,6 +22,7 @@ from .backfill import backfill as run_backfill
 from .check import check as run_check
 from .check import place
 from .clock import utc_now
+from .config.settings import resolve
 from .dashboard.cli import dashboard
 from .debug_chats.cli import chat, debug_chat
 from .demo import run_demo
@@ -55,7 +56,6 @@ from .recordings import show as show_recordings
 from .recordings.cli import app as recordings_app
 from .recordings.cli import fetch
 from .resources import LOADED_TABLES
-from .settings import resolve
 from .slices import SliceReport, cut
 from .status import WAIT, open_to_read
 from .status import status as run_status

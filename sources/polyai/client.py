@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from .config.settings import Agent, how_to_set
 from .decoding import NotAcceptedError, decode
 from .errors import AccessError, ConfigurationError, Subject
 from .pages import Document, Spool, packed, read_page, row_hash
-from .settings import Agent, how_to_set
 from .transport import Transport
 from .wav import Received, receive
 

@@ -12,11 +12,11 @@ from typing import Any
 import dlt
 import duckdb
 
+from .config.settings import resolve
 from .destination import open_pipeline
 from .errors import ConfigurationError
 from .job import OnBegin
 from .report import RunReport
-from .settings import resolve
 from .sync import load
 from .tables import CONVERSATION_TABLES
 from .views import refresh

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .checks import parse_duration
+from .config.validators import parse_duration
 from .errors import ConfigurationError
 from .report import RunReport
 from .slices import parse_moment

@@ -26,6 +26,7 @@ from .audit import audit_table, failure_row
 from .audit_tables import FETCH_FAILURES
 from .client import ConversationsV3, DataApi
 from .clock import Clock, utc_now
+from .config.settings import Agent, Settings
 from .data_listing import DataListing
 from .decoding import decode
 from .errors import PolyAIError
@@ -37,7 +38,6 @@ from .recovery import load_id_of
 from .redaction import Redaction
 from .report import RunReport
 from .schema import TOMBSTONE
-from .settings import Agent, Settings
 from .shaping import shape
 from .throttle import Traffic
 from .v3_listing import V3Listing

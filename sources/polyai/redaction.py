@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .callers import caller_hash
-from .settings import Pii, Transcripts
+from .config.settings import Pii, Transcripts
 
 Json = dict[str, Any]
 

@@ -14,9 +14,9 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource, DltSource
 
 from .audit_tables import FETCH_FAILURES
+from .config.settings import resolve
 from .reading import AgentReader, Chunk, Tables, rows_in
 from .schema import Table
-from .settings import resolve
 from .tables import CONVERSATION_TABLES
 from .warehouse import Warehouse
 

@@ -21,6 +21,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .check import place
 from .clock import Clock, utc_now
+from .config.settings import resolve, shared_setting
 from .destination import duckdb_file, open_pipeline
 from .errors import BusyError, ConfigurationError, DestinationError
 from .reconciliation import (
@@ -32,7 +33,6 @@ from .reconciliation import (
     table_counts,
     turn_counts,
 )
-from .settings import resolve, shared_setting
 from .warehouse import Warehouse
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ import dlt
 from . import recovery
 from .audit_tables import FETCH_FAILURES
 from .clock import Clock, utc_now
+from .config.settings import Agent, Settings
 from .destination import connect, owner_only
 from .errors import BusyError, ConfigurationError, PolyAIError
 from .job import Job, OnBegin, keep_memory_in_one_piece
@@ -20,7 +21,6 @@ from .plan import Span
 from .reading import AgentReader
 from .report import RunReport
 from .resources import LOADED_TABLES
-from .settings import Agent, Settings
 from .tables import CONVERSATION_TABLES
 from .throttle import Traffic
 from .warehouse import BACKFILL, STEADY

@@ -26,6 +26,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
+from .config.settings import Agent
 from .decoding import NotAcceptedError, decode
 from .errors import (
     ApiError,
@@ -36,7 +37,6 @@ from .errors import (
     refusal,
 )
 from .pages import READ_BYTES
-from .settings import Agent
 from .throttle import Throttle, Traffic, parse_retry_after
 
 logger = logging.getLogger("polyai")

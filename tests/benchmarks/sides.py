@@ -28,8 +28,8 @@ def ours(base_url: str, workers: int) -> None:
     """The package, with its defaults but for the workers."""
     import dlt
 
+    from polyai.config.settings import resolve
     from polyai.destination import open_pipeline
-    from polyai.settings import resolve
     from polyai.sync import load
 
     agent = {"agent_id": AGENT_ID, "api_key": "key", "base_url": base_url}

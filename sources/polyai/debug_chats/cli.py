@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ..check import place
+from ..config.settings import Agent, Settings, resolve
 from ..destination import open_pipeline
 from ..errors import ConfigurationError, PolyAIError
 from ..options import (
@@ -23,7 +24,6 @@ from ..options import (
     WaitOption,
     WorkersOption,
 )
-from ..settings import Agent, Settings, resolve
 from ..terminal import Exit, print_error, print_json, stderr, stdout, stop_on_signals
 from . import show
 from .chat import ChatApi, ChatSetup

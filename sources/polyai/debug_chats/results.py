@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ..config.settings import Settings
 from ..errors import AccessError
 from ..redaction import Redaction
-from ..settings import Settings
 from .chat import ChatSetup
 
 Outcome = Literal["passed", "failed", "error", "skipped"]

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from ..clock import Clock, utc_now
+from ..config.settings import Agent, Settings, how_to_set, resolve
 from ..errors import AccessError, ApiError, ConfigurationError, StoppedError, UncertainError
-from ..settings import Agent, Settings, how_to_set, resolve
 from .chat import ChatApi, DebugChat, Reply
 from .expectations import Expectation
 from .results import ChatsRun, Check, Concealment, Outcome, ScenarioResult, TurnResult

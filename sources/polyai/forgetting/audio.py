@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from itertools import product
 
+from ..config.settings import DIRECTIONS
 from ..recordings.layout import agent_folder, file_name, partition
 from ..recordings.manifest import Manifest
 from ..recordings.prune import path_to_delete
 from ..recordings.store import Incoming, Store
-from ..settings import DIRECTIONS
 from ..warehouse import Warehouse, in_parts
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..check import place
+from ..config.settings import shared_setting
 from ..destination import open_pipeline
 from ..options import (
     DatasetOption,
@@ -17,7 +18,6 @@ from ..options import (
     LockWaitOption,
     RecordingsUrlOption,
 )
-from ..settings import shared_setting
 from ..status import open_to_read
 from ..terminal import Exit, print_error, print_failed, print_json, stderr, stdout, stop_on_signals
 from . import show

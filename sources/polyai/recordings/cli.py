@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..config.settings import Settings, resolve, shared_setting
 from ..destination import open_pipeline
 from ..errors import BusyError
 from ..options import (
@@ -28,7 +29,6 @@ from ..options import (
     exit_code,
 )
 from ..progress import FilesProgress, LoadProgress
-from ..settings import Settings, resolve, shared_setting
 from ..status import open_to_read
 from ..terminal import (
     Exit,

@@ -21,6 +21,7 @@ from ..audit import failure_row
 from ..audit_tables import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..client import DataApi
 from ..clock import Clock, utc_now
+from ..config.settings import Agent, Settings
 from ..destination import working_folder
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
 from ..job import Job, audit_job
@@ -28,7 +29,6 @@ from ..lease import Holder
 from ..locks import Patience
 from ..redaction import are_redacted
 from ..schema import Table
-from ..settings import Agent, Settings
 from ..throttle import Traffic
 from ..warehouse import PRUNE, Failure, Warehouse
 from .archive import Archive, Kind, agents_held

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import dlt
 
 from ..clock import Clock, utc_now
+from ..config.settings import Settings
 from ..errors import StoreError
 from ..locks import Patience
-from ..settings import Settings
 from ..throttle import Traffic
 from ..warehouse import Warehouse
 from .archive import Archive, Due, Kind

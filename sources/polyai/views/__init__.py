@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..time_zones import time_zone
+from ..config.time_zones import time_zone
 from .creation import (
     PIPELINE_NAME,
     ViewsReport,

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..config.settings import shared_setting
 from ..destination import open_pipeline
 from ..options import DatasetOption, DestinationOption, JsonOption, LockWaitOption
-from ..settings import shared_setting
 from ..terminal import Exit, print_error, print_json, stdout
 from . import show
 from .creation import PIPELINE_NAME, create_views, drop_views

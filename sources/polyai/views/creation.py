@@ -14,12 +14,12 @@ import dlt
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
+from ..config.time_zones import DEFAULT_ZONE, time_zone
 from ..destination import destination_errors, first_line, kept_open
 from ..dictionary import TABLES
 from ..errors import BusyError, DestinationError
 from ..job import Job, audit_job
 from ..locks import Patience
-from ..time_zones import DEFAULT_ZONE, time_zone
 from ..warehouse import Warehouse
 from .definitions import INFO_VIEW, tables_read, views, with_dependents
 from .grants import grants_on

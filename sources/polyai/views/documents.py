@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..config.time_zones import DEFAULT_ZONE
 from ..dictionary import COMMAND, grid, put
 from ..dictionary import DUCKDB_TYPES as TABLE_TYPES
-from ..time_zones import DEFAULT_ZONE
 from .definitions import View, views
 from .wording import Wording, as_shown
 

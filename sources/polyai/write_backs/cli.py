@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..config.settings import Settings, resolve
 from ..destination import open_pipeline
 from ..errors import BusyError
 from ..options import (
@@ -21,7 +22,6 @@ from ..options import (
     exit_code,
 )
 from ..progress import LoadProgress
-from ..settings import Settings, resolve
 from ..terminal import Exit, print_failed, print_json, stderr, stdout, stop_on_signals
 from . import show
 from .files import STDIN, read_records

@@ -11,10 +11,10 @@ import dlt
 import pyarrow as pa
 
 from ..clock import Clock, utc_now
+from ..config.settings import Settings
 from ..destination import duckdb_file
 from ..job import audit_job
 from ..locks import Patience
-from ..settings import Settings
 from ..throttle import Traffic
 from ..warehouse import Warehouse
 from .report import Result, WriteBackReport, WriteBacks

@@ -23,6 +23,7 @@ from typing import Any, Self
 from ..audit_tables import SYNC_RUNS, WRITE_BACKS
 from ..client import DataApi
 from ..clock import Clock, in_utc
+from ..config.settings import Agent, Settings
 from ..errors import (
     AccessError,
     ApiError,
@@ -37,7 +38,6 @@ from ..fetching import OUTAGE_AFTER
 from ..job import Job
 from ..lease import Holder
 from ..redaction import Redaction
-from ..settings import Agent, Settings
 from ..warehouse import Warehouse
 from .report import Outcome, Result, WriteBackReport
 from .rows import Kind, Row

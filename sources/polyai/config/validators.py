@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 LONGEST_DURATION = timedelta(weeks=100 * 52)
 """Keeps now minus a duration within what a date can hold."""

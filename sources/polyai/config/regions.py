@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 REGIONS = ("us", "eu", "uk", "studio")
 """The names that settings, tables and error messages use."""

@@ -26,10 +26,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import dlt
 
+from ..errors import ConfigurationError
 from . import regions
-from .checks import boolean, choice, duration, durations, folder, number, several, text
-from .errors import ConfigurationError
 from .time_zones import DEFAULT_ZONE, time_zone
+from .validators import boolean, choice, duration, durations, folder, number, several, text
 
 Api = Literal["data", "conversations_v3"]
 Pii = Literal["keep", "hash", "drop"]

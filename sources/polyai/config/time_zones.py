@@ -6,8 +6,8 @@ import re
 from typing import Any
 from zoneinfo import available_timezones
 
-from .checks import text
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
+from .validators import text
 
 DEFAULT_ZONE = "UTC"
 

@@ -1,0 +1,1 @@
+"""Settings: values, validators, regions and time zones. No request is made here."""
