@@ -229,10 +229,10 @@ _HALF_LOADED = "job: committed but not marked"
 
 POINTS: dict[str, Point] = {
     # what is asked of the API
-    "listing: before a page": Point("polyai.client:DataApi.conversations", before),
-    "listing: after a page": Point("polyai.client:DataApi.conversations", after),
-    "fetching: before a detail": Point("polyai.client:DataApi.conversation_body", before),
-    "fetching: after a detail": Point("polyai.client:DataApi.conversation_body", after),
+    "listing: before a page": Point("polyai.api.client:DataApi.conversations", before),
+    "listing: after a page": Point("polyai.api.client:DataApi.conversations", after),
+    "fetching: before a detail": Point("polyai.api.client:DataApi.conversation_body", before),
+    "fetching: after a detail": Point("polyai.api.client:DataApi.conversation_body", after),
     # extract
     "extract: package made": Point(f"{_EXTRACTED}.create_load_package", after),
     "extract: before a table's items": Point(

@@ -23,9 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odd_server import Answer, OddServer, Request, Script, in_turn
-from polyai.client import DataApi
+from polyai.api.client import DataApi
+from polyai.api.decoding import NotAcceptedError, decode
+from polyai.api.throttle import parse_retry_after
 from polyai.config.settings import Agent
-from polyai.decoding import NotAcceptedError, decode
 from polyai.errors import (
     AccessError,
     ApiError,
@@ -36,7 +37,6 @@ from polyai.errors import (
     UnavailableError,
     UncertainError,
 )
-from polyai.throttle import parse_retry_after
 
 KEY = "secret-key-0123456789"
 CORRELATION = {"X-PolyAI-Correlation-Id": "corr-header"}

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyai.client import Page
+from polyai.api.client import Page
 from polyai.errors import ListingError
 from polyai.landmarks import MOST_LANDMARKS, Landmarks
 from polyai.listing import MOST_FRUITLESS_PAGES, SHORT_SWEEP_PAGES, OffsetListing, created_at

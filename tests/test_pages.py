@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyai.decoding import NotAcceptedError, decode
-from polyai.pages import READ_BYTES, Document, Spool, packed, read_page, row_hash
+from polyai.api.decoding import NotAcceptedError, decode
+from polyai.api.page_stream import READ_BYTES, Document, Spool, packed, read_page, row_hash
 
 LIST = "conversations"
 NUMBERS = (

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polyai.answers import Answer, Held, NoteVersion
-from polyai.decoding import decode
+from polyai.api.decoding import decode
 from polyai.shaping import Shaped, shape
 from polyai.tables import CONVERSATION_TABLES, TURN_TABLES
 from polyai.values import UnfitError, number, timestamp

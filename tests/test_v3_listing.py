@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from odd_server import Answer, OddServer, Script, in_turn
 from polyai import v3_listing
-from polyai.client import ConversationsV3, V3Page, V3Row
+from polyai.api.client import ConversationsV3, V3Page, V3Row
+from polyai.api.page_stream import Document, Spool
 from polyai.config.settings import Agent
 from polyai.errors import ApiError, ListingError, UnavailableError
 from polyai.listings import Listed
-from polyai.pages import Document, Spool
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.v3_listing import MARGIN, MOST_EMPTY_PAGES, V3Listing
 

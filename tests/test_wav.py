@@ -15,7 +15,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyai.decoding import NotAcceptedError
+from polyai.api.decoding import NotAcceptedError
 from polyai.wav import Received, Sound, check_whole, receive, sound_of
 
 unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import dlt
 
 from .answers import V3
-from .client import ConversationsV3, DataApi
+from .api.client import ConversationsV3, DataApi
 from .config.settings import Agent, Settings
 from .errors import ApiError, ConversationError, PolyAIError
 from .redaction import are_redacted

@@ -21,7 +21,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from .client import Page
+from .api.client import Page
 from .errors import ListingError
 from .landmarks import Bracket, Landmarks
 from .values import UnfitError, timestamp

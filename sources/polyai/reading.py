@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .answers import DATA, V3, Answer, Held, Json
+from .api.client import ConversationsV3, DataApi
+from .api.decoding import decode
+from .api.throttle import Traffic
 from .audit import audit_table, failure_row
 from .audit_tables import FETCH_FAILURES
-from .client import ConversationsV3, DataApi
 from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
 from .data_listing import DataListing
-from .decoding import decode
 from .errors import PolyAIError
 from .fetching import Fetched, Fetcher
 from .landmarks import Landmarks
@@ -39,7 +40,6 @@ from .redaction import Redaction
 from .report import RunReport
 from .schema import TOMBSTONE
 from .shaping import shape
-from .throttle import Traffic
 from .v3_listing import V3Listing
 from .v3_rows import in_data_words, with_detail
 from .warehouse import Warehouse

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import dlt
 
 from . import recovery
+from .api.throttle import Traffic
 from .audit_tables import FETCH_FAILURES
 from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
@@ -22,7 +23,6 @@ from .reading import AgentReader
 from .report import RunReport
 from .resources import LOADED_TABLES
 from .tables import CONVERSATION_TABLES
-from .throttle import Traffic
 from .warehouse import BACKFILL, STEADY
 
 

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from .client import ConversationsV3, V3Page
+from .api.client import ConversationsV3, V3Page
+from .api.page_stream import Spool
 from .clock import Clock
 from .errors import ListingError
 from .listings import Listed
-from .pages import Spool
 from .values import UnfitError, timestamp
 
 LARGEST_PAGE = 1_000

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from urllib3 import BaseHTTPResponse
 
-from ..client import DataApi
+from ..api.client import DataApi
 from ..errors import AccessError, ApiError, ConversationError
 
 T = TypeVar("T")

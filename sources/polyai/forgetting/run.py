@@ -20,6 +20,7 @@ from typing import Any
 import dlt
 
 from .. import recovery
+from ..api.throttle import Traffic
 from ..audit_tables import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..callers import caller_hash
 from ..clock import Clock, utc_now
@@ -33,7 +34,6 @@ from ..recordings import run as recordings
 from ..recordings.store import Incoming, Store, open_store
 from ..report import RunReport
 from ..schema import Table
-from ..throttle import Traffic
 from ..views.publishing import is_published
 from ..views.refresh import refresh
 from ..warehouse import Warehouse

@@ -13,9 +13,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from ..client import DataApi
+from ..api.client import DataApi
+from ..api.decoding import NotAcceptedError
 from ..clock import Clock
-from ..decoding import NotAcceptedError
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 from ..fetching import OUTAGE_AFTER
 from ..wav import Received, receive, sound_of

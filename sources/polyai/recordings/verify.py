@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import dlt
 
+from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..errors import StoreError
 from ..locks import Patience
-from ..throttle import Traffic
 from ..warehouse import Warehouse
 from .archive import Archive, Due, Kind
 from .fetcher import Task

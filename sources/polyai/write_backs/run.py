@@ -10,12 +10,12 @@ from typing import Any
 import dlt
 import pyarrow as pa
 
+from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..destination import duckdb_file
 from ..job import audit_job
 from ..locks import Patience
-from ..throttle import Traffic
 from ..warehouse import Warehouse
 from .report import Result, WriteBackReport, WriteBacks
 from .rows import Kind, Record, Row, check_columns, checked, from_rows, unused_columns

@@ -20,8 +20,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Self
 
+from ..api.client import DataApi
 from ..audit_tables import SYNC_RUNS, WRITE_BACKS
-from ..client import DataApi
 from ..clock import Clock, in_utc
 from ..config.settings import Agent, Settings
 from ..errors import (

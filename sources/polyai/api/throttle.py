@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from .errors import StoppedError
+from ..errors import StoppedError
 
 
 class Traffic:

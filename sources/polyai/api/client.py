@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .config.settings import Agent, how_to_set
+from ..config.settings import Agent, how_to_set
+from ..errors import AccessError, ConfigurationError, Subject
+from ..wav import Received, receive
 from .decoding import NotAcceptedError, decode
-from .errors import AccessError, ConfigurationError, Subject
-from .pages import Document, Spool, packed, read_page, row_hash
+from .page_stream import Document, Spool, packed, read_page, row_hash
 from .transport import Transport
-from .wav import Received, receive
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from .config.settings import Agent
-from .decoding import NotAcceptedError, decode
-from .errors import (
+from ..config.settings import Agent
+from ..errors import (
     ApiError,
     ConfigurationError,
     Subject,
@@ -36,7 +35,8 @@ from .errors import (
     UncertainError,
     refusal,
 )
-from .pages import READ_BYTES
+from .decoding import NotAcceptedError, decode
+from .page_stream import READ_BYTES
 from .throttle import Throttle, Traffic, parse_retry_after
 
 logger = logging.getLogger("polyai")

@@ -1,0 +1,1 @@
+"""HTTP client of the PolyAI APIs: endpoints, transport, retries, throttling, decoding."""
