@@ -21,11 +21,11 @@ from collections.abc import Iterator
 import dagster as dg
 
 from polyai import Span, Target, backfill, load, open_pipeline, resolve
-from polyai.audit_tables import SYNC_RUNS
 from polyai.config.validators import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
 from polyai.resources import LOADED_TABLES
 from polyai.status import AgentStatus, open_to_read, status
+from polyai.tables.audit import SYNC_RUNS
 from polyai.views import refresh
 
 # as in the command: dlt would tell its makers of each run

@@ -29,7 +29,7 @@ from filelock import FileLock
 import polyai
 from command import access, query
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.tables import CONVERSATION_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES
 from postgres_server import binaries, postgres
 
 if not importlib.util.find_spec("dagster") and not os.environ.get("CI"):

@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from command import error_of, query, run, start, wait_until
-from polyai.tables import CONVERSATION_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES
 
 
 def kpis(database: str = "polyai.duckdb") -> dict[str, float]:

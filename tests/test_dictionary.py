@@ -25,7 +25,7 @@ from polyai.forgetting.run import Readers, forget
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.schema import Column, Table
+from polyai.tables.declaration import Column, Table
 from polyai.write_backs import annotate
 from polyai.write_backs.run import PIPELINE_NAME as WRITE_BACKS_PIPELINE
 

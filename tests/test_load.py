@@ -19,7 +19,7 @@ from polyai.errors import ConfigurationError
 from polyai.fetching import OUTAGE_AFTER
 from polyai.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.tables import CONVERSATION_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES
 from warehouse_rows import assert_equals_truth, from_duckdb
 
 AGENT = "PROJECT-BOOKINGS"

@@ -11,11 +11,11 @@ import orjson
 import pytest
 import requests
 
-from polyai import tables
 from polyai.sandbox import Annotation, Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation, Metric, Sample, Summary
 from polyai.sandbox.payloads import v3_row
 from polyai.sandbox.truth import expected_rows
+from polyai.tables import conversations as tables
 from warehouse_rows import assert_equals_truth
 
 AGENT = "PROJECT-BOOKINGS"

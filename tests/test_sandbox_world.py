@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyai import tables
 from polyai.sandbox import Annotation, Sandbox, SandboxConfig
 from polyai.sandbox.timeline import Timeline
+from polyai.tables import conversations as tables
 
 AGENT = "PROJECT-BOOKINGS"
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

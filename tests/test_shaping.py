@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from polyai.answers import Answer, Held, NoteVersion
 from polyai.api.decoding import decode
 from polyai.shaping import Shaped, shape
-from polyai.tables import CONVERSATION_TABLES, TURN_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES, TURN_TABLES
 from polyai.values import UnfitError, number, timestamp
 
 AGENT = "PROJECT-HOTEL"

@@ -20,13 +20,13 @@ import pytest
 
 from command import KEY, error_of, query, run, run_in_terminal
 from polyai import load, open_pipeline, resolve
-from polyai.audit_tables import AUDIT_TABLES
 from polyai.config.settings import Settings
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.reconciliation import TableCounts, TurnCounts, unequal_turns
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.status import AgentStatus, Status, open_to_read, status
-from polyai.tables import CONVERSATION_TABLES
+from polyai.tables.audit import AUDIT_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES
 from postgres_server import binaries, postgres
 
 A, B = "PROJECT-A", "PROJECT-B"

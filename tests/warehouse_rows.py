@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.extras
 
 from polyai.sandbox import Sandbox
-from polyai.tables import CONVERSATION_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 """Rows by key."""

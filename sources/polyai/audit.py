@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from .errors import ApiError
-from .schema import LOAD_ID, Table
+from .tables.declaration import LOAD_ID, Table
 from .values import column
 from .warehouse import Failure, Stage
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from .answers import Answer, Json
-from .schema import LOAD_ID, TOMBSTONE, Table
+from .tables.declaration import LOAD_ID, TOMBSTONE, Table
 from .values import column
 
 

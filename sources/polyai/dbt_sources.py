@@ -10,8 +10,8 @@ import yaml
 
 from .dictionary import COMMAND, DUCKDB_TYPES, TABLES, key_of, put
 from .relations import VIEW_KEYS, table_relations
-from .schema import Table
-from .tables import CONVERSATIONS
+from .tables.conversations import CONVERSATIONS
+from .tables.declaration import Table
 from .views.definitions import View, views
 from .views.documents import DUCKDB_TYPES as VIEW_TYPES
 

@@ -18,7 +18,7 @@ from .errors import ConfigurationError
 from .job import OnBegin
 from .report import RunReport
 from .sync import load
-from .tables import CONVERSATION_TABLES
+from .tables.conversations import CONVERSATION_TABLES
 from .views import refresh
 
 AGENT_ID = "PROJECT-BOOKINGS"

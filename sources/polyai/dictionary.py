@@ -13,7 +13,8 @@ from typing import Any
 
 import dlt
 
-from .audit_tables import (
+from .resources import some_tables
+from .tables.audit import (
     AUDIT_TABLES,
     DEBUG_CHAT_TURNS,
     DEBUG_CHATS,
@@ -22,9 +23,8 @@ from .audit_tables import (
     RECORDINGS,
     WRITE_BACKS,
 )
-from .resources import some_tables
-from .schema import OWNER, ColumnType, Table
-from .tables import CONVERSATION_TABLES
+from .tables.conversations import CONVERSATION_TABLES
+from .tables.declaration import OWNER, ColumnType, Table
 from .warehouse import STEADY
 
 TABLES = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .dictionary import COMMAND, TABLES, grid, key_of, put
 from .relations import VIEW_KEYS, Relation, table_relations, view_relations
-from .schema import Table
-from .tables import CONVERSATION_TABLES, TURNS
+from .tables.conversations import CONVERSATION_TABLES, TURNS
+from .tables.declaration import Table
 from .views.definitions import views
 
 _INTRODUCTION = f"""\

@@ -24,15 +24,6 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import recovery
 from .audit import audit_table, failure_row
-from .audit_tables import (
-    DEBUG_CHAT_TURNS,
-    DEBUG_CHATS,
-    FETCH_FAILURES,
-    FORGOTTEN,
-    RECORDINGS,
-    SYNC_RUNS,
-    WRITE_BACKS,
-)
 from .destination import (
     ATTEMPTS,
     connect,
@@ -57,8 +48,17 @@ from .reading import AgentReader, Chunk
 from .reconciliation import unequal_turns
 from .report import RunReport
 from .resources import LOADED_TABLES, empty_tables, one_chunk, some_tables
-from .schema import Table
-from .tables import CONVERSATION_TABLES, TURNS
+from .tables.audit import (
+    DEBUG_CHAT_TURNS,
+    DEBUG_CHATS,
+    FETCH_FAILURES,
+    FORGOTTEN,
+    RECORDINGS,
+    SYNC_RUNS,
+    WRITE_BACKS,
+)
+from .tables.conversations import CONVERSATION_TABLES, TURNS
+from .tables.declaration import Table
 from .warehouse import LOADING, Warehouse, in_parts
 
 logger = logging.getLogger("polyai")

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from .answers import Answer
-from .schema import Table
+from .tables.declaration import Table
 
 HeldRow = Mapping[str, Any]
 

@@ -26,7 +26,6 @@ from .api.client import ConversationsV3, DataApi
 from .api.decoding import decode
 from .api.throttle import Traffic
 from .audit import audit_table, failure_row
-from .audit_tables import FETCH_FAILURES
 from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
 from .data_listing import DataListing
@@ -38,8 +37,9 @@ from .plan import Pace, Plan, Span
 from .recovery import load_id_of
 from .redaction import Redaction
 from .report import RunReport
-from .schema import TOMBSTONE
 from .shaping import shape
+from .tables.audit import FETCH_FAILURES
+from .tables.declaration import TOMBSTONE
 from .v3_listing import V3Listing
 from .v3_rows import in_data_words, with_detail
 from .warehouse import Warehouse

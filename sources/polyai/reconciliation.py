@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .audit_tables import AUDIT_TABLES
-from .schema import Table
-from .tables import CONVERSATION_TABLES
+from .tables.audit import AUDIT_TABLES
+from .tables.conversations import CONVERSATION_TABLES
+from .tables.declaration import Table
 from .warehouse import COMPLETE_PACKAGES, Warehouse
 
 _IS_WITHHELD = "coalesce(is_transcript_withheld, FALSE)"

@@ -13,11 +13,11 @@ import dlt
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource, DltSource
 
-from .audit_tables import FETCH_FAILURES
 from .config.settings import resolve
 from .reading import AgentReader, Chunk, Tables, rows_in
-from .schema import Table
-from .tables import CONVERSATION_TABLES
+from .tables.audit import FETCH_FAILURES
+from .tables.conversations import CONVERSATION_TABLES
+from .tables.declaration import Table
 from .warehouse import Warehouse
 
 LOADED_TABLES = (*CONVERSATION_TABLES, FETCH_FAILURES)

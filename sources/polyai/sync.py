@@ -9,7 +9,6 @@ import dlt
 
 from . import recovery
 from .api.throttle import Traffic
-from .audit_tables import FETCH_FAILURES
 from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
 from .destination import connect, owner_only
@@ -22,7 +21,8 @@ from .plan import Span
 from .reading import AgentReader
 from .report import RunReport
 from .resources import LOADED_TABLES
-from .tables import CONVERSATION_TABLES
+from .tables.audit import FETCH_FAILURES
+from .tables.conversations import CONVERSATION_TABLES
 from .warehouse import BACKFILL, STEADY
 
 

@@ -16,13 +16,13 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
 from .answers import DATA, Held, NoteVersion
-from .audit_tables import SYNC_RUNS
 from .callers import ForgottenCaller
 from .destination import destination_errors, turn, when_unlocked
 from .dialects import parsed, worded
 from .errors import DestinationError
-from .schema import LOAD_ID, Table
-from .tables import CONVERSATIONS, METRICS, TURNS
+from .tables.audit import SYNC_RUNS
+from .tables.conversations import CONVERSATIONS, METRICS, TURNS
+from .tables.declaration import LOAD_ID, Table
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ import duckdb
 import orjson
 import psycopg2
 
-from polyai.tables import CONVERSATION_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES
 from postgres_server import postgres
 
 from .measuring import Server, environment, serve

@@ -20,8 +20,8 @@ import duckdb
 import orjson
 from rich.table import Table as Grid
 
-from polyai.schema import Table
-from polyai.tables import CONVERSATION_TABLES
+from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.tables.declaration import Table
 
 from .measuring import Server, environment, say, serve
 from .sides import DATABASE

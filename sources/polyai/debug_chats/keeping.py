@@ -10,10 +10,10 @@ from typing import Any
 
 import dlt
 
-from ..audit_tables import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from ..errors import BusyError
 from ..job import audit_job
 from ..locks import Patience
+from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult
 
 PIPELINE_NAME = "polyai_debug_chats"

@@ -21,7 +21,6 @@ import dlt
 
 from .. import recovery
 from ..api.throttle import Traffic
-from ..audit_tables import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..callers import caller_hash
 from ..clock import Clock, utc_now
 from ..debug_chats import keeping as debug_chats
@@ -33,7 +32,8 @@ from ..locks import Patience, database_file, staging_datasets
 from ..recordings import run as recordings
 from ..recordings.store import Incoming, Store, open_store
 from ..report import RunReport
-from ..schema import Table
+from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
+from ..tables.declaration import Table
 from ..views.publishing import is_published
 from ..views.refresh import refresh
 from ..warehouse import Warehouse

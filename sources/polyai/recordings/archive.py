@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from ..audit_tables import RECORDINGS
 from ..clock import in_utc
+from ..tables.audit import RECORDINGS
 from ..warehouse import ENDED_AT, IDS_A_QUERY, PRUNE, Warehouse
 
 _WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")

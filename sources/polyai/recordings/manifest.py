@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..audit_tables import RECORDINGS
 from ..errors import StoreError
-from ..schema import LOAD_ID
+from ..tables.audit import RECORDINGS
+from ..tables.declaration import LOAD_ID
 from .layout import partition
 from .store import Incoming, Store
 

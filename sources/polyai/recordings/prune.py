@@ -11,11 +11,11 @@ import dlt
 
 from ..api.throttle import Traffic
 from ..audit import failure_row
-from ..audit_tables import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..clock import Clock, utc_now
 from ..errors import StoreError
 from ..locks import Patience
 from ..report import RunReport
+from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..warehouse import PRUNE
 from .archive import Archive, next_day
 from .layout import partition

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..audit_tables import RECORDINGS
 from ..report import RunReport
+from ..tables.audit import RECORDINGS
 from .fetcher import Outcome
 
 

@@ -20,7 +20,6 @@ import dlt
 from ..api.client import DataApi
 from ..api.throttle import Traffic
 from ..audit import failure_row
-from ..audit_tables import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..destination import working_folder
@@ -29,7 +28,8 @@ from ..job import Job, audit_job
 from ..lease import Holder
 from ..locks import Patience
 from ..redaction import are_redacted
-from ..schema import Table
+from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
+from ..tables.declaration import Table
 from ..warehouse import PRUNE, Failure, Warehouse
 from .archive import Archive, Kind, agents_held
 from .fetcher import Outcome, RecordingFetcher, Task

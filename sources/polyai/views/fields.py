@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..audit_tables import SYNC_RUNS
-from ..tables import CONVERSATIONS, TURN_TOPICS
+from ..tables.audit import SYNC_RUNS
+from ..tables.conversations import CONVERSATIONS, TURN_TOPICS
 
 FieldType = Literal["text", "bigint", "double", "bool", "timestamp", "local timestamp", "date"]
 """A timestamp is a moment; a local one has no zone of its own: it is the reporting zone's clock."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from sqlglot import exp
 
 from ..dictionary import TABLES
-from ..schema import TOMBSTONE
+from ..tables.declaration import TOMBSTONE
 from .definitions import View, address, views
 
 COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})

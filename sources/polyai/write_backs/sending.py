@@ -21,7 +21,6 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from ..api.client import DataApi
-from ..audit_tables import SYNC_RUNS, WRITE_BACKS
 from ..clock import Clock, in_utc
 from ..config.settings import Agent, Settings
 from ..errors import (
@@ -38,6 +37,7 @@ from ..fetching import OUTAGE_AFTER
 from ..job import Job
 from ..lease import Holder
 from ..redaction import Redaction
+from ..tables.audit import SYNC_RUNS, WRITE_BACKS
 from ..warehouse import Warehouse
 from .report import Outcome, Result, WriteBackReport
 from .rows import Kind, Row

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from .columns import AGENT_ID, CONVERSATION_ID, EXTRA, PACKAGE_ID
-from .schema import Column, Table
+from .common_columns import AGENT_ID, CONVERSATION_ID, EXTRA, PACKAGE_ID
+from .declaration import Column, Table
 
 SYNC_RUNS = Table(
     "sync_runs",

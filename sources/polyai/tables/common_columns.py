@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .schema import LOAD_ID, TOMBSTONE, Column
+from .declaration import LOAD_ID, TOMBSTONE, Column
 
 AGENT_ID = Column(
     "agent_id",

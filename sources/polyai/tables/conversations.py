@@ -7,8 +7,8 @@ detail is a child table whose key begins with `agent_id, conversation_id`.
 
 from __future__ import annotations
 
-from .columns import AGENT_ID, CONVERSATION_ID, DELETED, EXTRA, PACKAGE_ID
-from .schema import Column, Table
+from .common_columns import AGENT_ID, CONVERSATION_ID, DELETED, EXTRA, PACKAGE_ID
+from .declaration import Column, Table
 
 _TURN_INDEX = Column(
     "turn_index", "bigint", "The turn's position in the conversation, from 0.", required=True

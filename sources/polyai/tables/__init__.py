@@ -1,0 +1,1 @@
+"""Declarations of all tables: columns, types, units, keys, descriptions and sources."""
