@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from polyai.api.client import Page
 from polyai.errors import ListingError
-from polyai.landmarks import MOST_LANDMARKS, Landmarks
-from polyai.listing import MOST_FRUITLESS_PAGES, SHORT_SWEEP_PAGES, OffsetListing, created_at
+from polyai.listing.landmarks import MOST_LANDMARKS, Landmarks
+from polyai.listing.offset import MOST_FRUITLESS_PAGES, SHORT_SWEEP_PAGES, OffsetListing, created_at
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 YEARS = timedelta(days=3 * 365)

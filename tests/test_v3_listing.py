@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from odd_server import Answer, OddServer, Script, in_turn
-from polyai import v3_listing
 from polyai.api.client import ConversationsV3, V3Page, V3Row
 from polyai.api.page_stream import Document, Spool
 from polyai.config.settings import Agent
 from polyai.errors import ApiError, ListingError, UnavailableError
-from polyai.listings import Listed
+from polyai.listing import v3 as v3_listing
+from polyai.listing.protocol import Listed
+from polyai.listing.v3 import MARGIN, MOST_EMPTY_PAGES, V3Listing
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.v3_listing import MARGIN, MOST_EMPTY_PAGES, V3Listing
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -25,7 +25,7 @@ from typing import Any
 from .config.settings import Settings
 from .destination import BACKFILL_PIPELINE, open_pipeline, working_folder
 from .errors import BusyError, PolyAIError
-from .landmarks import Landmarks
+from .listing.landmarks import Landmarks
 from .locks import free_pipeline_name
 from .plan import Span
 from .report import RunReport

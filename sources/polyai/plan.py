@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from .callers import ForgottenCallers
 from .fetching import Reason, Task
-from .listings import Listed, Listing
+from .listing.protocol import Listed, Listing
 from .report import RunReport
 from .warehouse import LOADING, Due, Failure, Warehouse
 

@@ -28,11 +28,12 @@ from .api.throttle import Traffic
 from .audit import audit_table, failure_row
 from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
-from .data_listing import DataListing
 from .errors import PolyAIError
 from .fetching import Fetched, Fetcher
-from .landmarks import Landmarks
-from .listings import Listing
+from .listing.data_api import DataListing
+from .listing.landmarks import Landmarks
+from .listing.protocol import Listing
+from .listing.v3 import V3Listing
 from .plan import Pace, Plan, Span
 from .recovery import load_id_of
 from .redaction import Redaction
@@ -40,7 +41,6 @@ from .report import RunReport
 from .shaping import shape
 from .tables.audit import FETCH_FAILURES
 from .tables.declaration import TOMBSTONE
-from .v3_listing import V3Listing
 from .v3_rows import in_data_words, with_detail
 from .warehouse import Warehouse
 

@@ -14,8 +14,8 @@ from .config.settings import Agent, Settings
 from .destination import connect, owner_only
 from .errors import BusyError, ConfigurationError, PolyAIError
 from .job import Job, OnBegin, keep_memory_in_one_piece
-from .landmarks import Landmarks
 from .lease import Holder
+from .listing.landmarks import Landmarks
 from .locks import Patience, database_file, leases, working_directory
 from .plan import Span
 from .reading import AgentReader

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from .api.page_stream import Document
+from ..api.page_stream import Document
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from .api.client import DataApi
-from .api.page_stream import row_hash
-from .clock import Clock
+from ..api.client import DataApi
+from ..api.page_stream import row_hash
+from ..clock import Clock
 from .landmarks import Landmarks
-from .listing import OffsetListing, created_at
-from .listings import Listed
+from .offset import OffsetListing, created_at
+from .protocol import Listed
 
 
 class DataListing:

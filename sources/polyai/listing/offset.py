@@ -21,10 +21,10 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from .api.client import Page
-from .errors import ListingError
+from ..api.client import Page
+from ..errors import ListingError
+from ..values import UnfitError, timestamp
 from .landmarks import Bracket, Landmarks
-from .values import UnfitError, timestamp
 
 Row = dict[str, Any]
 FetchPage = Callable[[int, int], Page]

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from .api.client import ConversationsV3, V3Page
-from .api.page_stream import Spool
-from .clock import Clock
-from .errors import ListingError
-from .listings import Listed
-from .values import UnfitError, timestamp
+from ..api.client import ConversationsV3, V3Page
+from ..api.page_stream import Spool
+from ..clock import Clock
+from ..errors import ListingError
+from ..values import UnfitError, timestamp
+from .protocol import Listed
 
 LARGEST_PAGE = 1_000
 """What the API takes."""
