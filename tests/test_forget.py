@@ -20,7 +20,6 @@ import pytest
 from command import AGENT, KEY, access, error_of, query, run, start
 from loaded import put_loaded
 from polyai import load, open_pipeline, resolve
-from polyai.callers import ForgottenCaller, ForgottenCallers, caller_hash, dialled
 from polyai.destination import duckdb_file
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
@@ -30,6 +29,7 @@ from polyai.locks import Patience, database_file
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.shape.caller_identity import ForgottenCaller, ForgottenCallers, caller_hash, dialled
 from polyai.views import publish, refresh
 from polyai.warehouse import Warehouse
 from postgres_server import binaries, postgres

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyai.answers import Answer
-from polyai.redaction import DROPPED, Redaction
-from polyai.shaping import Shaped, shape
+from polyai.shape.answer import Answer
+from polyai.shape.redaction import DROPPED, Redaction
+from polyai.shape.shaping import Shaped, shape
 
 SECRET = "pepper"
 

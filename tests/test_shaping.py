@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from polyai.answers import Answer, Held, NoteVersion
 from polyai.api.decoding import decode
-from polyai.shaping import Shaped, shape
+from polyai.shape.answer import Answer, Held, NoteVersion
+from polyai.shape.shaping import Shaped, shape
+from polyai.shape.values import UnfitError, number, timestamp
 from polyai.tables.conversations import CONVERSATION_TABLES, TURN_TABLES
-from polyai.values import UnfitError, number, timestamp
 
 AGENT = "PROJECT-HOTEL"
 ID = "OUT-hotel/7%2F"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from polyai import values
+from polyai.shape import values
+from polyai.shape.values import UnfitError, boolean, column, dumps, integer, number, text, timestamp
 from polyai.tables.declaration import ARROW_TYPES, ColumnType
-from polyai.values import UnfitError, boolean, column, dumps, integer, number, text, timestamp
 
 MOMENT = datetime(2026, 6, 3, 13, 18, 6, 370000, UTC)
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import dlt
 
-from .answers import V3
 from .api.client import ConversationsV3, DataApi
 from .config.settings import Agent, Settings
 from .errors import ApiError, ConversationError, PolyAIError
-from .redaction import are_redacted
+from .shape.answer import V3
+from .shape.redaction import are_redacted
 from .warehouse import Warehouse
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}

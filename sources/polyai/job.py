@@ -23,7 +23,6 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import recovery
-from .audit import audit_table, failure_row
 from .destination import (
     ATTEMPTS,
     connect,
@@ -48,6 +47,7 @@ from .reading import AgentReader, Chunk
 from .reconciliation import unequal_turns
 from .report import RunReport
 from .resources import LOADED_TABLES, empty_tables, one_chunk, some_tables
+from .shape.audit_rows import audit_table, failure_row
 from .tables.audit import (
     DEBUG_CHAT_TURNS,
     DEBUG_CHATS,

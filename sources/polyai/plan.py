@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .callers import ForgottenCallers
 from .fetching import Reason, Task
 from .listing.protocol import Listed, Listing
 from .report import RunReport
+from .shape.caller_identity import ForgottenCallers
 from .warehouse import LOADING, Due, Failure, Warehouse
 
 COMPARED_TOGETHER = 2_000

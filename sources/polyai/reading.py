@@ -21,11 +21,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .answers import DATA, V3, Answer, Held, Json
 from .api.client import ConversationsV3, DataApi
 from .api.decoding import decode
 from .api.throttle import Traffic
-from .audit import audit_table, failure_row
 from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
 from .errors import PolyAIError
@@ -36,12 +34,14 @@ from .listing.protocol import Listing
 from .listing.v3 import V3Listing
 from .plan import Pace, Plan, Span
 from .recovery import load_id_of
-from .redaction import Redaction
 from .report import RunReport
-from .shaping import shape
+from .shape.answer import DATA, V3, Answer, Held, Json
+from .shape.audit_rows import audit_table, failure_row
+from .shape.redaction import Redaction
+from .shape.shaping import shape
+from .shape.v3_rows import in_data_words, with_detail
 from .tables.audit import FETCH_FAILURES
 from .tables.declaration import TOMBSTONE
-from .v3_rows import in_data_words, with_detail
 from .warehouse import Warehouse
 
 logger = logging.getLogger("polyai")

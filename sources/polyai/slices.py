@@ -11,7 +11,7 @@ from typing import Any
 from .errors import ConfigurationError
 from .plan import Span
 from .report import RunReport, Status
-from .values import UnfitError, timestamp
+from .shape.values import UnfitError, timestamp
 
 
 @dataclass(frozen=True)

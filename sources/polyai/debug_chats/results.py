@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..config.settings import Settings
 from ..errors import AccessError
-from ..redaction import Redaction
+from ..shape.redaction import Redaction
 from .chat import ChatSetup
 
 Outcome = Literal["passed", "failed", "error", "skipped"]

@@ -21,7 +21,6 @@ import dlt
 
 from .. import recovery
 from ..api.throttle import Traffic
-from ..callers import caller_hash
 from ..clock import Clock, utc_now
 from ..debug_chats import keeping as debug_chats
 from ..destination import PIPELINE_NAME as STEADY_PIPELINE
@@ -32,6 +31,7 @@ from ..locks import Patience, database_file, staging_datasets
 from ..recordings import run as recordings
 from ..recordings.store import Incoming, Store, open_store
 from ..report import RunReport
+from ..shape.caller_identity import caller_hash
 from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..views.publishing import is_published

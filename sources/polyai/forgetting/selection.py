@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ..callers import CALLER, dialled, spelled_alike
 from ..clock import in_utc
 from ..errors import ConfigurationError
-from ..redaction import Redaction
+from ..shape.caller_identity import CALLER, dialled, spelled_alike
+from ..shape.redaction import Redaction
 from ..tables.audit import DEBUG_CHATS, FETCH_FAILURES, FORGOTTEN, RECORDINGS, WRITE_BACKS
 from ..tables.conversations import CONVERSATIONS
 from ..warehouse import Warehouse, in_parts

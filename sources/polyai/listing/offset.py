@@ -23,7 +23,7 @@ from typing import Any
 
 from ..api.client import Page
 from ..errors import ListingError
-from ..values import UnfitError, timestamp
+from ..shape.values import UnfitError, timestamp
 from .landmarks import Bracket, Landmarks
 
 Row = dict[str, Any]

@@ -19,7 +19,7 @@ from ..api.client import ConversationsV3, V3Page
 from ..api.page_stream import Spool
 from ..clock import Clock
 from ..errors import ListingError
-from ..values import UnfitError, timestamp
+from ..shape.values import UnfitError, timestamp
 from .protocol import Listed
 
 LARGEST_PAGE = 1_000

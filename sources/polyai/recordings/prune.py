@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 import dlt
 
 from ..api.throttle import Traffic
-from ..audit import failure_row
 from ..clock import Clock, utc_now
 from ..errors import StoreError
 from ..locks import Patience
 from ..report import RunReport
+from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..warehouse import PRUNE
 from .archive import Archive, next_day

@@ -19,7 +19,6 @@ import dlt
 
 from ..api.client import DataApi
 from ..api.throttle import Traffic
-from ..audit import failure_row
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..destination import working_folder
@@ -27,7 +26,8 @@ from ..errors import ApiError, BusyError, PolyAIError, StoreError
 from ..job import Job, audit_job
 from ..lease import Holder
 from ..locks import Patience
-from ..redaction import are_redacted
+from ..shape.audit_rows import failure_row
+from ..shape.redaction import are_redacted
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..warehouse import PRUNE, Failure, Warehouse

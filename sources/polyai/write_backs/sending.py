@@ -36,7 +36,7 @@ from ..errors import (
 from ..fetching import OUTAGE_AFTER
 from ..job import Job
 from ..lease import Holder
-from ..redaction import Redaction
+from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
 from ..warehouse import Warehouse
 from .report import Outcome, Result, WriteBackReport

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..turns import reviews
-from ..values import UnfitError, integer
+from ..shape.turns import reviews
+from ..shape.values import UnfitError, integer
 from .rows import Row
 
 Json = Mapping[str, Any]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from .errors import ApiError
-from .tables.declaration import LOAD_ID, Table
+from ..errors import ApiError
+from ..tables.declaration import LOAD_ID, Table
+from ..warehouse import Failure, Stage
 from .values import column
-from .warehouse import Failure, Stage
 
 
 def audit_table(table: Table, rows: Sequence[Mapping[str, Any]], load_id: str) -> pa.Table:

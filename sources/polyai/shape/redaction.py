@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .callers import caller_hash
-from .config.settings import Pii, Transcripts
+from ..config.settings import Pii, Transcripts
+from .caller_identity import caller_hash
 
 Json = dict[str, Any]
 

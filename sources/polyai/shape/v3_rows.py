@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .answers import Json
-from .tables.conversations import CONVERSATIONS
+from ..tables.conversations import CONVERSATIONS
+from .answer import Json
 
 _NAMES = {"id": "conversationId", "project_id": "projectId"} | {
     column.source_v3: column.source

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from .answers import Answer, Json
-from .tables.declaration import LOAD_ID, TOMBSTONE, Table
+from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
+from .answer import Answer, Json
 from .values import column
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from .answers import Json
+from ..tables import conversations as tables
+from .answer import Json
 from .batch import Batch
-from .tables import conversations as tables
 from .values import NUMBER, column, text
 
 _BOOLEANS = {"true": True, "false": False}

@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from .answers import Answer
-from .tables.declaration import Table
+from ..tables.declaration import Table
+from .answer import Answer
 
 HeldRow = Mapping[str, Any]
 

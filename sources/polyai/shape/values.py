@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .tables.declaration import ARROW_TYPES, ColumnType
+from ..tables.declaration import ARROW_TYPES, ColumnType
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 """A plain decimal number: neither `1_000`, which Python takes, nor `nan` and `inf`."""

@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from .answers import DATA, Answer, Json
+from ..tables import conversations as tables
+from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
+from .answer import DATA, Answer, Json
 from .batch import Batch
-from .events import FunctionEvent, function_events
-from .keeping import keeping_held
+from .function_events import FunctionEvent, function_events
+from .merge_held import keeping_held
 from .metrics import metrics
-from .tables import conversations as tables
-from .tables.declaration import LOAD_ID, TOMBSTONE, Table
 from .turns import entities, intents, latency_seconds, metadata_of, reviews, topics
 from .values import UnfitError, integer, number, text, timestamp
 

@@ -1,0 +1,1 @@
+"""Shaping of API payloads into Arrow tables; pure functions without I/O."""
