@@ -20,7 +20,6 @@ import pytest
 from command import AGENT, KEY, access, error_of, query, run, start
 from loaded import put_loaded
 from polyai import load, open_pipeline, resolve
-from polyai.destination import duckdb_file
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
 from polyai.forgetting.run import PIPELINE_NAME, Erasures, Readers, forget
@@ -31,7 +30,8 @@ from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.shape.caller_identity import ForgottenCaller, ForgottenCallers, caller_hash, dialled
 from polyai.views import publish, refresh
-from polyai.warehouse import Warehouse
+from polyai.warehouse.held import Warehouse
+from polyai.warehouse.open import duckdb_file
 from postgres_server import binaries, postgres
 from s3_server import is_installed, s3
 

@@ -13,13 +13,14 @@ import dlt
 import duckdb
 import pytest
 
-from polyai import destination, load, open_pipeline, polyai, resolve
+from polyai import load, open_pipeline, polyai, resolve
 from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError
 from polyai.fetching import OUTAGE_AFTER
 from polyai.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.warehouse import open as destination
 from warehouse_rows import assert_equals_truth, from_duckdb
 
 AGENT = "PROJECT-BOOKINGS"

@@ -28,7 +28,6 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyai.destination import owner_only
 from polyai.errors import ConfigurationError, PolyAIError, StoreError
 from polyai.recordings.layout import agent_folder, file_name, partition, safe_name
 from polyai.recordings.manifest import (
@@ -40,6 +39,7 @@ from polyai.recordings.manifest import (
     read_partition,
 )
 from polyai.recordings.store import Incoming, Store, open_store
+from polyai.warehouse.open import owner_only
 from s3_server import S3Server, is_installed, s3
 
 needs_s3 = pytest.mark.skipif(

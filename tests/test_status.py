@@ -22,11 +22,11 @@ from command import KEY, error_of, query, run, run_in_terminal
 from polyai import load, open_pipeline, resolve
 from polyai.config.settings import Settings
 from polyai.errors import BusyError, ConfigurationError, DestinationError
-from polyai.reconciliation import TableCounts, TurnCounts, unequal_turns
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.status import AgentStatus, Status, open_to_read, status
 from polyai.tables.audit import AUDIT_TABLES
 from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.warehouse.counts import TableCounts, TurnCounts, unequal_turns
 from postgres_server import binaries, postgres
 
 A, B = "PROJECT-A", "PROJECT-B"
@@ -533,7 +533,7 @@ class TestLocked:
     def test_it_gives_up_in_time(
         self, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("polyai.destination.READERS_SECONDS", 0.1)
+        monkeypatch.setattr("polyai.warehouse.held.open.READERS_SECONDS", 0.1)
         with (
             open_to_read(wait=timedelta(seconds=0.5)) as reader,
             pytest.raises(BusyError, match=rf"is being written by process \(PID {writer.pid}\)"),
@@ -541,7 +541,7 @@ class TestLocked:
             status(reader)
 
     def test_it_waits(self, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("polyai.destination.READERS_SECONDS", 0.1)
+        monkeypatch.setattr("polyai.warehouse.held.open.READERS_SECONDS", 0.1)
         paused = []
 
         def let_go(seconds: float) -> None:

@@ -2,9 +2,9 @@
 
 from .backfill import Target, backfill
 from .config.settings import resolve
-from .destination import open_pipeline
 from .plan import Span
 from .resources import polyai
 from .sync import load
+from .warehouse.open import open_pipeline
 
 __all__ = ["Span", "Target", "backfill", "load", "open_pipeline", "polyai", "resolve"]

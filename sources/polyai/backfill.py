@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from .config.settings import Settings
-from .destination import BACKFILL_PIPELINE, open_pipeline, working_folder
 from .errors import BusyError, PolyAIError
 from .listing.landmarks import Landmarks
 from .locks import free_pipeline_name
@@ -31,6 +30,7 @@ from .plan import Span
 from .report import RunReport
 from .slices import Slice, SliceReport, cut, slice_report, without_run
 from .sync import load_slice
+from .warehouse.open import BACKFILL_PIPELINE, open_pipeline, working_folder
 
 logger = logging.getLogger("polyai")
 

@@ -14,7 +14,7 @@ from .config.settings import Agent, Settings
 from .errors import ApiError, ConversationError, PolyAIError
 from .shape.answer import V3
 from .shape.redaction import are_redacted
-from .warehouse import Warehouse
+from .warehouse.held import Warehouse
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
 """What a refused listing tells about, by HTTP status; any other failure is the API's."""

@@ -26,7 +26,6 @@ from .config.settings import resolve
 from .dashboard.cli import dashboard
 from .debug_chats.cli import chat, debug_chat
 from .demo import run_demo
-from .destination import open_pipeline
 from .errors import (
     BusyError,
     ConfigurationError,
@@ -73,6 +72,7 @@ from .terminal import (
 from .views import Refreshed, refresh
 from .views import show as show_views
 from .views.cli import views
+from .warehouse.open import open_pipeline
 from .write_backs.cli import annotate, note
 
 logger = logging.getLogger("polyai")

@@ -13,13 +13,13 @@ import dlt
 import duckdb
 
 from .config.settings import resolve
-from .destination import open_pipeline
 from .errors import ConfigurationError
 from .job import OnBegin
 from .report import RunReport
 from .sync import load
 from .tables.conversations import CONVERSATION_TABLES
 from .views import refresh
+from .warehouse.open import open_pipeline
 
 AGENT_ID = "PROJECT-BOOKINGS"
 API_KEY = "sandbox-key"

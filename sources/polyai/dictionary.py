@@ -25,7 +25,7 @@ from .tables.audit import (
 )
 from .tables.conversations import CONVERSATION_TABLES
 from .tables.declaration import OWNER, ColumnType, Table
-from .warehouse import STEADY
+from .warehouse.held import STEADY
 
 TABLES = (
     *CONVERSATION_TABLES,

@@ -23,16 +23,6 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import recovery
-from .destination import (
-    ATTEMPTS,
-    connect,
-    destination_errors,
-    is_conflict,
-    kept_open,
-    lift_memory_limit,
-    owner_only,
-    pause,
-)
 from .errors import ApiError
 from .lease import Holder, Leases
 from .locks import (
@@ -44,7 +34,6 @@ from .locks import (
 )
 from .plan import may_be_at_work
 from .reading import AgentReader, Chunk
-from .reconciliation import unequal_turns
 from .report import RunReport
 from .resources import LOADED_TABLES, empty_tables, one_chunk, some_tables
 from .shape.audit_rows import audit_table, failure_row
@@ -59,7 +48,18 @@ from .tables.audit import (
 )
 from .tables.conversations import CONVERSATION_TABLES, TURNS
 from .tables.declaration import Table
-from .warehouse import LOADING, Warehouse, in_parts
+from .warehouse.counts import unequal_turns
+from .warehouse.held import LOADING, Warehouse, in_parts
+from .warehouse.open import (
+    ATTEMPTS,
+    connect,
+    destination_errors,
+    is_conflict,
+    kept_open,
+    lift_memory_limit,
+    owner_only,
+    pause,
+)
 
 logger = logging.getLogger("polyai")
 

@@ -16,7 +16,7 @@ from .fetching import Reason, Task
 from .listing.protocol import Listed, Listing
 from .report import RunReport
 from .shape.caller_identity import ForgottenCallers
-from .warehouse import LOADING, Due, Failure, Warehouse
+from .warehouse.held import LOADING, Due, Failure, Warehouse
 
 COMPARED_TOGETHER = 2_000
 """Listed conversations that are compared with the warehouse in one query."""

@@ -42,7 +42,7 @@ from .shape.shaping import shape
 from .shape.v3_rows import in_data_words, with_detail
 from .tables.audit import FETCH_FAILURES
 from .tables.declaration import TOMBSTONE
-from .warehouse import Warehouse
+from .warehouse.held import Warehouse
 
 logger = logging.getLogger("polyai")
 

@@ -18,7 +18,7 @@ from .reading import AgentReader, Chunk, Tables, rows_in
 from .tables.audit import FETCH_FAILURES
 from .tables.conversations import CONVERSATION_TABLES
 from .tables.declaration import Table
-from .warehouse import Warehouse
+from .warehouse.held import Warehouse
 
 LOADED_TABLES = (*CONVERSATION_TABLES, FETCH_FAILURES)
 """Tables that a chunk fills; `fetch_failures` tells which conversations are missing in it."""

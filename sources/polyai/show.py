@@ -18,11 +18,11 @@ from rich.table import Table
 
 from .check import Finding, place
 from .demo import Demo
-from .reconciliation import TableCounts
 from .report import RunReport
 from .resources import LOADED_TABLES
 from .slices import SliceReport
 from .status import AgentStatus, Run, Status
+from .warehouse.counts import TableCounts
 
 SHOWN_FAILURES = 10
 """Failed conversations that a summary names; all are in `fetch_failures`."""

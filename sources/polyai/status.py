@@ -22,9 +22,8 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from .check import place
 from .clock import Clock, utc_now
 from .config.settings import resolve, shared_setting
-from .destination import duckdb_file, open_pipeline
 from .errors import BusyError, ConfigurationError, DestinationError
-from .reconciliation import (
+from .warehouse.counts import (
     ConversationCounts,
     TableCounts,
     TurnCounts,
@@ -33,7 +32,8 @@ from .reconciliation import (
     table_counts,
     turn_counts,
 )
-from .warehouse import Warehouse
+from .warehouse.held import Warehouse
+from .warehouse.open import duckdb_file, open_pipeline
 
 T = TypeVar("T")
 

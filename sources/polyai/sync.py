@@ -11,7 +11,6 @@ from . import recovery
 from .api.throttle import Traffic
 from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
-from .destination import connect, owner_only
 from .errors import BusyError, ConfigurationError, PolyAIError
 from .job import Job, OnBegin, keep_memory_in_one_piece
 from .lease import Holder
@@ -23,7 +22,8 @@ from .report import RunReport
 from .resources import LOADED_TABLES
 from .tables.audit import FETCH_FAILURES
 from .tables.conversations import CONVERSATION_TABLES
-from .warehouse import BACKFILL, STEADY
+from .warehouse.held import BACKFILL, STEADY
+from .warehouse.open import connect, owner_only
 
 
 def _silent(report: RunReport) -> None:

@@ -29,8 +29,8 @@ def ours(base_url: str, workers: int) -> None:
     import dlt
 
     from polyai.config.settings import resolve
-    from polyai.destination import open_pipeline
     from polyai.sync import load
+    from polyai.warehouse.open import open_pipeline
 
     agent = {"agent_id": AGENT_ID, "api_key": "key", "base_url": base_url}
     pipeline = open_pipeline(dlt.destinations.duckdb(DATABASE), pipelines_dir="pipelines")

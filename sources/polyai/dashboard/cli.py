@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from ..config.settings import shared_setting
-from ..destination import open_pipeline
 from ..errors import ConfigurationError
 from ..options import DatasetOption, DestinationOption
 from ..reader import open_reader
 from ..terminal import stdout, stop_on_signals
 from ..views import PIPELINE_NAME
+from ..warehouse.open import open_pipeline
 
 
 def dashboard(

@@ -13,7 +13,6 @@ import typer
 
 from ..check import place
 from ..config.settings import Agent, Settings, resolve
-from ..destination import open_pipeline
 from ..errors import ConfigurationError, PolyAIError
 from ..options import (
     BaseUrlOption,
@@ -25,6 +24,7 @@ from ..options import (
     WorkersOption,
 )
 from ..terminal import Exit, print_error, print_json, stderr, stdout, stop_on_signals
+from ..warehouse.open import open_pipeline
 from . import show
 from .chat import ChatApi, ChatSetup
 from .interactive import InteractiveChat, Transcript, ask_person, ask_stream

@@ -12,7 +12,7 @@ from ..recordings.layout import agent_folder, file_name, partition
 from ..recordings.manifest import Manifest
 from ..recordings.prune import path_to_delete
 from ..recordings.store import Incoming, Store
-from ..warehouse import Warehouse, in_parts
+from ..warehouse.held import Warehouse, in_parts
 
 
 def erase_audio(

@@ -10,7 +10,6 @@ import typer
 
 from ..check import place
 from ..config.settings import shared_setting
-from ..destination import open_pipeline
 from ..options import (
     DatasetOption,
     DestinationOption,
@@ -20,6 +19,7 @@ from ..options import (
 )
 from ..status import open_to_read
 from ..terminal import Exit, print_error, print_failed, print_json, stderr, stdout, stop_on_signals
+from ..warehouse.open import open_pipeline
 from . import show
 from .run import PIPELINE_NAME, Erasures, Readers, planned
 from .run import forget as run_forget

@@ -13,9 +13,9 @@ from pathlib import Path
 import dlt
 import duckdb
 
-from ..destination import destination_errors, duckdb_file, turn, when_unlocked
 from ..errors import DestinationError
 from ..views.publishing import take_over_access
+from ..warehouse.open import destination_errors, duckdb_file, turn, when_unlocked
 
 _DRAFTS = ".rewriting"
 """Ending of the folder in which the new file is written."""

@@ -23,8 +23,6 @@ from .. import recovery
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..debug_chats import keeping as debug_chats
-from ..destination import PIPELINE_NAME as STEADY_PIPELINE
-from ..destination import working_folder
 from ..errors import BusyError, PolyAIError, StoreError
 from ..job import Job, audit_job
 from ..locks import Patience, database_file, staging_datasets
@@ -36,7 +34,9 @@ from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..views.publishing import is_published
 from ..views.refresh import refresh
-from ..warehouse import Warehouse
+from ..warehouse.held import Warehouse
+from ..warehouse.open import PIPELINE_NAME as STEADY_PIPELINE
+from ..warehouse.open import working_folder
 from ..write_backs import run as write_backs
 from .audio import erase_audio
 from .rewriting import rewrite

@@ -13,7 +13,7 @@ from ..shape.caller_identity import CALLER, dialled, spelled_alike
 from ..shape.redaction import Redaction
 from ..tables.audit import DEBUG_CHATS, FETCH_FAILURES, FORGOTTEN, RECORDINGS, WRITE_BACKS
 from ..tables.conversations import CONVERSATIONS
-from ..warehouse import Warehouse, in_parts
+from ..warehouse.held import Warehouse, in_parts
 
 LEAST_DIGITS = 5
 """A caller's number has as many; a shorter one, or a word such as `anonymous`, would be others'."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..clock import in_utc
 from ..tables.audit import RECORDINGS
-from ..warehouse import ENDED_AT, IDS_A_QUERY, PRUNE, Warehouse
+from ..warehouse.held import ENDED_AT, IDS_A_QUERY, PRUNE, Warehouse
 
 _WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
 """Channels that have no recordings; an unknown one is asked for."""

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ..config.settings import Settings, resolve, shared_setting
-from ..destination import open_pipeline
 from ..errors import BusyError
 from ..options import (
     ENDING,
@@ -38,6 +37,7 @@ from ..terminal import (
     stdout,
     stop_on_signals,
 )
+from ..warehouse.open import open_pipeline
 from . import show
 from .archive import agents_held
 from .prune import prune

@@ -16,7 +16,7 @@ from ..locks import Patience
 from ..report import RunReport
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
-from ..warehouse import PRUNE
+from ..warehouse.held import PRUNE
 from .archive import Archive, next_day
 from .layout import partition
 from .manifest import Manifest, Row

@@ -21,7 +21,6 @@ from ..api.client import DataApi
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
-from ..destination import working_folder
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
 from ..job import Job, audit_job
 from ..lease import Holder
@@ -30,7 +29,8 @@ from ..shape.audit_rows import failure_row
 from ..shape.redaction import are_redacted
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
-from ..warehouse import PRUNE, Failure, Warehouse
+from ..warehouse.held import PRUNE, Failure, Warehouse
+from ..warehouse.open import working_folder
 from .archive import Archive, Kind, agents_held
 from .fetcher import Outcome, RecordingFetcher, Task
 from .manifest import Manifest

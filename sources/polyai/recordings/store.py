@@ -21,9 +21,9 @@ from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from filelock import FileLock, Timeout
 from fsspec import AbstractFileSystem
 
-from ..destination import first_line
 from ..errors import ConfigurationError, StoreError
 from ..recovery import lock_on
+from ..warehouse.open import first_line
 
 _INCOMING = ".incoming"
 """Folder in which files of a store that can move them are written; readers leave it out."""

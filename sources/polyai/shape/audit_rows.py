@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ..errors import ApiError
 from ..tables.declaration import LOAD_ID, Table
-from ..warehouse import Failure, Stage
+from ..warehouse.held import Failure, Stage
 from .values import column
 
 

@@ -15,12 +15,12 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
 from ..config.time_zones import DEFAULT_ZONE, time_zone
-from ..destination import destination_errors, first_line, kept_open
 from ..dictionary import TABLES
 from ..errors import BusyError, DestinationError
 from ..job import Job, audit_job
 from ..locks import Patience
-from ..warehouse import Warehouse
+from ..warehouse.held import Warehouse
+from ..warehouse.open import destination_errors, first_line, kept_open
 from .definitions import INFO_VIEW, tables_read, views, with_dependents
 from .grants import grants_on
 from .wording import Wording

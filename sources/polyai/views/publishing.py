@@ -22,9 +22,9 @@ import dlt
 import duckdb
 from filelock import Timeout
 
-from ..destination import destination_errors, duckdb_file, turn, when_unlocked
 from ..errors import BusyError, ConfigurationError, DestinationError
 from ..recovery import lock_on
+from ..warehouse.open import destination_errors, duckdb_file, turn, when_unlocked
 from .definitions import INFO_VIEW, View, views
 from .wording import Wording
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import dlt
 
-from ..destination import open_pipeline
 from ..errors import BusyError, DestinationError, LeaseLostError
+from ..warehouse.open import open_pipeline
 from .creation import PIPELINE_NAME, ViewsReport, create_views, views_are_current
 from .publishing import Published, is_published, publish
 

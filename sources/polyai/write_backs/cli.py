@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ..config.settings import Settings, resolve
-from ..destination import open_pipeline
 from ..errors import BusyError
 from ..options import (
     AgentOption,
@@ -23,6 +22,7 @@ from ..options import (
 )
 from ..progress import LoadProgress
 from ..terminal import Exit, print_failed, print_json, stderr, stdout, stop_on_signals
+from ..warehouse.open import open_pipeline
 from . import show
 from .files import STDIN, read_records
 from .query import query_records

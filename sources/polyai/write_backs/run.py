@@ -13,10 +13,10 @@ import pyarrow as pa
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
-from ..destination import duckdb_file
 from ..job import audit_job
 from ..locks import Patience
-from ..warehouse import Warehouse
+from ..warehouse.held import Warehouse
+from ..warehouse.open import duckdb_file
 from .report import Result, WriteBackReport, WriteBacks
 from .rows import Kind, Record, Row, check_columns, checked, from_rows, unused_columns
 from .sending import COMMANDS, AgentWriteBacks

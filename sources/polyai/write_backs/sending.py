@@ -38,7 +38,7 @@ from ..job import Job
 from ..lease import Holder
 from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
-from ..warehouse import Warehouse
+from ..warehouse.held import Warehouse
 from .report import Outcome, Result, WriteBackReport
 from .rows import Kind, Row
 from .standing import Json, objection, shows

@@ -21,8 +21,8 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock
 
-from .errors import ConfigurationError, DestinationError, PolyAIError
-from .recovery import begin_anew_if_torn, lock_on
+from ..errors import ConfigurationError, DestinationError, PolyAIError
+from ..recovery import begin_anew_if_torn, lock_on
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .tables.audit import AUDIT_TABLES
-from .tables.conversations import CONVERSATION_TABLES
-from .tables.declaration import Table
-from .warehouse import COMPLETE_PACKAGES, Warehouse
+from ..tables.audit import AUDIT_TABLES
+from ..tables.conversations import CONVERSATION_TABLES
+from ..tables.declaration import Table
+from .held import COMPLETE_PACKAGES, Warehouse
 
 _IS_WITHHELD = "coalesce(is_transcript_withheld, FALSE)"
 

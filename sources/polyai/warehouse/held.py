@@ -15,14 +15,14 @@ from dlt.common.destination.dataset import DBApiCursor
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from .destination import destination_errors, turn, when_unlocked
+from ..errors import DestinationError
+from ..shape.answer import DATA, Held, NoteVersion
+from ..shape.caller_identity import ForgottenCaller
+from ..tables.audit import SYNC_RUNS
+from ..tables.conversations import CONVERSATIONS, METRICS, TURNS
+from ..tables.declaration import LOAD_ID, Table
 from .dialects import parsed, worded
-from .errors import DestinationError
-from .shape.answer import DATA, Held, NoteVersion
-from .shape.caller_identity import ForgottenCaller
-from .tables.audit import SYNC_RUNS
-from .tables.conversations import CONVERSATIONS, METRICS, TURNS
-from .tables.declaration import LOAD_ID, Table
+from .open import destination_errors, turn, when_unlocked
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Reads from and connections to the destination."""
