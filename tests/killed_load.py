@@ -334,13 +334,13 @@ POINTS: dict[str, Point] = {
         "polyai.recovery:_start_package_over", after, needs=_HALF_LOADED
     ),
     "lease: before it is asked for": Point(
-        "polyai.lease:Leases.acquire", before, destinations=("postgres",)
+        "polyai.locking.leases:Leases.acquire", before, destinations=("postgres",)
     ),
     "lease: after it is had": Point(
-        "polyai.lease:Leases.acquire", after, destinations=("postgres",)
+        "polyai.locking.leases:Leases.acquire", after, destinations=("postgres",)
     ),
     "lease: before it is given back": Point(
-        "polyai.lease:Leases.release", before, destinations=("postgres",)
+        "polyai.locking.leases:Leases.release", before, destinations=("postgres",)
     ),
     # dlt's own files, half written; a file under its own name only a power failure leaves so
     "half a file: items": Point(f"{_LOADS}.commit_new_load_package", half_of_items),

@@ -26,9 +26,9 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from polyai import lease
 from polyai.errors import DestinationError, LeaseLostError
-from polyai.lease import Leases, sql_for
+from polyai.locking import leases as lease
+from polyai.locking.leases import Leases, sql_for
 from postgres_server import binaries, postgres
 
 needs_postgres = pytest.mark.skipif(

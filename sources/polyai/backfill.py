@@ -25,7 +25,7 @@ from typing import Any
 from .config.settings import Settings
 from .errors import BusyError, PolyAIError
 from .listing.landmarks import Landmarks
-from .locks import free_pipeline_name
+from .locking.files import free_pipeline_name
 from .plan import Span
 from .report import RunReport
 from .slices import Slice, SliceReport, cut, slice_report, without_run

@@ -24,14 +24,14 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import recovery
 from .errors import ApiError
-from .lease import Holder, Leases
-from .locks import (
+from .locking.files import (
     Patience,
     database_file,
     leases,
     staging_dataset_name,
     working_directory,
 )
+from .locking.leases import Holder, Leases
 from .plan import may_be_at_work
 from .reading import AgentReader, Chunk
 from .report import RunReport

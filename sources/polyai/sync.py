@@ -13,9 +13,9 @@ from .clock import Clock, utc_now
 from .config.settings import Agent, Settings
 from .errors import BusyError, ConfigurationError, PolyAIError
 from .job import Job, OnBegin, keep_memory_in_one_piece
-from .lease import Holder
 from .listing.landmarks import Landmarks
-from .locks import Patience, database_file, leases, working_directory
+from .locking.files import Patience, database_file, leases, working_directory
+from .locking.leases import Holder
 from .plan import Span
 from .reading import AgentReader
 from .report import RunReport

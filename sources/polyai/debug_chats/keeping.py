@@ -12,7 +12,7 @@ import dlt
 
 from ..errors import BusyError
 from ..job import audit_job
-from ..locks import Patience
+from ..locking.files import Patience
 from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult
 

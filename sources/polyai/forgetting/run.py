@@ -25,7 +25,7 @@ from ..clock import Clock, utc_now
 from ..debug_chats import keeping as debug_chats
 from ..errors import BusyError, PolyAIError, StoreError
 from ..job import Job, audit_job
-from ..locks import Patience, database_file, staging_datasets
+from ..locking.files import Patience, database_file, staging_datasets
 from ..recordings import run as recordings
 from ..recordings.store import Incoming, Store, open_store
 from ..report import RunReport

@@ -23,8 +23,8 @@ from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
 from ..job import Job, audit_job
-from ..lease import Holder
-from ..locks import Patience
+from ..locking.files import Patience
+from ..locking.leases import Holder
 from ..shape.audit_rows import failure_row
 from ..shape.redaction import are_redacted
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS

@@ -15,7 +15,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..errors import StoreError
-from ..locks import Patience
+from ..locking.files import Patience
 from ..warehouse.held import Warehouse
 from .archive import Archive, Due, Kind
 from .fetcher import Task

@@ -18,7 +18,7 @@ from ..config.time_zones import DEFAULT_ZONE, time_zone
 from ..dictionary import TABLES
 from ..errors import BusyError, DestinationError
 from ..job import Job, audit_job
-from ..locks import Patience
+from ..locking.files import Patience
 from ..warehouse.held import Warehouse
 from ..warehouse.open import destination_errors, first_line, kept_open
 from .definitions import INFO_VIEW, tables_read, views, with_dependents

@@ -14,7 +14,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..job import audit_job
-from ..locks import Patience
+from ..locking.files import Patience
 from ..warehouse.held import Warehouse
 from ..warehouse.open import duckdb_file
 from .report import Result, WriteBackReport, WriteBacks

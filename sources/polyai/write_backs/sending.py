@@ -35,7 +35,7 @@ from ..errors import (
 )
 from ..fetching import OUTAGE_AFTER
 from ..job import Job
-from ..lease import Holder
+from ..locking.leases import Holder
 from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
 from ..warehouse.held import Warehouse

@@ -28,9 +28,9 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
 
-from .errors import DestinationError, LeaseLostError
-from .warehouse.dialects import parsed, worded
-from .warehouse.open import destination_errors
+from ..errors import DestinationError, LeaseLostError
+from ..warehouse.dialects import parsed, worded
+from ..warehouse.open import destination_errors
 
 logger = logging.getLogger("polyai")
 

@@ -29,10 +29,10 @@ from typing import Any
 import dlt
 from filelock import Timeout
 
-from .errors import BusyError
-from .lease import Holder, Leases
-from .recovery import lock_file, lock_on
-from .warehouse.open import duckdb_file
+from ..errors import BusyError
+from ..recovery import lock_file, lock_on
+from ..warehouse.open import duckdb_file
+from .leases import Holder, Leases
 
 logger = logging.getLogger("polyai")
 

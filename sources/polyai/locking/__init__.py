@@ -1,0 +1,1 @@
+"""Mutual exclusion of runs: locks on files, leases in the destination."""
