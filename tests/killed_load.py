@@ -316,10 +316,10 @@ POINTS: dict[str, Point] = {
     ),
     "end: after the jobs are gone": Point(f"{_LOADS}.maybe_remove_completed_jobs", after),
     # recovery of what an earlier kill has left
-    "recovery: before it begins": Point("polyai.recovery:start_over", before),
-    "recovery: after packages are taken back": Point("polyai.recovery:start_over", after),
+    "recovery: before it begins": Point("polyai.load.discard:start_over", before),
+    "recovery: after packages are taken back": Point("polyai.load.discard:start_over", after),
     "recovery: before a package is taken back": Point(
-        "polyai.recovery:_start_package_over", before, needs=_HALF_LOADED
+        "polyai.load.discard:_start_package_over", before, needs=_HALF_LOADED
     ),
     "recovery: before a package's jobs are new": Point(
         f"{_PACKAGES}.save_schema_updates", before, package_in("normalized"), needs=_HALF_LOADED
@@ -331,7 +331,7 @@ POINTS: dict[str, Point] = {
         needs=_HALF_LOADED,
     ),
     "recovery: after a package is taken back": Point(
-        "polyai.recovery:_start_package_over", after, needs=_HALF_LOADED
+        "polyai.load.discard:_start_package_over", after, needs=_HALF_LOADED
     ),
     "lease: before it is asked for": Point(
         "polyai.locking.leases:Leases.acquire", before, destinations=("postgres",)

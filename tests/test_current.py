@@ -14,7 +14,7 @@ import pytest
 
 from loaded import put_loaded
 from polyai import load, open_pipeline, resolve
-from polyai.report import RunReport
+from polyai.load.report import RunReport
 from polyai.sandbox import Annotation, Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 

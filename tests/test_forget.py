@@ -23,7 +23,7 @@ from polyai import load, open_pipeline, resolve
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
 from polyai.forgetting.run import PIPELINE_NAME, Erasures, Readers, forget
-from polyai.job import Job
+from polyai.load.committer import Job
 from polyai.locking.files import Patience, database_file
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS
 from polyai.recordings.run import fetch_recordings

@@ -16,8 +16,8 @@ import pytest
 from polyai import load, open_pipeline, polyai, resolve
 from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError
-from polyai.fetching import OUTAGE_AFTER
-from polyai.report import RunReport
+from polyai.load.fetch import OUTAGE_AFTER
+from polyai.load.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATION_TABLES
 from polyai.warehouse import open as destination

@@ -25,8 +25,8 @@ import pytest
 from command import AGENT, access, query, run, start
 from ducklake import extensions, home_with_extensions
 from polyai import load, open_pipeline, resolve
+from polyai.load.slices import parse_moment
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.slices import parse_moment
 from postgres_server import binaries, postgres
 
 Rows = Callable[[str], list[tuple[object, ...]]]

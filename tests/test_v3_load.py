@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from polyai import load, open_pipeline, resolve
-from polyai.report import RunReport
+from polyai.load.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 

@@ -17,8 +17,6 @@ from typing import Annotated
 import typer
 
 from . import show
-from .backfill import SLICE_LENGTH, WORKERS, Target
-from .backfill import backfill as run_backfill
 from .check import check as run_check
 from .check import place
 from .clock import utc_now
@@ -34,6 +32,12 @@ from .errors import (
     PolyAIError,
 )
 from .forgetting.cli import forget
+from .load.backfill import SLICE_LENGTH, WORKERS, Target
+from .load.backfill import backfill as run_backfill
+from .load.plan import Span
+from .load.run import load as run_load
+from .load.slices import SliceReport, cut
+from .load.source import LOADED_TABLES
 from .options import (
     ENDING,
     AgentOption,
@@ -49,16 +53,12 @@ from .options import (
     exit_code,
     moment,
 )
-from .plan import Span
 from .progress import BackfillProgress, LoadProgress
 from .recordings import show as show_recordings
 from .recordings.cli import app as recordings_app
 from .recordings.cli import fetch
-from .resources import LOADED_TABLES
-from .slices import SliceReport, cut
 from .status import WAIT, open_to_read
 from .status import status as run_status
-from .sync import load as run_load
 from .terminal import (
     ConsoleHandler,
     Exit,

@@ -14,9 +14,9 @@ import duckdb
 
 from .config.settings import resolve
 from .errors import ConfigurationError
-from .job import OnBegin
-from .report import RunReport
-from .sync import load
+from .load.committer import OnBegin
+from .load.report import RunReport
+from .load.run import load
 from .tables.conversations import CONVERSATION_TABLES
 from .views import refresh
 from .warehouse.open import open_pipeline

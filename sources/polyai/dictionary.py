@@ -13,7 +13,7 @@ from typing import Any
 
 import dlt
 
-from .resources import some_tables
+from .load.source import some_tables
 from .tables.audit import (
     AUDIT_TABLES,
     DEBUG_CHAT_TURNS,

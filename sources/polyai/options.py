@@ -10,8 +10,8 @@ import typer
 
 from .config.validators import parse_duration
 from .errors import ConfigurationError
-from .report import RunReport
-from .slices import parse_moment
+from .load.report import RunReport
+from .load.slices import parse_moment
 from .terminal import Exit
 
 AgentOption = Annotated[

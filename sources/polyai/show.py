@@ -18,9 +18,9 @@ from rich.table import Table
 
 from .check import Finding, place
 from .demo import Demo
-from .report import RunReport
-from .resources import LOADED_TABLES
-from .slices import SliceReport
+from .load.report import RunReport
+from .load.slices import SliceReport
+from .load.source import LOADED_TABLES
 from .status import AgentStatus, Run, Status
 from .warehouse.counts import TableCounts
 

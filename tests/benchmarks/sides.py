@@ -29,7 +29,7 @@ def ours(base_url: str, workers: int) -> None:
     import dlt
 
     from polyai.config.settings import resolve
-    from polyai.sync import load
+    from polyai.load.run import load
     from polyai.warehouse.open import open_pipeline
 
     agent = {"agent_id": AGENT_ID, "api_key": "key", "base_url": base_url}

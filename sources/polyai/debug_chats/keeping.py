@@ -11,7 +11,7 @@ from typing import Any
 import dlt
 
 from ..errors import BusyError
-from ..job import audit_job
+from ..load.committer import audit_job
 from ..locking.files import Patience
 from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult

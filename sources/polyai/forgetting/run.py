@@ -19,16 +19,16 @@ from typing import Any
 
 import dlt
 
-from .. import recovery
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..debug_chats import keeping as debug_chats
 from ..errors import BusyError, PolyAIError, StoreError
-from ..job import Job, audit_job
+from ..load import discard as recovery
+from ..load.committer import Job, audit_job
+from ..load.report import RunReport
 from ..locking.files import Patience, database_file, staging_datasets
 from ..recordings import run as recordings
 from ..recordings.store import Incoming, Store, open_store
-from ..report import RunReport
 from ..shape.caller_identity import caller_hash
 from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table

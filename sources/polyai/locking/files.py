@@ -30,7 +30,7 @@ import dlt
 from filelock import Timeout
 
 from ..errors import BusyError
-from ..recovery import lock_file, lock_on
+from ..load.discard import lock_file, lock_on
 from ..warehouse.open import duckdb_file
 from .leases import Holder, Leases
 

@@ -17,7 +17,7 @@ from ..api.client import DataApi
 from ..api.decoding import NotAcceptedError
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
-from ..fetching import OUTAGE_AFTER
+from ..load.fetch import OUTAGE_AFTER
 from ..wav import Received, receive, sound_of
 from .archive import Due, Kind
 from .layout import file_name, partition

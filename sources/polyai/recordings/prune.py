@@ -12,8 +12,8 @@ import dlt
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..errors import StoreError
+from ..load.report import RunReport
 from ..locking.files import Patience
-from ..report import RunReport
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..warehouse.held import PRUNE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..report import RunReport
+from ..load.report import RunReport
 from ..tables.audit import RECORDINGS
 from .fetcher import Outcome
 

@@ -22,7 +22,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
-from ..job import Job, audit_job
+from ..load.committer import Job, audit_job
 from ..locking.files import Patience
 from ..locking.leases import Holder
 from ..shape.audit_rows import failure_row

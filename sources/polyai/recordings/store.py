@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from fsspec import AbstractFileSystem
 
 from ..errors import ConfigurationError, StoreError
-from ..recovery import lock_on
+from ..load.discard import lock_on
 from ..warehouse.open import first_line
 
 _INCOMING = ".incoming"

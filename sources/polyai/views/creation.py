@@ -17,7 +17,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from ..config.time_zones import DEFAULT_ZONE, time_zone
 from ..dictionary import TABLES
 from ..errors import BusyError, DestinationError
-from ..job import Job, audit_job
+from ..load.committer import Job, audit_job
 from ..locking.files import Patience
 from ..warehouse.held import Warehouse
 from ..warehouse.open import destination_errors, first_line, kept_open

@@ -23,7 +23,7 @@ import duckdb
 from filelock import Timeout
 
 from ..errors import BusyError, ConfigurationError, DestinationError
-from ..recovery import lock_on
+from ..load.discard import lock_on
 from ..warehouse.open import destination_errors, duckdb_file, turn, when_unlocked
 from .definitions import INFO_VIEW, View, views
 from .wording import Wording

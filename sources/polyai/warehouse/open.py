@@ -22,7 +22,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock
 
 from ..errors import ConfigurationError, DestinationError, PolyAIError
-from ..recovery import begin_anew_if_torn, lock_on
+from ..load.discard import begin_anew_if_torn, lock_on
 
 T = TypeVar("T")
 

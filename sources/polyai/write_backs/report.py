@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..report import RunReport
+from ..load.report import RunReport
 from .rows import Row
 
 Outcome = Literal["sent", "there", "to send", "rejected", "unknown", "not sent"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
-from ..job import audit_job
+from ..load.committer import audit_job
 from ..locking.files import Patience
 from ..warehouse.held import Warehouse
 from ..warehouse.open import duckdb_file

@@ -33,8 +33,8 @@ from ..errors import (
     UnavailableError,
     UncertainError,
 )
-from ..fetching import OUTAGE_AFTER
-from ..job import Job
+from ..load.committer import Job
+from ..load.fetch import OUTAGE_AFTER
 from ..locking.leases import Holder
 from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS

@@ -22,15 +22,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from .config.settings import Settings
-from .errors import BusyError, PolyAIError
-from .listing.landmarks import Landmarks
-from .locking.files import free_pipeline_name
+from ..config.settings import Settings
+from ..errors import BusyError, PolyAIError
+from ..listing.landmarks import Landmarks
+from ..locking.files import free_pipeline_name
+from ..warehouse.open import BACKFILL_PIPELINE, open_pipeline, working_folder
 from .plan import Span
 from .report import RunReport
+from .run import load_slice
 from .slices import Slice, SliceReport, cut, slice_report, without_run
-from .sync import load_slice
-from .warehouse.open import BACKFILL_PIPELINE, open_pipeline, working_folder
 
 logger = logging.getLogger("polyai")
 

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .fetching import Reason, Task
-from .listing.protocol import Listed, Listing
+from ..listing.protocol import Listed, Listing
+from ..shape.caller_identity import ForgottenCallers
+from ..warehouse.held import LOADING, Due, Failure, Warehouse
+from .fetch import Reason, Task
 from .report import RunReport
-from .shape.caller_identity import ForgottenCallers
-from .warehouse.held import LOADING, Due, Failure, Warehouse
 
 COMPARED_TOGETHER = 2_000
 """Listed conversations that are compared with the warehouse in one query."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
+from ..shape.values import UnfitError, timestamp
 from .plan import Span
 from .report import RunReport, Status
-from .shape.values import UnfitError, timestamp
 
 
 @dataclass(frozen=True)

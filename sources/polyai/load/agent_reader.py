@@ -21,28 +21,28 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .api.client import ConversationsV3, DataApi
-from .api.decoding import decode
-from .api.throttle import Traffic
-from .clock import Clock, utc_now
-from .config.settings import Agent, Settings
-from .errors import PolyAIError
-from .fetching import Fetched, Fetcher
-from .listing.data_api import DataListing
-from .listing.landmarks import Landmarks
-from .listing.protocol import Listing
-from .listing.v3 import V3Listing
+from ..api.client import ConversationsV3, DataApi
+from ..api.decoding import decode
+from ..api.throttle import Traffic
+from ..clock import Clock, utc_now
+from ..config.settings import Agent, Settings
+from ..errors import PolyAIError
+from ..listing.data_api import DataListing
+from ..listing.landmarks import Landmarks
+from ..listing.protocol import Listing
+from ..listing.v3 import V3Listing
+from ..shape.answer import DATA, V3, Answer, Held, Json
+from ..shape.audit_rows import audit_table, failure_row
+from ..shape.redaction import Redaction
+from ..shape.shaping import shape
+from ..shape.v3_rows import in_data_words, with_detail
+from ..tables.audit import FETCH_FAILURES
+from ..tables.declaration import TOMBSTONE
+from ..warehouse.held import Warehouse
+from .discard import load_id_of
+from .fetch import Fetched, Fetcher
 from .plan import Pace, Plan, Span
-from .recovery import load_id_of
 from .report import RunReport
-from .shape.answer import DATA, V3, Answer, Held, Json
-from .shape.audit_rows import audit_table, failure_row
-from .shape.redaction import Redaction
-from .shape.shaping import shape
-from .shape.v3_rows import in_data_words, with_detail
-from .tables.audit import FETCH_FAILURES
-from .tables.declaration import TOMBSTONE
-from .warehouse.held import Warehouse
 
 logger = logging.getLogger("polyai")
 

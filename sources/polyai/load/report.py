@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from .api.throttle import Traffic
-from .errors import ApiError, BusyError
-from .tables.audit import SYNC_RUNS
+from ..api.throttle import Traffic
+from ..errors import ApiError, BusyError
+from ..tables.audit import SYNC_RUNS
 
 Status = Literal["running", "complete", "partial", "failed", "interrupted", "busy"]
 """`busy`: another run loads this agent; such a one is not kept in `sync_runs`."""

@@ -22,22 +22,17 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from . import recovery
-from .errors import ApiError
-from .locking.files import (
+from ..errors import ApiError
+from ..locking.files import (
     Patience,
     database_file,
     leases,
     staging_dataset_name,
     working_directory,
 )
-from .locking.leases import Holder, Leases
-from .plan import may_be_at_work
-from .reading import AgentReader, Chunk
-from .report import RunReport
-from .resources import LOADED_TABLES, empty_tables, one_chunk, some_tables
-from .shape.audit_rows import audit_table, failure_row
-from .tables.audit import (
+from ..locking.leases import Holder, Leases
+from ..shape.audit_rows import audit_table, failure_row
+from ..tables.audit import (
     DEBUG_CHAT_TURNS,
     DEBUG_CHATS,
     FETCH_FAILURES,
@@ -46,11 +41,11 @@ from .tables.audit import (
     SYNC_RUNS,
     WRITE_BACKS,
 )
-from .tables.conversations import CONVERSATION_TABLES, TURNS
-from .tables.declaration import Table
-from .warehouse.counts import unequal_turns
-from .warehouse.held import LOADING, Warehouse, in_parts
-from .warehouse.open import (
+from ..tables.conversations import CONVERSATION_TABLES, TURNS
+from ..tables.declaration import Table
+from ..warehouse.counts import unequal_turns
+from ..warehouse.held import LOADING, Warehouse, in_parts
+from ..warehouse.open import (
     ATTEMPTS,
     connect,
     destination_errors,
@@ -60,6 +55,11 @@ from .warehouse.open import (
     owner_only,
     pause,
 )
+from . import discard as recovery
+from .agent_reader import AgentReader, Chunk
+from .plan import may_be_at_work
+from .report import RunReport
+from .source import LOADED_TABLES, empty_tables, one_chunk, some_tables
 
 logger = logging.getLogger("polyai")
 

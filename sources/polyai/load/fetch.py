@@ -13,10 +13,10 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Literal
 
-from .api.client import DataApi
-from .api.page_stream import Document
-from .clock import Clock
-from .errors import ApiError, ConversationError, StoppedError, UnavailableError
+from ..api.client import DataApi
+from ..api.page_stream import Document
+from ..clock import Clock
+from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 
 LOOKAHEAD = 1_000
 """Answers that wait at most for their turn: enough to go on reading while a chunk is loaded, and

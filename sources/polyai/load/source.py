@@ -13,12 +13,12 @@ import dlt
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource, DltSource
 
-from .config.settings import resolve
-from .reading import AgentReader, Chunk, Tables, rows_in
-from .tables.audit import FETCH_FAILURES
-from .tables.conversations import CONVERSATION_TABLES
-from .tables.declaration import Table
-from .warehouse.held import Warehouse
+from ..config.settings import resolve
+from ..tables.audit import FETCH_FAILURES
+from ..tables.conversations import CONVERSATION_TABLES
+from ..tables.declaration import Table
+from ..warehouse.held import Warehouse
+from .agent_reader import AgentReader, Chunk, Tables, rows_in
 
 LOADED_TABLES = (*CONVERSATION_TABLES, FETCH_FAILURES)
 """Tables that a chunk fills; `fetch_failures` tells which conversations are missing in it."""

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 
 import dlt
 
-from . import recovery
-from .api.throttle import Traffic
-from .clock import Clock, utc_now
-from .config.settings import Agent, Settings
-from .errors import BusyError, ConfigurationError, PolyAIError
-from .job import Job, OnBegin, keep_memory_in_one_piece
-from .listing.landmarks import Landmarks
-from .locking.files import Patience, database_file, leases, working_directory
-from .locking.leases import Holder
+from ..api.throttle import Traffic
+from ..clock import Clock, utc_now
+from ..config.settings import Agent, Settings
+from ..errors import BusyError, ConfigurationError, PolyAIError
+from ..listing.landmarks import Landmarks
+from ..locking.files import Patience, database_file, leases, working_directory
+from ..locking.leases import Holder
+from ..tables.audit import FETCH_FAILURES
+from ..tables.conversations import CONVERSATION_TABLES
+from ..warehouse.held import BACKFILL, STEADY
+from ..warehouse.open import connect, owner_only
+from . import discard as recovery
+from .agent_reader import AgentReader
+from .committer import Job, OnBegin, keep_memory_in_one_piece
 from .plan import Span
-from .reading import AgentReader
 from .report import RunReport
-from .resources import LOADED_TABLES
-from .tables.audit import FETCH_FAILURES
-from .tables.conversations import CONVERSATION_TABLES
-from .warehouse.held import BACKFILL, STEADY
-from .warehouse.open import connect, owner_only
+from .source import LOADED_TABLES
 
 
 def _silent(report: RunReport) -> None:

@@ -1,0 +1,1 @@
+"""Incremental load: plan, fetch, commit, and the runs that combine them."""
