@@ -15,6 +15,7 @@ from command import access, run
 from polyai import load, open_pipeline, resolve
 from polyai.cli import app
 from polyai.config.settings import Settings
+from polyai.console.terminal import Exit
 from polyai.debug_chats import load_suite, run_suites
 from polyai.debug_chats.keeping import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
 from polyai.debug_chats.keeping import keep_results
@@ -23,7 +24,6 @@ from polyai.dictionary import TABLES
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.terminal import Exit
 from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
 

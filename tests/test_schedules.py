@@ -31,8 +31,8 @@ from command import AGENT, KEY, PATIENCE_SECONDS, query
 from polyai import resolve
 from polyai.cli import app
 from polyai.config.settings import AGENT_NAMES, Settings
+from polyai.console.terminal import Exit
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.terminal import Exit
 from postgres_server import binaries, postgres
 
 ROOT = Path(__file__).parent.parent

@@ -21,6 +21,32 @@ from .check import check as run_check
 from .check import place
 from .clock import utc_now
 from .config.settings import resolve
+from .console.options import (
+    ENDING,
+    AgentOption,
+    ApiOption,
+    BaseUrlOption,
+    DatasetOption,
+    DestinationOption,
+    JsonOption,
+    RegionOption,
+    WaitOption,
+    WorkersOption,
+    duration,
+    exit_code,
+    moment,
+)
+from .console.progress import BackfillProgress, LoadProgress
+from .console.terminal import (
+    ConsoleHandler,
+    Exit,
+    print_error,
+    print_failed,
+    print_json,
+    stderr,
+    stdout,
+    stop_on_signals,
+)
 from .dashboard.cli import dashboard
 from .debug_chats.cli import chat, debug_chat
 from .demo import run_demo
@@ -38,37 +64,11 @@ from .load.plan import Span
 from .load.run import load as run_load
 from .load.slices import SliceReport, cut
 from .load.source import LOADED_TABLES
-from .options import (
-    ENDING,
-    AgentOption,
-    ApiOption,
-    BaseUrlOption,
-    DatasetOption,
-    DestinationOption,
-    JsonOption,
-    RegionOption,
-    WaitOption,
-    WorkersOption,
-    duration,
-    exit_code,
-    moment,
-)
-from .progress import BackfillProgress, LoadProgress
 from .recordings import show as show_recordings
 from .recordings.cli import app as recordings_app
 from .recordings.cli import fetch
 from .status import WAIT, open_to_read
 from .status import status as run_status
-from .terminal import (
-    ConsoleHandler,
-    Exit,
-    print_error,
-    print_failed,
-    print_json,
-    stderr,
-    stdout,
-    stop_on_signals,
-)
 from .views import Refreshed, refresh
 from .views import show as show_views
 from .views.cli import views

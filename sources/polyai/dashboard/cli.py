@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from ..config.settings import shared_setting
+from ..console.options import DatasetOption, DestinationOption
+from ..console.terminal import stdout, stop_on_signals
 from ..errors import ConfigurationError
-from ..options import DatasetOption, DestinationOption
 from ..reader import open_reader
-from ..terminal import stdout, stop_on_signals
 from ..views import PIPELINE_NAME
 from ..warehouse.open import open_pipeline
 

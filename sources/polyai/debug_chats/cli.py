@@ -13,8 +13,7 @@ import typer
 
 from ..check import place
 from ..config.settings import Agent, Settings, resolve
-from ..errors import ConfigurationError, PolyAIError
-from ..options import (
+from ..console.options import (
     BaseUrlOption,
     DatasetOption,
     DestinationOption,
@@ -23,7 +22,8 @@ from ..options import (
     WaitOption,
     WorkersOption,
 )
-from ..terminal import Exit, print_error, print_json, stderr, stdout, stop_on_signals
+from ..console.terminal import Exit, print_error, print_json, stderr, stdout, stop_on_signals
+from ..errors import ConfigurationError, PolyAIError
 from ..warehouse.open import open_pipeline
 from . import show
 from .chat import ChatApi, ChatSetup

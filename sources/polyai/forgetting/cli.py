@@ -10,15 +10,23 @@ import typer
 
 from ..check import place
 from ..config.settings import shared_setting
-from ..options import (
+from ..console.options import (
     DatasetOption,
     DestinationOption,
     JsonOption,
     LockWaitOption,
     RecordingsUrlOption,
 )
+from ..console.terminal import (
+    Exit,
+    print_error,
+    print_failed,
+    print_json,
+    stderr,
+    stdout,
+    stop_on_signals,
+)
 from ..status import open_to_read
-from ..terminal import Exit, print_error, print_failed, print_json, stderr, stdout, stop_on_signals
 from ..warehouse.open import open_pipeline
 from . import show
 from .run import PIPELINE_NAME, Erasures, Readers, planned

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from ..config.settings import Settings, resolve, shared_setting
-from ..errors import BusyError
-from ..options import (
+from ..console.options import (
     ENDING,
     AgentOption,
     BaseUrlOption,
@@ -27,9 +26,8 @@ from ..options import (
     duration,
     exit_code,
 )
-from ..progress import FilesProgress, LoadProgress
-from ..status import open_to_read
-from ..terminal import (
+from ..console.progress import FilesProgress, LoadProgress
+from ..console.terminal import (
     Exit,
     print_failed,
     print_json,
@@ -37,6 +35,8 @@ from ..terminal import (
     stdout,
     stop_on_signals,
 )
+from ..errors import BusyError
+from ..status import open_to_read
 from ..warehouse.open import open_pipeline
 from . import show
 from .archive import agents_held

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..config.settings import shared_setting
-from ..options import DatasetOption, DestinationOption, JsonOption, LockWaitOption
-from ..terminal import Exit, print_error, print_json, stdout
+from ..console.options import DatasetOption, DestinationOption, JsonOption, LockWaitOption
+from ..console.terminal import Exit, print_error, print_json, stdout
 from ..warehouse.open import open_pipeline
 from . import show
 from .creation import PIPELINE_NAME, create_views, drop_views

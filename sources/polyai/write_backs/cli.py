@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from ..config.settings import Settings, resolve
-from ..errors import BusyError
-from ..options import (
+from ..console.options import (
     AgentOption,
     BaseUrlOption,
     DatasetOption,
@@ -20,8 +19,9 @@ from ..options import (
     WorkersOption,
     exit_code,
 )
-from ..progress import LoadProgress
-from ..terminal import Exit, print_failed, print_json, stderr, stdout, stop_on_signals
+from ..console.progress import LoadProgress
+from ..console.terminal import Exit, print_failed, print_json, stderr, stdout, stop_on_signals
+from ..errors import BusyError
 from ..warehouse.open import open_pipeline
 from . import show
 from .files import STDIN, read_records

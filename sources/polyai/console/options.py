@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from .config.validators import parse_duration
-from .errors import ConfigurationError
-from .load.report import RunReport
-from .load.slices import parse_moment
+from ..config.validators import parse_duration
+from ..errors import ConfigurationError
+from ..load.report import RunReport
+from ..load.slices import parse_moment
 from .terminal import Exit
 
 AgentOption = Annotated[

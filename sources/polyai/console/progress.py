@@ -23,8 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .load.report import RunReport
-from .load.slices import Slice, SliceReport
+from ..load.report import RunReport
+from ..load.slices import Slice, SliceReport
 
 logger = logging.getLogger("polyai")
 
