@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polyai.api.decoding import NotAcceptedError
-from polyai.wav import Received, Sound, check_whole, receive, sound_of
+from polyai.recordings.wav import Received, Sound, check_whole, receive, sound_of
 
 unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 

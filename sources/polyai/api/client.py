@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from ..config.settings import Agent, how_to_set
 from ..errors import AccessError, ConfigurationError, Subject
-from ..wav import Received, receive
+from ..recordings.wav import Received, receive
 from .decoding import NotAcceptedError, decode
 from .page_stream import Document, Spool, packed, read_page, row_hash
 from .transport import Transport

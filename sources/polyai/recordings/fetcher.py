@@ -18,11 +18,11 @@ from ..api.decoding import NotAcceptedError
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 from ..load.fetch import OUTAGE_AFTER
-from ..wav import Received, receive, sound_of
 from .archive import Due, Kind
 from .layout import file_name, partition
 from .manifest import Manifest, Row
 from .store import Incoming, Store
+from .wav import Received, receive, sound_of
 
 AHEAD = 1_000
 """Recordings that are asked for, or wait to be told of: enough to go on during a commit."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .api.decoding import NotAcceptedError
+from ..api.decoding import NotAcceptedError
 
 _HEADER = struct.Struct("<4sI4s")
 _CHUNK = struct.Struct("<4sI")
