@@ -20,10 +20,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from polyai import Span, Target, load, open_pipeline, resolve
+from polyai import Span, Target, backfill, load, open_pipeline, resolve
 from polyai.config.validators import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
-from polyai.load import backfill
 from polyai.load.source import LOADED_TABLES
 from polyai.status import AgentStatus, open_to_read, status
 from polyai.tables.audit import SYNC_RUNS

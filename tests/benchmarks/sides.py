@@ -130,7 +130,7 @@ def rest_api(base_url: str, workers: int) -> None:
 
 
 SIDES: dict[str, tuple[Callable[[str, int], None], tuple[str, ...]]] = {
-    "ours": (ours, ("polyai.sync", "duckdb")),
+    "ours": (ours, ("polyai.load.run", "duckdb")),
     "floor": (floor, ("urllib3", "duckdb")),
     "rest_api": (rest_api, ("dlt.sources.rest_api", "dlt.destinations", "duckdb")),
 }
