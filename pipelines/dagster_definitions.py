@@ -24,7 +24,7 @@ from polyai import Span, Target, backfill, load, open_pipeline, resolve
 from polyai.config.validators import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
 from polyai.load.source import LOADED_TABLES
-from polyai.status import AgentStatus, open_to_read, status
+from polyai.status.report import AgentStatus, open_to_read, status
 from polyai.tables.audit import SYNC_RUNS
 from polyai.views import refresh
 

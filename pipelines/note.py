@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from polyai.cli import main
+from polyai.cli.app import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "note")

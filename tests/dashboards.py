@@ -16,10 +16,10 @@ import kpis
 from polyai import load, open_pipeline, resolve
 from polyai.dashboard.dashboard import Dashboard
 from polyai.dashboard.serving import serve as serve_dashboard
-from polyai.reader import open_reader
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views
+from polyai.views.query_reader import open_reader
 
 AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")
 NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from command import AGENT, access, error_of, query, run, run_in_terminal, start, wait_until
-from polyai.cli import app
+from polyai.cli.app import app
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.faults import FaultKind
 

@@ -21,11 +21,11 @@ import kpis
 from browser import LAPTOP, PHONE, Visit, chromium
 from command import access, start
 from dashboards import AGENTS, DAYS, Loaded, copied, dashboard, load_all
-from polyai import reader as reader_module
 from polyai.dashboard.serving import serve
 from polyai.errors import ConfigurationError
 from polyai.sandbox import serve as serve_api
 from polyai.sandbox.model import Conversation
+from polyai.views import query_reader as reader_module
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

@@ -19,10 +19,10 @@ from polyai import load, open_pipeline, resolve
 from polyai.dashboard import queries
 from polyai.dashboard.selection import Period, Selection
 from polyai.dashboard.totals import total
-from polyai.reader import Reader, open_reader
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views
+from polyai.views.query_reader import Reader, open_reader
 from postgres_server import binaries, postgres
 
 AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")

@@ -22,12 +22,12 @@ from command import access, error_of, query, run, start, wait_until
 from loaded import put_loaded
 from polyai import open_pipeline
 from polyai.errors import BusyError, ConfigurationError, DestinationError
-from polyai.reader import PublishedReader, open_reader
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import create_views, publish, refresh
 from polyai.views import publishing as publishing_module
 from polyai.views.definitions import views
 from polyai.views.publishing import STAYING, is_published
+from polyai.views.query_reader import PublishedReader, open_reader
 
 CONFIG = SandboxConfig(conversations=60)
 FOLDER = Path("published")
@@ -269,7 +269,7 @@ def test_views_that_are_made_by_another_run_are_left_to_it(
 def test_a_reader_sees_what_was_loaded_meanwhile(
     sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polyai.reader.LOOKS_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr("polyai.views.query_reader.LOOKS_EVERY_SECONDS", 0.1)
     world, base_url = sandbox
     assert run("load", **access(base_url)).returncode == 0
     pipeline = open_pipeline()
@@ -288,7 +288,7 @@ def test_a_reader_sees_what_was_loaded_meanwhile(
 def test_a_reader_shows_the_older_copy_where_a_newer_one_cannot_be_made(
     pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("polyai.reader.LOOKS_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr("polyai.views.query_reader.LOOKS_EVERY_SECONDS", 0.1)
     with PublishedReader(pipeline, FOLDER) as reader:
         shutil.move("polyai.duckdb", "elsewhere.duckdb")
         wait_until(lambda: "the older copy is shown: there is no warehouse" in caplog.text)

@@ -13,7 +13,7 @@ import pytest
 
 from command import access, run
 from polyai import load, open_pipeline, resolve
-from polyai.cli import app
+from polyai.cli.app import app
 from polyai.config.settings import Settings
 from polyai.console.terminal import Exit
 from polyai.debug_chats import load_suite, run_suites

@@ -29,7 +29,7 @@ from filelock import FileLock
 import polyai
 from command import AGENT, KEY, PATIENCE_SECONDS, query
 from polyai import resolve
-from polyai.cli import app
+from polyai.cli.app import app
 from polyai.config.settings import AGENT_NAMES, Settings
 from polyai.console.terminal import Exit
 from polyai.sandbox import Sandbox, SandboxConfig, serve

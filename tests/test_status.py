@@ -23,7 +23,7 @@ from polyai import load, open_pipeline, resolve
 from polyai.config.settings import Settings
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.status import AgentStatus, Status, open_to_read, status
+from polyai.status.report import AgentStatus, Status, open_to_read, status
 from polyai.tables.audit import AUDIT_TABLES
 from polyai.tables.conversations import CONVERSATION_TABLES
 from polyai.warehouse.counts import TableCounts, TurnCounts, unequal_turns
@@ -549,7 +549,7 @@ class TestLocked:
             if len(paused) == 3:
                 writer.communicate()
 
-        monkeypatch.setattr("polyai.status.time.sleep", let_go)
+        monkeypatch.setattr("polyai.status.report.time.sleep", let_go)
         assert agent(A, quick=True).conversations.held == HELD
         assert len(paused) >= 3
 

@@ -23,13 +23,13 @@ from typer.testing import CliRunner
 from polyai import load, open_pipeline, resolve
 from polyai.dictionary import TABLES
 from polyai.errors import BusyError, ConfigurationError, DestinationError
-from polyai.reader import open_reader
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import PIPELINE_NAME, create_views, drop_views, refresh, views_are_current
 from polyai.views.cli import views as views_command
 from polyai.views.definitions import tables_read, views
 from polyai.views.documents import documents, write
 from polyai.views.fields import FIELDS
+from polyai.views.query_reader import open_reader
 from postgres_server import binaries, postgres
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"

@@ -1,6 +1,6 @@
 """`python -m polyai`, the same as `polyai-warehouse`."""
 
-from .cli import main
+from .cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -20,7 +20,7 @@ from rich.table import Table
 from polyai import open_pipeline
 from polyai.dashboard.dashboard import Dashboard
 from polyai.dashboard.selection import PRESETS, Selection, ending
-from polyai.reader import open_reader
+from polyai.views.query_reader import open_reader
 
 from .views import RUNS, fill
 

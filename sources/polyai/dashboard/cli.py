@@ -11,8 +11,8 @@ from ..config.settings import shared_setting
 from ..console.options import DatasetOption, DestinationOption
 from ..console.terminal import stdout, stop_on_signals
 from ..errors import ConfigurationError
-from ..reader import open_reader
 from ..views import PIPELINE_NAME
+from ..views.query_reader import open_reader
 from ..warehouse.open import open_pipeline
 
 

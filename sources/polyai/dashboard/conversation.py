@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime
 
-from ..reader import Reader, Row
+from ..views.query_reader import Reader, Row
 from . import pieces, queries, wording
 from .conversations import outcome, score
 from .markup import Child, Markup, tag

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..reader import Reader, Row
+from ..views.query_reader import Reader, Row
 from . import pieces, queries, wording
 from .markup import Markup, tag
 from .queries import ROWS_OF_A_PAGE

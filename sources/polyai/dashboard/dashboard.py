@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from ..errors import PolyAIError
-from ..reader import Reader
+from ..views.query_reader import Reader
 from . import (
     conversation,
     conversations,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..reader import Reader, Row
+from ..views.query_reader import Reader, Row
 from . import pieces, queries, wording
 from .markup import Child, Markup, tag
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from ..reader import Reader, Row
+from ..views.query_reader import Reader, Row
 from . import charts, pieces, queries, wording
 from .markup import Markup, tag
 from .pieces import Change

@@ -5,8 +5,8 @@ from __future__ import annotations
 import marimo as mo
 
 from ..errors import ConfigurationError, StoreError
-from ..reader import Reader
 from ..recordings.store import open_store
+from ..views.query_reader import Reader
 from . import pieces, queries, wording
 from .markup import Markup, joined, tag
 

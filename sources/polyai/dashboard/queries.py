@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from ..errors import DestinationError
-from ..reader import Reader, Row
+from ..views.query_reader import Reader, Row
 from .selection import Period, Selection
 from .totals import COLUMNS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..reader import Reader, Row
+from ..views.query_reader import Reader, Row
 from . import conversations, pieces, queries
 from .conversations import Found
 from .markup import Markup, joined

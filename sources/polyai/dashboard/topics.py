@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from ..reader import Reader, Row
+from ..views.query_reader import Reader, Row
 from . import charts, pieces, queries
 from .markup import Markup
 from .selection import Selection

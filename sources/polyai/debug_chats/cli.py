@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ..check import place
+from ..cli.preflight import place
 from ..config.settings import Agent, Settings, resolve
 from ..console.options import (
     BaseUrlOption,

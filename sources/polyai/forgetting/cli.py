@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..check import place
+from ..cli.preflight import place
 from ..config.settings import shared_setting
 from ..console.options import (
     DatasetOption,
@@ -26,7 +26,7 @@ from ..console.terminal import (
     stdout,
     stop_on_signals,
 )
-from ..status import open_to_read
+from ..status.report import open_to_read
 from ..warehouse.open import open_pipeline
 from . import show
 from .run import PIPELINE_NAME, Erasures, Readers, planned

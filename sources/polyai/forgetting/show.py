@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..show import number_of
+from ..cli.render import number_of
 from .run import Erasure, Erasures
 
 SHOWN = 20

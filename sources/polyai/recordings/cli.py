@@ -36,7 +36,7 @@ from ..console.terminal import (
     stop_on_signals,
 )
 from ..errors import BusyError
-from ..status import open_to_read
+from ..status.report import open_to_read
 from ..warehouse.open import open_pipeline
 from . import show
 from .archive import agents_held

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..status import open_to_read
+from ..status.report import open_to_read
 from .rows import Record, from_rows
 
 

@@ -16,10 +16,10 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.destinations.sql_client import SqlClientBase
 
-from .errors import PolyAIError
-from .views.definitions import DIALECT, address
-from .views.publishing import INFO_TABLE, is_published, publish, published_file
-from .warehouse.open import destination_errors, duckdb_file, working_folder
+from ..errors import PolyAIError
+from ..warehouse.open import destination_errors, duckdb_file, working_folder
+from .definitions import DIALECT, address
+from .publishing import INFO_TABLE, is_published, publish, published_file
 
 logger = logging.getLogger("polyai")
 

@@ -19,11 +19,11 @@ import dlt
 from dlt.common.destination import Destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
-from .check import place
-from .clock import Clock, utc_now
-from .config.settings import resolve, shared_setting
-from .errors import BusyError, ConfigurationError, DestinationError
-from .warehouse.counts import (
+from ..cli.preflight import place
+from ..clock import Clock, utc_now
+from ..config.settings import resolve, shared_setting
+from ..errors import BusyError, ConfigurationError, DestinationError
+from ..warehouse.counts import (
     ConversationCounts,
     TableCounts,
     TurnCounts,
@@ -32,8 +32,8 @@ from .warehouse.counts import (
     table_counts,
     turn_counts,
 )
-from .warehouse.held import Warehouse
-from .warehouse.open import duckdb_file, open_pipeline
+from ..warehouse.held import Warehouse
+from ..warehouse.open import duckdb_file, open_pipeline
 
 T = TypeVar("T")
 

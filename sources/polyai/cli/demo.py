@@ -12,14 +12,14 @@ from typing import Any
 import dlt
 import duckdb
 
-from .config.settings import resolve
-from .errors import ConfigurationError
-from .load.committer import OnBegin
-from .load.report import RunReport
-from .load.run import load
-from .tables.conversations import CONVERSATION_TABLES
-from .views import refresh
-from .warehouse.open import open_pipeline
+from ..config.settings import resolve
+from ..errors import ConfigurationError
+from ..load.committer import OnBegin
+from ..load.report import RunReport
+from ..load.run import load
+from ..tables.conversations import CONVERSATION_TABLES
+from ..views import refresh
+from ..warehouse.open import open_pipeline
 
 AGENT_ID = "PROJECT-BOOKINGS"
 API_KEY = "sandbox-key"
@@ -78,7 +78,7 @@ def run_demo(
         ConfigurationError: The file holds other data, or the extra `sandbox` is not installed.
     """
     try:
-        from .sandbox import Sandbox, SandboxConfig, serve
+        from ..sandbox import Sandbox, SandboxConfig, serve
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the sandbox needs {error.name}: pip install 'polyai-warehouse[sandbox]'"

@@ -16,12 +16,9 @@ from typing import Annotated
 
 import typer
 
-from . import show
-from .check import check as run_check
-from .check import place
-from .clock import utc_now
-from .config.settings import resolve
-from .console.options import (
+from ..clock import utc_now
+from ..config.settings import resolve
+from ..console.options import (
     ENDING,
     AgentOption,
     ApiOption,
@@ -36,8 +33,8 @@ from .console.options import (
     exit_code,
     moment,
 )
-from .console.progress import BackfillProgress, LoadProgress
-from .console.terminal import (
+from ..console.progress import BackfillProgress, LoadProgress
+from ..console.terminal import (
     ConsoleHandler,
     Exit,
     print_error,
@@ -47,33 +44,36 @@ from .console.terminal import (
     stdout,
     stop_on_signals,
 )
-from .dashboard.cli import dashboard
-from .debug_chats.cli import chat, debug_chat
-from .demo import run_demo
-from .errors import (
+from ..dashboard.cli import dashboard
+from ..debug_chats.cli import chat, debug_chat
+from ..errors import (
     BusyError,
     ConfigurationError,
     DestinationError,
     LeaseLostError,
     PolyAIError,
 )
-from .forgetting.cli import forget
-from .load.backfill import SLICE_LENGTH, WORKERS, Target
-from .load.backfill import backfill as run_backfill
-from .load.plan import Span
-from .load.run import load as run_load
-from .load.slices import SliceReport, cut
-from .load.source import LOADED_TABLES
-from .recordings import show as show_recordings
-from .recordings.cli import app as recordings_app
-from .recordings.cli import fetch
-from .status import WAIT, open_to_read
-from .status import status as run_status
-from .views import Refreshed, refresh
-from .views import show as show_views
-from .views.cli import views
-from .warehouse.open import open_pipeline
-from .write_backs.cli import annotate, note
+from ..forgetting.cli import forget
+from ..load.backfill import SLICE_LENGTH, WORKERS, Target
+from ..load.backfill import backfill as run_backfill
+from ..load.plan import Span
+from ..load.run import load as run_load
+from ..load.slices import SliceReport, cut
+from ..load.source import LOADED_TABLES
+from ..recordings import show as show_recordings
+from ..recordings.cli import app as recordings_app
+from ..recordings.cli import fetch
+from ..status.report import WAIT, open_to_read
+from ..status.report import status as run_status
+from ..views import Refreshed, refresh
+from ..views import show as show_views
+from ..views.cli import views
+from ..warehouse.open import open_pipeline
+from ..write_backs.cli import annotate, note
+from . import render as show
+from .demo import run_demo
+from .preflight import check as run_check
+from .preflight import place
 
 logger = logging.getLogger("polyai")
 app = typer.Typer(
@@ -401,7 +401,7 @@ def sandbox(
 ) -> None:
     """Serve a stand-in PolyAI API on loopback, for demos and tests."""
     try:
-        from .sandbox import Sandbox, SandboxConfig, serve
+        from ..sandbox import Sandbox, SandboxConfig, serve
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the sandbox needs {error.name}: pip install 'polyai-warehouse[sandbox]'"

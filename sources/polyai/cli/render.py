@@ -16,13 +16,13 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from .check import Finding, place
+from ..load.report import RunReport
+from ..load.slices import SliceReport
+from ..load.source import LOADED_TABLES
+from ..status.report import AgentStatus, Run, Status
+from ..warehouse.counts import TableCounts
 from .demo import Demo
-from .load.report import RunReport
-from .load.slices import SliceReport
-from .load.source import LOADED_TABLES
-from .status import AgentStatus, Run, Status
-from .warehouse.counts import TableCounts
+from .preflight import Finding, place
 
 SHOWN_FAILURES = 10
 """Failed conversations that a summary names; all are in `fetch_failures`."""

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import dlt
 
-from .api.client import ConversationsV3, DataApi
-from .config.settings import Agent, Settings
-from .errors import ApiError, ConversationError, PolyAIError
-from .shape.answer import V3
-from .shape.redaction import are_redacted
-from .warehouse.held import Warehouse
+from ..api.client import ConversationsV3, DataApi
+from ..config.settings import Agent, Settings
+from ..errors import ApiError, ConversationError, PolyAIError
+from ..shape.answer import V3
+from ..shape.redaction import are_redacted
+from ..warehouse.held import Warehouse
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
 """What a refused listing tells about, by HTTP status; any other failure is the API's."""

@@ -1,0 +1,1 @@
+"""Status of a warehouse: freshness, last runs, failures, reconciliation."""
