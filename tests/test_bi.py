@@ -13,8 +13,8 @@ import yaml
 
 from loaded import put_loaded
 from polyai import open_pipeline
-from polyai.dictionary import TABLES
 from polyai.sandbox import SandboxConfig
+from polyai.tables.registry import TABLES
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.definitions import views
 from polyai.views.publishing import INFO_TABLE

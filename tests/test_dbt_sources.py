@@ -12,8 +12,9 @@ from command import query
 from loaded import put_loaded
 from polyai import open_pipeline
 from polyai.dbt_sources import sources_yaml
-from polyai.dictionary import DUCKDB_TYPES, TABLES
+from polyai.dictionary import DUCKDB_TYPES
 from polyai.sandbox import SandboxConfig
+from polyai.tables.registry import TABLES
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.definitions import views
 from polyai.views.documents import DUCKDB_TYPES as VIEW_TYPES

@@ -10,10 +10,10 @@ import pytest
 from command import query
 from loaded import put_loaded
 from polyai import open_pipeline
-from polyai.dictionary import TABLES, key_of
 from polyai.entities import entities
 from polyai.relations import VIEW_KEYS, Relation, table_relations, view_relations
 from polyai.sandbox import SandboxConfig
+from polyai.tables.registry import TABLES, key_of
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.definitions import views
 

@@ -20,10 +20,10 @@ from polyai.debug_chats import load_suite, run_suites
 from polyai.debug_chats.keeping import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
 from polyai.debug_chats.keeping import keep_results
 from polyai.debug_chats.suite import Suite
-from polyai.dictionary import TABLES
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.tables.registry import TABLES
 from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
 

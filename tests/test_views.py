@@ -21,9 +21,9 @@ import typer
 from typer.testing import CliRunner
 
 from polyai import load, open_pipeline, resolve
-from polyai.dictionary import TABLES
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.tables.registry import TABLES
 from polyai.views import PIPELINE_NAME, create_views, drop_views, refresh, views_are_current
 from polyai.views.cli import views as views_command
 from polyai.views.definitions import tables_read, views

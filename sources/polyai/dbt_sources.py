@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from .dictionary import COMMAND, DUCKDB_TYPES, TABLES, key_of, put
+from .dictionary import COMMAND, DUCKDB_TYPES, put
 from .relations import VIEW_KEYS, table_relations
 from .tables.conversations import CONVERSATIONS
 from .tables.declaration import Table
+from .tables.registry import TABLES, key_of
 from .views.definitions import View, views
 from .views.documents import DUCKDB_TYPES as VIEW_TYPES
 

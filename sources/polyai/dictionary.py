@@ -14,30 +14,9 @@ from typing import Any
 import dlt
 
 from .load.source import some_tables
-from .tables.audit import (
-    AUDIT_TABLES,
-    DEBUG_CHAT_TURNS,
-    DEBUG_CHATS,
-    FORGOTTEN,
-    FORGOTTEN_CALLERS,
-    RECORDINGS,
-    WRITE_BACKS,
-)
-from .tables.conversations import CONVERSATION_TABLES
-from .tables.declaration import OWNER, ColumnType, Table
+from .tables.declaration import ColumnType, Table
+from .tables.registry import TABLES, key_of
 from .warehouse.held import STEADY
-
-TABLES = (
-    *CONVERSATION_TABLES,
-    RECORDINGS,
-    WRITE_BACKS,
-    DEBUG_CHATS,
-    DEBUG_CHAT_TURNS,
-    FORGOTTEN,
-    FORGOTTEN_CALLERS,
-    *AUDIT_TABLES,
-)
-"""Every table of the warehouse, in the order of the dictionary."""
 
 DUCKDB_TYPES: dict[ColumnType, str] = {
     "text": "VARCHAR",
@@ -120,12 +99,6 @@ def _section(table: Table) -> str:
     heading = ("column", "type", "unit", "meaning", "Data API field", "v3 field")
     key = ", ".join(f"`{name}`" for name in key_of(table))
     return f"## {table.name}\n\n{table.description}\n\nKey: {key}\n\n{grid(heading, rows)}"
-
-
-def key_of(table: Table) -> tuple[str, ...]:
-    """The whole key: the ids that a key begins with, where every row has them, and the rest."""
-    required = {column.name for column in table.columns if column.required}
-    return (*(name for name in OWNER if name in required), *table.key)
 
 
 def grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .dictionary import TABLES, key_of
+from .tables.registry import TABLES, key_of
 from .views.definitions import INFO_VIEW, View
 
 _CONVERSATION = ("agent_id", "conversation_id")

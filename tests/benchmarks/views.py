@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from polyai import open_pipeline
-from polyai.dictionary import DUCKDB_TYPES, TABLES
+from polyai.dictionary import DUCKDB_TYPES
+from polyai.tables.registry import TABLES
 from polyai.views import publish
 from polyai.views.definitions import views
 from polyai.views.wording import Wording

@@ -15,10 +15,10 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
 from ..config.time_zones import DEFAULT_ZONE, time_zone
-from ..dictionary import TABLES
 from ..errors import BusyError, DestinationError
 from ..load.committer import Job, audit_job
 from ..locking.files import Patience
+from ..tables.registry import TABLES
 from ..warehouse.held import Warehouse
 from ..warehouse.open import destination_errors, first_line, kept_open
 from .definitions import INFO_VIEW, tables_read, views, with_dependents

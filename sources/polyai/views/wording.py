@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
-from ..dictionary import TABLES
 from ..tables.declaration import TOMBSTONE
+from ..tables.registry import TABLES
 from .definitions import View, address, views
 
 COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
