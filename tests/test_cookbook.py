@@ -19,12 +19,12 @@ import kpis
 from cookbook_answers import ANSWERS, ZONE, Book, Rows
 from polyai import load, open_pipeline, resolve
 from polyai.cookbook import Recipe, recipes
-from polyai.cookbook.documents import documents, write
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import PIPELINE_NAME, create_views
 from postgres_server import binaries, postgres
+from schemas.generate.cookbook import documents, write
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
@@ -140,7 +140,7 @@ def test_the_kept_files_are_what_the_recipes_generate(tmp_path: Path) -> None:
     assert made == kept | {Path("cookbook.md")}
     for name, text in documents():
         assert (SCHEMAS / name).read_text(encoding="utf-8") == text, (
-            f"{name} has changed: run `python -m polyai.dictionary schemas/` and look at the diff"
+            f"{name} has changed: run `python -m schemas.generate` and look at the diff"
         )
 
 

@@ -10,12 +10,12 @@ import pytest
 from command import query
 from loaded import put_loaded
 from polyai import open_pipeline
-from polyai.entities import entities
-from polyai.relations import VIEW_KEYS, Relation, table_relations, view_relations
 from polyai.sandbox import SandboxConfig
 from polyai.tables.registry import TABLES, key_of
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.definitions import views
+from schemas.generate.entities import entities
+from schemas.generate.relations import VIEW_KEYS, Relation, table_relations, view_relations
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 DIAGRAM = re.compile(r"^```mermaid\nerDiagram\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
@@ -33,7 +33,7 @@ def warehouse(own_folder: Path) -> Path:
 
 def test_the_kept_file_is_what_the_tables_generate() -> None:
     kept = (SCHEMAS / "entities.md").read_text(encoding="utf-8")
-    assert kept == entities(), "run `python -m polyai.dictionary schemas/` and look at the diff"
+    assert kept == entities(), "run `python -m schemas.generate` and look at the diff"
 
 
 def test_every_table_is_in_one_diagram_with_its_whole_key() -> None:

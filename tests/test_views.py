@@ -27,10 +27,10 @@ from polyai.tables.registry import TABLES
 from polyai.views import PIPELINE_NAME, create_views, drop_views, refresh, views_are_current
 from polyai.views.cli import views as views_command
 from polyai.views.definitions import tables_read, views
-from polyai.views.documents import documents, write
 from polyai.views.fields import FIELDS
 from polyai.views.query_reader import open_reader
 from postgres_server import binaries, postgres
+from schemas.generate.views import documents, write
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 DEPENDENT_ON_TURNS = {
@@ -93,7 +93,7 @@ def test_the_kept_files_are_what_the_views_generate(tmp_path: Path) -> None:
     assert made == kept | {Path("views.md")}
     for name, text in documents():
         assert (SCHEMAS / name).read_text(encoding="utf-8") == text, (
-            f"{name} has changed: run `python -m polyai.dictionary schemas/` and look at the diff"
+            f"{name} has changed: run `python -m schemas.generate` and look at the diff"
         )
 
 

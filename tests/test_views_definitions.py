@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyai.dictionary import DUCKDB_TYPES
 from polyai.errors import ConfigurationError
 from polyai.tables.registry import TABLES
 from polyai.views import time_zone
 from polyai.views.definitions import views
 from polyai.views.wording import Wording
+from schemas.generate.dictionary import DUCKDB_TYPES
 
 Rows = Sequence[Mapping[str, Any]]
 

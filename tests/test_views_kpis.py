@@ -21,8 +21,8 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views, views_are_current
 from polyai.views.definitions import views
-from polyai.views.documents import DUCKDB_TYPES
 from postgres_server import binaries, postgres
+from schemas.generate.views import DUCKDB_TYPES
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
 AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")

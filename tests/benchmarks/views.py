@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from polyai import open_pipeline
-from polyai.dictionary import DUCKDB_TYPES
 from polyai.tables.registry import TABLES
 from polyai.views import publish
 from polyai.views.definitions import views
 from polyai.views.wording import Wording
+from schemas.generate.dictionary import DUCKDB_TYPES
 
 ZONE = "America/New_York"
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)

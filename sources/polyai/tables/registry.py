@@ -28,6 +28,6 @@ TABLES = (
 
 
 def key_of(table: Table) -> tuple[str, ...]:
-    """Full key of a table: the ids that a key begins with, where every row has them, and the rest."""
+    """Full key of a table: agent_id and conversation_id where every row has them, and the rest."""
     required = {column.name for column in table.columns if column.required}
     return (*(name for name in OWNER if name in required), *table.key)

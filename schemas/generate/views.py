@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..config.time_zones import DEFAULT_ZONE
-from ..dictionary import COMMAND, grid, put
-from ..dictionary import DUCKDB_TYPES as TABLE_TYPES
-from .definitions import View, views
-from .wording import Wording, as_shown
+from polyai.config.time_zones import DEFAULT_ZONE
+from polyai.views.definitions import View, views
+from polyai.views.wording import Wording, as_shown
+
+from .dictionary import COMMAND, grid, put
+from .dictionary import DUCKDB_TYPES as TABLE_TYPES
 
 DIALECTS = ("duckdb", "postgres")
 """What the SQL is shown in, by sqlglot's names."""

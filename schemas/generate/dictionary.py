@@ -1,22 +1,17 @@
-"""The data dictionary and dlt's exported schema, both made from the declarations in `tables`.
-
-`python -m polyai.dictionary schemas/` writes them anew, and what is made of the views and recipes.
-They are kept in the repository, so that a change shows as a diff that people can read.
-"""
+"""Data dictionary and dlt's exported schema, generated from the table declarations."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import dlt
 
-from .load.source import some_tables
-from .tables.declaration import ColumnType, Table
-from .tables.registry import TABLES, key_of
-from .warehouse.held import STEADY
+from polyai.load.source import some_tables
+from polyai.tables.declaration import ColumnType, Table
+from polyai.tables.registry import TABLES, key_of
+from polyai.warehouse.held import STEADY
 
 DUCKDB_TYPES: dict[ColumnType, str] = {
     "text": "VARCHAR",
@@ -28,12 +23,12 @@ DUCKDB_TYPES: dict[ColumnType, str] = {
 }
 """What DuckDB calls each declared type."""
 
-COMMAND = "python -m polyai.dictionary schemas/"
+COMMAND = "python -m schemas.generate"
 
 _INTRODUCTION = f"""\
 # Data dictionary
 
-Generated from `sources/polyai/tables.py` by `{COMMAND}`.
+Generated from `sources/polyai/tables/` by `{COMMAND}`.
 
 - Every time is in UTC.
 - Text that arrives empty is NULL, and U+0000 is removed from it.
@@ -110,22 +105,3 @@ def grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _no_rows() -> Iterator[Any]:
     yield from ()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes all that is generated into the folder that is named."""
-    parser = argparse.ArgumentParser(prog="python -m polyai.dictionary", description=write.__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
-    write(folder)
-    # they are described by the tables' own words, which are declared here
-    from . import dbt_sources, entities
-    from .cookbook import documents as cookbook
-    from .views import documents as views
-
-    for described in (views, entities, cookbook, dbt_sources):
-        described.write(folder)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .tables.registry import TABLES, key_of
-from .views.definitions import INFO_VIEW, View
+from polyai.tables.registry import TABLES, key_of
+from polyai.views.definitions import INFO_VIEW, View
 
 _CONVERSATION = ("agent_id", "conversation_id")
 _DAY = ("agent_id", "channel", "environment", "variant_id", "local_date")

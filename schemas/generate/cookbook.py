@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..dictionary import COMMAND, grid, put
-from ..views.documents import DIALECTS
-from .recipes import Recipe, recipes
+from polyai.cookbook.recipes import Recipe, recipes
+
+from .dictionary import COMMAND, grid, put
+from .views import DIALECTS
 
 _INTRODUCTION = f"""\
 # Cookbook

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from polyai.tables.conversations import CONVERSATION_TABLES, TURNS
+from polyai.tables.declaration import Table
+from polyai.tables.registry import TABLES, key_of
+from polyai.views.definitions import views
+
 from .dictionary import COMMAND, grid, put
 from .relations import VIEW_KEYS, Relation, table_relations, view_relations
-from .tables.conversations import CONVERSATION_TABLES, TURNS
-from .tables.declaration import Table
-from .tables.registry import TABLES, key_of
-from .views.definitions import views
 
 _INTRODUCTION = f"""\
 # Entities

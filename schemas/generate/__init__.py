@@ -1,0 +1,1 @@
+"""Generators of the documents in `schemas/`; run from the repository root, not packaged."""
