@@ -24,9 +24,10 @@ from polyai import Span, Target, backfill, load, open_pipeline, resolve
 from polyai.config.validators import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
 from polyai.load.source import LOADED_TABLES
-from polyai.status.report import AgentStatus, open_to_read, status
+from polyai.status.report import AgentStatus, status
 from polyai.tables.audit import SYNC_RUNS
 from polyai.views import refresh
+from polyai.warehouse.read_only import open_to_read
 
 # as in the command: dlt would tell its makers of each run
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")

@@ -638,7 +638,7 @@ def session(url: str) -> Iterator[Callable[[str], None]]:
 _MACHINE = """
 import json, sys
 import dlt
-from polyai.lease import Leases
+from polyai.locking.leases import Leases
 
 name, url, folder = sys.argv[1:]
 for line in sys.stdin:

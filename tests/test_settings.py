@@ -41,7 +41,7 @@ def resolve_in(folder: Path, **files: str) -> dict[str, Any]:
         (folder / ".dlt" / f"{name}.toml").write_text(text, encoding="utf-8")
     script = (
         "import dataclasses, json; from polyai.errors import ConfigurationError\n"
-        "from polyai.settings import resolve\n"
+        "from polyai.config.settings import resolve\n"
         "try: print(json.dumps(dataclasses.asdict(resolve()), default=str))\n"
         "except ConfigurationError as error: print(json.dumps({'error': str(error)}))\n"
     )

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polyai.api.decoding import decode
+from polyai.clock import UnfitError, timestamp
 from polyai.shape.answer import Answer, Held, NoteVersion
 from polyai.shape.shaping import Shaped, shape
-from polyai.shape.values import UnfitError, number, timestamp
+from polyai.shape.values import number
 from polyai.tables.conversations import CONVERSATION_TABLES, TURN_TABLES
 
 AGENT = "PROJECT-HOTEL"

@@ -23,10 +23,11 @@ from polyai import load, open_pipeline, resolve
 from polyai.config.settings import Settings
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.status.report import AgentStatus, Status, open_to_read, status
+from polyai.status.report import AgentStatus, Status, status
 from polyai.tables.audit import AUDIT_TABLES
 from polyai.tables.conversations import CONVERSATION_TABLES
 from polyai.warehouse.counts import TableCounts, TurnCounts, unequal_turns
+from polyai.warehouse.read_only import open_to_read
 from postgres_server import binaries, postgres
 
 A, B = "PROJECT-A", "PROJECT-B"

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from polyai.clock import UnfitError, timestamp
 from polyai.shape import values
-from polyai.shape.values import UnfitError, boolean, column, dumps, integer, number, text, timestamp
+from polyai.shape.values import boolean, column, dumps, integer, number, text
 from polyai.tables.declaration import ARROW_TYPES, ColumnType
 
 MOMENT = datetime(2026, 6, 3, 13, 18, 6, 370000, UTC)

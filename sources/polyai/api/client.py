@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from ..config.settings import Agent, how_to_set
 from ..errors import AccessError, ConfigurationError, Subject
-from ..recordings.wav import Received, receive
 from .decoding import NotAcceptedError, decode
 from .page_stream import Document, Spool, packed, read_page, row_hash
 from .transport import Transport
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,13 @@ class DataApi(Transport):
         return detail
 
     def recording(
-        self, conversation_id: str, direction: str, into: Path, *, redacted: bool
-    ) -> Received:
+        self,
+        conversation_id: str,
+        direction: str,
+        accept: Callable[[Iterable[bytes]], T],
+        *,
+        redacted: bool,
+    ) -> T:
         """One recording: `GET …/{conversationId}/audio?direction=…&redacted=…`.
 
         Without access to personal data, a key is given the redacted one whatever it asks for, and
@@ -139,11 +144,11 @@ class DataApi(Transport):
         Args:
             conversation_id: The conversation.
             direction: combined, user or agent.
-            into: The file to write; its content is anything until this returns.
+            accept: Takes the body as it arrives; raises NotAcceptedError for one that is not whole.
             redacted: Which of the two to ask for.
 
         Returns:
-            Bytes and hash of the file, which is a WAV file and whole.
+            What `accept` returns.
 
         Raises:
             ConversationError: where there is no such recording, or it cannot be had.
@@ -154,7 +159,7 @@ class DataApi(Transport):
         return self.stream(
             path,
             subject="conversation",
-            accept=lambda parts: receive(parts, into),
+            accept=accept,
             media_type="audio/wav",
         )
 

@@ -63,17 +63,16 @@ from ..load.source import LOADED_TABLES
 from ..recordings import show as show_recordings
 from ..recordings.cli import app as recordings_app
 from ..recordings.cli import fetch
-from ..status.report import WAIT, open_to_read
 from ..status.report import status as run_status
 from ..views import Refreshed, refresh
 from ..views import show as show_views
 from ..views.cli import views
-from ..warehouse.open import open_pipeline
+from ..warehouse.open import open_pipeline, place
+from ..warehouse.read_only import WAIT, open_to_read
 from ..write_backs.cli import annotate, note
 from . import render as show
 from .demo import run_demo
 from .preflight import check as run_check
-from .preflight import place
 
 logger = logging.getLogger("polyai")
 app = typer.Typer(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import dlt
@@ -15,6 +14,7 @@ from ..errors import ApiError, ConversationError, PolyAIError
 from ..shape.answer import V3
 from ..shape.redaction import are_redacted
 from ..warehouse.held import Warehouse
+from ..warehouse.open import place
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
 """What a refused listing tells about, by HTTP status; any other failure is the API's."""
@@ -63,17 +63,6 @@ def _destination(pipeline: dlt.Pipeline) -> Finding:
     except PolyAIError as error:
         return Finding("", "destination", "failed", str(error))
     return Finding("", "destination", "ok", f"{place(pipeline)}: {held:,} conversations held")
-
-
-def place(pipeline: dlt.Pipeline) -> str:
-    """Where the pipeline loads to, as its user names it."""
-    name, dataset = str(pipeline.destination.destination_name), pipeline.dataset_name
-    credentials: Any = pipeline.destination_client().config.credentials
-    if not (database := getattr(credentials, "database", None)):
-        return f"{name}, dataset {dataset}"
-    # in a file of the dataset's own name, see `open_pipeline`
-    dataset = Path(database).stem if dataset == "main" else dataset
-    return f"{name} {database}, dataset {dataset}"
 
 
 def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:

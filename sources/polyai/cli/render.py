@@ -16,16 +16,15 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from ..console.format import SHOWN_FAILURES, number_of, seconds_of, without_internals
 from ..load.report import RunReport
 from ..load.slices import SliceReport
 from ..load.source import LOADED_TABLES
 from ..status.report import AgentStatus, Run, Status
 from ..warehouse.counts import TableCounts
+from ..warehouse.open import place
 from .demo import Demo
-from .preflight import Finding, place
-
-SHOWN_FAILURES = 10
-"""Failed conversations that a summary names; all are in `fetch_failures`."""
+from .preflight import Finding
 
 _OUTCOMES = {
     "ok": "[green]ok[/]",
@@ -328,11 +327,6 @@ def _table_facts(tables: Mapping[str, TableCounts]) -> Iterator[tuple[str, int, 
             yield f"[red]{name}[/]", table.orphans, "[red]rows without a conversation[/]"
 
 
-def number_of(number: int, thing: str) -> str:
-    """So many of a thing, which is named in the singular."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def _runs(runs: tuple[Run, ...]) -> Table:
     shown = Table(box=None, padding=(0, 1), pad_edge=False)
     for name in ("  run (UTC)", "status", "took", "listed", "new", "changed", "failed"):
@@ -438,15 +432,3 @@ def sandbox(console: Console, base_url: str, api_key: str, agent_id: str) -> Non
         soft_wrap=True,
         markup=False,
     )
-
-
-def seconds_of(report: RunReport) -> float:
-    """How long a run took."""
-    if report.finished_at is None:
-        return 0.0
-    return (report.finished_at - report.started_at).total_seconds()
-
-
-def without_internals(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without dlt's own columns."""
-    return {name: value for name, value in row.items() if not name.startswith("_")}

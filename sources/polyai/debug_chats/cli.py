@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from ..cli.preflight import place
 from ..config.settings import Agent, Settings, resolve
 from ..console.options import (
     BaseUrlOption,
@@ -24,7 +23,7 @@ from ..console.options import (
 )
 from ..console.terminal import Exit, print_error, print_json, stderr, stdout, stop_on_signals
 from ..errors import ConfigurationError, PolyAIError
-from ..warehouse.open import open_pipeline
+from ..warehouse.open import open_pipeline, place
 from . import show
 from .chat import ChatApi, ChatSetup
 from .interactive import InteractiveChat, Transcript, ask_person, ask_stream

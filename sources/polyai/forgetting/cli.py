@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..cli.preflight import place
 from ..config.settings import shared_setting
 from ..console.options import (
     DatasetOption,
@@ -26,8 +25,8 @@ from ..console.terminal import (
     stdout,
     stop_on_signals,
 )
-from ..status.report import open_to_read
-from ..warehouse.open import open_pipeline
+from ..warehouse.open import open_pipeline, place
+from ..warehouse.read_only import open_to_read
 from . import show
 from .run import PIPELINE_NAME, Erasures, Readers, planned
 from .run import forget as run_forget

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..cli.render import number_of
+from ..console.format import number_of
 from .run import Erasure, Erasures
 
 SHOWN = 20

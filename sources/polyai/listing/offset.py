@@ -22,8 +22,8 @@ from itertools import islice
 from typing import Any
 
 from ..api.client import Page
+from ..clock import UnfitError, timestamp
 from ..errors import ListingError
-from ..shape.values import UnfitError, timestamp
 from .landmarks import Bracket, Landmarks
 
 Row = dict[str, Any]

@@ -17,9 +17,8 @@ from datetime import UTC, datetime, timedelta
 
 from ..api.client import ConversationsV3, V3Page
 from ..api.page_stream import Spool
-from ..clock import Clock
+from ..clock import Clock, UnfitError, timestamp
 from ..errors import ListingError
-from ..shape.values import UnfitError, timestamp
 from .protocol import Listed
 
 LARGEST_PAGE = 1_000

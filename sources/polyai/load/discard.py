@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import cast
 
 import dlt
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 from dlt.common.storages import FileStorage, PackageStorage, ParsedLoadJobFileName
 from dlt.common.storages.load_package import commit_load_package_state, load_package_state
-from dlt.common.storages.versioned_storage import VersionedStorage
-from filelock import FileLock, Timeout
-from semver import Version
+from filelock import Timeout
+
+from ..warehouse.working_directory import is_torn, lock_file, lock_on
 
 logger = logging.getLogger("polyai")
 
@@ -35,7 +32,6 @@ _MERGE = "sql"
 
 _DLT_TABLES = "_dlt_"
 
-_SCHEMA_ENDING = ".schema.json"
 
 _AGENT = "polyai_agent_id"
 """Key of a load package's state."""
@@ -63,53 +59,6 @@ def pending_agents(pipeline: dlt.Pipeline) -> set[str]:
     return found
 
 
-def lock_file(working_directory: Path) -> Path:
-    """Who holds this lock has the working directory for itself."""
-    return working_directory.with_name(f"{working_directory.name}.lock")
-
-
-def lock_on(path: Path) -> FileLock:
-    """A lock on a file, for its owner alone; a thread that holds it can take it again."""
-    return FileLock(path, mode=0o600, is_singleton=True)
-
-
-def begin_anew_if_torn(working_directory: Path) -> None:
-    """Removes from the working directory what keeps dlt from opening it.
-
-    A run that was killed while dlt wrote a schema leaves a draft that dlt takes for one; a power
-    failure can leave any file half written, and then the whole directory goes. What waited there
-    is not held by the warehouse, and so is read again. Nothing is done while another run is at
-    work, whose drafts these are.
-    """
-    drafts = [path for path in working_directory.glob("schemas/*") if not _is_schema(path)]
-    torn = _torn_state(working_directory)
-    if not drafts and torn is None:
-        return
-    with suppress(Timeout), lock_on(lock_file(working_directory)).acquire(timeout=0):
-        for path in drafts:
-            path.unlink(missing_ok=True)
-        if (torn := _torn_state(working_directory)) is not None:
-            logger.warning("%s is not whole: %s is begun anew", torn, working_directory)
-            shutil.rmtree(working_directory)
-
-
-def _is_schema(path: Path) -> bool:
-    return path.name.endswith(_SCHEMA_ENDING)
-
-
-def _torn_state(working_directory: Path) -> Path | None:
-    """A file of dlt's own state that is not whole, or that names what is not there."""
-    state = working_directory / "state.json"
-    schemas = [path for path in working_directory.glob("schemas/*") if _is_schema(path)]
-    versions = working_directory.glob(f"*/{VersionedStorage.VERSION_FILE}")
-    for path in (state, *schemas, *versions):
-        if _is_torn(path):
-            return path
-    names = {path.name.removesuffix(_SCHEMA_ENDING) for path in schemas}
-    known = orjson.loads(state.read_bytes()).get("schema_names") if state.exists() else None
-    return state if set(known or ()) - names else None
-
-
 def discard_torn_packages(pipeline: dlt.Pipeline) -> None:
     """Throws packages away of which a file is not whole.
 
@@ -117,24 +66,9 @@ def discard_torn_packages(pipeline: dlt.Pipeline) -> None:
         pipeline: The pipeline of the working directory, which nobody else may be using.
     """
     for folder in (*_folders(_extracted(pipeline)), *_folders(_normalized(pipeline))):
-        if torn := [path for path in folder.rglob("*") if _is_torn(path)]:
+        if torn := [path for path in folder.rglob("*") if is_torn(path)]:
             logger.warning("%s is not whole: its conversations are read again", torn[0])
             shutil.rmtree(folder)
-
-
-def _is_torn(path: Path) -> bool:
-    try:
-        if path.suffix == ".json" and path.name != PackageStorage.PACKAGE_COMPLETED_FILE_NAME:
-            orjson.loads(path.read_bytes())
-        elif path.name == VersionedStorage.VERSION_FILE:
-            Version.parse(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".parquet":
-            pq.read_metadata(path)
-    except FileNotFoundError:
-        return False
-    except (ValueError, pa.ArrowException):
-        return True
-    return False
 
 
 def start_over(pipeline: dlt.Pipeline, complete: frozenset[str]) -> None:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..listing.protocol import Listed, Listing
+from ..shape.audit_rows import Failure
 from ..shape.caller_identity import ForgottenCallers
-from ..warehouse.held import LOADING, Due, Failure, Warehouse
+from ..warehouse.held import LOADING, Due, Warehouse
 from .fetch import Reason, Task
 from .report import RunReport
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..clock import UnfitError, timestamp
 from ..errors import ConfigurationError
-from ..shape.values import UnfitError, timestamp
 from .plan import Span
 from .report import RunReport, Status
 

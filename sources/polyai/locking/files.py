@@ -30,8 +30,8 @@ import dlt
 from filelock import Timeout
 
 from ..errors import BusyError
-from ..load.discard import lock_file, lock_on
 from ..warehouse.open import duckdb_file
+from ..warehouse.working_directory import lock_file, lock_on
 from .leases import Holder, Leases
 
 logger = logging.getLogger("polyai")

@@ -36,8 +36,8 @@ from ..console.terminal import (
     stop_on_signals,
 )
 from ..errors import BusyError
-from ..status.report import open_to_read
 from ..warehouse.open import open_pipeline
+from ..warehouse.read_only import open_to_read
 from . import show
 from .archive import agents_held
 from .prune import prune

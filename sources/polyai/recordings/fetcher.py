@@ -212,7 +212,10 @@ class RecordingFetcher:
         try:
             with self._incoming.file(_WAV) as file:
                 received = self._api.recording(
-                    due.conversation_id, kind.direction, file, redacted=kind.redacted
+                    due.conversation_id,
+                    kind.direction,
+                    lambda parts: receive(parts, file),
+                    redacted=kind.redacted,
                 )
                 return Outcome(self._stored(due, kind, file, received, is_new=True))
         except StoppedError:

@@ -25,11 +25,11 @@ from ..errors import ApiError, BusyError, PolyAIError, StoreError
 from ..load.committer import Job, audit_job
 from ..locking.files import Patience
 from ..locking.leases import Holder
-from ..shape.audit_rows import failure_row
+from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import are_redacted
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
-from ..warehouse.held import PRUNE, Failure, Warehouse
+from ..warehouse.held import PRUNE, Warehouse
 from ..warehouse.open import working_folder
 from .archive import Archive, Kind, agents_held
 from .fetcher import Outcome, RecordingFetcher, Task

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..cli.render import SHOWN_FAILURES, seconds_of, without_internals
+from ..console.format import SHOWN_FAILURES, seconds_of, without_internals
 from .prune import Pruning
 from .report import RecordingsReport
 from .verify import HARMLESS, Verification

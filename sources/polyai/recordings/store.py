@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 from fsspec import AbstractFileSystem
 
 from ..errors import ConfigurationError, StoreError
-from ..load.discard import lock_on
 from ..warehouse.open import first_line
+from ..warehouse.working_directory import lock_on
 
 _INCOMING = ".incoming"
 """Folder in which files of a store that can move them are written; readers leave it out."""

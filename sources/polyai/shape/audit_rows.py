@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from ..errors import ApiError
 from ..tables.declaration import LOAD_ID, Table
-from ..warehouse.held import Failure, Stage
 from .values import column
+
+Stage = Literal["detail", "recording"]
+"""What is read of a conversation; `stage` of `fetch_failures`."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An open row of `fetch_failures`."""
+
+    attempts: int
+    first_failed_at: datetime
 
 
 def audit_table(table: Table, rows: Sequence[Mapping[str, Any]], load_id: str) -> pa.Table:

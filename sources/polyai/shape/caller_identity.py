@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .values import UnfitError, timestamp
+from ..clock import UnfitError, timestamp
 
 OUTBOUND = "outbound"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..clock import UnfitError, timestamp
 from ..tables import conversations as tables
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from .answer import DATA, Answer, Json
@@ -22,7 +23,7 @@ from .function_events import FunctionEvent, function_events
 from .merge_held import keeping_held
 from .metrics import metrics
 from .turns import entities, intents, latency_seconds, metadata_of, reviews, topics
-from .values import UnfitError, integer, number, text, timestamp
+from .values import integer, number, text
 
 SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
 """From here on conversations are scored 1-5; those created before it were scored 0-10."""

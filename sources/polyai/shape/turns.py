@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .values import UnfitError, number, text
+from ..clock import UnfitError
+from .values import number, text
 
 Json = dict[str, Any]
 

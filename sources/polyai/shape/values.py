@@ -10,31 +10,23 @@ import json
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..clock import UnfitError, timestamp
 from ..tables.declaration import ARROW_TYPES, ColumnType
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 """A plain decimal number: neither `1_000`, which Python takes, nor `nan` and `inf`."""
 
 _RFC_1123 = "%a, %d %b %Y %H:%M:%S GMT"
-_RFC_DATE = re.compile(r"(\w{3}, )?\d{1,2} \w{3} \d{4} \d\d:\d\d(:\d\d)? (GMT|UTC?|Z|[+-]\d{4})")
-"""What Python's lenient parser of RFC dates may read: it skips words and zones unknown to it."""
-_MILLISECONDS_FROM = 1e11  # as seconds that would be the year 5138
 _TIMESTAMP = ARROW_TYPES["timestamp"]
 
 ColumnValues = tuple[pa.Array, dict[int, Any]]
 """A column, and the values by row that it could not hold."""
-
-
-class UnfitError(ValueError):
-    """The value cannot be held by the declared type."""
 
 
 def dumps(value: Any) -> str:
@@ -97,26 +89,6 @@ def boolean(value: Any) -> bool | None:
     if value in (0, 1):
         return bool(value)
     raise UnfitError
-
-
-def timestamp(value: Any) -> datetime | None:
-    """ISO 8601, RFC 1123 or a Unix time (seconds or milliseconds); without a zone it is UTC."""
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = value / 1000 if abs(value) > _MILLISECONDS_FROM else value
-            return datetime.fromtimestamp(seconds, UTC)
-        try:
-            moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            if not _RFC_DATE.fullmatch(value.strip()):
-                raise
-            moment = parsedate_to_datetime(value)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return moment.astimezone(UTC)
-    except (AttributeError, TypeError, ValueError, OverflowError, OSError) as error:
-        raise UnfitError from error
 
 
 _CELLS: dict[ColumnType, Callable[[Any], Any]] = {

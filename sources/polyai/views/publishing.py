@@ -23,8 +23,8 @@ import duckdb
 from filelock import Timeout
 
 from ..errors import BusyError, ConfigurationError, DestinationError
-from ..load.discard import lock_on
 from ..warehouse.open import destination_errors, duckdb_file, turn, when_unlocked
+from ..warehouse.working_directory import lock_on
 from .definitions import INFO_VIEW, View, views
 from .wording import Wording
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dlt
 import pyarrow as pa
@@ -17,6 +16,7 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from ..errors import DestinationError
 from ..shape.answer import DATA, Held, NoteVersion
+from ..shape.audit_rows import Failure, Stage
 from ..shape.caller_identity import ForgottenCaller
 from ..tables.audit import SYNC_RUNS
 from ..tables.conversations import CONVERSATIONS, METRICS, TURNS
@@ -26,8 +26,6 @@ from .open import destination_errors, turn, when_unlocked
 
 T = TypeVar("T")
 
-Stage = Literal["detail", "recording"]
-"""What is read of a conversation; `stage` of `fetch_failures`."""
 
 IDS_A_QUERY = 1_000
 """Ids in one `IN` list; every destination takes that many."""
@@ -56,14 +54,6 @@ PRUNE = "prune"
 
 NOT_FOUND = 404
 """HTTP status of what the API does not have."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An open row of `fetch_failures`."""
-
-    attempts: int
-    first_failed_at: datetime
 
 
 class Due(NamedTuple):

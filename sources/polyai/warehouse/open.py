@@ -22,7 +22,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock
 
 from ..errors import ConfigurationError, DestinationError, PolyAIError
-from ..load.discard import begin_anew_if_torn, lock_on
+from .working_directory import begin_anew_if_torn, lock_on
 
 T = TypeVar("T")
 
@@ -350,3 +350,14 @@ def _root_cause(error: BaseException) -> BaseException:
 def first_line(error: BaseException) -> str:
     """What an error says, as far as one line goes."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def place(pipeline: dlt.Pipeline) -> str:
+    """Where the pipeline loads to, as its user names it."""
+    name, dataset = str(pipeline.destination.destination_name), pipeline.dataset_name
+    credentials: Any = pipeline.destination_client().config.credentials
+    if not (database := getattr(credentials, "database", None)):
+        return f"{name}, dataset {dataset}"
+    # in a file of the dataset's own name, see `open_pipeline`
+    dataset = Path(database).stem if dataset == "main" else dataset
+    return f"{name} {database}, dataset {dataset}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..status.report import open_to_read
+from ..warehouse.read_only import open_to_read
 from .rows import Record, from_rows
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..cli.render import without_internals
+from ..console.format import without_internals
 from .report import DONE, Outcome, WriteBacks
 
 SHOWN_RESULTS = 50

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..clock import UnfitError
 from ..shape.turns import reviews
-from ..shape.values import UnfitError, integer
+from ..shape.values import integer
 from .rows import Row
 
 Json = Mapping[str, Any]
