@@ -14,9 +14,9 @@ import duckdb
 import pytest
 
 from polyai import load, open_pipeline, polyai, resolve
+from polyai.api.worker_pool import OUTAGE_AFTER
 from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError
-from polyai.load.fetch import OUTAGE_AFTER
 from polyai.load.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATION_TABLES

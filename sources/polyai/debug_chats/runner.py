@@ -6,10 +6,10 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
 
+from ..api.worker_pool import WorkerPool
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings, how_to_set, resolve
 from ..errors import AccessError, ApiError, ConfigurationError, StoppedError, UncertainError
@@ -149,22 +149,25 @@ class _Pool:
                 )
                 for _, agent in tasks
             }
-            pool = opened.enter_context(ThreadPoolExecutor(settings.workers, "polyai-chat"))
-            under_way: list[Future[ScenarioResult]] = [
-                pool.submit(self._try, scenario, apis[agent.agent_id], agent.agent_id)
-                for scenario, agent in tasks
-            ]
+            pool = opened.enter_context(WorkerPool(settings.workers, "polyai-chat"))
             # whatever ends this block, nothing more is said
             opened.callback(self._halt.set)
-            left: set[Future[ScenarioResult]] = set(under_way)
-            while left:
-                left = wait(left, _POLL_SECONDS, FIRST_COMPLETED).not_done
+            results: dict[int, ScenarioResult] = {}
+
+            def run_one(number: int) -> tuple[int, ScenarioResult]:
+                scenario, agent = tasks[number]
+                return number, self._try(scenario, apis[agent.agent_id], agent.agent_id)
+
+            # all are submitted, also after a stop: those that have not begun end as skipped
+            for done in pool.as_completed(run_one, range(len(tasks)), tick_seconds=_POLL_SECONDS):
+                if done is not None:
+                    results[done[0]] = done[1]
                 if self._stop.is_set() or self._halt.is_set():
                     self._halt.set()
                     for api in apis.values():
                         # ends waits between attempts; answers under way still come
                         api.close()
-            return [one.result() for one in under_way], next(iter(self._refusals), None)
+            return [results[number] for number in sorted(results)], next(iter(self._refusals), None)
 
     def _try(self, scenario: Scenario, api: ChatApi, agent_id: str) -> ScenarioResult:
         attempt = 0

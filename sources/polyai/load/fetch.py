@@ -5,9 +5,7 @@ Where the listing gave the conversation itself, and no detail is wanted, nothing
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -15,19 +13,12 @@ from typing import Literal
 
 from ..api.client import DataApi
 from ..api.page_stream import Document
+from ..api.worker_pool import OutageBreaker, WorkerPool
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 
-LOOKAHEAD = 1_000
-"""Answers that wait at most for their turn: enough to go on reading while a chunk is loaded, and
-some 15 MB of details."""
-
 FIRST_LOOKAHEAD = 250
-"""The same at the start; it grows with what was handed over, so that a first commit comes soon."""
-
-OUTAGE_AFTER = 20
-"""Conversations in a row that the API did not answer: it is down; asking on would take hours."""
-
+"""Outstanding details at the start: the first commit does not wait for a full look-ahead."""
 
 Reason = Literal["new", "changed", "in_progress", "written_back", "torn", "failed", "settled"]
 """Why a detail is read; `torn`: a killed run wrote only a part of it; `written_back`: an annotation
@@ -90,7 +81,7 @@ class Fetcher:
     def __init__(self, api: DataApi | None, workers: int, clock: Clock) -> None:
         self._api = api
         self._clock = clock
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="polyai-detail")
+        self._pool = WorkerPool(workers, "polyai-detail")
 
     def __enter__(self) -> Fetcher:
         return self
@@ -98,7 +89,7 @@ class Fetcher:
     def __exit__(self, *_: object) -> None:
         if self._api is not None:
             self._api.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
         """Yields what came of each task, in the order of the tasks.
@@ -107,26 +98,18 @@ class Fetcher:
             AccessError: The key, region or agent was refused; nothing more is asked.
             UnavailableError: The API has stopped answering altogether.
         """
-        if self._api is None:
+        api = self._api
+        if api is None:
             yield from (Fetched(task, task.listed_at or self._clock()) for task in tasks)
             return
-        unanswered = 0
-        for fetched in self._in_order(self._api, tasks):
-            unanswered = unanswered + 1 if isinstance(fetched.error, UnavailableError) else 0
+        breaker = OutageBreaker()
+        for fetched in self._pool.in_order(
+            lambda task: self._read(api, task), tasks, first_limit=FIRST_LOOKAHEAD
+        ):
+            breaker.record(fetched.error)
             yield fetched
-            if unanswered >= OUTAGE_AFTER and fetched.error is not None:
-                raise fetched.error
-
-    def _in_order(self, api: DataApi, tasks: Iterable[Task]) -> Iterator[Fetched]:
-        waiting: deque[Future[Fetched]] = deque()
-        for number, task in enumerate(tasks):
-            waiting.append(self._pool.submit(self._read, api, task))
-            lookahead = min(max(FIRST_LOOKAHEAD, (number - len(waiting)) // 2), LOOKAHEAD)
-            # one out for two in: the reader does not wait until the look-ahead is full
-            if len(waiting) >= lookahead or (number % 2 and waiting[0].done()):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            if breaker.opened_by is not None:
+                raise breaker.opened_by
 
     def _read(self, api: DataApi, task: Task) -> Fetched:
         try:

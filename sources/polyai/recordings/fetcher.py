@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Self
 
 from ..api.client import DataApi
 from ..api.decoding import NotAcceptedError
+from ..api.worker_pool import OUTAGE_AFTER
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
-from ..load.fetch import OUTAGE_AFTER
 from .archive import Due, Kind
 from .layout import file_name, partition
 from .manifest import Manifest, Row

@@ -21,6 +21,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from ..api.client import DataApi
+from ..api.worker_pool import OUTAGE_AFTER
 from ..clock import Clock, in_utc
 from ..config.settings import Agent, Settings
 from ..errors import (
@@ -34,7 +35,6 @@ from ..errors import (
     UncertainError,
 )
 from ..load.committer import Job
-from ..load.fetch import OUTAGE_AFTER
 from ..locking.leases import Holder
 from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
