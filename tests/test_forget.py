@@ -30,8 +30,8 @@ from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.shape.caller_identity import ForgottenCaller, ForgottenCallers, caller_hash, dialled
 from polyai.views import publish, refresh
-from polyai.warehouse.held import Warehouse
-from polyai.warehouse.open import duckdb_file
+from polyai.warehouse.duckdb_file import duckdb_path
+from polyai.warehouse.held import LoadState
 from postgres_server import binaries, postgres
 from s3_server import is_installed, s3
 
@@ -371,7 +371,7 @@ def test_what_a_load_had_read_before_is_erased_when_it_ends(
     company.forget(name)
     before = rows_of_all()
     with monkeypatch.context() as patched:
-        patched.setattr(Warehouse, "forgotten", lambda self, agent_id: frozenset())
+        patched.setattr(LoadState, "forgotten", lambda self, agent_id: frozenset())
         assert company.load(full=True).new == 1
     assert rows_of_all() == before
 
@@ -513,7 +513,7 @@ def test_nothing_else_may_write_meanwhile(company: Company, ending: str) -> None
     name = named(f"{IDS_IN}conversations")[0]
     before = Path("polyai.duckdb").read_bytes()
     loading = open_pipeline()
-    assert duckdb_file(loading)
+    assert duckdb_path(loading)
     with database_file(loading, Patience(timedelta(0), threading.Event()), ending):
         busy = run("forget", name, "--yes", **company.environment)
     assert busy.returncode == 75, busy.stderr

@@ -20,7 +20,7 @@ from polyai.errors import ConfigurationError
 from polyai.load.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATION_TABLES
-from polyai.warehouse import open as destination
+from polyai.warehouse import duckdb_file
 from warehouse_rows import assert_equals_truth, from_duckdb
 
 AGENT = "PROJECT-BOOKINGS"
@@ -144,8 +144,8 @@ class TestMemory:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        config = {**destination._DUCKDB_CONFIG, "memory_limit": "10MB"}
-        monkeypatch.setattr(destination, "_DUCKDB_CONFIG", config)
+        config = {**duckdb_file._CONFIG, "memory_limit": "10MB"}
+        monkeypatch.setattr(duckdb_file, "_CONFIG", config)
         assert run(base_url).status == "complete"
         assert "limit is lifted" in caplog.text
         assert_equals_truth(sandbox, AGENT, from_duckdb())

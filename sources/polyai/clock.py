@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, overload
 
 Clock = Callable[[], datetime]
 """Gives the time, with its zone."""
@@ -17,9 +17,18 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@overload
+def in_utc(moment: datetime) -> datetime: ...
+@overload
+def in_utc(moment: None) -> None: ...
+@overload
+def in_utc(moment: datetime | None) -> datetime | None: ...
 def in_utc(moment: datetime | None) -> datetime | None:
-    """A moment that a destination gives in its own zone; None for none."""
-    return moment.astimezone(UTC) if moment else None
+    """Converts a time with any zone to UTC; None stays None.
+
+    Database drivers return times in the zone of their session.
+    """
+    return None if moment is None else moment.astimezone(UTC)
 
 
 _RFC_DATE = re.compile(r"(\w{3}, )?\d{1,2} \w{3} \d{4} \d\d:\d\d(:\d\d)? (GMT|UTC?|Z|[+-]\d{4})")
@@ -48,6 +57,6 @@ def timestamp(value: Any) -> datetime | None:
                 raise
             moment = parsedate_to_datetime(value)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return moment.astimezone(UTC)
+        return in_utc(moment)
     except (AttributeError, TypeError, ValueError, OverflowError, OSError) as error:
         raise UnfitError from error

@@ -114,6 +114,14 @@ class StoppedError(UnavailableError):
     """The client was closed while a request was waiting: the run is ending, nothing has failed."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message that is not empty; its `repr` if there is none.
+
+    For messages that quote an error: database drivers and dlt raise errors of many lines.
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
 def refusal(
     subject: Subject,
     agent_id: str,

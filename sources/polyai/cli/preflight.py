@@ -13,8 +13,8 @@ from ..config.settings import Agent, Settings
 from ..errors import ApiError, ConversationError, PolyAIError
 from ..shape.answer import V3
 from ..shape.redaction import are_redacted
-from ..warehouse.held import Warehouse
 from ..warehouse.open import place
+from ..warehouse.queries import Warehouse
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
 """What a refused listing tells about, by HTTP status; any other failure is the API's."""

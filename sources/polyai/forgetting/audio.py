@@ -12,7 +12,7 @@ from ..recordings.layout import agent_folder, file_name, partition
 from ..recordings.manifest import Manifest
 from ..recordings.prune import path_to_delete
 from ..recordings.store import Incoming, Store
-from ..warehouse.held import Warehouse, in_parts
+from ..warehouse.queries import Warehouse, id_batches
 
 
 def erase_audio(
@@ -42,7 +42,7 @@ def erase_audio(
         StoreError: One cannot be deleted, or lies in another store.
     """
     paths: dict[str, str] = {}
-    for ids, marks in in_parts(sorted(conversations)):
+    for ids, marks in id_batches(sorted(conversations)):
         for name, uri in warehouse.rows(
             "SELECT conversation_id, uri FROM {recordings} WHERE uri IS NOT NULL "
             f"AND agent_id = %s AND conversation_id IN ({marks})",

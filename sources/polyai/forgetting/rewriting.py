@@ -15,7 +15,8 @@ import duckdb
 
 from ..errors import DestinationError
 from ..views.publishing import take_over_access
-from ..warehouse.open import destination_errors, duckdb_file, turn, when_unlocked
+from ..warehouse.duckdb_file import duckdb_path, file_lock, retry_while_locked
+from ..warehouse.errors import destination_errors
 
 _DRAFTS = ".rewriting"
 """Ending of the folder in which the new file is written."""
@@ -40,17 +41,17 @@ def rewrite(pipeline: dlt.Pipeline) -> bool:
     Raises:
         DestinationError: It cannot be written.
     """
-    database = duckdb_file(pipeline)
+    database = duckdb_path(pipeline)
     if database is None or not database.exists():
         return False
     drafts = database.with_name(f"{database.name}{_DRAFTS}")
-    with destination_errors(), turn(pipeline):
+    with destination_errors(), file_lock(pipeline):
         shutil.rmtree(drafts, ignore_errors=True)  # of a run that was killed
         drafts.mkdir(mode=0o700)
         try:
             draft = drafts / database.name
             # opened for writing, what a killed run has left beside the file becomes part of it
-            when_unlocked(lambda: duckdb.connect(str(database))).close()
+            retry_while_locked(lambda: duckdb.connect(str(database))).close()
             _copy(database, draft)
             take_over_access(database, draft)
             with draft.open("rb") as file:
@@ -68,7 +69,7 @@ def _copy(database: Path, draft: Path) -> None:
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH {_quoted(draft)} AS {_name(new)}")
         attach_old = f"ATTACH {_quoted(database)} AS {_name(old)} (READ_ONLY)"
-        when_unlocked(lambda: connection.execute(attach_old))
+        retry_while_locked(lambda: connection.execute(attach_old))
         connection.execute(f"COPY FROM DATABASE {_name(old)} TO {_name(new)}")
         counts = [connection.execute(_COUNTED, [name]).fetchone() for name in (new, old)]
         if counts[0] != counts[1]:

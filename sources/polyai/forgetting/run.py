@@ -34,9 +34,9 @@ from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..views.publishing import is_published
 from ..views.refresh import refresh
-from ..warehouse.held import Warehouse
 from ..warehouse.open import PIPELINE_NAME as STEADY_PIPELINE
 from ..warehouse.open import working_folder
+from ..warehouse.queries import Warehouse
 from ..write_backs import run as write_backs
 from .audio import erase_audio
 from .rewriting import rewrite
@@ -285,7 +285,7 @@ def _alone(
     """A job, and nobody else who writes rows of conversations until it ends."""
 
     def lease_names() -> list[str]:
-        warehouse = Warehouse(pipeline, takes_turns=True)
+        warehouse = Warehouse(pipeline, locks_file=True)
         return [
             name
             for selection in chosen(warehouse)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from ..clock import in_utc
@@ -13,7 +13,7 @@ from ..shape.caller_identity import CALLER, dialled, spelled_alike
 from ..shape.redaction import Redaction
 from ..tables.audit import DEBUG_CHATS, FETCH_FAILURES, FORGOTTEN, RECORDINGS, WRITE_BACKS
 from ..tables.conversations import CONVERSATIONS
-from ..warehouse.held import Warehouse, in_parts
+from ..warehouse.queries import Warehouse, id_batches
 
 LEAST_DIGITS = 5
 """A caller's number has as many; a shorter one, or a word such as `anonymous`, would be others'."""
@@ -115,7 +115,7 @@ def _agents(warehouse: Warehouse) -> list[str]:
 
 def _earlier(warehouse: Warehouse, agent_id: str) -> dict[str, Request]:
     return {
-        name: Request(requested_at.astimezone(UTC), reason, bool(is_by_caller), bool(is_done))
+        name: Request(in_utc(requested_at), reason, bool(is_by_caller), bool(is_done))
         for name, requested_at, reason, is_by_caller, is_done in warehouse.rows(
             "SELECT conversation_id, requested_at, reason, is_by_caller, erased_at IS NOT NULL "
             "FROM {forgotten} WHERE agent_id = %s",
@@ -149,7 +149,7 @@ def _of_callers(
     ]
     return [
         name
-        for some, marks in in_parts(numbers)
+        for some, marks in id_batches(numbers)
         for (name,) in warehouse.rows(
             f"SELECT conversation_id {every} WHERE caller IN ({marks})", agent_id, *some
         )
@@ -161,7 +161,7 @@ def _held(
 ) -> dict[str, set[datetime | None]]:
     """Those of these conversations of which there are rows, and when each began."""
     found: dict[str, set[datetime | None]] = {}
-    for ids, marks in in_parts(sorted(conversation_ids)):
+    for ids, marks in id_batches(sorted(conversation_ids)):
         for table, began in _BEGAN.items():
             for name, moment in warehouse.rows(
                 f"SELECT DISTINCT conversation_id, {began or 'NULL'} FROM {{{table}}} "

@@ -38,7 +38,7 @@ from ..shape.shaping import shape
 from ..shape.v3_rows import in_data_words, with_detail
 from ..tables.audit import FETCH_FAILURES
 from ..tables.declaration import TOMBSTONE
-from ..warehouse.held import Warehouse
+from ..warehouse.held import LoadState
 from .discard import load_id_of
 from .fetch import Fetched, Fetcher
 from .plan import Pace, Plan, Span
@@ -107,7 +107,7 @@ class AgentReader:
         self,
         agent: Agent,
         settings: Settings,
-        warehouse: Warehouse,
+        warehouse: LoadState,
         *,
         full: bool = False,
         span: Span | None = None,
@@ -145,7 +145,7 @@ class AgentReader:
         self._fetcher = Fetcher(api, settings.workers, clock)
         self._plan = Plan(
             list(self._listings(api, landmarks)),
-            warehouse.twin(),
+            warehouse.for_thread(),
             agent.agent_id,
             Pace(
                 clock(),
@@ -297,7 +297,7 @@ class AgentReader:
         self.report.load_ids.add(load_id)
         if self._plan.forgotten_callers:
             fetched = [item for item in fetched if not self._is_forgotten(item)]
-        held = self._warehouse.held(
+        held = self._warehouse.loaded(
             agent_id,
             [item.task.conversation_id for item in fetched if item.task.reason != "new"],
             children=V3 in self._apis,

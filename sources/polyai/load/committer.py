@@ -44,17 +44,12 @@ from ..tables.audit import (
 from ..tables.conversations import CONVERSATION_TABLES, TURNS
 from ..tables.declaration import Table
 from ..warehouse.counts import unequal_turns
-from ..warehouse.held import LOADING, Warehouse, in_parts
-from ..warehouse.open import (
-    ATTEMPTS,
-    connect,
-    destination_errors,
-    is_conflict,
-    kept_open,
-    lift_memory_limit,
-    owner_only,
-    pause,
-)
+from ..warehouse.duckdb_file import kept_open, lift_memory_limit
+from ..warehouse.errors import destination_errors, is_conflict
+from ..warehouse.held import LOAD_COMMANDS, LoadState
+from ..warehouse.open import connect, owner_only
+from ..warehouse.queries import id_batches
+from ..warehouse.retry import retry
 from . import discard as recovery
 from .agent_reader import AgentReader, Chunk
 from .plan import may_be_at_work
@@ -151,7 +146,7 @@ class Job:
 
     def __init__(self, pipeline: dlt.Pipeline, held: Leases | None, schema: str) -> None:
         self.pipeline = pipeline
-        self.warehouse = Warehouse(pipeline, takes_turns=True)
+        self.warehouse = LoadState(pipeline, locks_file=True)
         self._leases = held
         self._schema = schema
         self._commits_as_a_whole = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
@@ -173,7 +168,7 @@ class Job:
             self._finish_packages()
         except PipelineStepFailed as error:
             # one package that the destination does not take would be in the way for ever
-            if not self.warehouse.answers():
+            if not self.warehouse.is_reachable():
                 raise
             logger.warning("it cannot be loaded, and is read again: %s", error.exception)
             recovery.discard(self.pipeline)
@@ -216,7 +211,7 @@ class Job:
         self.write({SYNC_RUNS: [report.as_row()]}, report.agent_id)
         killed = [
             run
-            for run in self.warehouse.begun_runs(report.agent_id, LOADING)
+            for run in self.warehouse.unfinished_runs(report.agent_id, LOAD_COMMANDS)
             if run["run_id"] != report.run_id and _is_over(run, report)
         ]
         reader.start()
@@ -235,14 +230,14 @@ class Job:
 
     def _end(self, one: _Active, tables: Sequence[str]) -> None:
         reader, report = one.reader, one.reader.report
-        if returned := self.warehouse.returned(report.agent_id):
+        if returned := self.warehouse.reloaded_after_erasure(report.agent_id):
             # read before they were erased, here or on another machine, and loaded since
             self.erase(report.agent_id, returned)
         if TURNS.name in tables:
             self._check_turns(report, reader.now())
         if report.range_from is None:
             # a slice is not asked, and counting takes the longer the more there is
-            report.held = self.warehouse.count_held(report.agent_id)
+            report.held = self.warehouse.count_conversations(report.agent_id)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
         rows: dict[Table, Sequence[Mapping[str, Any]]] = {}
         if reader.forgotten:
@@ -287,7 +282,7 @@ class Job:
                 self.write(rows | {table: [] for table in tables}, agent_id)
         return [
             {**run, "status": "interrupted"}
-            for run in self.warehouse.begun_runs(agent_id, commands)
+            for run in self.warehouse.unfinished_runs(agent_id, commands)
             if run["run_id"] != report.run_id
         ]
 
@@ -318,7 +313,7 @@ class Job:
                 if not self.warehouse.has_table(table.name):
                     continue
                 name = client.make_qualified_table_name(table.name)
-                for ids, marks in in_parts(conversation_ids):
+                for ids, marks in id_batches(conversation_ids):
                     these = f"FROM {name} WHERE agent_id = %s AND conversation_id IN ({marks})"
                     found = client.execute_sql(f"SELECT count(*) {these}", agent_id, *ids)
                     if found and found[0][0]:
@@ -407,25 +402,26 @@ class Job:
         self.pipeline.normalize()
         _give_back_memory()
         with self._turn([_COMMITS] if self._commits_as_a_whole else lanes()):
-            for attempt in range(1, ATTEMPTS + 1):
-                if self._leases is not None:
-                    self._leases.renew()
-                try:
-                    with kept_open(self.pipeline):
-                        self.pipeline.load()
-                except PipelineStepFailed as error:
-                    if lift_memory_limit(self.pipeline, error):
-                        logger.warning(
-                            "texts of this size need more memory: DuckDB's limit is lifted"
-                        )
-                    elif attempt < ATTEMPTS and is_conflict(error):
-                        logger.info("another load committed meanwhile: trying again")
-                        pause(attempt)
-                    else:
-                        raise
-                    self._start_over()
-                else:
-                    return
+            retry(self._load_packages, retry_if=self._prepare_retry)
+
+    def _load_packages(self) -> None:
+        if self._leases is not None:
+            self._leases.renew()
+        with kept_open(self.pipeline):
+            self.pipeline.load()
+
+    def _prepare_retry(self, error: Exception) -> bool:
+        """Discards what a failed attempt wrote, if another attempt may succeed."""
+        if not isinstance(error, PipelineStepFailed):
+            return False
+        if lift_memory_limit(self.pipeline, error):
+            logger.warning("texts of this size need more memory: DuckDB's limit is lifted")
+        elif is_conflict(error):
+            logger.info("another load committed meanwhile: trying again")
+        else:
+            return False
+        self._start_over()
+        return True
 
     def _start_over(self) -> None:
         """Takes packages that were begun back to their start."""

@@ -20,7 +20,7 @@ from dlt.common.storages import FileStorage, PackageStorage, ParsedLoadJobFileNa
 from dlt.common.storages.load_package import commit_load_package_state, load_package_state
 from filelock import Timeout
 
-from ..warehouse.working_directory import is_torn, lock_file, lock_on
+from ..warehouse.working_directory import is_partially_written, lock_file, lock_on
 
 logger = logging.getLogger("polyai")
 
@@ -66,7 +66,7 @@ def discard_torn_packages(pipeline: dlt.Pipeline) -> None:
         pipeline: The pipeline of the working directory, which nobody else may be using.
     """
     for folder in (*_folders(_extracted(pipeline)), *_folders(_normalized(pipeline))):
-        if torn := [path for path in folder.rglob("*") if is_torn(path)]:
+        if torn := [path for path in folder.rglob("*") if is_partially_written(path)]:
             logger.warning("%s is not whole: its conversations are read again", torn[0])
             shutil.rmtree(folder)
 

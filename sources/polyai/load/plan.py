@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ..listing.protocol import Listed, Listing
 from ..shape.audit_rows import Failure
 from ..shape.caller_identity import ForgottenCallers
-from ..warehouse.held import LOADING, Due, Warehouse
+from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
 from .fetch import Reason, Task
 from .report import RunReport
 
@@ -89,7 +89,7 @@ class Plan:
     def __init__(
         self,
         listings: Sequence[Listing],
-        warehouse: Warehouse,
+        warehouse: LoadState,
         agent_id: str,
         pace: Pace,
         *,
@@ -121,7 +121,7 @@ class Plan:
         was loaded. What is due without being listed follows.
         """
         pace = self._pace
-        self.is_first_load = not self._warehouse.holds_any(self._agent_id)
+        self.is_first_load = not self._warehouse.has_conversations(self._agent_id)
         self.failures = self._warehouse.open_failures(self._agent_id)
         given_up = frozenset() if pace.full or pace.span else frozenset(self._too_old())
         self._report.given_up = len(given_up)
@@ -147,7 +147,7 @@ class Plan:
 
     def _edge(self, listing: Listing) -> datetime | None:
         """Where the steady load's look-back begins; None for the oldest end."""
-        position = self._warehouse.position(self._agent_id, listing.environment)
+        position = self._warehouse.watermark(self._agent_id, listing.environment)
         return position - self._pace.lookback if position and not self._pace.full else None
 
     def _too_old(self) -> Iterator[str]:
@@ -162,7 +162,7 @@ class Plan:
         due: list[tuple[Reason, Due]] = []
         span = self._pace.span
         within = (span.since, span.before) if span else None
-        due += [("in_progress", held) for held in warehouse.unfinished(agent_id, within)]
+        due += [("in_progress", held) for held in warehouse.in_progress(agent_id, within)]
         if self._by_id and span is None:
             due += [("written_back", held) for held in warehouse.written_back(agent_id)]
         due += [("torn", held) for held in self._torn()]
@@ -181,7 +181,7 @@ class Plan:
         pace = self._pace
         begun = [
             run
-            for run in self._warehouse.begun_runs(self._agent_id, LOADING)
+            for run in self._warehouse.unfinished_runs(self._agent_id, LOAD_COMMANDS)
             if run["run_id"] != self._report.run_id
             and (pace.span is None or pace.span.overlaps(run["range_from"], run["range_to"]))
         ]
@@ -193,7 +193,7 @@ class Plan:
         ]
         return [
             held
-            for held in (self._warehouse.incomplete(self._agent_id) if begun else ())
+            for held in (self._warehouse.partially_loaded(self._agent_id) if begun else ())
             if not (at := held.created_at)
             or not any(slice_.overlaps(at, at + _A_MOMENT) for slice_ in at_work)
         ]
@@ -262,7 +262,7 @@ class Plan:
             reason = self._reasons[held.conversation_id]
             yield Task(held.conversation_id, held.summary_hash, reason, is_listed=False)
         pace, skipped = self._pace, left_alone | self._asked
-        for held in self._warehouse.settling(self._agent_id, pace.settle_after, pace.now):
+        for held in self._warehouse.past_refetch_age(self._agent_id, pace.settle_after, pace.now):
             if held.conversation_id not in skipped:
                 yield Task(held.conversation_id, held.summary_hash, "settled", is_listed=False)
 
@@ -278,7 +278,9 @@ class Plan:
         due = list(self._due.values())
         last = self._warehouse.last_complete_run(agent_id)
         if last is not None:
-            for held in self._warehouse.settling(agent_id, pace.settle_after, pace.now, last):
+            for held in self._warehouse.past_refetch_age(
+                agent_id, pace.settle_after, pace.now, last
+            ):
                 if held.conversation_id not in left_alone and held.conversation_id not in self._due:
                     self._due[held.conversation_id] = held
                     self._reasons[held.conversation_id] = "settled"

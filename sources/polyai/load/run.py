@@ -16,7 +16,7 @@ from ..locking.files import Patience, database_file, leases, working_directory
 from ..locking.leases import Holder
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATION_TABLES
-from ..warehouse.held import BACKFILL, STEADY
+from ..warehouse.held import BACKFILL_SCHEMA, LOAD_SCHEMA
 from ..warehouse.open import connect, owner_only
 from . import discard as recovery
 from .agent_reader import AgentReader
@@ -76,7 +76,7 @@ def load(
         pending = recovery.pending_agents(pipeline)
         wanted = pending | {agent.agent_id for agent in settings.agents}
         with leases(pipeline, wanted, patience) as (held, others):
-            job = Job(pipeline, held, STEADY)
+            job = Job(pipeline, held, LOAD_SCHEMA)
             job.recover(may_load=not pending & others.keys())
             readers: list[AgentReader] = []
             for agent in settings.agents:
@@ -140,7 +140,7 @@ def load_slice(
         with leases(pipeline, (), patience) as (held, _):
             if held is not None:
                 held.give_back_all()
-            job = Job(pipeline, held, BACKFILL)
+            job = Job(pipeline, held, BACKFILL_SCHEMA)
             reader = AgentReader(
                 agent,
                 settings,

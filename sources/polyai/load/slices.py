@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from ..clock import UnfitError, timestamp
+from ..clock import UnfitError, in_utc, timestamp
 from ..errors import ConfigurationError
 from .plan import Span
 from .report import RunReport, Status
@@ -141,4 +141,4 @@ def parse_moment(text: str) -> datetime:
         raise ConfigurationError(
             f"{text!r} is no date: write one like 2026-03-01 or 2026-03-01T12:00:00Z"
         )
-    return moment.astimezone(UTC)
+    return in_utc(moment)

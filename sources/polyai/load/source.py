@@ -17,7 +17,7 @@ from ..config.settings import resolve
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATION_TABLES
 from ..tables.declaration import Table
-from ..warehouse.held import Warehouse
+from ..warehouse.held import LoadState
 from .agent_reader import AgentReader, Chunk, Tables, rows_in
 
 LOADED_TABLES = (*CONVERSATION_TABLES, FETCH_FAILURES)
@@ -64,7 +64,7 @@ def polyai(
     settings = resolve(agent_id=agent_id, api_key=api_key, region=region, **options)
 
     def chunks() -> Iterator[Chunk]:
-        warehouse = Warehouse(dlt.current.pipeline())
+        warehouse = LoadState(dlt.current.pipeline())
         for agent in settings.agents:
             with AgentReader(agent, settings, warehouse, full=full) as reader:
                 yield from reader.chunks()

@@ -30,7 +30,7 @@ import dlt
 from filelock import Timeout
 
 from ..errors import BusyError
-from ..warehouse.open import duckdb_file
+from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.working_directory import lock_file, lock_on
 from .leases import Holder, Leases
 
@@ -118,7 +118,7 @@ def database_file(
     Raises:
         BusyError: Another run on this machine loads into it.
     """
-    database = duckdb_file(pipeline)
+    database = duckdb_path(pipeline)
     with ExitStack() as held:
         # the lock would make a folder that is missing, which DuckDB refuses to do
         if database is not None and database.parent.is_dir():
@@ -135,7 +135,7 @@ def leases(
     Yields:
         The leases, None where the destination needs none or has none; and who holds the others.
     """
-    if duckdb_file(pipeline) is not None or not Leases.supports(pipeline):
+    if duckdb_path(pipeline) is not None or not Leases.supports(pipeline):
         yield None, {}
         return
     identity = _identity(pipeline.pipelines_dir, pipeline.pipeline_name)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 
 import dlt
@@ -28,9 +28,10 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
 
-from ..errors import DestinationError, LeaseLostError
-from ..warehouse.dialects import parsed, worded
-from ..warehouse.open import destination_errors
+from ..clock import in_utc
+from ..errors import DestinationError, LeaseLostError, first_line
+from ..warehouse.dialects import parse, to_sql
+from ..warehouse.errors import destination_errors
 
 logger = logging.getLogger("polyai")
 
@@ -260,7 +261,7 @@ class Leases:
                 self._shut_out(table, agent_id, {stale_dataset for _, stale_dataset, *_ in rows})
                 return None
             others = [
-                Holder(owner, acquired_at.astimezone(UTC), expires_at.astimezone(UTC))
+                Holder(owner, in_utc(acquired_at), in_utc(expires_at))
                 for owner, _, acquired_at, expires_at in rows
                 if owner not in ("", self._owner)
             ]
@@ -366,7 +367,7 @@ class _LeaseTable:
                     client.drop_dataset()
             except DatabaseException as error:
                 if client.has_dataset():
-                    cause = str(error).partition("\n")[0]
+                    cause = first_line(error)
                     raise DestinationError(
                         f"{name} cannot be dropped ({cause}). Most likely a run on another machine "
                         "stands still in the middle of a load: end its process"
@@ -386,11 +387,11 @@ def sql_for(client: SqlClientBase[Any], statement: str) -> str:
     """A statement of this module in the destination's words, `%s` for each parameter."""
     dialect = client.capabilities.sqlglot_dialect
     name = exp.to_table(client.make_qualified_table_name(TABLE), dialect=dialect)
-    tree = parsed(statement)
+    tree = parse(statement)
     for table in list(tree.find_all(exp.Table)):
         if table.name == TABLE:
             table.replace(name.copy())
-    return worded(tree, dialect).replace("?", "%s")
+    return to_sql(tree, dialect).replace("?", "%s")
 
 
 @contextmanager
@@ -402,7 +403,7 @@ def _connected(client: SqlClientBase[Any]) -> Iterator[_LeaseTable]:
         except Exception as error:
             # dlt lets through what some drivers raise when they connect
             if client.is_dbapi_exception(error):
-                cause = str(error).partition("\n")[0]
+                cause = first_line(error)
                 raise DestinationError(f"the destination cannot be used: {cause}") from error
             raise
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from ..clock import in_utc
 from ..tables.audit import RECORDINGS
-from ..warehouse.held import ENDED_AT, IDS_A_QUERY, PRUNE, Warehouse
+from ..warehouse.held import ENDED_AT, PRUNE
+from ..warehouse.queries import IDS_PER_QUERY, Warehouse
 
 _WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
 """Channels that have no recordings; an unknown one is asked for."""
@@ -89,7 +90,7 @@ class Archive:
             # by a join, for DuckDB takes its time over each parameter
             rows = self._warehouse.rows(
                 f"SELECT d.*, r.direction, r.redacted, {', '.join(f'r.{n}' for n in _KNOWN)} "
-                f"FROM ({sql} ORDER BY c.place, c.conversation_id LIMIT {IDS_A_QUERY}) d "
+                f"FROM ({sql} ORDER BY c.place, c.conversation_id LIMIT {IDS_PER_QUERY}) d "
                 "LEFT JOIN {recordings} r "
                 "ON r.conversation_id = d.conversation_id AND r.agent_id = %s "
                 "ORDER BY d.place, d.conversation_id",
@@ -106,7 +107,7 @@ class Archive:
                     if row[4] is not None
                 }
                 yield Due(last_id, in_utc(began), in_utc(ended_at), known)
-            if calls < IDS_A_QUERY:
+            if calls < IDS_PER_QUERY:
                 return
 
     def count_due(self, kinds: Sequence[Kind], wait: timedelta) -> int:
@@ -164,7 +165,7 @@ class Archive:
             )
             if not first or first[0][0] is None:
                 break
-            began = first[0][0].astimezone(UTC)
+            began = in_utc(first[0][0])
             place = next_day(began)
             yield self._day("started_at >= %s AND started_at < %s", began, min(place, end))
         if before is None and (rows := self._day("started_at IS NULL")):

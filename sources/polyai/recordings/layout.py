@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import quote
+
+from ..clock import in_utc
 
 _UNKNOWN_DAY = "__HIVE_DEFAULT_PARTITION__"
 """What Hive, Spark, DuckDB and pyarrow read as NULL."""
@@ -25,7 +27,7 @@ def agent_folder(agent_id: str) -> str:
 
 def partition(agent_id: str, started_at: datetime | None) -> str:
     """The folder of the day, in UTC, on which a conversation of the agent began."""
-    day = started_at.astimezone(UTC).date().isoformat() if started_at else _UNKNOWN_DAY
+    day = in_utc(started_at).date().isoformat() if started_at else _UNKNOWN_DAY
     return f"{agent_folder(agent_id)}/date={day}"
 
 

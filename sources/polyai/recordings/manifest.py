@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StoreError
+from ..errors import StoreError, first_line
 from ..tables.audit import RECORDINGS
 from ..tables.declaration import LOAD_ID
 from .layout import partition
@@ -108,7 +108,7 @@ def read_partition(store: Store, agent_id: str, folder: str) -> dict[Key, Row]:
     except FileNotFoundError:
         return {}
     except (pa.ArrowException, OSError, KeyError) as error:
-        uri, said = store.uri(manifest_path(folder)), str(error).partition("\n")[0]
+        uri, said = store.uri(manifest_path(folder)), first_line(error)
         raise StoreError(
             f"{uri} cannot be read ({said}): `recordings verify --refetch` writes it anew"
         ) from error

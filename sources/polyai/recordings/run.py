@@ -29,8 +29,9 @@ from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import are_redacted
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
-from ..warehouse.held import PRUNE, Warehouse
+from ..warehouse.held import PRUNE
 from ..warehouse.open import working_folder
+from ..warehouse.queries import Warehouse
 from .archive import Archive, Kind, agents_held
 from .fetcher import Outcome, RecordingFetcher, Task
 from .manifest import Manifest
@@ -159,7 +160,7 @@ def at_work(
     def lease_names() -> list[str]:
         nonlocal agent_ids
         if agent_ids is None:
-            agent_ids = agents_held(Warehouse(pipeline, takes_turns=True))
+            agent_ids = agents_held(Warehouse(pipeline, locks_file=True))
         return [lease_name(name) for name in agent_ids]
 
     with (

@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +21,8 @@ from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from filelock import FileLock, Timeout
 from fsspec import AbstractFileSystem
 
-from ..errors import ConfigurationError, StoreError
-from ..warehouse.open import first_line
+from ..clock import in_utc, utc_now
+from ..errors import ConfigurationError, StoreError, first_line
 from ..warehouse.working_directory import lock_on
 
 _INCOMING = ".incoming"
@@ -211,11 +211,11 @@ class Store:
         """Deletes what a killed run left half-way on a server of files."""
         if self.local_folder is not None or self._protocol in _PUTS_WHOLE:
             return
-        oldest = datetime.now(UTC) - _ABANDONED_AFTER
+        oldest = utc_now() - _ABANDONED_AFTER
         for name in self.sizes(_INCOMING):
             draft = f"{self._root}/{_INCOMING}/{name}"
             with contextlib.suppress(FileNotFoundError, NotImplementedError):
-                if self._fs.modified(draft).astimezone(UTC) < oldest:
+                if in_utc(self._fs.modified(draft)) < oldest:
                     self._fs.rm_file(draft)
 
 

@@ -16,7 +16,7 @@ from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..errors import StoreError
 from ..locking.files import Patience
-from ..warehouse.held import Warehouse
+from ..warehouse.queries import Warehouse
 from .archive import Archive, Due, Kind
 from .fetcher import Task
 from .layout import agent_folder, file_name, partition

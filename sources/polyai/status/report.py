@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from ..clock import Clock, utc_now
+from ..clock import Clock, in_utc, utc_now
 from ..config.settings import resolve, shared_setting
 from ..errors import ConfigurationError, DestinationError
 from ..warehouse.counts import (
@@ -23,8 +23,8 @@ from ..warehouse.counts import (
     table_counts,
     turn_counts,
 )
-from ..warehouse.held import Warehouse
 from ..warehouse.open import place
+from ..warehouse.queries import Warehouse
 
 SHOWN_RUNS = 5
 """Newest runs of an agent that are told of."""
@@ -352,4 +352,4 @@ def _failures(warehouse: Warehouse, given_up_until: datetime) -> dict[str, Failu
 
 
 def _in_utc(value: Any) -> Any:
-    return value.astimezone(UTC) if isinstance(value, datetime) else value
+    return in_utc(value) if isinstance(value, datetime) else value

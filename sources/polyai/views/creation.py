@@ -15,12 +15,13 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
 from ..config.time_zones import DEFAULT_ZONE, time_zone
-from ..errors import BusyError, DestinationError
+from ..errors import BusyError, DestinationError, first_line
 from ..load.committer import Job, audit_job
 from ..locking.files import Patience
 from ..tables.registry import TABLES
-from ..warehouse.held import Warehouse
-from ..warehouse.open import destination_errors, first_line, kept_open
+from ..warehouse.duckdb_file import kept_open
+from ..warehouse.errors import destination_errors
+from ..warehouse.queries import Warehouse
 from .definitions import INFO_VIEW, tables_read, views, with_dependents
 from .grants import grants_on
 from .wording import Wording
@@ -140,7 +141,7 @@ def views_are_current(pipeline: dlt.Pipeline, zone: str = DEFAULT_ZONE) -> bool:
         pipeline: Any whose destination and dataset are those of the warehouse.
         zone: IANA name of the reporting time zone.
     """
-    warehouse = Warehouse(pipeline, takes_turns=True)
+    warehouse = Warehouse(pipeline, locks_file=True)
     wording = wording_of(pipeline.sql_client(), time_zone(zone))
     return warehouse.rows(f"SELECT fingerprint FROM {{{INFO_VIEW}}}") == [(wording.fingerprint,)]
 

@@ -23,7 +23,8 @@ import duckdb
 from filelock import Timeout
 
 from ..errors import BusyError, ConfigurationError, DestinationError
-from ..warehouse.open import destination_errors, duckdb_file, turn, when_unlocked
+from ..warehouse.duckdb_file import duckdb_path, file_lock, retry_while_locked
+from ..warehouse.errors import destination_errors
 from ..warehouse.working_directory import lock_on
 from .definitions import INFO_VIEW, View, views
 from .wording import Wording
@@ -77,7 +78,7 @@ def published_file(pipeline: dlt.Pipeline, folder: Path) -> Path:
     Raises:
         ConfigurationError: The warehouse is no DuckDB file, or lies in that folder itself.
     """
-    warehouse = duckdb_file(pipeline)
+    warehouse = duckdb_path(pipeline)
     if warehouse is None:
         raise ConfigurationError(
             "only a DuckDB file is published: other destinations are read while they are written"
@@ -94,7 +95,7 @@ def is_published(pipeline: dlt.Pipeline, folder: Path) -> bool:
     place, so it is not asked: a copy has the time of the warehouse that it was taken from.
     """
     copy = published_file(pipeline, folder)
-    warehouse: Any = duckdb_file(pipeline)
+    warehouse: Any = duckdb_path(pipeline)
     try:
         return bool(copy.stat().st_mtime_ns == warehouse.stat().st_mtime_ns)
     except OSError:
@@ -156,15 +157,15 @@ def _replace(pipeline: dlt.Pipeline, target: Path) -> datetime:
 
 def _copied(pipeline: dlt.Pipeline, draft: Path) -> tuple[datetime, int]:
     """Copies the file while nobody writes it; when that was, and the file's own time."""
-    warehouse: Any = duckdb_file(pipeline)
+    warehouse: Any = duckdb_path(pipeline)
     if not warehouse.exists():
         raise DestinationError(f"there is no warehouse {warehouse} yet: run load first")
-    with turn(pipeline):
+    with file_lock(pipeline):
         if warehouse.with_name(f"{warehouse.name}.wal").exists():
             # of a run that was killed; opened for writing, it becomes part of the file
-            when_unlocked(lambda: duckdb.connect(str(warehouse))).close()
+            retry_while_locked(lambda: duckdb.connect(str(warehouse))).close()
         # keeps out those who write without taking turns
-        with when_unlocked(lambda: duckdb.connect(str(warehouse), read_only=True)):
+        with retry_while_locked(lambda: duckdb.connect(str(warehouse), read_only=True)):
             as_of, modified_ns = datetime.now(UTC), warehouse.stat().st_mtime_ns
             shutil.copyfile(warehouse, draft)
     draft.chmod(0o600)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -16,8 +16,11 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.destinations.sql_client import SqlClientBase
 
+from ..clock import in_utc, utc_now
 from ..errors import PolyAIError
-from ..warehouse.open import destination_errors, duckdb_file, working_folder
+from ..warehouse.duckdb_file import duckdb_path
+from ..warehouse.errors import destination_errors
+from ..warehouse.open import working_folder
 from .definitions import DIALECT, address
 from .publishing import INFO_TABLE, is_published, publish, published_file
 
@@ -71,7 +74,7 @@ def open_reader(pipeline: dlt.Pipeline, publish_to: Path | None = None) -> Reade
     Raises:
         ConfigurationError: The warehouse cannot be published into that folder.
     """
-    if duckdb_file(pipeline) is None:
+    if duckdb_path(pipeline) is None:
         return DestinationReader(pipeline)
     folder = publish_to or working_folder(pipeline.pipelines_dir).with_name("published")
     return PublishedReader(pipeline, folder)
@@ -114,7 +117,7 @@ class PublishedReader:
     def as_of(self) -> datetime:
         (row,) = self.query(f"SELECT as_of FROM {INFO_TABLE}")
         moment: datetime = row["as_of"]
-        return moment.astimezone(UTC)
+        return in_utc(moment)
 
     def query(self, sql: str, **parameters: object) -> list[Row]:
         with self._lock, destination_errors():
@@ -168,7 +171,7 @@ class DestinationReader:
 
     @property
     def as_of(self) -> datetime:
-        return datetime.now(UTC)
+        return utc_now()
 
     def query(self, sql: str, **parameters: object) -> list[Row]:
         words = self._worded(sql, parameters)

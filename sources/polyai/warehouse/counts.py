@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from ..clock import in_utc
 from ..tables.audit import AUDIT_TABLES
 from ..tables.conversations import CONVERSATION_TABLES
 from ..tables.declaration import Table
-from .held import COMPLETE_PACKAGES, Warehouse
+from .held import COMPLETE_PACKAGES
+from .queries import Warehouse
 
 _IS_WITHHELD = "coalesce(is_transcript_withheld, FALSE)"
 
@@ -130,7 +132,7 @@ def conversation_counts(warehouse: Warehouse) -> dict[str, ConversationCounts]:
             int(held),
             int(in_progress),
             int(withheld),
-            newest.astimezone(UTC) if newest else None,
+            in_utc(newest),
             int(incomplete),
         )
         for agent_id, held, in_progress, withheld, newest, incomplete in rows

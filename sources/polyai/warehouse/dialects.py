@@ -1,4 +1,4 @@
-"""SQL of our own in the words of whatever destination there is."""
+"""Translation of our own SQL to the destination's dialect."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import sqlglot
 from sqlglot import exp
 
 DIALECT = "snowflake"
-"""What such SQL is written in: sqlglot does not bring DuckDB's intervals into a form that all
-take."""
+"""Dialect of our SQL: sqlglot does not translate DuckDB's intervals for every destination."""
 
 
-def parsed(sql: str) -> exp.Expr:
-    """A statement or an expression that is written in our dialect."""
+def parse(sql: str) -> exp.Expr:
+    """Parses a statement or an expression in our dialect."""
     return sqlglot.parse_one(sql, read=DIALECT)
 
 
-def worded(tree: exp.Expr, dialect: str | None) -> str:
-    """It in the destination's words; `dialect` is sqlglot's name of them."""
+def to_sql(tree: exp.Expr, dialect: str | None) -> str:
+    """Renders an expression in the destination's dialect.
+
+    Args:
+        tree: The expression. May be modified.
+        dialect: sqlglot's name of the dialect.
+    """
     if dialect == "bigquery":
-        # its DATE_ADD is for dates
-        for sum_ in list(tree.find_all(exp.DateAdd)):
-            moved = exp.TimestampAdd(**sum_.args)
-            if sum_ is tree:
-                tree = moved
+        # BigQuery's DATE_ADD accepts dates only
+        for addition in list(tree.find_all(exp.DateAdd)):
+            timestamp_addition = exp.TimestampAdd(**addition.args)
+            if addition is tree:
+                tree = timestamp_addition
             else:
-                sum_.replace(moved)
+                addition.replace(timestamp_addition)
     return tree.sql(dialect)

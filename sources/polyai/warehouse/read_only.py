@@ -15,22 +15,23 @@ from dlt.common.destination import Destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from ..errors import BusyError, DestinationError
-from .held import Warehouse
-from .open import duckdb_file, open_pipeline, place
+from .duckdb_file import LOCKED, duckdb_path
+from .open import open_pipeline, place
+from .queries import Warehouse
+from .retry import retry
+
+T = TypeVar("T")
 
 WAIT = timedelta(seconds=30)
-"""How long a DuckDB file may be locked: a load opens and closes it again and again."""
-
+"""Default time to wait for a locked DuckDB file; a load opens and closes it repeatedly."""
 
 _READ_SECONDS = 1.0
-"""How long a DuckDB file is read without a pause in which a load can open it."""
-
+"""Time that a DuckDB file is read before a pause in which a load can open it."""
 
 _PAUSE_SECONDS = 0.2
 
-
-_LOCKED = re.compile(r"Could not set lock on file(?:.*(\(PID \d+\)))?")
-"""DuckDB's own words."""
+_LOCKED = re.compile(rf"{LOCKED}(?:.*\(PID (\d+)\))?")
+"""DuckDB's message, with the id of the process that has the file open, if it is known."""
 
 
 @contextmanager
@@ -40,79 +41,86 @@ def open_to_read(
     *,
     wait: timedelta = WAIT,
 ) -> Iterator[Warehouse]:
-    """A warehouse that is only read, from a working directory that is gone afterwards.
+    """Opens a warehouse for reading only, with a temporary working directory.
 
     Args:
-        destination: As `open_pipeline` takes it.
-        dataset: As `open_pipeline` takes it.
-        wait: How long a query waits for a DuckDB file that another process writes.
+        destination: As in `open_pipeline`.
+        dataset: As in `open_pipeline`.
+        wait: Time to wait, over all queries, for a DuckDB file that another process writes.
+
+    Yields:
+        The warehouse. Its queries raise `BusyError` if the file stays locked for longer.
 
     Raises:
         ConfigurationError: The destination is unknown or not configured.
-        DestinationError: There is no such DuckDB file.
+        DestinationError: The DuckDB file does not exist.
     """
     with tempfile.TemporaryDirectory() as folder:
         pipeline = open_pipeline(destination, dataset, pipelines_dir=folder)
-        if (database := duckdb_file(pipeline)) is not None:
+        if (database := duckdb_path(pipeline)) is not None:
             if not database.exists():
                 raise DestinationError(
-                    f"there is no warehouse at {database}. Load one with polyai-warehouse load, or "
-                    "go to its folder, or set DESTINATION__DUCKDB__CREDENTIALS to its file"
+                    f"there is no warehouse at {database}. Load one with polyai-warehouse load, "
+                    "run the command in the folder of the warehouse, or set "
+                    "DESTINATION__DUCKDB__CREDENTIALS to its file"
                 )
-            # without what keeps a load small beside threads that fetch; the user's own is kept
+            # without the limits for loading; the user's own settings remain
             read_only: Any = dlt.destinations.duckdb(
                 DuckDbCredentials(str(database), read_only=True)
             )
             pipeline.destination = read_only
-        yield _PatientWarehouse(pipeline, wait)
+        yield _SharedWarehouse(pipeline, wait)
 
 
-class _PatientWarehouse(Warehouse):
-    """Shares a DuckDB file with a load: waits while it is locked, and lets go of it in between."""
+class _SharedWarehouse(Warehouse):
+    """Warehouse that shares its DuckDB file with a load.
+
+    Waits while the file is locked, and pauses between queries so that the load can open it.
+    """
 
     def __init__(self, pipeline: dlt.Pipeline, wait: timedelta) -> None:
         super().__init__(pipeline)
-        self._patience = wait.total_seconds()
-        self._seconds_waited = 0.0
-        self._seconds_read = 0.0
+        self._limit_seconds = wait.total_seconds()
+        self._waited_seconds = 0.0
+        self._read_seconds = 0.0
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        return self._patiently(lambda: super(_PatientWarehouse, self).rows(sql, *parameters))
+        return self._shared(lambda: super(_SharedWarehouse, self).rows(sql, *parameters))
 
     def records(self, sql: str) -> list[dict[str, Any]]:
-        return self._patiently(lambda: super(_PatientWarehouse, self).records(sql))
+        return self._shared(lambda: super(_SharedWarehouse, self).records(sql))
 
-    def _patiently(self, read: Callable[[], T]) -> T:
-        while True:
+    def _shared(self, read: Callable[[], T]) -> T:
+        def attempt() -> T:
             began = time.monotonic()
             try:
                 found = read()
-            except DestinationError as error:
-                self._seconds_waited += time.monotonic() - began
-                self._give_up_if_over(error)
-            else:
-                self._pause_if_long(time.monotonic() - began)
-                return found
-            time.sleep(_PAUSE_SECONDS)
-            self._seconds_waited += _PAUSE_SECONDS
+            except DestinationError:
+                self._waited_seconds += time.monotonic() - began
+                raise
+            self._pause_after_long_reads(time.monotonic() - began)
+            return found
 
-    def _give_up_if_over(self, error: DestinationError) -> None:
-        if not (locked := _LOCKED.search(str(error))):
-            raise error
-        if self._seconds_waited >= self._patience:
-            who = f"process {locked[1]}" if locked[1] else "another process"
+        return retry(attempt, retry_if=self._may_wait, attempts=None, pause=self._pause)
+
+    def _may_wait(self, error: Exception) -> bool:
+        locked = _LOCKED.search(str(error)) if isinstance(error, DestinationError) else None
+        if locked and self._waited_seconds >= self._limit_seconds:
+            writer = f"process {locked[1]}" if locked[1] else "another process"
             raise BusyError(
-                f"{place(self.pipeline)} is being written by {who}, for "
-                f"{self._seconds_waited:.0f} s already. Try again when it is done, or wait longer "
-                "with --wait"
+                f"{place(self.pipeline)} has been locked by {writer} for "
+                f"{self._waited_seconds:.0f} s. Run the command again later, or wait longer with "
+                "--wait"
             ) from error
+        return locked is not None
 
-    def _pause_if_long(self, seconds: float) -> None:
-        """Gives a load that waits its turn: it fails where it cannot open the file for long."""
-        self._seconds_read += seconds
-        if self._seconds_read >= _READ_SECONDS and duckdb_file(self.pipeline) is not None:
-            self._seconds_read = 0.0
+    def _pause(self, _: int) -> float:
+        self._waited_seconds += _PAUSE_SECONDS
+        return _PAUSE_SECONDS
+
+    def _pause_after_long_reads(self, seconds: float) -> None:
+        """Pauses for a waiting load, which fails if it cannot open the file for too long."""
+        self._read_seconds += seconds
+        if self._read_seconds >= _READ_SECONDS and duckdb_path(self.pipeline) is not None:
+            self._read_seconds = 0.0
             time.sleep(_PAUSE_SECONDS)
-
-
-T = TypeVar("T")

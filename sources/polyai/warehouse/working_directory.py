@@ -17,34 +17,40 @@ from semver import Version
 
 logger = logging.getLogger("polyai")
 
+_SCHEMA_ENDING = ".schema.json"
+
 
 def lock_file(working_directory: Path) -> Path:
-    """Who holds this lock has the working directory for itself."""
+    """Path of the lock file of a working directory; its holder has the directory exclusively."""
     return working_directory.with_name(f"{working_directory.name}.lock")
 
 
 def lock_on(path: Path) -> FileLock:
-    """A lock on a file, for its owner alone; a thread that holds it can take it again."""
+    """Lock on a file that is accessible to its owner only; reentrant within a thread."""
     return FileLock(path, mode=0o600, is_singleton=True)
 
 
-def begin_anew_if_torn(working_directory: Path) -> None:
-    """Removes from the working directory what keeps dlt from opening it.
+def remove_partial_state(working_directory: Path) -> None:
+    """Removes partially written files that prevent dlt from opening a working directory.
 
-    A run that was killed while dlt wrote a schema leaves a draft that dlt takes for one; a power
-    failure can leave any file half written, and then the whole directory goes. What waited there
-    is not held by the warehouse, and so is read again. Nothing is done while another run is at
-    work, whose drafts these are.
+    A run that is killed while dlt writes a schema leaves a draft, which dlt mistakes for a schema.
+    A power failure can leave any file partially written; then the whole directory is removed. What
+    was pending there is not in the warehouse, so it is fetched again. No-op while another run has
+    the directory locked: the drafts are that run's.
     """
     drafts = [path for path in working_directory.glob("schemas/*") if not _is_schema(path)]
-    torn = _torn_state(working_directory)
-    if not drafts and torn is None:
+    partial = _partial_state_file(working_directory)
+    if not drafts and partial is None:
         return
     with suppress(Timeout), lock_on(lock_file(working_directory)).acquire(timeout=0):
         for path in drafts:
             path.unlink(missing_ok=True)
-        if (torn := _torn_state(working_directory)) is not None:
-            logger.warning("%s is not whole: %s is begun anew", torn, working_directory)
+        if (partial := _partial_state_file(working_directory)) is not None:
+            logger.warning(
+                "%s is partially written: removing %s, which is created again",
+                partial,
+                working_directory,
+            )
             shutil.rmtree(working_directory)
 
 
@@ -52,20 +58,20 @@ def _is_schema(path: Path) -> bool:
     return path.name.endswith(_SCHEMA_ENDING)
 
 
-def _torn_state(working_directory: Path) -> Path | None:
-    """A file of dlt's own state that is not whole, or that names what is not there."""
+def _partial_state_file(working_directory: Path) -> Path | None:
+    """Finds a state file of dlt that is partially written, or that names a missing schema."""
     state = working_directory / "state.json"
     schemas = [path for path in working_directory.glob("schemas/*") if _is_schema(path)]
     versions = working_directory.glob(f"*/{VersionedStorage.VERSION_FILE}")
     for path in (state, *schemas, *versions):
-        if is_torn(path):
+        if is_partially_written(path):
             return path
     names = {path.name.removesuffix(_SCHEMA_ENDING) for path in schemas}
     known = orjson.loads(state.read_bytes()).get("schema_names") if state.exists() else None
     return state if set(known or ()) - names else None
 
 
-def is_torn(path: Path) -> bool:
+def is_partially_written(path: Path) -> bool:
     """Checks whether a file of dlt's working directory is partially written."""
     try:
         if path.suffix == ".json" and path.name != PackageStorage.PACKAGE_COMPLETED_FILE_NAME:
@@ -79,6 +85,3 @@ def is_torn(path: Path) -> bool:
     except (ValueError, pa.ArrowException):
         return True
     return False
-
-
-_SCHEMA_ENDING = ".schema.json"

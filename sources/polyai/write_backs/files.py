@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, first_line
 from .rows import Record, from_line, from_rows, unreadable
 
 STDIN = "-"
@@ -41,7 +41,7 @@ def read_records(name: str) -> list[Record]:
         try:
             return from_rows(pq.read_table(pa.BufferReader(body)).to_pylist())
         except pa.ArrowException as error:
-            said = str(error).partition("\n")[0]
+            said = first_line(error)
             raise ConfigurationError(f"{name} is no whole Parquet file: {said}") from error
     try:
         text = body.decode("utf-8-sig")

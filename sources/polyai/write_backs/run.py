@@ -15,8 +15,8 @@ from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..load.committer import audit_job
 from ..locking.files import Patience
-from ..warehouse.held import Warehouse
-from ..warehouse.open import duckdb_file
+from ..warehouse.duckdb_file import duckdb_path
+from ..warehouse.held import LoadState
 from .report import Result, WriteBackReport, WriteBacks
 from .rows import Kind, Record, Row, check_columns, checked, from_rows, unused_columns
 from .sending import COMMANDS, AgentWriteBacks
@@ -151,7 +151,7 @@ def write_back(
             unfit.append(Result(record.place, shown, "", "rejected", row))
     done = WriteBacks([], unfit, unused_columns(kind, records), dry_run)
 
-    def begun(agent_id: str, warehouse: Warehouse | None) -> AgentWriteBacks:
+    def begun(agent_id: str, warehouse: LoadState | None) -> AgentWriteBacks:
         report = WriteBackReport(agent_id, COMMANDS[kind], Traffic(), started_at=clock())
         done.reports.append(report)
         return AgentWriteBacks(
@@ -167,9 +167,9 @@ def write_back(
         )
 
     if dry_run:
-        file = duckdb_file(pipeline)
+        file = duckdb_path(pipeline)
         # one that is not there would be made by looking into it
-        warehouse = Warehouse(pipeline) if file is None or file.exists() else None
+        warehouse = LoadState(pipeline) if file is None or file.exists() else None
         for agent_id in by_agent:
             with begun(agent_id, warehouse) as run:
                 on_begin(run.report)

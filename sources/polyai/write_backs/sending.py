@@ -38,7 +38,7 @@ from ..load.committer import Job
 from ..locking.leases import Holder
 from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
-from ..warehouse.held import Warehouse
+from ..warehouse.held import LoadState
 from .report import Outcome, Result, WriteBackReport
 from .rows import Kind, Row
 from .standing import Json, objection, shows
@@ -98,7 +98,7 @@ class AgentWriteBacks:
         kind: Kind,
         rows: Sequence[Row],
         settings: Settings,
-        warehouse: Warehouse | None,
+        warehouse: LoadState | None,
         report: WriteBackReport,
         *,
         overwrite: bool,

@@ -1,0 +1,164 @@
+"""DuckDB file: settings, the lock that processes share it by, and waiting for its readers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dlt
+from dlt.common.destination import Destination
+from filelock import FileLock
+
+from .errors import chain_contains, root_cause
+from .retry import retry
+
+T = TypeVar("T")
+
+DUCKDB = "dlt.destinations.duckdb"
+"""dlt's type of the DuckDB destination."""
+
+_CONFIG = {"threads": 1, "memory_limit": "80MB"}
+"""DuckDB settings for loading. DuckDB shares the processor with the threads that fetch: one thread
+costs a quarter less CPU and memory than one per core. Without a limit, its memory grows with the
+file; above the limit it spills into a folder beside the file. A `global_config` of the user has
+priority."""
+
+READERS_SECONDS = 20.0
+"""Time that a load waits for another process to close the DuckDB file."""
+
+_RETRY_SECONDS = 0.05
+"""Time between two attempts to open a locked file."""
+
+LOCKED = "Could not set lock on file"
+"""DuckDB's message for a file that another process has open."""
+
+_OUT_OF_MEMORY = ("Out of Memory Error", "failed to pin block", "failed to allocate")
+"""DuckDB's messages for a memory limit that is too low."""
+
+_LOCK_ENDING = ".step.lock"
+
+
+def shared_duckdb(pipeline: dlt.Pipeline, file_name: str) -> tuple[Destination[Any, Any], Path]:
+    """Configures a pipeline's DuckDB destination for loading.
+
+    Args:
+        pipeline: A pipeline with a DuckDB destination.
+        file_name: Name of the file, where dlt would name it after the pipeline: all pipelines
+            load into one file.
+
+    Returns:
+        The destination and its file.
+    """
+    credentials: Any = pipeline.destination_client().config.credentials
+    credentials.global_config = _CONFIG | (credentials.global_config or {})
+    database = Path(str(credentials.database))
+    if database.name == f"{pipeline.pipeline_name}.duckdb":
+        database = database.with_name(file_name)
+    credentials.database = str(database)
+    return dlt.destinations.duckdb(credentials), database
+
+
+@lru_cache(maxsize=16)
+def duckdb_path(pipeline: dlt.Pipeline) -> Path | None:
+    """Path of the destination's DuckDB file; None for other destinations and databases in memory.
+
+    Cached, because dlt keeps the errors that occur while it resolves settings, and with them every
+    object of the calling frames.
+    """
+    if pipeline.destination.destination_type != DUCKDB:
+        return None
+    credentials: Any = pipeline.destination_client().config.credentials
+    database = str(credentials.database)
+    return None if database.startswith(":") else Path(database).resolve()
+
+
+@contextmanager
+def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Keeps a DuckDB file locked and open; no-op for other destinations.
+
+    dlt opens and closes the file for each of its steps. That takes longer than many of the steps,
+    and the next step fails if a reader in another process opens the file in between.
+    """
+    if duckdb_path(pipeline) is None:
+        yield
+        return
+    client = pipeline.sql_client()
+    with file_lock(pipeline):
+        retry_while_locked(client.open_connection)
+        try:
+            yield
+        finally:
+            client.close_connection()
+
+
+def file_lock(pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
+    """Lock on the DuckDB file for the duration of one step; no-op for other destinations.
+
+    Only one process at a time can have the file open for writing. The lock between whole loads is
+    another one; with this one, the slices of a backfill and a load alternate.
+    """
+    database = duckdb_path(pipeline)
+    if database is None or not database.parent.is_dir():
+        return nullcontext()
+    path = database.with_name(f"{database.name}{_LOCK_ENDING}")
+    return _locks.setdefault(path, _ProcessLock(path))
+
+
+class _ProcessLock:
+    """Reentrant file lock between processes, shared by the threads of one process."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path, mode=0o600, thread_local=False)
+        self._guard = threading.Lock()
+        self._holders = 0
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if self._holders == 0:
+                self._lock.acquire()
+            self._holders += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._holders -= 1
+            if self._holders == 0:
+                self._lock.release()
+
+
+_locks: dict[Path, _ProcessLock] = {}
+
+
+def retry_while_locked(action: Callable[[], T]) -> T:
+    """Runs an action, and retries it while another process has the DuckDB file open.
+
+    Gives up after `READERS_SECONDS`.
+    """
+    return retry(
+        action,
+        retry_if=lambda error: LOCKED in str(root_cause(error)),
+        attempts=None,
+        within_seconds=READERS_SECONDS,
+        pause=lambda _: _RETRY_SECONDS,
+    )
+
+
+def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
+    """Removes our DuckDB memory limit from a pipeline if a step failed because of it.
+
+    DuckDB cannot spill everything: texts of many kilobytes stay in memory until their transaction
+    is committed.
+
+    Returns:
+        True if the limit was removed, so that a retry may succeed. A limit of the user's own stays.
+    """
+    if duckdb_path(pipeline) is None or not chain_contains(error, _OUT_OF_MEMORY):
+        return False
+    credentials: Any = pipeline.destination.config_params["credentials"]
+    if credentials.global_config.get("memory_limit") != _CONFIG["memory_limit"]:
+        return False
+    credentials.global_config.pop("memory_limit")
+    return True

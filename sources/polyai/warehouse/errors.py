@@ -1,0 +1,90 @@
+"""Classification of the errors that dlt and database drivers raise for a destination."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from dlt.common.exceptions import DltException
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from ..errors import DestinationError, PolyAIError, first_line
+
+_CONFLICTS = (
+    "Failed to commit DuckLake transaction",
+    "Failed to initialize DuckLake",
+    "Transaction conflict",
+    "could not serialize access",
+    "deadlock detected",
+)
+"""Messages of DuckLake, DuckDB and PostgreSQL for conflicts between two transactions."""
+
+_STEP_FAILURES = {"load": "rejected the load", "sync": "cannot be opened"}
+"""Messages for the steps of dlt that fail because of the destination."""
+
+
+@contextmanager
+def destination_errors() -> Iterator[None]:
+    """Converts errors of dlt and of database drivers to a `DestinationError` of one line.
+
+    Errors of this package that dlt wrapped are unwrapped. Steps of dlt that do not use the
+    destination raise as they are.
+
+    Raises:
+        DestinationError: The destination cannot be used.
+    """
+    try:
+        yield
+    except PipelineStepFailed as error:
+        cause = root_cause(error)
+        if isinstance(cause, (PolyAIError, KeyboardInterrupt)):
+            raise cause from None
+        if error.step not in _STEP_FAILURES:
+            raise
+        raise DestinationError(
+            f"the destination {_STEP_FAILURES[error.step]}: {first_line(cause)}"
+        ) from error
+    except (DltException, OSError) as error:
+        raise DestinationError(
+            f"the destination cannot be used: {first_line(root_cause(error))}"
+        ) from error
+    except Exception as error:
+        # dlt does not wrap what some drivers raise while they connect
+        if not _is_driver_error(error):
+            raise
+        raise DestinationError(f"the destination cannot be used: {first_line(error)}") from error
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Checks whether a step failed because of another run's commit, so that a retry may succeed."""
+    return chain_contains(error, _CONFLICTS)
+
+
+def chain_contains(error: BaseException, texts: Sequence[str]) -> bool:
+    """Checks whether the message of an error, or of one that led to it, contains one of the texts.
+
+    Args:
+        error: The error.
+        texts: The texts, compared by case.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(text in str(cause) for text in texts):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Returns the first error of the chain that led to this one."""
+    cause = error
+    while (earlier := cause.__cause__ or cause.__context__) is not None:
+        cause = earlier
+    return cause
+
+
+def _is_driver_error(error: Exception) -> bool:
+    """Checks whether a database driver raised the error: a subclass of its module's `Error`."""
+    driver = sys.modules.get(type(error).__module__.partition(".")[0])
+    return isinstance(error, getattr(driver, "Error", ()))

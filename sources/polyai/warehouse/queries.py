@@ -1,0 +1,168 @@
+"""Queries on the destination's dataset: rows, records and Arrow tables, in bounded parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Self, TypeVar
+
+import dlt
+import pyarrow as pa
+from dlt.common.destination.dataset import DBApiCursor
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
+
+from ..errors import DestinationError
+from .dialects import parse, to_sql
+from .duckdb_file import file_lock, retry_while_locked
+from .errors import destination_errors
+
+T = TypeVar("T")
+
+IDS_PER_QUERY = 1_000
+"""Ids in one `IN` list; every destination accepts that many."""
+
+ROWS_PER_QUERY = 50_000
+"""Rows of one column that are read together."""
+
+
+def id_batches(ids: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    """Splits ids into batches for `IN` lists.
+
+    Args:
+        ids: Any number of ids.
+
+    Yields:
+        A batch of at most `IDS_PER_QUERY` ids, and as many placeholders, separated by commas.
+    """
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        batch = ids[start : start + IDS_PER_QUERY]
+        yield batch, ", ".join(["%s"] * len(batch))
+
+
+class Warehouse:
+    """Queries on the dataset of a pipeline. Each query opens a connection of its own.
+
+    Args:
+        pipeline: Pipeline with the destination and the dataset.
+        locks_file: Take the lock on a DuckDB file for each query, waiting without limit for other
+            processes that write to it. For runs that write to it too.
+    """
+
+    def __init__(self, pipeline: dlt.Pipeline, *, locks_file: bool = False) -> None:
+        self.pipeline = pipeline
+        self._locks_file = locks_file
+        self._lock = file_lock(pipeline) if locks_file else nullcontext()
+
+    def for_thread(self) -> Self:
+        """Returns an equal warehouse for another thread.
+
+        To be called in the main thread, because dlt creates clients in one thread only.
+        """
+        copy = type(self)(self.pipeline, locks_file=self._locks_file)
+        copy._client.make_qualified_table_name("any")
+        return copy
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Runs a query.
+
+        Args:
+            sql: The query: `{table}` for the qualified name of a table, `%s` for each parameter.
+            parameters: Values of the placeholders.
+
+        Returns:
+            The rows; none if a table does not exist yet.
+
+        Raises:
+            DestinationError: The destination cannot be reached, or rejects the query.
+        """
+        return self._read(lambda cursor: cursor.fetchall(), sql, parameters) or []
+
+    def arrow(self, sql: str, *parameters: object) -> list[pa.Table]:
+        """Runs a query as `rows` does, and returns Arrow tables of up to `ROWS_PER_QUERY` rows."""
+        return self._read(_as_arrow, sql, parameters) or []
+
+    def records(self, sql: str) -> list[dict[str, Any]]:
+        """Runs a user's own query as it is, and returns its rows by column.
+
+        Raises:
+            DestinationError: The destination cannot be reached, or rejects the query.
+        """
+
+        def take(cursor: DBApiCursor) -> list[dict[str, Any]]:
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+        with destination_errors():
+            return self._execute(take, sql, ())
+
+    def has_table(self, name: str) -> bool:
+        """Checks whether a table exists."""
+        return self._read(lambda _: True, f"SELECT 1 FROM {{{name}}} WHERE 1 = 0", ()) is not None
+
+    def count_rows(self, table: str) -> int:
+        """Counts the rows of a table; 0 if it does not exist yet."""
+        rows = self.rows(f"SELECT count(*) FROM {{{table}}}")
+        return int(rows[0][0]) if rows else 0
+
+    def is_reachable(self) -> bool:
+        """Checks whether the destination answers queries at all."""
+        try:
+            return bool(self.rows("SELECT 1"))
+        except DestinationError:
+            return False
+
+    def later(self, moment: str, duration: timedelta) -> str:
+        """Renders SQL for a moment plus a duration in the destination's dialect.
+
+        Args:
+            moment: SQL expression of a timestamp.
+            duration: Duration of whole seconds.
+        """
+        later = parse(f"DATEADD(SECOND, {int(duration.total_seconds())}, {moment})")
+        return to_sql(later, self._client.capabilities.sqlglot_dialect)
+
+    def _read(
+        self, take: Callable[[DBApiCursor], T], sql: str, parameters: Sequence[object]
+    ) -> T | None:
+        """Runs a query with qualified table names; None if a table does not exist yet."""
+        with destination_errors():
+            query = sql.format_map(_QualifiedNames(self._client))
+            try:
+                return self._execute(take, query, parameters)
+            except DatabaseUndefinedRelation:
+                return None
+
+    def _execute(
+        self, take: Callable[[DBApiCursor], T], query: str, parameters: Sequence[object]
+    ) -> T:
+        client = self._client
+
+        def read() -> T:
+            with self._lock, client, client.execute_query(query, *parameters) as cursor:
+                return take(cursor)
+
+        return retry_while_locked(read)
+
+    @cached_property
+    def _client(self) -> SqlClientBase[Any]:
+        """Client that connects for each query, created once: that takes as long as a query."""
+        client: SqlClientBase[Any] = self.pipeline.sql_client()
+        return client
+
+
+def _as_arrow(cursor: DBApiCursor) -> list[pa.Table]:
+    return [part for part in cursor.iter_arrow(chunk_size=ROWS_PER_QUERY) if part.num_rows]
+
+
+class _QualifiedNames(dict[str, str]):
+    """Mapping from the tables named in a query to their qualified names."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self._client = client
+
+    def __missing__(self, table: str) -> str:
+        return str(self._client.make_qualified_table_name(table))
