@@ -550,7 +550,7 @@ class TestLocked:
             if len(paused) == 3:
                 writer.communicate()
 
-        monkeypatch.setattr("polyai.status.report.time.sleep", let_go)
+        monkeypatch.setattr("time.sleep", let_go)
         assert agent(A, quick=True).conversations.held == HELD
         assert len(paused) >= 3
 
