@@ -17,8 +17,8 @@ import yaml
 import polyai
 from polyai import load, open_pipeline, resolve
 from polyai.debug_chats import load_suite, run_suites
-from polyai.debug_chats.keeping import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
-from polyai.debug_chats.keeping import keep_results
+from polyai.debug_chats.result_store import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
+from polyai.debug_chats.result_store import store_results
 from polyai.forgetting.run import PIPELINE_NAME as FORGET_PIPELINE
 from polyai.forgetting.run import Readers, forget
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
@@ -50,7 +50,7 @@ def loaded() -> dlt.Pipeline:
         annotate(settings, open_pipeline(name=WRITE_BACKS_PIPELINE), [a_flag()])
         scenarios = load_suite(Path(__file__).parent / "scenarios" / "unmet.yaml")
         chats = run_suites([scenarios], settings)
-        keep_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))
+        store_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))
         forget(
             open_pipeline(name=FORGET_PIPELINE),
             ["never-seen"],

@@ -17,8 +17,8 @@ from polyai.cli.app import app
 from polyai.config.settings import Settings
 from polyai.console.terminal import Exit
 from polyai.debug_chats import load_suite, run_suites
-from polyai.debug_chats.keeping import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
-from polyai.debug_chats.keeping import keep_results
+from polyai.debug_chats.result_store import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
+from polyai.debug_chats.result_store import store_results
 from polyai.debug_chats.suite import Suite
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
@@ -53,7 +53,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 # an agent without a draft answers no scenario: the newer one is the worse
                 chats = run_suites([suite], settings, environment=environment, label=label)
                 assert chats.passed == (label == "v11")
-                keep_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))
+                store_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))
     return folder / "polyai.duckdb"
 
 

@@ -1,6 +1,6 @@
-"""Debug chats: scenarios that are tried with an agent, and chats by hand.
+"""Debug chats: automated test scenarios and interactive chats with an agent.
 
-In a notebook:
+Example for a notebook; reading scenario files needs the extra `debug-chats`:
 
 ```
 from polyai.debug_chats import load_suite, run_suites
@@ -11,7 +11,7 @@ run = run_suites([load_suite("booking.yaml")], label="v12")
 """
 
 from .junit import write_junit
-from .keeping import keep_results
+from .result_store import store_results
 from .results import ChatsRun, Check, ScenarioResult, TurnResult
 from .runner import run_suites
 from .suite import Scenario, Suite, Turn, load_suite, load_suites
@@ -24,9 +24,9 @@ __all__ = [
     "Suite",
     "Turn",
     "TurnResult",
-    "keep_results",
     "load_suite",
     "load_suites",
     "run_suites",
+    "store_results",
     "write_junit",
 ]

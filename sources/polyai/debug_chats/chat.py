@@ -1,4 +1,4 @@
-"""A debug chat as it goes: begun with a greeting, then one reply to each message."""
+"""Debug chat client: the agent's greeting, then one reply per message."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _KNOWN = frozenset(
         "delayedResponse",
     }
 )  # fmt: skip
-"""Fields of an answer that are taken."""
+"""Fields of an answer with an attribute in `Reply`."""
 
 
 class ChatApi(DataApi):
-    """The Data API of one agent, which also tells how long an answer took."""
+    """Data API client of one agent that also measures the latency of answers."""
 
     _measured = threading.local()
 
@@ -35,29 +35,29 @@ class ChatApi(DataApi):
     def latency_seconds(self) -> float:
         """Time from this thread's last request to the end of its answer.
 
-        What was held off before, and attempts that were made in vain, are not the agent's time.
+        Excludes rate limiting and failed attempts, which are not the agent's time.
         """
         return float(self._measured.seconds)
 
     def _attempt(self, request: Any, take: Callable[[BaseHTTPResponse], T]) -> T:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             return super()._attempt(request, take)
         finally:
-            self._measured.seconds = time.perf_counter() - begun
+            self._measured.seconds = time.perf_counter() - started
 
 
 @dataclass(frozen=True)
 class ChatSetup:
-    """What a chat is begun with; None leaves it to the agent.
+    """Options of a chat; None leaves an option to the agent.
 
     Attributes:
         environment: sandbox, pre-release or live.
-        variant_id: The variant to talk to.
-        asr_lang_code: Language that is listened for, such as en-US.
-        tts_lang_code: Language that is spoken.
-        channel: Kind of channel, such as chat.polyai.
-        integration_attributes: What the agent's functions find under that name.
+        variant_id: The variant to chat with.
+        asr_lang_code: Language of speech recognition, such as en-US.
+        tts_lang_code: Language of speech synthesis.
+        channel: Channel to simulate, such as chat.polyai.
+        integration_attributes: Values for the agent's functions (`conv.integration_attributes`).
     """
 
     environment: str = "sandbox"
@@ -68,40 +68,40 @@ class ChatSetup:
     integration_attributes: Mapping[str, Any] | None = None
 
     @property
-    def first(self) -> Json:
-        """What the API is told at the begin."""
-        return self.each | _given(
+    def start_options(self) -> Json:
+        """Body of the request that starts a chat."""
+        return self.message_options | _without_none(
             variantId=self.variant_id,
             channel=self.channel,
             integrationAttributes=self.integration_attributes,
         )
 
     @property
-    def each(self) -> Json:
-        """What it is told with each message."""
-        return _given(
+    def message_options(self) -> Json:
+        """Options that are sent with every message."""
+        return _without_none(
             clientEnv=self.environment,
             asrLangCode=self.asr_lang_code,
             ttsLangCode=self.tts_lang_code,
         )
 
 
-def _given(**options: Any) -> Json:
+def _without_none(**options: Any) -> Json:
     return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the agent said.
+    """An answer of the agent.
 
     Attributes:
         chat_id: PolyAI's id of the conversation.
-        response: Its words, maybe none.
-        metadata: State, nodes, metrics, functions, topics, as the API sends them.
-        has_ended: Whether the agent ended the conversation.
-        is_delayed: Whether it said that its real answer is still to come.
+        response: Text of the answer, possibly empty.
+        metadata: State, nodes, metrics, functions and topics, as sent by the API.
+        has_ended: True if the agent ended the conversation (`conversationEnded`).
+        is_delayed: True if the agent announced a delayed answer (`delayedResponse`).
         latency_seconds: Time from the request to the end of the answer.
-        extra: Fields of the answer that have no place here.
+        extra: All other fields of the answer.
     """
 
     chat_id: str
@@ -114,32 +114,32 @@ class Reply:
 
     @property
     def state(self) -> Json:
-        """The conversation's state."""
+        """State of the conversation (`metadata.state`)."""
         state = self.metadata.get("state")
         return state if isinstance(state, dict) else {}
 
     @property
     def node(self) -> str | None:
-        """The node that the conversation is in."""
+        """Current node (`metadata.currentNode`)."""
         return self.metadata.get("currentNode") or None
 
     @property
     def functions(self) -> list[str]:
-        """Functions that were called; PolyAI does not document what tells their names."""
-        return [name for event in self._listed("functionEvents") if (name := _name_of(event))]
+        """Names of called functions (`metadata.functionEvents`, whose form is not documented)."""
+        return [name for event in self._list("functionEvents") if (name := _name_of(event))]
 
     @property
     def topics(self) -> list[str]:
-        """Topics that were retrieved; a text can hold several."""
-        texts = [text for text in self._listed("retrievedTopics") if isinstance(text, str)]
+        """Retrieved topics (`metadata.retrievedTopics`); one text can contain several."""
+        texts = [text for text in self._list("retrievedTopics") if isinstance(text, str)]
         return [topic for text in texts for part in text.split(",") if (topic := part.strip())]
 
     @property
     def handoff_destination(self) -> str | None:
-        """Where the conversation is handed over to."""
+        """Destination of a handoff (`metadata.handoffDestination`)."""
         return self.metadata.get("handoffDestination") or None
 
-    def _listed(self, name: str) -> list[Any]:
+    def _list(self, name: str) -> list[Any]:
         values = self.metadata.get(name)
         return values if isinstance(values, list) else []
 
@@ -155,10 +155,10 @@ class DebugChat:
 
     Args:
         api: The agent's API.
-        setup: What it is begun with.
+        setup: Options of the chat.
 
     Attributes:
-        chat_id: PolyAI's id of the conversation, once it has begun.
+        chat_id: PolyAI's id of the conversation; None before `start`.
     """
 
     def __init__(self, api: ChatApi, setup: ChatSetup) -> None:
@@ -166,48 +166,52 @@ class DebugChat:
         self._setup = setup
         self.chat_id: str | None = None
 
-    def begin(self) -> Reply:
-        """The greeting: `POST /v1/agents/{agentId}/debug-chat`.
+    def start(self) -> Reply:
+        """Starts the chat and returns the greeting: `POST /v1/agents/{agentId}/debug-chat`.
 
         Raises:
-            UncertainError: The answer was lost; the chat that may have begun is nobody's.
-            ApiError: As `DataApi.start_debug_chat` does, in words that fit a chat.
+            UncertainError: The answer was lost; the chat may have been started, its id is unknown.
+            ApiError: As `DataApi.start_debug_chat` does, with a message about the chat.
         """
         try:
-            answer = self._api.start_debug_chat(self._setup.first)
+            answer = self._api.start_debug_chat(self._setup.start_options)
         except ApiError as error:
-            raise _reworded(error, self._setup.environment) from error
+            raise _chat_error(error, self._setup.environment) from error
         self.chat_id = answer["conversationId"]
         return self._reply(answer, "")
 
     def say(self, message: str, metadata: Mapping[str, Any] | None = None) -> Reply:
-        """The reply to a message: `POST …/debug-chat/{conversationId}`.
+        """Sends a message and returns the answer: `POST …/debug-chat/{conversationId}`.
 
         Args:
-            message: What is said; empty for silence.
-            metadata: What goes with it.
+            message: The message; empty for silence.
+            metadata: Metadata of the message.
 
         Raises:
-            UncertainError: The answer was lost, and the agent may have heard the message.
-            ApiError: As `DataApi.debug_chat_reply` does, in words that fit a chat.
+            UncertainError: The answer was lost; the agent may have received the message.
+            ApiError: As `DataApi.debug_chat_reply` does, with a message about the chat.
         """
         if self.chat_id is None:
-            raise ValueError("a chat begins with its greeting")
-        options = {**self._setup.each, "message": message, **_given(metadata=metadata)}
+            raise ValueError("start() has not been called")
+        options = {
+            **self._setup.message_options,
+            "message": message,
+            **_without_none(metadata=metadata),
+        }
         try:
             answer = self._api.debug_chat_reply(self.chat_id, options)
         except ApiError as error:
-            raise _reworded(error, self._setup.environment) from error
+            raise _chat_error(error, self._setup.environment) from error
         return self._reply(answer, message)
 
     def _reply(self, answer: Json, message: str) -> Reply:
         extra = {name: value for name, value in answer.items() if name not in _KNOWN}
         if answer.get("userInput") not in (message, None):
-            # the agent heard something else
+            # the API echoes the message: anything else is a difference worth keeping
             extra["userInput"] = answer["userInput"]
         metadata = answer.get("metadata")
         if not isinstance(metadata, dict):
-            extra |= _given(metadata=metadata)
+            extra |= _without_none(metadata=metadata)
             metadata = {}
         return Reply(
             chat_id=answer["conversationId"],
@@ -221,26 +225,26 @@ class DebugChat:
 
 
 TIMED_OUT = "CHAT_TIMEOUT"
-"""PolyAI's code where a chat's session has run out."""
+"""PolyAI's error code for an expired chat session."""
 
 _NO_DRAFT = "CHAT_DRAFT_NOT_EXIST"
 
 
-def _reworded(error: ApiError, environment: str) -> ApiError:
-    """The same error, told of a chat instead of a conversation that is read."""
+def _chat_error(error: ApiError, environment: str) -> ApiError:
+    """Returns the same error with message and advice about a chat instead of a conversation."""
     message = str(error.args[0])
     advice = error.advice
     if error.error_code == TIMED_OUT:
-        message = "the chat's session ran out at PolyAI before this was answered"
-        advice = "A chat cannot be left alone for long: begin a new one"
+        message = "the chat session expired at PolyAI before this message was answered"
+        advice = "PolyAI closes idle chats: start a new one"
     elif error.error_code == _NO_DRAFT:
-        message = f"the agent has no draft to chat with in environment {environment}"
+        message = f"the agent has no draft in environment {environment}"
         advice = (
-            "Save a draft in Agent Studio, or set environment to sandbox, pre-release or live, "
-            "whichever the agent is deployed to"
+            "Save a draft in Agent Studio, or set environment to one that the agent is deployed "
+            "to: sandbox, pre-release or live"
         )
     elif isinstance(error, AccessError) and error.status == 403:
-        advice = "Ask an administrator of the workspace for a key that may hold debug chats"
+        advice = "Ask an administrator of the workspace for a key with permission for debug chats"
     elif isinstance(error, ConversationError):
         message = message.replace("the conversation cannot be read", "the chat cannot go on")
     return type(error)(

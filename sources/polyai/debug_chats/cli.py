@@ -28,14 +28,14 @@ from . import show
 from .chat import ChatApi, ChatSetup
 from .interactive import InteractiveChat, Transcript, ask_person, ask_stream
 from .junit import write_junit
-from .keeping import PIPELINE_NAME, keep_results
 from .progress import ScenariosProgress
+from .result_store import PIPELINE_NAME, store_results
 from .results import ChatsRun
 from .runner import run_suites
-from .suite import ENVIRONMENT, chosen_scenarios, load_suites
-from .validation import schema_text
+from .schema import schema_text
+from .suite import ENVIRONMENT, load_suites, select_scenarios
 
-_ENDING = "ending when the answers under way are there; again: leaving at once"
+_STOP_MESSAGE = "stopping after pending answers; repeat the signal to stop at once"
 
 
 def _print_schema(is_wanted: bool) -> None:
@@ -46,29 +46,35 @@ def _print_schema(is_wanted: bool) -> None:
 
 def debug_chat(
     files: Annotated[
-        list[Path], typer.Argument(help="Scenarios in YAML.", show_default=False, metavar="FILE")
+        list[Path],
+        typer.Argument(help="Scenario files (YAML).", show_default=False, metavar="FILE"),
     ],
     scenario: Annotated[
         list[str] | None,
-        typer.Option("--scenario", help="Only this one, NAME or SUITE/NAME; repeat for several."),
+        typer.Option("--scenario", help="Run only this scenario: NAME or SUITE/NAME. Repeatable."),
     ] = None,
     agent: Annotated[
-        str | None, typer.Option(help="The agent for all of them, whatever the files say.")
+        str | None, typer.Option(help="Agent for all scenarios; overrides the files.")
     ] = None,
     environment: Annotated[
         str | None,
-        typer.Option(help="The environment for all of them: sandbox, pre-release or live."),
+        typer.Option(
+            help="Environment for all scenarios: sandbox, pre-release or live. Overrides the files."
+        ),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="What is tested, such as a version or a commit; kept.")
+        str | None,
+        typer.Option(
+            help="Label of the tested version, such as a commit. Stored with the results."
+        ),
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(help="Also write results as JUnit XML.", metavar="FILE")
+        Path | None, typer.Option(help="Also write the results as JUnit XML.", metavar="FILE")
     ] = None,
     warehouse: Annotated[
         bool,
         typer.Option(
-            "--warehouse/--no-warehouse", help="Keep results and transcripts in the warehouse."
+            "--warehouse/--no-warehouse", help="Store results and transcripts in the warehouse."
         ),
     ] = True,
     workers: WorkersOption = None,
@@ -81,25 +87,25 @@ def debug_chat(
         bool,
         typer.Option(
             "--schema",
-            help="Print the JSON Schema of the files, for editors, and leave.",
+            help="Print the JSON Schema of scenario files, for editors, and exit.",
             callback=_print_schema,
             is_eager=True,
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Try scenarios with an agent: what is said, what is expected.
+    """Test an agent with scenarios: messages and expected answers.
 
-    Each scenario is a debug chat of its own; they run in parallel. Nothing is
-    sent before every file is in order.
+    Each scenario is a separate debug chat; scenarios run in parallel. Nothing
+    is sent unless all files are valid. Needs the extra debug-chats.
 
-    Exits with 3 where a scenario failed or met an error.
+    Exits with 3 if a scenario failed or ended with an error.
     """
     suites = load_suites(files)
     settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME) if warehouse else None
-    count = len(chosen_scenarios(suites, scenario or ()))
-    with stop_on_signals(_ENDING) as stop:
+    count = len(select_scenarios(suites, scenario or ()))
+    with stop_on_signals(_STOP_MESSAGE) as stop:
         with ScenariosProgress(stderr, count) as progress:
             run = run_suites(
                 suites,
@@ -109,79 +115,77 @@ def debug_chat(
                 agent_id=agent,
                 label=label,
                 stop=stop,
-                on_result=progress.tell,
+                on_result=progress.add,
             )
         if not as_json:
             show.chats(stdout, run)
-        # first the file, for which nobody has to be waited for
-        troubles: list[PolyAIError] = []
+        # the file first: unlike the warehouse, it needs no lock
+        errors: list[PolyAIError] = []
         if junit is not None:
-            with _noted(troubles):
+            with _collected(errors):
                 write_junit(run, junit)
-        kept = None
+        stored_in = None
         if pipeline is not None:
-            with _noted(troubles):
-                keep_results(run, pipeline, wait=settings.lock_wait)
-                kept = place(pipeline)
+            with _collected(errors):
+                store_results(run, pipeline, wait=settings.lock_wait)
+                stored_in = place(pipeline)
     code = _exit_code(run)
     if as_json:
-        print_json(show.chats_as_json(run, code, kept))
-    elif kept is not None:
-        stdout.print(f"warehouse: {kept}", soft_wrap=True, markup=False)
+        print_json(show.chats_as_json(run, code, stored_in))
+    elif stored_in is not None:
+        stdout.print(f"warehouse: {stored_in}", soft_wrap=True, markup=False)
     if code == Exit.INTERRUPTED:
-        stderr.print("interrupted: what was done is kept")
+        stderr.print("interrupted: the results so far are kept")
     if run.stopped_by is not None:
-        troubles.append(run.stopped_by)
-    for trouble in troubles[:-1]:
-        print_error(str(trouble))
-    if troubles:
-        raise troubles[-1]
+        errors.append(run.stopped_by)
+    for error in errors[:-1]:
+        print_error(str(error))
+    if errors:
+        raise errors[-1]
     raise typer.Exit(code)
 
 
 @contextmanager
-def _noted(troubles: list[PolyAIError]) -> Iterator[None]:
-    """Lets go on after an error: what came of the scenarios is told in any case."""
+def _collected(errors: list[PolyAIError]) -> Iterator[None]:
+    """Collects an error instead of raising it, so that the results are reported first."""
     try:
         yield
     except PolyAIError as error:
-        troubles.append(error)
+        errors.append(error)
 
 
 def _exit_code(run: ChatsRun) -> Exit:
     if run.is_interrupted:
         return Exit.INTERRUPTED
     if run.stopped_by is not None:
-        return Exit.CONFIGURATION  # which its error says too
+        return Exit.CONFIGURATION  # as for the error itself
     return Exit.DONE if run.passed else Exit.SOME_FAILED
 
 
 def chat(
     agent: Annotated[
-        str | None, typer.Option(help="The agent. Default: the only one that is configured.")
+        str | None, typer.Option(help="The agent. Default: the only configured one.")
     ] = None,
-    environment: Annotated[str, typer.Option(help="sandbox, pre-release or live.")] = ENVIRONMENT,
-    variant: Annotated[str | None, typer.Option(help="Id of the variant to talk to.")] = None,
-    language: Annotated[
-        str | None, typer.Option(help="Code of the language, such as en-US.")
-    ] = None,
+    environment: Annotated[
+        str, typer.Option(help="Environment: sandbox, pre-release or live.")
+    ] = ENVIRONMENT,
+    variant: Annotated[str | None, typer.Option(help="Id of the variant to chat with.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language code, such as en-US.")] = None,
     channel: Annotated[
-        str | None, typer.Option(help="Kind of channel, such as webchat.polyai.")
+        str | None, typer.Option(help="Channel to simulate, such as webchat.polyai.")
     ] = None,
     attributes: Annotated[
         list[str] | None,
-        typer.Option(
-            help="An integration attribute, as text; repeat for several.", metavar="KEY=VALUE"
-        ),
+        typer.Option(help="Integration attribute, as text. Repeatable.", metavar="KEY=VALUE"),
     ] = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Chat with an agent by hand, or with lines from a pipe.
+    """Chat with an agent, interactively or with lines from a pipe.
 
-    Under each answer stands what the agent did: latency, node, topics,
-    functions, and what has changed in the state. Nothing is kept.
+    Shows below each answer: latency, node, topics, functions, and changes of
+    the state. Nothing is stored.
     """
     setup = ChatSetup(
         environment=environment,
@@ -192,16 +196,18 @@ def chat(
         integration_attributes=_attributes(attributes),
     )
     settings = resolve(region=region, base_url=base_url)
-    one = _only_agent(settings, agent)
+    selected = _only_agent(settings, agent)
     console = stderr if as_json else stdout
     is_live = sys.stdin.isatty()
-    transcript = Transcript(one.agent_id, environment)
+    transcript = Transcript(selected.agent_id, environment)
     code = Exit.DONE
-    api = ChatApi(one, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts)
+    api = ChatApi(
+        selected, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts
+    )
     try:
         with api:
             ask = ask_person(console) if is_live else ask_stream(console, sys.stdin)
-            InteractiveChat(api, setup, console, ask, transcript, is_live=is_live).hold()
+            InteractiveChat(api, setup, console, ask, transcript, is_live=is_live).run()
     except KeyboardInterrupt:
         console.print()
         code = Exit.INTERRUPTED
@@ -212,11 +218,11 @@ def chat(
 
 
 def _only_agent(settings: Settings, agent_id: str | None) -> Agent:
-    """The agent to chat with."""
+    """Returns the agent to chat with."""
     agents = settings.only([agent_id] if agent_id else ()).agents
     if len(agents) > 1:
         names = ", ".join(agent.agent_id for agent in agents)
-        raise ConfigurationError(f"several agents are configured, say which: --agent, of {names}")
+        raise ConfigurationError(f"several agents are configured, choose one with --agent: {names}")
     return agents[0]
 
 
@@ -224,7 +230,5 @@ def _attributes(given: list[str] | None) -> dict[str, str] | None:
     pairs = [text.partition("=") for text in given or ()]
     for name, equals, _ in pairs:
         if not name or not equals:
-            raise typer.BadParameter(
-                f"an attribute is KEY=VALUE, not {name!r}", param_hint="--attributes"
-            )
+            raise typer.BadParameter(f"expected KEY=VALUE, not {name!r}", param_hint="--attributes")
     return {name: value for name, _, value in pairs} or None

@@ -1,8 +1,8 @@
-"""YAML with the place of everything in it.
+"""YAML documents with the position of each value.
 
-Text stays text. Only what is a literal in JSON (`true`, `4`, `1.5`, `null`) is something else, and
-so are `True`, `TRUE`, `~` and nothing at all: `yes`, `on`, `007`, `+15550100` and `2026-03-01`
-are what they look like. What was written is kept beside every value, so that `say: 1.0` says it.
+Only JSON literals (`true`, `4`, `1.5`, `null`), `True`, `TRUE`, `~` and an empty value are read as
+something other than text: `yes`, `on`, `007`, `+15550100` and `2026-03-01` stay text. The source
+text of every value is kept, so that `say: 1.0` sends "1.0".
 """
 
 from __future__ import annotations
@@ -15,41 +15,45 @@ from typing import Any
 
 import yaml
 
-MOST_VALUES = 100_000
-"""Aliases of aliases make a small file large; what has more values than this is no file of ours."""
+MAX_VALUES = 100_000
+"""Limit on the number of values: nested aliases can expand a small file without bound."""
 
-_NO_NUMBER = 2**63
-"""Digits from here on are an id or an account: JSON cannot carry them as a number."""
+_INTEGER_LIMIT = 2**63
+"""Integers from here on are ids or account numbers, which JSON numbers cannot represent."""
 
 _TAG = "tag:yaml.org,2002:"
 
 Path = Sequence[str | int]
-"""Keys and positions, from the top of the document."""
+"""Keys and list indexes from the top of the document to a value."""
 
 
 @dataclass(frozen=True, order=True)
 class Mistake:
-    """Something wrong in a file; sorts by file and place.
+    """A mistake in a file; sorts by file and position.
 
     Attributes:
-        file: Its name as it was given.
-        line: Counted from 1; 0 where the file as a whole is meant.
-        column: Counted from 1.
-        said: What is wrong, and what is allowed.
+        file: File name as given.
+        line: Line, from 1; 0 for the file as a whole.
+        column: Column, from 1.
+        message: The mistake and the allowed values.
     """
 
     file: str
     line: int
     column: int
-    said: str
+    message: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.said}"
+        position = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{position}: {self.message}"
 
 
-class UnreadableError(Exception):
-    """A file that is no YAML, or not of the kind that is read here."""
+class DocumentError(Exception):
+    """Invalid YAML, or YAML outside the supported subset.
+
+    Attributes:
+        mistakes: The mistakes.
+    """
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         super().__init__(mistakes)
@@ -64,68 +68,68 @@ class Document:
         content: Its bytes, UTF-8.
 
     Attributes:
-        value: What is in it: mappings with text as keys, lists, texts, numbers, booleans and None.
+        value: Content: mappings with text keys, lists, texts, numbers, booleans and None.
 
     Raises:
-        UnreadableError: It is not UTF-8, not YAML, has no document or several, has a key twice, a
-            key that is no text, or a tag of its own.
+        DocumentError: The content is not UTF-8, not YAML, is empty, has more than one document, a
+            duplicate key, a key that is not text, or a custom tag.
     """
 
     def __init__(self, file: str, content: bytes) -> None:
         self._file = file
         self._mistakes: list[Mistake] = []
         self._count = 0
-        self._root = self._parsed(content)
+        self._root = self._compose(content)
         self.value: Any = self._value(self._root, ())
         if self._mistakes:
-            raise UnreadableError(self._mistakes)
+            raise DocumentError(self._mistakes)
 
-    def mistake(self, path: Path, said: str, *, at_key: bool = False) -> Mistake:
-        """A mistake at the value of this path, or at its key."""
-        node = self._node(path, at_key=at_key)
-        return self._mistake_at(node.start_mark, said)
+    def mistake(self, path: Path, message: str, *, at_key: bool = False) -> Mistake:
+        """Returns a mistake at the value with this path, or at its key."""
+        return self._mistake_at(self._node(path, at_key=at_key).start_mark, message)
 
-    def written(self, path: Path) -> str:
-        """The text of a scalar, as it was written."""
+    def position(self, path: Path) -> str:
+        """Returns the position of the value with this path, `file:line:column`."""
+        mark = self._node(path).start_mark
+        return f"{self._file}:{mark.line + 1}:{mark.column + 1}"
+
+    def source_text(self, path: Path) -> str:
+        """Returns the text of a scalar as written in the file."""
         return str(self._node(path).value)
 
-    def _parsed(self, content: bytes) -> yaml.Node:
+    def _compose(self, content: bytes) -> yaml.Node:
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            good = content[: error.start].decode("utf-8-sig")
-            raise self._unreadable(good, "this is not UTF-8: save the file as UTF-8") from None
+            valid = content[: error.start].decode("utf-8-sig")
+            raise self._error_after(valid, "not UTF-8: save the file as UTF-8") from None
         try:
             root = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
-            begun = f" from line {error.context_mark.line + 1} on" if error.context_mark else ""
-            context = f"{error.context}{begun}, " if error.context else ""
-            said = f"this is no YAML: {context}{error.problem}"
-            raise UnreadableError([self._mistake_at(error.problem_mark, said)]) from None
+            start = f" from line {error.context_mark.line + 1} on" if error.context_mark else ""
+            context = f"{error.context}{start}, " if error.context else ""
+            message = f"not valid YAML: {context}{error.problem}"
+            raise DocumentError([self._mistake_at(error.problem_mark, message)]) from None
         except yaml.reader.ReaderError as error:
-            said = f"the character U+{int(error.character):04X} is not allowed in YAML"
-            raise self._unreadable(text[: error.position], said) from None
+            message = f"the character U+{int(error.character):04X} is not allowed in YAML"
+            raise self._error_after(text[: error.position], message) from None
         except RecursionError:
-            raise UnreadableError(
-                [Mistake(self._file, 0, 0, "this is nested too deeply")]
-            ) from None
+            raise DocumentError([Mistake(self._file, 0, 0, "nested too deeply")]) from None
         if root is None:
-            raise UnreadableError([Mistake(self._file, 1, 1, "the file is empty")])
+            raise DocumentError([Mistake(self._file, 1, 1, "the file is empty")])
         return root
 
-    def _unreadable(self, good: str, said: str) -> UnreadableError:
-        """The error behind a part of the text that is in order."""
-        line, column = good.count("\n") + 1, len(good) - good.rfind("\n")
-        return UnreadableError([Mistake(self._file, line, column, said)])
+    def _error_after(self, valid: str, message: str) -> DocumentError:
+        """Error at the position that follows the valid part of the text."""
+        line, column = valid.count("\n") + 1, len(valid) - valid.rfind("\n")
+        return DocumentError([Mistake(self._file, line, column, message)])
 
     def _value(self, node: yaml.Node, parents: tuple[yaml.Node, ...]) -> Any:
         self._count += 1
         if node in parents:
-            return self._refused(node, "this alias stands within what it refers to")
-        if self._count > MOST_VALUES:
-            raise UnreadableError(
-                [Mistake(self._file, 0, 0, f"there are more than {MOST_VALUES:,} values")]
-            )
+            return self._reject(node, "this alias is inside the value that it refers to")
+        if self._count > MAX_VALUES:
+            raise DocumentError([Mistake(self._file, 0, 0, f"more than {MAX_VALUES:,} values")])
         if isinstance(node, yaml.MappingNode):
             return dict(self._items(node, (*parents, node)))
         if isinstance(node, yaml.SequenceNode):
@@ -138,11 +142,10 @@ class Document:
         lines: dict[str, int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._refused(key, "a key has to be text")
+                self._reject(key, "a key must be text")
                 continue
             if key.value in lines:
-                said = f"{key.value!r} is here twice, first in line {lines[key.value]}"
-                self._refused(key, said)
+                self._reject(key, f"duplicate key {key.value!r}, first in line {lines[key.value]}")
             lines.setdefault(key.value, key.start_mark.line + 1)
             yield key.value, self._value(value, parents)
 
@@ -158,20 +161,20 @@ class Document:
                     return {"true": True, "false": False}[text.lower()]
                 case "int":
                     number = int(text)
-                    return number if abs(number) < _NO_NUMBER else text
+                    return number if abs(number) < _INTEGER_LIMIT else text
                 case "float":
                     return float(text) if isfinite(float(text)) else text
         except (KeyError, ValueError):
             pass
-        return self._refused(node, f"{text!r} is not of the kind {node.tag!r}")
+        return self._reject(node, f"{text!r} cannot be read as {node.tag!r}")
 
-    def _refused(self, node: yaml.Node, said: str) -> None:
-        self._mistakes.append(self._mistake_at(node.start_mark, said))
+    def _reject(self, node: yaml.Node, message: str) -> None:
+        self._mistakes.append(self._mistake_at(node.start_mark, message))
 
-    def _mistake_at(self, mark: yaml.Mark | None, said: str) -> Mistake:
+    def _mistake_at(self, mark: yaml.Mark | None, message: str) -> Mistake:
         if mark is None:
-            return Mistake(self._file, 0, 0, said)
-        return Mistake(self._file, mark.line + 1, mark.column + 1, said)
+            return Mistake(self._file, 0, 0, message)
+        return Mistake(self._file, mark.line + 1, mark.column + 1, message)
 
     def _node(self, path: Path, *, at_key: bool = False) -> yaml.Node:
         node = self._root
@@ -185,9 +188,9 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Finds out what is what by the rules of this module."""
+    """YAML loader with the type rules of this module."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012, it is pyyaml's own way
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012, pyyaml's own interface
 
 
 for _tag, _pattern, _first in (

@@ -1,4 +1,4 @@
-"""What a scenario can expect of an answer: in words, whether it is met, and what is there."""
+"""Expectations for an answer: description, check, and actual value."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 @dataclass(frozen=True)
 class Expectation:
-    """One thing that is expected of an answer.
+    """One expectation for an answer.
 
     Attributes:
-        words: What it is, such as `contains "table"`.
-        is_met: Whether an answer meets it.
-        found: What the answer has in its place, such as `the answer was "Goodbye!"`.
+        description: Such as `contains "table"`.
+        is_met: Tests an answer.
+        actual: Describes the actual value, such as `the answer was "Goodbye!"`.
     """
 
-    words: str
+    description: str
     is_met: Callable[[Reply], bool]
-    found: Callable[[Reply], str]
+    actual: Callable[[Reply], str]
 
 
 def expectations(given: Mapping[str, Any]) -> tuple[Expectation, ...]:
-    """Reads a mapping of expectations, which the schema has found to be in order.
+    """Builds expectations from a mapping that is valid under the schema.
 
     Args:
-        given: As in the file, with texts as written, and lists where there can be several.
+        given: As in the file, with texts as written, and a list wherever several are allowed.
     """
     return tuple(one for key, value in given.items() for one in _KINDS[key](value))
 
 
 def seconds(given: str | float) -> float:
-    """A latency: a number of seconds, or text such as 800ms, 2s, 1.5s, 1m."""
+    """Parses a duration: a number of seconds, or text such as 800ms, 2s, 1.5s, 1m."""
     if not isinstance(given, str):
         return given
     number = given.strip().rstrip("ms")
@@ -78,10 +78,10 @@ def _ended(ended: bool) -> Iterator[Expectation]:
 
 
 def _max_latency(given: str | float) -> Iterator[Expectation]:
-    most = seconds(given)
+    limit = seconds(given)
     yield Expectation(
-        f"is there within {most:g} s",
-        lambda reply: reply.latency_seconds <= most,
+        f"is there within {limit:g} s",
+        lambda reply: reply.latency_seconds <= limit,
         lambda reply: f"it took {reply.latency_seconds:.3f} s",
     )
 
@@ -123,35 +123,35 @@ def _delayed(delayed: bool) -> Iterator[Expectation]:
 
 
 def _handoff(wanted: str | bool) -> Iterator[Expectation]:
-    def found(reply: Reply) -> str:
+    def destination(reply: Reply) -> str:
         return f"destination: {reply.handoff_destination or 'none'}"
 
     if isinstance(wanted, str):
         yield Expectation(
             f"hands over to {_quoted(wanted)}",
             lambda reply: reply.handoff_destination == wanted,
-            found,
+            destination,
         )
     else:
         yield Expectation(
             "hands over" if wanted else "does not hand over",
             lambda reply: bool(reply.handoff_destination) == wanted,
-            found,
+            destination,
         )
 
 
 def _not(given: Mapping[str, Any]) -> Iterator[Expectation]:
     nested = expectations(given)
     yield Expectation(
-        f"not: {' and '.join(one.words for one in nested)}",
+        f"not: {' and '.join(one.description for one in nested)}",
         lambda reply: not all(one.is_met(reply) for one in nested),
-        lambda reply: "; ".join(dict.fromkeys(one.found(reply) for one in nested)),
+        lambda reply: "; ".join(dict.fromkeys(one.actual(reply) for one in nested)),
     )
 
 
-def _each(one: Callable[[str], Iterator[Expectation]]) -> _Kind:
-    """A text, or each of several, is an expectation of its own."""
-    return lambda texts: (made for text in texts for made in one(text))
+def _each(kind: Callable[[str], Iterator[Expectation]]) -> _Kind:
+    """Makes one expectation per text of a list."""
+    return lambda texts: (one for text in texts for one in kind(text))
 
 
 _KINDS: Mapping[str, _Kind] = {
@@ -167,12 +167,12 @@ _KINDS: Mapping[str, _Kind] = {
     "handoff": _handoff,
     "not": _not,
 }
-"""The keys of the schema's expectations, and what each makes of its value."""
+"""Constructors by the schema's keys of expectations."""
 
 
 def _answer(reply: Reply) -> str:
-    later = "; the agent said that its real answer is still to come" if reply.is_delayed else ""
-    return f"the answer was {_quoted(reply.response)}{later}"
+    delayed = "; the agent announced a delayed answer" if reply.is_delayed else ""
+    return f"the answer was {_quoted(reply.response)}{delayed}"
 
 
 def _quoted(text: str) -> str:
@@ -180,7 +180,7 @@ def _quoted(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON with sorted keys, which tells 1 from true and from "1", but not from 1.0."""
+    """Serializes to JSON with sorted keys: 1 differs from true and from "1", but not from 1.0."""
     return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS).decode()
 
 
@@ -193,7 +193,7 @@ def _plain(value: Any) -> Any:
 
 
 def _at(state: Any, path: str) -> Any:
-    """The value at a dotted path; None where there is none. A key can have dots itself."""
+    """Returns the value at a dotted path, None if it does not exist. Keys may contain dots."""
     if isinstance(state, list):
         name, _, rest = path.partition(".")
         inside = name.isdecimal() and int(name) < len(state)
@@ -203,5 +203,5 @@ def _at(state: Any, path: str) -> Any:
         return None
     if path in state:
         return state[path]
-    ends = [place for place, letter in enumerate(path) if letter == "." and path[:place] in state]
-    return _at(state[path[: ends[-1]]], path[ends[-1] + 1 :]) if ends else None
+    dots = [index for index, letter in enumerate(path) if letter == "." and path[:index] in state]
+    return _at(state[path[: dots[-1]]], path[dots[-1] + 1 :]) if dots else None

@@ -1,4 +1,4 @@
-"""A chat by hand: what the agent says, and in one line what it did meanwhile."""
+"""Interactive chat: answers of the agent, each with one line of facts about it."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from rich.text import Text
 from ..errors import AccessError, ApiError, ConversationError, UncertainError
 from .chat import TIMED_OUT, ChatApi, ChatSetup, DebugChat, Reply
 
-HELP = "/state shows the state, /restart begins anew, /quit leaves; an empty line is silence"
+HELP = "/state shows the state, /restart starts a new chat, /quit leaves; an empty line is silence"
 
 _PROMPT = "you: "
 
-_SHOWN_CHARACTERS = 60
-"""Of a value of the state, in the line under an answer."""
+_MAX_SHOWN_CHARACTERS = 60
+"""Longest value of the state in the line below an answer."""
 
 Ask = Callable[[], str | None]
-"""Gives the next line of input; None at its end."""
+"""Returns the next line of input; None at its end."""
 
 
 @dataclass
 class Transcript:
-    """What was said in all chats of a session.
+    """Transcript of all chats of a session.
 
     Attributes:
         agent_id: The agent.
-        environment: Where it answered.
-        turns: As they came, each with the chat that it belongs to.
+        environment: Its environment.
+        turns: In order, each with the id of its chat.
     """
 
     agent_id: str
     environment: str
     turns: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, turn_index: int, said: str | None, reply: Reply) -> None:
+    def add(self, turn_index: int, message: str | None, reply: Reply) -> None:
         """Adds a turn."""
         self.turns.append(
             {
                 "conversation_id": reply.chat_id,
                 "turn_index": turn_index,
-                "user_input": said,
+                "user_input": message,
                 "response": reply.response,
                 "latency_ms": round(reply.latency_seconds * 1000),
                 "delayed_response": reply.is_delayed,
@@ -57,15 +57,15 @@ class Transcript:
 
 
 class InteractiveChat:
-    """Chats with an agent, one after the other, until the input ends.
+    """Sequential chats with an agent, until the input ends.
 
     Args:
         api: The agent's API.
-        setup: What each chat is begun with.
-        console: Where to show what is said.
-        ask: Where what is said comes from.
-        transcript: Takes every turn.
-        is_live: A person is at the other end: errors are told, and the chat goes on.
+        setup: Options of each chat.
+        console: Shows messages and answers.
+        ask: Source of messages and commands.
+        transcript: Receives every turn.
+        is_live: True for input from a person: errors are shown, and the chat continues.
     """
 
     def __init__(
@@ -89,71 +89,75 @@ class InteractiveChat:
         self._state: dict[str, Any] = {}
         self._is_over = False
 
-    def hold(self) -> None:
-        """Chats until the input ends, or the agent ends the chat and no other is wanted.
+    def run(self) -> None:
+        """Chats until the input ends, or the agent ends the chat and no new one is started.
 
         Raises:
-            ApiError: The key is refused, no chat can be begun, or, where nobody is at the other
-                end, an answer did not come.
+            ApiError: The key is refused, or a chat cannot be started; without a person, also any
+                other lost answer.
         """
         if self._is_live:
             self._note(HELP)
-        self._begin()
-        while (said := self._ask()) is not None:
-            match said.strip():
+        self._start()
+        while (line := self._ask()) is not None:
+            match line.strip():
                 case "/quit" | "/exit":
                     return
                 case "/restart":
-                    self._begin()
+                    self._start()
                 case "/state":
                     state = orjson.dumps(self._state, option=orjson.OPT_INDENT_2).decode()
                     self._console.print(Text(state))
                 case command if command.startswith("/"):
-                    self._note(f"{command} is not known: {HELP}")
+                    self._note(f"unknown command {command}: {HELP}")
                 case "" if self._is_over and self._is_live:
-                    self._begin()
+                    self._start()
                 case _ if self._is_over:
-                    self._note(f"the chat is over: nothing was said of {said!r} and what follows")
+                    self._note(f"the chat is over: {line!r} was not sent")
                     if not self._is_live:
                         return
                 case _:
-                    self._say(said)
+                    self._send(line)
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._chat = DebugChat(self._api, self._setup)
         self._turn_index, self._state, self._is_over = 0, {}, False
-        reply = self._chat.begin()
+        reply = self._chat.start()
         self._note(f"chat {self._chat.chat_id} in {self._setup.environment}")
-        self._take(None, reply)
+        self._record(None, reply)
 
-    def _say(self, said: str) -> None:
+    def _send(self, message: str) -> None:
         try:
-            reply = self._chat.say(said)
+            reply = self._chat.say(message)
         except AccessError:
             raise
         except ApiError as error:
             if isinstance(error, ConversationError) and error.error_code == TIMED_OUT:
-                self._warn("the chat's session ran out at PolyAI; this is a new one, say it again")
-                self._begin()
+                self._warn(
+                    "the chat session expired at PolyAI; this is a new chat, repeat your message"
+                )
+                self._start()
                 return
             if not self._is_live:
                 raise
             self._warn(str(error))
             if isinstance(error, UncertainError):
-                self._warn("the agent may have heard it: say it again only if it does not matter")
+                self._warn(
+                    "the agent may have received it: repeat it only if it is safe to send twice"
+                )
             elif isinstance(error, ConversationError):
-                self._end("the chat cannot go on")
+                self._end("the chat cannot continue")
             return
         self._turn_index += 1
-        self._take(said, reply)
+        self._record(message, reply)
 
-    def _take(self, said: str | None, reply: Reply) -> None:
-        self._transcript.add(self._turn_index, said, reply)
+    def _record(self, message: str | None, reply: Reply) -> None:
+        self._transcript.add(self._turn_index, message, reply)
         self._console.print(Text.assemble(("agent: ", "bold cyan"), reply.response or "(silence)"))
         self._note("  " + " · ".join(self._facts(reply)))
         self._state = reply.state
         if reply.is_delayed:
-            self._note("  the agent says that its real answer is still to come")
+            self._note("  the agent announced a delayed answer")
         if reply.has_ended:
             self._end("the agent ended the chat")
 
@@ -170,15 +174,15 @@ class InteractiveChat:
         yield from self._changes(reply.state)
 
     def _changes(self, state: dict[str, Any]) -> Iterator[str]:
-        """What is new, other or gone in the state."""
+        """Added, changed and removed values of the state."""
         for name, value in state.items():
             if name not in self._state or self._state[name] != value:
                 yield f"{name} = {_short(value)}"
-        yield from (f"{name} is gone" for name in self._state if name not in state)
+        yield from (f"{name} removed" for name in self._state if name not in state)
 
     def _end(self, why: str) -> None:
         self._is_over = True
-        self._note(f"{why}: Enter begins a new one, /quit leaves" if self._is_live else why)
+        self._note(f"{why}: Enter starts a new one, /quit leaves" if self._is_live else why)
 
     def _note(self, text: str) -> None:
         self._console.print(Text(text, style="dim"))
@@ -188,11 +192,11 @@ class InteractiveChat:
 
 
 def ask_person(console: Console) -> Ask:
-    """Lines that a person types, with editing and history where the terminal has them."""
-    # the prompt that input() is given is what line editing redraws, but it goes to stdout
+    """Reads lines typed by a person, with editing and history if the terminal supports them."""
+    # line editing redraws the prompt passed to input(), which always goes to stdout
     is_stdout = console.file is sys.stdout
     with contextlib.suppress(ImportError):  # not on every platform
-        import readline  # noqa: F401  # input() edits lines once it is there
+        import readline  # noqa: F401  # importing it enables line editing in input()
 
     def ask() -> str | None:
         try:
@@ -208,19 +212,19 @@ def ask_person(console: Console) -> Ask:
 
 
 def ask_stream(console: Console, lines: TextIO) -> Ask:
-    """Lines of a file or pipe, which are shown as they are said."""
+    """Reads lines of a file or pipe, and shows each one."""
 
     def ask() -> str | None:
         line = lines.readline()
         if not line:
             return None
-        said = line.rstrip("\r\n")
-        console.print(Text.assemble((_PROMPT, "bold"), said))
-        return said
+        message = line.rstrip("\r\n")
+        console.print(Text.assemble((_PROMPT, "bold"), message))
+        return message
 
     return ask
 
 
 def _short(value: Any) -> str:
     text = orjson.dumps(value).decode()
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"

@@ -1,4 +1,4 @@
-"""Results as JUnit XML, as CI systems read it: a suite a file, a test case a scenario."""
+"""JUnit XML of results for CI systems: one test suite per file, one test case per scenario."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..errors import ConfigurationError
 from .results import ChatsRun, ScenarioResult
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML cannot hold, not even escaped."""
+"""Characters that XML does not allow, not even escaped."""
 
 
 def write_junit(run: ChatsRun, path: str | Path) -> None:
-    """Writes the file, as a whole or not at all; folders that are missing are made.
+    """Writes the file atomically, and creates missing folders.
 
     Args:
-        run: From `run_suites`.
-        path: Where to.
+        run: Result of `run_suites`.
+        path: The file.
 
     Raises:
-        ConfigurationError: It cannot be written there.
+        ConfigurationError: The file cannot be written.
     """
     path = Path(path)
     tree = ElementTree(_suites(run))
@@ -40,7 +40,7 @@ def write_junit(run: ChatsRun, path: str | Path) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _suites(run: ChatsRun) -> Element:
@@ -86,16 +86,16 @@ def _case(suite: Element, result: ScenarioResult) -> None:
     if result.outcome != "passed":
         element = {"failed": "failure", "error": "error", "skipped": "skipped"}[result.outcome]
         reasons = result.reasons
-        told = SubElement(case, element, message=_text(reasons[0]))
+        outcome = SubElement(case, element, message=_text(reasons[0]))
         if element != "skipped":
-            told.set("type", result.error_kind or "ExpectationNotMet")
-            told.text = _text("\n".join(reasons))
+            outcome.set("type", result.error_kind or "ExpectationNotMet")
+            outcome.text = _text("\n".join(reasons))
     if result.turns:
         SubElement(case, "system-out").text = _text("\n".join(_transcript(result)))
 
 
 def _transcript(result: ScenarioResult) -> Iterator[str]:
-    """What was said, a line each, and what was expected of it."""
+    """One line per message and answer, followed by its expectations."""
     yield f"chat {result.chat_id} with {result.agent_id} in {result.setup.environment}"
     for turn in result.turns:
         if turn.user_input is not None:

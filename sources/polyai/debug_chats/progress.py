@@ -1,4 +1,4 @@
-"""What a person sees while scenarios are tried: a bar on a terminal, a line each in a log."""
+"""Progress of scenarios: a bar on a terminal, one line per scenario in a log."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ logger = logging.getLogger("polyai")
 
 
 class ScenariosProgress:
-    """Shows how many scenarios have ended, and how.
+    """Progress display of finished scenarios and their outcomes.
 
-    Use as a context manager around the run, and hand `tell` to it.
+    Use as a context manager around the run, with `add` as its `on_result`.
 
     Args:
-        console: Where to show it; its kind decides between a bar and lines.
-        scenarios: How many there are.
+        console: A terminal shows a bar; anything else gets log lines.
+        scenarios: Number of scenarios.
     """
 
     def __init__(self, console: Console, scenarios: int) -> None:
@@ -46,8 +46,8 @@ class ScenariosProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def tell(self, result: ScenarioResult) -> None:
-        """This one has ended."""
+    def add(self, result: ScenarioResult) -> None:
+        """Counts a finished scenario."""
         self._outcomes[result.outcome] += 1
         counts = " · ".join(f"{count} {name}" for name, count in self._outcomes.items())
         self._bar.update(self._task, advance=1, counts=counts)

@@ -1,4 +1,4 @@
-"""What came of scenarios: each chat with its turns, what was expected, and what was there."""
+"""Results of scenarios: chats, turns, and their checks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..shape.redaction import Redaction
 from .chat import ChatSetup
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
-"""How a scenario ended: every expectation was met; one was not, or the agent ended the chat too
-early; something kept the chat from going on; the run ended before the scenario did."""
+"""Outcome of a scenario: all expectations were met; one was not, or the agent ended the chat too
+early; the chat was stopped by an error; the run was interrupted first."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation against the answer.
+    """Result of one expectation.
 
     Attributes:
-        expected: What was expected, in words.
-        is_met: Whether it was.
-        actual: What was there; None where transcripts are not kept.
+        expected: Description of the expectation.
+        is_met: True if the answer met it.
+        actual: Description of the actual value; None if transcripts are not kept.
     """
 
     expected: str
@@ -38,17 +38,17 @@ class Check:
 
 @dataclass(frozen=True)
 class TurnResult:
-    """One turn that was had.
+    """Result of one turn.
 
     Attributes:
-        turn_index: 0 is the greeting.
-        user_input: What was said; None for the greeting, and where transcripts are not kept.
-        response: What the agent said; None where transcripts are not kept.
-        latency_seconds: From the request to the end of the answer.
-        is_delayed: Whether the agent said that its real answer is still to come.
-        metadata: As the API sends it; None where transcripts are not kept.
-        extra: Fields of the answer that have no place here; None where there are none.
-        checks: What was expected of it.
+        turn_index: 0 for the greeting.
+        user_input: The message; None for the greeting, and if transcripts are not kept.
+        response: The agent's answer; None if transcripts are not kept.
+        latency_seconds: Time from the request to the end of the answer.
+        is_delayed: True if the agent announced a delayed answer.
+        metadata: As sent by the API; None if transcripts are not kept.
+        extra: All other fields of the answer; None if there are none.
+        checks: Results of the turn's expectations.
     """
 
     turn_index: int
@@ -62,35 +62,35 @@ class TurnResult:
 
     @property
     def passed(self) -> bool | None:
-        """Whether everything that was expected was met; None where nothing was."""
+        """True if all expectations were met; None if there are none."""
         return all(check.is_met for check in self.checks) if self.checks else None
 
     @property
     def unmet(self) -> list[Check]:
-        """The expectations that were not met."""
+        """Checks that were not met."""
         return [check for check in self.checks if not check.is_met]
 
 
 @dataclass(frozen=True)
 class ScenarioResult:
-    """One scenario that was tried.
+    """Result of one scenario.
 
     Attributes:
-        suite: Its suite's name.
-        scenario: Its name.
-        place: Where it stands, `file:line:column`.
+        suite: Name of the suite.
+        scenario: Name of the scenario.
+        place: Position of its definition, `file:line:column`.
         agent_id: The agent.
-        setup: What the chat was begun with.
-        chat_id: PolyAI's id of the conversation; None where none began.
-        outcome: How it ended.
-        started_at: When it began.
-        finished_at: When its last answer was there.
-        has_ended: Whether the agent ended the chat.
-        turns: Those that were had; turn 0 is the greeting.
-        failure: Why it failed although every expectation was met; None otherwise.
-        error: What kept it from going on; None where it went to its end.
-        error_kind: The name of that error.
-        attempts: Chats that were begun; more than one where an answer was lost.
+        setup: Options of the chat.
+        chat_id: PolyAI's id of the conversation; None if no chat was started.
+        outcome: The outcome.
+        started_at: Start of the scenario.
+        finished_at: Time of its last answer or error.
+        has_ended: True if the agent ended the chat.
+        turns: Completed turns; turn 0 is the greeting.
+        failure: Reason for a failure other than an expectation; None otherwise.
+        error: Error that stopped the chat; None if it was completed.
+        error_kind: Name of the error's class.
+        attempts: Number of chats that were started; more than one if an answer was lost.
     """
 
     suite: str
@@ -111,29 +111,29 @@ class ScenarioResult:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration."""
         return (self.finished_at - self.started_at).total_seconds()
 
     @property
     def reasons(self) -> list[str]:
-        """Why it did not pass, a line each."""
+        """Reasons why it did not pass, one line each."""
         unmet = [f"turn {turn.turn_index}: {check}" for turn in self.turns for check in turn.unmet]
-        return [*unmet, *(why for why in (self.failure, self.error) if why)]
+        return [*unmet, *(reason for reason in (self.failure, self.error) if reason)]
 
 
 @dataclass(frozen=True)
 class ChatsRun:
-    """What came of all scenarios of one run.
+    """Result of one run.
 
     Attributes:
-        run_id: The run's own id.
-        label: What was tested, as the run was told.
-        files: Suites by name, with their files.
+        run_id: Id of the run.
+        label: Label of the tested version.
+        files: Files by suite name.
         scenarios: Results in the order of the files.
-        started_at: When it began.
-        finished_at: When it ended.
-        stopped_by: What made it end before its end: the key is refused. None: nothing did.
-        is_interrupted: Whether it was told to end.
+        started_at: Start of the run.
+        finished_at: End of the run.
+        stopped_by: Refusal of the key that stopped the run; None otherwise.
+        is_interrupted: True if the run was interrupted.
     """
 
     run_id: str
@@ -147,24 +147,24 @@ class ChatsRun:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration."""
         return (self.finished_at - self.started_at).total_seconds()
 
     @property
     def passed(self) -> bool:
-        """Whether every scenario passed."""
+        """True if all scenarios passed."""
         return self.count("passed") == len(self.scenarios)
 
     def count(self, outcome: Outcome) -> int:
-        """Scenarios that ended so."""
+        """Returns the number of scenarios with this outcome."""
         return sum(one.outcome == outcome for one in self.scenarios)
 
 
-class Concealment:
-    """Hides in results what the settings keep out of the warehouse.
+class ResultRedaction:
+    """Redaction of results, under the same settings as the tables of conversations.
 
     Args:
-        settings: `pii` and `transcripts`.
+        settings: `pii`, `pii_secret` and `transcripts`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -172,7 +172,7 @@ class Concealment:
         self._drops_transcripts = settings.transcripts == "drop"
 
     def scenario(self, result: ScenarioResult) -> ScenarioResult:
-        """The same result with everything hidden that is to be hidden."""
+        """Returns the result with personal data and transcripts redacted."""
         return replace(
             result,
             turns=tuple(self._turn(turn) for turn in result.turns),
@@ -180,8 +180,8 @@ class Concealment:
         )
 
     def _turn(self, turn: TurnResult) -> TurnResult:
-        # by the names that the redaction knows spoken words by
-        shown = self._redaction.applied(
+        # the redaction recognizes transcripts by these field names
+        redacted = self._redaction.applied(
             {
                 "user_input": turn.user_input,
                 "agent_response": turn.response,
@@ -194,17 +194,17 @@ class Concealment:
         )
         return replace(
             turn,
-            user_input=shown.get("user_input"),
-            response=shown.get("agent_response"),
-            metadata=shown.get("metadata"),
-            # what is not known may be words
-            extra=None if self._drops_transcripts else shown["extra"],
+            user_input=redacted.get("user_input"),
+            response=redacted.get("agent_response"),
+            metadata=redacted.get("metadata"),
+            # an unknown field may contain transcript text
+            extra=None if self._drops_transcripts else redacted["extra"],
             checks=tuple(
-                replace(check, expected=hidden["expected"], actual=hidden.get("content"))
-                for check, hidden in zip(turn.checks, shown["checks"])
+                replace(check, expected=fields["expected"], actual=fields.get("content"))
+                for check, fields in zip(turn.checks, redacted["checks"])
             ),
         )
 
     def _text(self, text: str | None) -> str | None:
-        text_: str | None = self._redaction.applied({"text": text})["text"]
-        return text_
+        redacted: str | None = self._redaction.applied({"text": text})["text"]
+        return redacted

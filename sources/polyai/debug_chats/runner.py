@@ -1,4 +1,4 @@
-"""Scenarios in parallel, each in a chat of its own, its turns in order."""
+"""Parallel runner of scenarios; each scenario is a separate chat with its turns in order."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from ..config.settings import Agent, Settings, how_to_set, resolve
 from ..errors import AccessError, ApiError, ConfigurationError, StoppedError, UncertainError
 from .chat import ChatApi, DebugChat, Reply
 from .expectations import Expectation
-from .results import ChatsRun, Check, Concealment, Outcome, ScenarioResult, TurnResult
-from .suite import Scenario, Suite, chosen_scenarios
+from .results import ChatsRun, Check, Outcome, ResultRedaction, ScenarioResult, TurnResult
+from .suite import Scenario, Suite, select_scenarios
 
 logger = logging.getLogger("polyai")
 
 ATTEMPTS = 3
-"""Chats that a scenario begins at most: a message whose answer is lost must not be said twice."""
+"""Maximum number of chats per scenario.
+
+After a lost answer the scenario restarts in a new chat: a message must not be sent twice in one.
+"""
 
 _POLL_SECONDS = 0.1
-"""Time between two looks at whether the run is to end."""
+"""Interval between checks of the stop event."""
 
 OnResult = Callable[[ScenarioResult], object]
-"""Told of each scenario as it ends, in a thread of its own."""
+"""Callback for finished scenarios; called in their worker threads."""
 
 
 def run_suites(
@@ -42,38 +45,38 @@ def run_suites(
     on_result: OnResult = lambda result: None,
     clock: Clock = utc_now,
 ) -> ChatsRun:
-    """Tries scenarios, as many at once as `workers` says; nothing is written anywhere.
+    """Runs scenarios, `workers` at a time; writes nothing to the warehouse.
 
-    A scenario that fails or meets an error keeps no other from being tried; a refused key does.
-    What `pii` and `transcripts` hide is hidden in the results.
+    A failure or error of one scenario does not stop the others; a refused key stops the run.
+    Results are redacted under the settings `pii` and `transcripts`.
 
     Args:
-        suites: From `load_suites`.
-        settings: Agents and `workers`; what `resolve` finds where None.
-        scenarios: Names of those to try, `scenario` or `suite/scenario`; all where none is given.
-        environment: For all of them, whatever the files say.
-        agent_id: For all of them, whatever the files say.
-        label: What is tested, such as a version or a commit.
-        stop: When set, answers under way are waited for, and no more is said.
-        on_result: Told of each scenario that was begun.
-        clock: What time it is.
+        suites: Result of `load_suites`.
+        settings: Agents and `workers`; None for the result of `resolve`.
+        scenarios: Names of scenarios, `scenario` or `suite/scenario`; empty for all.
+        environment: Overrides the environment of all scenarios.
+        agent_id: Overrides the agent of all scenarios.
+        label: Label of the tested version, such as a version or a commit.
+        stop: When set, pending answers are awaited, and no more messages are sent.
+        on_result: Called with the result of each scenario that was started.
+        clock: Source of the current time.
 
     Raises:
-        ConfigurationError: No scenario has a given name, a scenario's agent is not configured, or
-            it names none where several are; no request was made then.
+        ConfigurationError: Raised before any request: a name matches no scenario, a scenario's
+            agent is not configured, or it names none although several are configured.
     """
     settings = settings or resolve()
-    chosen = chosen_scenarios(suites, scenarios)
+    selected = select_scenarios(suites, scenarios)
     if environment or agent_id:
-        chosen = [
+        selected = [
             replace(
                 one,
                 agent_id=agent_id or one.agent_id,
                 setup=replace(one.setup, environment=environment or one.setup.environment),
             )
-            for one in chosen
+            for one in selected
         ]
-    tasks = [(one, _agent_of(one, settings)) for one in chosen]
+    tasks = [(one, _agent_of(one, settings)) for one in selected]
     run = ChatsRun(
         run_id=uuid.uuid4().hex,
         label=label,
@@ -99,25 +102,25 @@ def _agent_of(scenario: Scenario, settings: Settings) -> Agent:
         if len(known) == 1:
             return settings.agents[0]
         raise ConfigurationError(
-            f"{scenario.place}: scenario {scenario.name!r} does not say which agent, and several "
-            f"are configured: write agent: with one of {', '.join(known)}"
+            f"{scenario.place}: scenario {scenario.name!r} names no agent, and several are "
+            f"configured: set agent to one of {', '.join(known)}"
         )
     if scenario.agent_id not in known:
         raise ConfigurationError(
             f"{scenario.place}: agent {scenario.agent_id} of scenario {scenario.name!r} is not "
-            f"configured: known are {', '.join(known)}. {how_to_set('agent_id')}"
+            f"configured: configured are {', '.join(known)}. {how_to_set('agent_id')}"
         )
     return known[scenario.agent_id]
 
 
 class _Pool:
-    """The threads of a run, and what ends it.
+    """Worker threads of a run, and its stop conditions.
 
     Args:
         settings: The run's settings.
-        stop: Set from outside.
-        on_result: Told of each scenario that was begun.
-        clock: What time it is.
+        stop: Set by the caller to interrupt the run.
+        on_result: Called with the result of each scenario that was started.
+        clock: Source of the current time.
     """
 
     def __init__(
@@ -128,14 +131,14 @@ class _Pool:
         self._on_result = on_result
         self._clock = clock
         self._halt = threading.Event()
-        """No more is said: the run was told to end, or the key is refused."""
-        self._concealment = Concealment(settings)
+        """Set when no more messages may be sent: the run is interrupted, or the key is refused."""
+        self._redaction = ResultRedaction(settings)
         self._refusals: list[AccessError] = []
 
     def results(
         self, tasks: Sequence[tuple[Scenario, Agent]]
     ) -> tuple[list[ScenarioResult], AccessError | None]:
-        """Results in the order of the tasks, and the refusal that stopped the run."""
+        """Returns results in the order of the tasks, and the refusal that stopped the run."""
         settings = self._settings
         with ExitStack() as opened:
             apis = {
@@ -150,52 +153,53 @@ class _Pool:
                 for _, agent in tasks
             }
             pool = opened.enter_context(WorkerPool(settings.workers, "polyai-chat"))
-            # whatever ends this block, nothing more is said
+            # however this block ends, no more messages are sent
             opened.callback(self._halt.set)
             results: dict[int, ScenarioResult] = {}
 
-            def run_one(number: int) -> tuple[int, ScenarioResult]:
-                scenario, agent = tasks[number]
-                return number, self._try(scenario, apis[agent.agent_id], agent.agent_id)
+            def run_one(index: int) -> tuple[int, ScenarioResult]:
+                scenario, agent = tasks[index]
+                return index, self._run(scenario, apis[agent.agent_id], agent.agent_id)
 
-            # all are submitted, also after a stop: those that have not begun end as skipped
+            # all are submitted, also after a stop: those that have not started end as skipped
             for done in pool.as_completed(run_one, range(len(tasks)), tick_seconds=_POLL_SECONDS):
                 if done is not None:
-                    results[done[0]] = done[1]
+                    index, result = done
+                    results[index] = result
                 if self._stop.is_set() or self._halt.is_set():
                     self._halt.set()
                     for api in apis.values():
-                        # ends waits between attempts; answers under way still come
+                        # ends waits between attempts; pending answers still arrive
                         api.close()
-            return [results[number] for number in sorted(results)], next(iter(self._refusals), None)
+            return [results[index] for index in sorted(results)], next(iter(self._refusals), None)
 
-    def _try(self, scenario: Scenario, api: ChatApi, agent_id: str) -> ScenarioResult:
+    def _run(self, scenario: Scenario, api: ChatApi, agent_id: str) -> ScenarioResult:
         attempt = 0
         while True:
             attempt += 1
-            talk = _Talk(scenario, api, agent_id, self._halt, self._clock)
+            chat = _Attempt(scenario, api, agent_id, self._halt, self._clock)
             try:
-                talk.hold()
+                chat.run()
             except UncertainError as error:
                 if attempt < ATTEMPTS and not self._halt.is_set():
-                    logger.warning("%s: begun anew in another chat: %s", scenario.name, error)
+                    logger.warning("%s: restarting in a new chat: %s", scenario.name, error)
                     continue
-                talk.error = error
+                chat.error = error
             except StoppedError:
-                talk.is_cut_off = True
+                chat.is_interrupted = True
             except AccessError as error:
-                talk.error = error
+                chat.error = error
                 self._refusals.append(error)
                 self._halt.set()
             except ApiError as error:
-                talk.error = error
-            result = self._concealment.scenario(replace(talk.result(), attempts=attempt))
+                chat.error = error
+            result = self._redaction.scenario(replace(chat.result(), attempts=attempt))
             if result.turns or result.outcome != "skipped":
                 self._on_result(result)
             return result
 
 
-class _Talk:
+class _Attempt:
     """One attempt at a scenario."""
 
     def __init__(
@@ -216,54 +220,52 @@ class _Talk:
         self._has_ended = False
         self._failure: str | None = None
         self.error: ApiError | None = None
-        self.is_cut_off = False
-        """Whether the run ended before the scenario did."""
+        self.is_interrupted = False
+        """True if the run was stopped before the end of the scenario."""
 
-    def hold(self) -> None:
-        """Has the chat, as far as it goes."""
+    def run(self) -> None:
+        """Runs the turns until the end of the scenario, of the chat or of the run."""
         scenario = self._scenario
         if self._halt.is_set():
-            self.is_cut_off = True
+            self.is_interrupted = True
             return
         self._started_at = self._clock()
-        self._take(None, self._chat.begin(), scenario.greeting)
+        self._record(None, self._chat.start(), scenario.greeting)
         for number, turn in enumerate(scenario.turns):
             if self._has_ended:
                 first, last = number + 1, len(scenario.turns)
-                unsaid = f"turn {first}" if first == last else f"turns {first} to {last}"
-                self._failure = (
-                    f"the agent ended the chat after turn {number}: nothing was said of {unsaid}"
-                )
+                unsent = f"turn {first} was" if first == last else f"turns {first} to {last} were"
+                self._failure = f"the agent ended the chat after turn {number}: {unsent} not sent"
                 return
             if self._halt.is_set():
-                self.is_cut_off = True
+                self.is_interrupted = True
                 return
-            self._take(turn.say, self._chat.say(turn.say, turn.metadata), turn.expected)
+            self._record(turn.say, self._chat.say(turn.say, turn.metadata), turn.expected)
 
-    def _take(self, said: str | None, reply: Reply, expected: Sequence[Expectation]) -> None:
+    def _record(self, message: str | None, reply: Reply, expected: Sequence[Expectation]) -> None:
         self._finished_at = self._clock()
         self._has_ended = reply.has_ended
         self._turns.append(
             TurnResult(
                 turn_index=len(self._turns),
-                user_input=said,
+                user_input=message,
                 response=reply.response,
                 latency_seconds=reply.latency_seconds,
                 is_delayed=reply.is_delayed,
                 metadata=reply.metadata,
                 extra=reply.extra or None,
                 checks=tuple(
-                    Check(one.words, one.is_met(reply), one.found(reply)) for one in expected
+                    Check(one.description, one.is_met(reply), one.actual(reply)) for one in expected
                 ),
             )
         )
 
     def result(self) -> ScenarioResult:
-        """What came of it."""
+        """Returns the result so far."""
         scenario, error = self._scenario, self.error
         if error is not None:
             self._finished_at = self._clock()
-        words = f"turn {len(self._turns)}: {error}" if error is not None else None
+        message = f"turn {len(self._turns)}: {error}" if error is not None else None
         return ScenarioResult(
             suite=scenario.suite,
             scenario=scenario.name,
@@ -277,14 +279,16 @@ class _Talk:
             has_ended=self._has_ended,
             turns=tuple(self._turns),
             failure=self._failure,
-            error="the run ended before this scenario did" if self.is_cut_off else words,
+            error="the run was stopped before the end of this scenario"
+            if self.is_interrupted
+            else message,
             error_kind=type(error).__name__ if error is not None else None,
         )
 
     def _outcome(self) -> Outcome:
         if self.error is not None:
             return "error"
-        if self.is_cut_off:
+        if self.is_interrupted:
             return "skipped"
         is_met = self._failure is None and all(turn.passed is not False for turn in self._turns)
         return "passed" if is_met else "failed"

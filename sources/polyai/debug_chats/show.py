@@ -1,4 +1,4 @@
-"""What came of scenarios, as a person reads it in a terminal, and as JSON for programs."""
+"""Results of scenarios as terminal output and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from .results import ChatsRun, Outcome, ScenarioResult, TurnResult
 
 _Line = tuple[str, str, str]
-"""Label, words and their style."""
+"""Label, text, and the style of the text."""
 
 _COLOURS: dict[Outcome, str] = {
     "passed": "green",
@@ -25,7 +25,7 @@ _COLOURS: dict[Outcome, str] = {
 
 
 def chats(console: Console, run: ChatsRun) -> None:
-    """Every scenario, then what was not as expected of those that did not pass, then the sum."""
+    """Prints all scenarios, the unmet expectations and errors, and the totals."""
     if console.is_terminal:
         console.print(_table(run))
     else:
@@ -34,10 +34,10 @@ def chats(console: Console, run: ChatsRun) -> None:
                 f"{_coloured(one.outcome)} {escape(one.suite)} / {escape(one.scenario)}: "
                 f"{_turns(one)}, {one.seconds:.1f} s"
             )
-    troubled = [one for one in run.scenarios if one.outcome in ("failed", "error")]
-    for one in troubled:
+    not_passed = [one for one in run.scenarios if one.outcome in ("failed", "error")]
+    for one in not_passed:
         _details(console, one)
-    if troubled:
+    if not_passed:
         console.print()
     counts = ", ".join(
         f"{run.count(outcome):,} {outcome}" for outcome in _COLOURS if run.count(outcome)
@@ -81,35 +81,35 @@ def _details(console: Console, result: ScenarioResult) -> None:
         if turn.unmet:
             console.print("  greeting" if turn.turn_index == 0 else f"  turn {turn.turn_index}")
             _lines(console, _unmet(turn))
-    _lines(console, [("", why, "") for why in (result.failure, result.error) if why])
+    _lines(console, [("", reason, "") for reason in (result.failure, result.error) if reason])
 
 
 def _unmet(turn: TurnResult) -> Iterator[_Line]:
-    """What was said, and each expectation that was not met."""
+    """Message, answer, and unmet expectations."""
     if turn.user_input is not None:
-        yield "said", turn.user_input, ""
+        yield "message", turn.user_input, ""
     if turn.response is not None:
-        yield "answered", turn.response, ""
+        yield "answer", turn.response, ""
     for check in turn.unmet:
         yield "expected", check.expected, "red"
-        # the answer stands above already
+        # the answer is already in a line above
         actual = (check.actual or "").replace(f'the answer was "{turn.response}"', "").strip("; ")
         if actual:
-            yield "but", actual, ""
+            yield "actual", actual, ""
 
 
 def _lines(console: Console, lines: Iterable[_Line]) -> None:
-    """Labelled lines, which on a terminal go on under their beginning."""
-    for label, words, style in lines:
+    """Prints labelled lines; on a terminal, with a hanging indent."""
+    for label, text, style in lines:
         start = f"    {label:<10}" if label else "  "
         if console.is_terminal:
             grid = Table.grid()
             grid.add_column(width=len(start), no_wrap=True)
             grid.add_column(overflow="fold")
-            grid.add_row(start, Text(words, style))
+            grid.add_row(start, Text(text, style))
             console.print(grid)
         else:
-            console.print(Text(start).append(words, style), soft_wrap=True)
+            console.print(Text(start).append(text, style), soft_wrap=True)
 
 
 def _turns(result: ScenarioResult) -> str:
@@ -121,12 +121,12 @@ def _coloured(outcome: Outcome) -> str:
 
 
 def chats_as_json(run: ChatsRun, code: int, warehouse: str | None) -> dict[str, Any]:
-    """The same for programs.
+    """Returns the results as the object that `--json` prints.
 
     Args:
-        run: What came of them.
-        code: How the process ends.
-        warehouse: Where it was written; None where it was not.
+        run: The results.
+        code: Exit code.
+        warehouse: Destination that stores the results; None if they were not stored.
     """
     return {
         "exit_code": int(code),

@@ -1,7 +1,7 @@
-"""What is wrong in a scenarios file, each mistake with its place and what is allowed there.
+"""Validation of scenario files: mistakes with their position and the allowed values.
 
-`scenarios.schema.json` beside this module is the one definition of what a file may hold, for
-editors as for this module; an `errorMessage` in it is shown by both.
+`scenarios.schema.json` is the only definition of the file format, for editors and for this module;
+both show its `errorMessage` texts.
 """
 
 from __future__ import annotations
@@ -10,70 +10,61 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError
 
 from .document import Document, Mistake
+from .schema import schema_text
 
-if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator, ValidationError
-
-_SHOWN_CHARACTERS = 60
-"""Of a text that is wrong."""
-
-
-def schema_text() -> str:
-    """The JSON Schema of scenarios files, for editors."""
-    return files(__package__).joinpath("scenarios.schema.json").read_text(encoding="utf-8")
+_MAX_SHOWN_CHARACTERS = 60
+"""Longest part of an invalid text that a message shows."""
 
 
 @cache
 def _validator() -> Draft202012Validator:
-    # takes 0.06 s, and no other command needs it
-    from jsonschema import Draft202012Validator
-
     checker = Draft202012Validator.FORMAT_CHECKER
     return Draft202012Validator(json.loads(schema_text()), format_checker=checker)
 
 
-def mistakes_in(document: Document) -> Iterator[Mistake]:
-    """What is wrong in a file that is YAML."""
+def validate(document: Document) -> Iterator[Mistake]:
+    """Yields the mistakes in a document."""
     found = [
         mistake
         for error in _validator().iter_errors(document.value)
-        for mistake in _of_schema(document, error)
+        for mistake in _schema_mistakes(document, error)
     ]
     yield from found
     if not found:
-        yield from _of_scenarios(document)
+        yield from _duplicate_names(document)
+        yield from _turns_after_the_end(document)
 
 
-def _of_schema(document: Document, error: ValidationError) -> Iterator[Mistake]:
-    """What the schema finds, in words for the one who wrote the file."""
+def _schema_mistakes(document: Document, error: ValidationError) -> Iterator[Mistake]:
+    """Translates a violation of the schema for the author of the file."""
     path = tuple(error.absolute_path)
-    schema: Mapping[str, Any] = error.schema  # type: ignore[assignment]  # ours are no booleans
+    schema: Mapping[str, Any] = error.schema  # type: ignore[assignment]  # never a boolean schema
     instance: Any = error.instance
-    place = f"{_place(path)}: " if path else ""
+    at = f"{_dotted(path)}: " if path else ""
     match error.validator:
         case "additionalProperties":
             allowed = list(schema["properties"])
             for key in instance:
                 if key not in allowed:
-                    said = f"{place}{key!r} is not known; {_suggestion(key, allowed)}"
-                    yield document.mistake((*path, key), said, at_key=True)
+                    message = f"{at}unknown key {key!r}; {_suggestion(key, allowed)}"
+                    yield document.mistake((*path, key), message, at_key=True)
         case "required":
-            # an error for each that is missing comes with the names of all
+            # jsonschema reports each missing key with the names of all required keys
             for missing in (key for key in schema["required"] if key not in instance):
-                yield document.mistake(path, f"{place}{missing!r} is missing")
+                yield document.mistake(path, f"{at}{missing!r} is missing")
         case "anyOf":
-            said = f"{place}turns or greeting is missing: nothing would be tried"
-            yield document.mistake(path, said)
+            message = f"{at}turns or greeting is missing: there would be nothing to test"
+            yield document.mistake(path, message)
         case "format":
-            said = f"{place}{_shown(instance)} is no regular expression: {error.cause}"
-            yield document.mistake(path, said)
+            message = f"{at}{_shown(instance)} is not a valid regular expression: {error.cause}"
+            yield document.mistake(path, message)
         case _:
-            said = f"{place}{schema['errorMessage']}, not {_shown(instance)}"
-            yield document.mistake(path, said)
+            yield document.mistake(path, f"{at}{schema['errorMessage']}, not {_shown(instance)}")
 
 
 def _suggestion(key: str, allowed: Sequence[str]) -> str:
@@ -82,34 +73,41 @@ def _suggestion(key: str, allowed: Sequence[str]) -> str:
     return f"allowed are {', '.join(allowed)}"
 
 
-def _of_scenarios(document: Document) -> Iterator[Mistake]:
-    """What no schema can tell."""
+def _duplicate_names(document: Document) -> Iterator[Mistake]:
     lines: dict[str, int] = {}
-    for number, scenario in enumerate(document.value["scenarios"]):
-        at_name = ("scenarios", number, "name")
-        name = document.written(at_name)
-        here = document.mistake(at_name, f"{_place(at_name)}: {name!r} is taken by line ")
+    for index in range(len(document.value["scenarios"])):
+        path = ("scenarios", index, "name")
+        name = document.source_text(path)
         if name in lines:
-            yield Mistake(here.file, here.line, here.column, f"{here.said}{lines[name]}")
-        lines.setdefault(name, here.line)
+            message = f"{_dotted(path)}: duplicate name {name!r}, first in line {lines[name]}"
+            yield document.mistake(path, message)
+        lines.setdefault(name, document.mistake(path, "").line)
+
+
+def _turns_after_the_end(document: Document) -> Iterator[Mistake]:
+    """Turns that follow one that is expected to end the chat."""
+    for index, scenario in enumerate(document.value["scenarios"]):
+        path = ("scenarios", index)
         turns = scenario.get("turns", [])
-        answers = [("greeting", scenario.get("greeting"), len(turns))]
-        answers += [
-            (f"turns[{place}]", turn.get("expect"), len(turns) - place - 1)
-            for place, turn in enumerate(turns)
+        answers: list[tuple[tuple[str | int, ...], Any]] = [
+            ((*path, "greeting"), scenario.get("greeting"))
         ]
-        for place, (at, expected, turns_left) in enumerate(answers):
-            if turns_left and (expected or {}).get("ended"):
-                steps = ("turns", place - 1, "expect") if place else ("greeting",)
-                said = (
-                    f"scenarios[{number}].{at}: the agent is expected to end the chat here, so "
-                    "what follows cannot be said"
+        answers += [
+            ((*path, "turns", number, "expect"), turn.get("expect"))
+            for number, turn in enumerate(turns)
+        ]
+        for expect_path, expected in answers[: len(turns)]:
+            if (expected or {}).get("ended"):
+                at = _dotted(expect_path).removesuffix(".expect")
+                message = (
+                    f"{at}: the agent is expected to end the chat here, so the turns that follow "
+                    "cannot be sent"
                 )
-                yield document.mistake(("scenarios", number, *steps, "ended"), said, at_key=True)
+                yield document.mistake((*expect_path, "ended"), message, at_key=True)
 
 
-def _place(path: Sequence[str | int]) -> str:
-    """A path as it is written in many a language: `scenarios[1].turns[0].say`."""
+def _dotted(path: Sequence[str | int]) -> str:
+    """Formats a path in dotted notation: `scenarios[1].turns[0].say`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return "".join(steps).removeprefix(".")
 
@@ -124,6 +122,6 @@ def _shown(value: Any) -> str:
             return "a mapping" if value else "an empty mapping"
         case list():
             return "a list" if value else "an empty list"
-        case str() if len(value) > _SHOWN_CHARACTERS:
-            return repr(f"{value[:_SHOWN_CHARACTERS]}…")
+        case str() if len(value) > _MAX_SHOWN_CHARACTERS:
+            return repr(f"{value[:_MAX_SHOWN_CHARACTERS]}…")
     return repr(value)

@@ -21,7 +21,7 @@ import dlt
 
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
-from ..debug_chats import keeping as debug_chats
+from ..debug_chats import result_store as debug_chats
 from ..errors import BusyError, PolyAIError, StoreError
 from ..load import discard as recovery
 from ..load.committer import Job, audit_job

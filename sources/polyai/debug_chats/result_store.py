@@ -1,4 +1,4 @@
-"""Results of debug chats in the warehouse: the tables `debug_chats` and `debug_chat_turns`."""
+"""Storage of results in the warehouse: the tables `debug_chats` and `debug_chat_turns`."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult
 
 PIPELINE_NAME = "polyai_debug_chats"
-"""dlt pipeline and schema of debug chats; beside `load`, which goes on meanwhile."""
+"""dlt pipeline and schema of debug chats; separate from `load`, which can run at the same time."""
 
-LEAST_WAIT = timedelta(minutes=1)
-"""Two CI jobs end at once: none of them is to lose its transcripts to the other's short write."""
+MIN_WAIT = timedelta(minutes=1)
+"""Minimum wait for a lock, so that two CI jobs that end together both store their results."""
 
 LOCK_ENDING = ".debug-chats.lock"
 
 
-def keep_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = timedelta(0)) -> None:
-    """Writes what came of a run, in one load package.
+def store_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = timedelta(0)) -> None:
+    """Writes the results of a run in one load package.
 
     Args:
-        run: From `run_suites`; scenarios that were not begun leave no row.
-        pipeline: Where the warehouse is; `open_pipeline` with the name `PIPELINE_NAME`.
-        wait: How long to wait for another run that writes the same; `LEAST_WAIT` at least.
+        run: Result of `run_suites`; scenarios that were not started are not stored.
+        pipeline: Pipeline of the warehouse: `open_pipeline` with the name `PIPELINE_NAME`.
+        wait: Maximum wait for another run that writes debug chats; at least `MIN_WAIT`.
 
     Raises:
-        BusyError: Another run was writing all that time.
+        BusyError: Another run held the lock or lease for longer than that.
         DestinationError: The destination cannot be written.
     """
-    kept = [one for one in run.scenarios if one.turns or one.outcome != "skipped"]
-    if not kept:
+    stored = [one for one in run.scenarios if one.turns or one.outcome != "skipped"]
+    if not stored:
         return
-    chat_ids = [one.chat_id or f"none-{uuid.uuid4().hex}" for one in kept]
-    chats = [_chat_row(run, one, chat_id) for one, chat_id in zip(kept, chat_ids)]
-    turns = [row for one, chat_id in zip(kept, chat_ids) for row in _turn_rows(one, chat_id)]
-    agent_ids = list(dict.fromkeys(one.agent_id for one in kept))
-    # not the run's own stop: a run that is told to end still has this to write
-    patience = Patience(max(wait, LEAST_WAIT), threading.Event())
+    chat_ids = [one.chat_id or f"none-{uuid.uuid4().hex}" for one in stored]
+    chats = [_chat_row(run, one, chat_id) for one, chat_id in zip(stored, chat_ids)]
+    turns = [row for one, chat_id in zip(stored, chat_ids) for row in _turn_rows(one, chat_id)]
+    agent_ids = list(dict.fromkeys(one.agent_id for one in stored))
+    # not the run's own stop event: an interrupted run still stores its results
+    patience = Patience(max(wait, MIN_WAIT), threading.Event())
 
     def lease_names() -> list[str]:
         return [lease_name(agent_id) for agent_id in agent_ids]
 
     with audit_job(pipeline, LOCK_ENDING, lease_names, patience) as (job, others):
         for holder in others.values():
-            raise BusyError(f"{holder} is writing debug chats: these were not written")
+            raise BusyError(f"{holder} is writing debug chats: these results were not stored")
         job.make_tables([DEBUG_CHATS, DEBUG_CHAT_TURNS])
         job.write({DEBUG_CHATS: chats, DEBUG_CHAT_TURNS: turns}, agent_ids[0])
 
 
 def lease_name(agent_id: str) -> str:
-    """The lease on writing debug chats of an agent."""
+    """Name of the lease for writing debug chats of an agent."""
     return f"{agent_id} debug chats"
 
 
@@ -79,7 +79,7 @@ def _chat_row(run: ChatsRun, result: ScenarioResult, chat_id: str) -> dict[str, 
         "started_at": result.started_at,
         "finished_at": result.finished_at,
         "ended": result.has_ended,
-        # of one that was cut off nobody knows
+        # unknown for a scenario that was interrupted
         "passed": None if result.outcome == "skipped" else result.outcome == "passed",
         "error": result.error or result.failure,
     }
