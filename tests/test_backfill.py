@@ -214,7 +214,7 @@ class TestFailures:
         ("options", "said"),
         [
             (("--from", "yesterday"), "is no date"),
-            (("--from", "2026-10-01", "--slice", "1x"), "is no duration"),
+            (("--from", "2026-10-01", "--slice", "1x"), "is not a duration"),
             (("--to", "2026-10-01"), "--from"),
         ],
     )

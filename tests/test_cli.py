@@ -84,7 +84,7 @@ class TestLoad:
             result = run("load", "--json", **access(url))
         assert result.returncode == 0
         assert json.loads(result.stdout)["agents"][0]["retries"] == 3
-        assert "WARNING trying again" in result.stderr
+        assert "WARNING retrying" in result.stderr
 
 
 class TestSomeConversationsFail:
@@ -161,18 +161,18 @@ class TestRefused:
             ),
             pytest.param(
                 {"POLYAI_REGION": "mars"},
-                "'mars' is no PolyAI region: use one of us, eu, uk, studio",
+                "'mars' is not a PolyAI region.*us, eu, uk, studio",
                 id="unknown region",
                 marks=pytest.mark.slow,
             ),
             pytest.param(
                 {"POLYAI_BASE_URL": "https://no-such-host.invalid"},
-                "the name of no-such-host.invalid:443 cannot be resolved",
+                "no-such-host.invalid:443 cannot be resolved",
                 id="unknown host",
             ),
             pytest.param(
                 {"POLYAI_BASE_URL": "ftp://api.us.poly.ai"},
-                "'ftp://api.us.poly.ai' is not a base URL: give one like https://",
+                "'ftp://api.us.poly.ai' is not a base URL.*https://",
                 id="not http",
                 marks=pytest.mark.slow,
             ),
@@ -191,14 +191,13 @@ class TestRefused:
     def test_closed_port(self, closed_port: int) -> None:
         result = run("load", **access(f"http://127.0.0.1:{closed_port}"))
         assert result.returncode == 1
-        said = f"error: 127.0.0.1:{closed_port} does not accept a connection, 5 times"
-        assert error_of(result).startswith(said)
+        assert re.search(f"^error: .*127.0.0.1:{closed_port}.*5 attempts", error_of(result))
 
     def test_agent_that_is_not_configured(self, shared_url: str) -> None:
         result = run("load", "--agent", "PROJECT-OTHER", **access(shared_url))
         assert result.returncode == 1
-        said = f"error: agent PROJECT-OTHER is not configured: known are {AGENT}"
-        assert error_of(result) == said
+        said = f"error: agent PROJECT-OTHER is not configured.*{AGENT}$"
+        assert re.search(said, error_of(result))
 
     def test_one_of_several_agents(self, shared_url: str) -> None:
         agents = f"{AGENT},PROJECT-OTHER"
@@ -325,7 +324,7 @@ class TestTerminal:
         assert re.search(rf"{AGENT} ━+ +\d+/150 \d:\d\d:\d\d left ", shown)
         assert re.search(r"\n  150 listed · [1-9][\d,]* rows · \d+/s · 2 retries", shown)
         # a log line stands alone, above the bar
-        assert re.search(r"(^|[\r\n])\d{4}-\d\d-\d\d [\d:,]+ WARNING trying again", shown)
+        assert re.search(r"(^|[\r\n])\d{4}-\d\d-\d\d [\d:,]+ WARNING retrying", shown)
         assert f"{AGENT}: complete in " in shown.replace("\r\n", " ")
 
     def test_json_is_not_mixed_with_the_bar(self) -> None:

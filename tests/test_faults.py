@@ -86,13 +86,13 @@ FAULTS = {
     "503 that asks for a second": _status(503, lambda: "1"),
     "504": _status(504),
     "reset connection": Fault({"kind": "reset"}, None, "connection to .* broke"),
-    "time-out": Fault({"kind": "delay", "seconds": LATE_SECONDS}, None, "does not answer in time"),
+    "time-out": Fault({"kind": "delay", "seconds": LATE_SECONDS}, None, "in time"),
     "body cut short": Fault({"kind": "truncated"}, None, "connection to .* broke"),
     "JSON cut short": Fault({"kind": "truncated_json"}, 200, "the answer is not"),
     "HTML with 200": Fault({"kind": "html", "status": 200}, 200, "text/html"),
     "HTML with 502": Fault({"kind": "html", "status": 502}, 502, "has a problem"),
     "error envelope with 200": Fault(
-        {"kind": "envelope"}, 200, "says that the request failed", "SANDBOX_FAULT"
+        {"kind": "envelope"}, 200, "the request failed", "SANDBOX_FAULT"
     ),
     "nothing with 200": Fault({"kind": "empty"}, 200, r"the answer .* \(0 bytes"),
 }

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polyai.api.decoding import NotAcceptedError, decode
-from polyai.api.page_stream import READ_BYTES, Document, Spool, packed, read_page, row_hash
+from polyai.api.page_stream import READ_BYTES, Document, Spool, encode, read_page, row_hash
 
 LIST = "conversations"
 NUMBERS = (
@@ -98,7 +98,7 @@ def check_page(body: bytes, places: Sequence[int]) -> None:
     whole = decode(body)
     spool, documents = Spool(), list[Document]()
     rest, items = read(cut(body, places))
-    documents = [spool.put(packed(item)) for item in items]
+    documents = [spool.put(encode(item)) for item in items]
     assert alike(items) == alike(whole.pop(LIST))
     assert alike(rest) == alike(whole)
     assert alike([document.read() for document in documents]) == alike(items)
@@ -177,8 +177,8 @@ def test_nothing_may_follow_a_page(rubbish: bytes, is_late: bool) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "breaks off"),
-        (b"  ", "breaks off"),
+        (b"", "is incomplete"),
+        (b"  ", "is incomplete"),
         (b"<html>Bad gateway</html>", "is not JSON"),
         (b"null", "is not JSON"),
         (b"[]", "is not JSON"),
@@ -189,9 +189,9 @@ def test_nothing_may_follow_a_page(rubbish: bytes, is_late: bool) -> None:
         (b'{"conversations": null}', "no list of conversations"),
         (b'{"conversations": {"a": {}}}', "no list of conversations"),
         (b'{"data": {"conversations": []}}', "no list of conversations"),
-        (b'{"conversations": [{}, 1]}', "no object"),
-        (b'{"conversations": [[]]}', "no object"),
-        (b'{"conversations": [null]}', "no object"),
+        (b'{"conversations": [{}, 1]}', "not an object"),
+        (b'{"conversations": [[]]}', "not an object"),
+        (b'{"conversations": [null]}', "not an object"),
         (b'{"success": false, "error": "no"}', "the request failed"),
         (b'{"success": false, "conversations": []}', "the request failed"),
         (b'{"conversations": [], "success": false}', "the request failed"),
@@ -261,7 +261,7 @@ def test_a_page_of_200_megabytes_is_never_held() -> None:
     tracemalloc.start()
     try:
         page = counted(long_page(1_000, 200_000))
-        rest = read_page(page, LIST, lambda item: documents.append(spool.put(packed(item))))
+        rest = read_page(page, LIST, lambda item: documents.append(spool.put(encode(item))))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -321,7 +321,7 @@ def test_documents_of_one_spool_do_not_mix() -> None:
     rows = [{"id": f"CA{n}", "text": "é" * n} for n in range(50)]
     documents = []
     for number, row in enumerate(rows):
-        documents.append(spool.put(packed(row)))
+        documents.append(spool.put(encode(row)))
         assert documents[number // 2].read() == rows[number // 2]
     random.Random(1).shuffle(order := list(range(50)))
     assert [documents[n].read() for n in order] == [rows[n] for n in order]
@@ -397,4 +397,4 @@ def test_rows_that_orjson_does_not_write_have_a_hash() -> None:
     assert row_hash(row) == row_hash(in_another_order(row))
     assert row_hash(row) != row_hash({**row, "large": 2**71})
     assert row_hash(row) != row_hash({**row, "deep": deep(301)})
-    assert decode(packed(row))["half"] == "\ufffd"
+    assert decode(encode(row))["half"] == "\ufffd"

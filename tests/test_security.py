@@ -100,7 +100,7 @@ class TestTheKeyIsNowhere:
         secrets.write_text(f'[sources.polyai]\nagent_id = "{AGENT}"\napi_key = "{KEY}\\n x"\n')
         result = run("-v", "load")
         assert result.returncode == 1
-        assert "characters that no key has" in error_of(result)
+        assert "invalid characters" in error_of(result)
         secrets.write_text(f'[[sources.polyai.agents]]\nagent_id = "{AGENT}"\nkey = "{KEY}"\n')
         unknown = run("-v", "load")
         assert unknown.returncode == 1

@@ -152,7 +152,7 @@ def test_a_studio_url_that_disagrees_is_refused(setting: dict[str, str]) -> None
     ],
 )
 def test_an_address_of_something_else_is_no_agent(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="neither an agent id nor a Studio URL"):
+    with pytest.raises(ConfigurationError, match="Studio URL"):
         only_agent(agent_id=url)
 
 
@@ -303,7 +303,7 @@ def test_lists_and_numbers_as_they_are() -> None:
 def test_agent_id_and_tables_in_one_place_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCES__POLYAI__AGENTS", '[{"agent_id": "A"}]')
     monkeypatch.setenv("SOURCES__POLYAI__AGENT_ID", "D")
-    with pytest.raises(ConfigurationError, match="which of them is meant"):
+    with pytest.raises(ConfigurationError, match="agent_id and agents are both set"):
         resolve(api_key=KEY)
 
 
@@ -325,8 +325,8 @@ def test_tables_as_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         ([{"api_key": KEY}], "table 1 has no agent_id"),
         ([{"agent_id": "A", "key": KEY}], "unknown settings key"),
         ([{"agent_id": "A"}, {"agent_id": "A "}], "the same agent_id"),
-        ([{"agent_id": 5}], "text is needed, not int"),
-        ([{"agent_id": "A", "api_key": 5}], "text is needed, not int"),
+        ([{"agent_id": 5}], "expected text, not int"),
+        ([{"agent_id": "A", "api_key": 5}], "expected text, not int"),
         ("[", "a list of tables"),
         ({"agent_id": "A"}, "a list of tables"),
     ],
@@ -341,7 +341,7 @@ def test_only_some_agents() -> None:
     settings = resolve(agent_id="A,B,C", api_key=KEY)
     assert [agent.agent_id for agent in settings.only(["C", "A", "C"]).agents] == ["C", "A"]
     assert settings.only([]) == settings
-    with pytest.raises(ConfigurationError, match="agent D is not configured: known are A, B, C"):
+    with pytest.raises(ConfigurationError, match=r"agent D is not configured.*A, B, C"):
         settings.only(["A", "D"])
 
 
@@ -351,7 +351,7 @@ def test_no_agent_is_an_error_that_says_what_to_set() -> None:
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="unknown setting worker: there are"):
+    with pytest.raises(ConfigurationError, match=r"unknown setting worker\b.*workers"):
         resolve(**NAMED, worker=3)
 
 
@@ -375,7 +375,7 @@ def test_hashing_needs_a_secret() -> None:
         ("chunk_size", -1, "from 1 to 1,000,000"),
         ("page_size", "0", "from 1 to 10,000"),
         ("details", "maybe", "neither true nor false"),
-        ("environments", "draft", "none of live, sandbox, pre-release"),
+        ("environments", "draft", "live, sandbox, pre-release"),
         ("max_attempts", "0", "from 1 to 100"),
         ("request_timeout", "nan", "from 1 to 3,600"),
         ("request_timeout", "inf", "from 1 to 3,600"),
@@ -480,5 +480,5 @@ def test_durations(text: str, duration: timedelta) -> None:
     "text", ["", "h", "1", "1.5h", "1h1d", "1h 30m", "١h", "99999999999999d", "9" * 5000 + "s"]
 )
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no duration"):
+    with pytest.raises(ConfigurationError, match="1d12h"):
         parse_duration(text)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polyai.api.decoding import decode
-from polyai.clock import UnfitError, timestamp
+from polyai.clock import parse_timestamp
 from polyai.shape.answer import Answer, Held, NoteVersion
 from polyai.shape.shaping import Shaped, shape
 from polyai.shape.values import number
@@ -958,11 +958,11 @@ class Kept:
         # a flag that came as 0
         if value == 0 and False in self.booleans:
             return True
-        for held, read in ((self.numbers, number), (self.moments, timestamp)):
+        for held, read in ((self.numbers, number), (self.moments, parse_timestamp)):
             try:
                 if read(value) in held:
                     return True
-            except UnfitError:
+            except ValueError:
                 pass
         return False
 

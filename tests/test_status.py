@@ -684,7 +684,7 @@ class TestCommand:
     def test_a_duration_that_is_none(self) -> None:
         result = run("status", "--max-age", "soon")
         assert result.returncode == 2
-        assert "'soon' is no duration" in " ".join(result.stderr.split())
+        assert "'soon' is not a duration" in " ".join(result.stderr.split())
 
 
 @pytest.mark.skipif(binaries() is None, reason="needs a PostgreSQL server: install postgresql")

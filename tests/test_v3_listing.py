@@ -668,7 +668,7 @@ class TestSandbox:
 
         with api_at(url) as api, windows_of(2):
             walk = V3Listing(api, "live", 10, lambda: sandbox.config.now).oldest_first()
-            with pytest.raises(UnavailableError, match="3 times"):
+            with pytest.raises(UnavailableError, match="3 attempts"):
                 yielded.extend(struck(walk))
         found = {row.conversation_id: row.at for rows in yielded for row in rows}
         newest = max(at for at in found.values() if at)
@@ -685,7 +685,7 @@ class TestSandbox:
 
     def test_it_waits_as_long_as_it_is_asked_to(self, sandbox: Sandbox, url: str) -> None:
         sandbox.faults.add("status", status=429, retry_after="100000", path="/v3/")
-        with api_at(url) as api, pytest.raises(UnavailableError, match="asks to wait 100000 s"):
+        with api_at(url) as api, pytest.raises(UnavailableError, match="100000 s"):
             one_page(api)
         assert sandbox.requests.count(V3_PAGE) == 1
 

@@ -1,4 +1,4 @@
-"""What time it is: a run is told, so that what depends on it can be tried."""
+"""Injectable clock, conversion to UTC and parsing of timestamps."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, overload
+from typing import overload
 
 Clock = Callable[[], datetime]
-"""Gives the time, with its zone."""
+"""Returns the current time with a time zone; replaced in tests of time-dependent code."""
+
+_RFC_1123 = re.compile(r"(\w{3}, )?\d{1,2} \w{3} \d{4} \d\d:\d\d(:\d\d)? (GMT|UTC?|Z|[+-]\d{4})")
+"""Dates that Python's lenient parser may read: it ignores unknown words and time zones."""
+
+_MILLISECONDS_FROM = 1e11
+"""Smallest Unix time that is read as milliseconds; in seconds it would be the year 5138."""
 
 
 def utc_now() -> datetime:
-    """The time in UTC."""
+    """Returns the current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -31,32 +37,42 @@ def in_utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.astimezone(UTC)
 
 
-_RFC_DATE = re.compile(r"(\w{3}, )?\d{1,2} \w{3} \d{4} \d\d:\d\d(:\d\d)? (GMT|UTC?|Z|[+-]\d{4})")
-"""What Python's lenient parser of RFC dates may read: it skips words and zones unknown to it."""
+def parse_timestamp(value: object) -> datetime | None:
+    """Parses ISO 8601, RFC 1123 or a Unix time in seconds or milliseconds.
 
+    Args:
+        value: JSON value. A time without a time zone is UTC.
 
-_MILLISECONDS_FROM = 1e11  # as seconds that would be the year 5138
+    Returns:
+        The time in UTC; None for null or empty text.
 
-
-class UnfitError(ValueError):
-    """The value cannot be held by the declared type."""
-
-
-def timestamp(value: Any) -> datetime | None:
-    """ISO 8601, RFC 1123 or a Unix time (seconds or milliseconds); without a zone it is UTC."""
+    Raises:
+        ValueError: The value is not such a time.
+    """
     if value is None or value == "":
         return None
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = value / 1000 if abs(value) > _MILLISECONDS_FROM else value
             return datetime.fromtimestamp(seconds, UTC)
+        if not isinstance(value, str):
+            raise ValueError("neither text nor a number")
+        text = value.strip()
         try:
-            moment = datetime.fromisoformat(value.strip())
+            moment = datetime.fromisoformat(text)
         except ValueError:
-            if not _RFC_DATE.fullmatch(value.strip()):
+            if not _RFC_1123.fullmatch(text):
                 raise
-            moment = parsedate_to_datetime(value)
+            moment = parsedate_to_datetime(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
         return in_utc(moment)
-    except (AttributeError, TypeError, ValueError, OverflowError, OSError) as error:
-        raise UnfitError from error
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise ValueError("not a timestamp") from error
+
+
+def timestamp_or_none(value: object) -> datetime | None:
+    """Parses a timestamp as `parse_timestamp` does; None for an invalid one."""
+    try:
+        return parse_timestamp(value)
+    except ValueError:
+        return None

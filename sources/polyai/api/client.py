@@ -1,4 +1,4 @@
-"""The endpoints of the PolyAI APIs: which path, and what an answer has to hold."""
+"""Endpoints of the PolyAI APIs: paths, parameters and validation of answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from ..config.settings import Agent, how_to_set
-from ..errors import AccessError, ConfigurationError, Subject
+from ..errors import AccessError, ConfigurationError
 from .decoding import NotAcceptedError, decode
-from .page_stream import Document, Spool, packed, read_page, row_hash
+from .failures import Subject
+from .page_stream import Document, Spool, encode, read_page, row_hash
 from .transport import Transport
 
 T = TypeVar("T")
@@ -24,10 +25,10 @@ class Page:
     """One page of the listing, newest conversation first.
 
     Attributes:
-        conversations: rows as the API sends them; without turns, metrics and function events.
-        count: conversations that the agent has in all.
-        limit: page size that the server used, maybe smaller than asked.
-        offset: rows that it skipped.
+        conversations: Rows as sent, without turns, metrics and function events.
+        count: Total number of the agent's conversations.
+        limit: Page size that the server used, possibly smaller than requested.
+        offset: Rows that the server skipped.
     """
 
     conversations: list[dict[str, Any]]
@@ -41,9 +42,9 @@ class V3Page:
     """One page of the Conversations API v3, in the API's order.
 
     Attributes:
-        rows: conversations.
-        spool: where the rows are.
-        cursor: of the next page; None at the end.
+        rows: Conversations.
+        spool: File that holds their documents.
+        cursor: Cursor of the next page; None at the end.
     """
 
     rows: list[V3Row]
@@ -53,13 +54,13 @@ class V3Page:
 
 @dataclass(frozen=True, slots=True)
 class V3Row:
-    """One conversation of a page, as far as it stays in memory.
+    """In-memory part of one conversation of a page.
 
     Attributes:
-        conversation_id: its id.
-        started_at: as sent.
-        row_hash: tells a change of the row.
-        document: the row.
+        conversation_id: `id`.
+        started_at: `started_at` as sent.
+        row_hash: Hash of the row, to detect changes.
+        document: The row itself, on disk.
     """
 
     conversation_id: str
@@ -69,30 +70,30 @@ class V3Row:
 
 
 class DataApi(Transport):
-    """The Data API of one agent; constructed, shared and closed as any `Transport`."""
+    """Data API of one agent; see `Transport` for construction, threads and closing."""
 
     @cached_property
     def _conversations_path(self) -> str:
         return f"/v1/agents/{encode_segment(self._agent.agent_id)}/conversations"
 
     def conversations(self, *, limit: int, offset: int) -> Page:
-        """One page of the listing: `GET /v1/agents/{agentId}/conversations`.
+        """Fetches a page of the listing: `GET /v1/agents/{agentId}/conversations`.
 
-        Where the answer does not tell its `limit` and `offset`, those that were asked for stand
-        in; without a `count` it is not accepted, for nothing else tells when the listing ends.
+        `limit` and `offset` default to the requested ones where the answer lacks them. `count` is
+        required, because only it shows where the listing ends.
 
         Raises:
-            ApiError: as `Transport.get` does; other than `UnavailableError` it is for good.
+            ApiError: As for `Transport.get`.
         """
 
         def accept(payload: Any, body: bytes) -> Page:
             rows = payload.get("conversations") if isinstance(payload, dict) else None
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise NotAcceptedError("has no list of conversations")
-            count = _whole(payload.get("count"))
+            count = _count(payload.get("count"))
             if count is None:
-                raise NotAcceptedError("does not tell the count of conversations")
-            used_limit, skipped = _whole(payload.get("limit")), _whole(payload.get("offset"))
+                raise NotAcceptedError("has no count of conversations")
+            used_limit, skipped = _count(payload.get("limit")), _count(payload.get("offset"))
             return Page(
                 rows,
                 count,
@@ -104,27 +105,27 @@ class DataApi(Transport):
         return self.get(path, subject="agent", accept=accept)
 
     def conversation_body(self, conversation_id: str) -> bytes:
-        """One conversation's detail: `GET /v1/agents/{agentId}/conversations/{conversationId}`.
+        """Fetches a detail: `GET /v1/agents/{agentId}/conversations/{conversationId}`.
 
         Returns:
-            The document's JSON as it came, known to be whole; `decode` reads it. Parsed, it would
-            take five times the memory while it waits to be shaped.
+            The JSON document as sent, validated; to be read with `decode`. Decoded, it would take
+            five times the memory while it waits to be shaped.
 
         Raises:
-            ConversationError: where this conversation cannot be read, but others may.
-            ApiError: as `Transport.get` does.
+            ConversationError: This conversation cannot be read.
+            ApiError: As for `Transport.get`.
         """
 
         def accept(payload: Any, body: bytes) -> bytes:
             if not isinstance(payload, dict) or payload.get("conversationId") != conversation_id:
-                raise NotAcceptedError("is not the conversation that was asked for")
+                raise NotAcceptedError("is not the requested conversation")
             return body
 
         path = f"{self._conversations_path}/{encode_segment(conversation_id)}"
         return self.get(path, subject="conversation", accept=accept)
 
     def conversation(self, conversation_id: str) -> dict[str, Any]:
-        """The same, read: with turns, metrics and function events."""
+        """Fetches a detail and decodes it: with turns, metrics and function events."""
         detail: dict[str, Any] = decode(self.conversation_body(conversation_id))
         return detail
 
@@ -136,23 +137,23 @@ class DataApi(Transport):
         *,
         redacted: bool,
     ) -> T:
-        """One recording: `GET …/{conversationId}/audio?direction=…&redacted=…`.
+        """Fetches a recording: `GET …/{conversationId}/audio?direction=…&redacted=…`.
 
-        Without access to personal data, a key is given the redacted one whatever it asks for, and
-        nothing in the answer tells.
+        A key without access to personal data always gets the redacted recording, and the answer
+        does not show which one it is.
 
         Args:
             conversation_id: The conversation.
             direction: combined, user or agent.
-            accept: Takes the body as it arrives; raises NotAcceptedError for one that is not whole.
-            redacted: Which of the two to ask for.
+            accept: Reads the body as it arrives; raises NotAcceptedError for an incomplete one.
+            redacted: Whether to request the redacted recording.
 
         Returns:
-            What `accept` returns.
+            The result of `accept`.
 
         Raises:
-            ConversationError: where there is no such recording, or it cannot be had.
-            ApiError: as `Transport.get` does.
+            ConversationError: The recording does not exist or cannot be read.
+            ApiError: As for `Transport.get`.
         """
         query = urlencode({"direction": direction, "redacted": str(redacted).lower()})
         path = f"{self._conversations_path}/{encode_segment(conversation_id)}/audio?{query}"
@@ -166,18 +167,18 @@ class DataApi(Transport):
     def annotate(
         self, conversation_id: str, turn_index: int, role: str, annotation_type: str
     ) -> None:
-        """Adds an annotation: `POST …/{conversationId}/annotation`; twice leaves two.
+        """Adds an annotation: `POST …/{conversationId}/annotation`. Not idempotent.
 
         Args:
             conversation_id: The conversation.
-            turn_index: The turn, counted from 0.
+            turn_index: Index of the turn, from 0.
             role: user or agent.
             annotation_type: missing_topic, wrong_transcript or wrong_info.
 
         Raises:
-            UncertainError: where it may have been added.
-            ConversationError: where this conversation does not take it.
-            ApiError: as `Transport.post` does.
+            UncertainError: The annotation may have been added.
+            ConversationError: This conversation rejects it.
+            ApiError: As for `Transport.post`.
         """
         item = {"turnId": turn_index, "role": role, "annotationType": annotation_type}
         self.post(
@@ -185,82 +186,83 @@ class DataApi(Transport):
             {"annotations": [item]},
             subject="conversation",
             accept=lambda payload, body: None,
-            is_repeatable=False,
+            is_idempotent=False,
         )
 
     def set_note(self, conversation_id: str, note: str) -> None:
-        """Replaces the note: `POST …/{conversationId}/note`; twice is as good as once.
+        """Replaces the note: `POST …/{conversationId}/note`. Idempotent.
 
         Raises:
-            ConversationError: where this conversation does not take it.
-            ApiError: as `Transport.post` does.
+            ConversationError: This conversation rejects it.
+            ApiError: As for `Transport.post`.
         """
         self.post(
             f"{self._conversations_path}/{encode_segment(conversation_id)}/note",
             {"note": note},
             subject="conversation",
             accept=lambda payload, body: None,
-            is_repeatable=True,
+            is_idempotent=True,
         )
 
     def start_debug_chat(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Begins a debug chat: `POST /v1/agents/{agentId}/debug-chat`.
+        """Starts a debug chat: `POST /v1/agents/{agentId}/debug-chat`.
 
         Args:
-            options: As the API names them; `clientEnv` at least.
+            options: Fields of the request as the API names them; `clientEnv` is required.
 
         Returns:
             The greeting: `conversationId`, `response`, `metadata`, `conversationEnded`, ….
 
         Raises:
-            UncertainError: where a chat may have begun; nobody will go on with it.
-            ApiError: as `Transport.post` does; `CHAT_DRAFT_NOT_EXIST` among them.
+            UncertainError: A chat may have started, which is then abandoned.
+            ApiError: As for `Transport.post`, including `CHAT_DRAFT_NOT_EXIST`.
         """
-        return self._chatted("", options, "agent")
+        return self._chat("", options, "agent")
 
     def debug_chat_reply(self, chat_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Says something in a debug chat: `POST …/debug-chat/{conversationId}`.
+        """Sends a message to a debug chat: `POST …/debug-chat/{conversationId}`.
 
         Args:
-            chat_id: `conversationId` of its greeting.
-            options: As the API names them; `clientEnv` and `message`.
+            chat_id: `conversationId` of the greeting.
+            options: Fields of the request as the API names them; `clientEnv` and `message`.
 
         Returns:
             The reply, in the shape of the greeting.
 
         Raises:
-            UncertainError: where the agent may have heard it.
-            ConversationError: where the chat is over or unknown; `CHAT_TIMEOUT` among them.
-            ApiError: as `Transport.post` does.
+            UncertainError: The agent may have received the message.
+            ConversationError: The chat has ended or is unknown, including `CHAT_TIMEOUT`.
+            ApiError: As for `Transport.post`.
         """
-        return self._chatted(f"/{encode_segment(chat_id)}", options, "conversation")
+        return self._chat(f"/{encode_segment(chat_id)}", options, "conversation")
 
-    def _chatted(self, chat: str, options: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
+    def _chat(self, chat: str, options: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
         def accept(payload: Any, body: bytes) -> dict[str, Any]:
             if not isinstance(payload, dict) or not isinstance(payload.get("conversationId"), str):
-                raise NotAcceptedError("is not a reply of a debug chat")
+                raise NotAcceptedError("is not a debug chat reply")
             return payload
 
         path = f"/v1/agents/{encode_segment(self._agent.agent_id)}/debug-chat{chat}"
-        return self.post(path, options, subject=subject, accept=accept, is_repeatable=False)
+        return self.post(path, options, subject=subject, accept=accept, is_idempotent=False)
 
 
 class ConversationsV3(Transport):
-    """The Conversations API v3 of one agent; constructed, shared and closed as any `Transport`.
+    """Conversations API v3 of one agent; see `Transport` for construction, threads and closing.
 
     Raises:
-        ConfigurationError: where the agent's account is not known, or its region has no such API.
+        ConfigurationError: The agent has no account id, or its region has no such API.
     """
 
     def __init__(self, agent: Agent, **options: Any) -> None:
         if not agent.v3_base_url:
             raise ConfigurationError(
-                f"the Conversations API v3 has no host in region {agent.region}: use api = 'data'"
+                f"the Conversations API v3 does not exist in region {agent.region}: "
+                "use api = 'data'"
             )
         if not agent.account_id:
             raise ConfigurationError(
-                f"account_id of agent {agent.agent_id} is missing, which the Conversations API v3 "
-                f"needs. {how_to_set('account_id')}"
+                f"account_id of agent {agent.agent_id} is missing; the Conversations API v3 "
+                f"requires it. {how_to_set('account_id')}"
             )
         super().__init__(
             agent, base_url=agent.v3_base_url, api_key=agent.v3_api_key or None, **options
@@ -278,19 +280,19 @@ class ConversationsV3(Transport):
         limit: int,
         cursor: str | None = None,
     ) -> V3Page:
-        """One page: `GET /v3/{account_id}/{project_id}/conversations`, with latencies.
+        """Fetches a page: `GET /v3/{account_id}/{project_id}/conversations`, with latencies.
 
         Args:
             environment: live, sandbox or pre-release.
-            since: begin of the window; None for all that is older than its end.
-            before: end of the window; None for now.
-            limit: conversations to ask for, 1 to 1,000.
-            cursor: of the page before; None for the first one.
+            since: Start of the window; None for no lower bound.
+            before: End of the window; None for now.
+            limit: Conversations to request, 1 to 1,000.
+            cursor: `cursor` of the previous page; None for the first one.
 
         Raises:
-            ApiError: as `Transport.get` does; other than `UnavailableError` it is for good.
+            ApiError: As for `Transport.get`.
         """
-        query = {
+        parameters = {
             "client_env": environment,
             "start_time": since.isoformat() if since else None,
             "end_time": before.isoformat() if before else None,
@@ -298,16 +300,16 @@ class ConversationsV3(Transport):
             "include_latency": "true",
             "cursor": cursor,
         }
-        given = urlencode({name: value for name, value in query.items() if value is not None})
-        path = f"{self._conversations_path}?{given}"
+        query = urlencode({name: value for name, value in parameters.items() if value is not None})
+        path = f"{self._conversations_path}?{query}"
         try:
             return self.stream(path, subject="agent", accept=_v3_page)
         except AccessError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 error.advice = (
-                    f"Check account_id, {self._account_id} here, and agent_id: both stand in Agent "
-                    "Studio's address, studio.REGION.poly.ai/ACCOUNT/AGENT. Set POLYAI_ACCOUNT_ID "
-                    "and POLYAI_AGENT_ID"
+                    f"Check account_id ({self._account_id}) and agent_id: both are in the URL of "
+                    "Agent Studio, studio.REGION.poly.ai/ACCOUNT/AGENT. Set POLYAI_ACCOUNT_ID and "
+                    "POLYAI_AGENT_ID"
                 )
             raise
 
@@ -319,22 +321,22 @@ def _v3_page(chunks: Iterator[bytes]) -> V3Page:
         conversation_id = row.get("id")
         if not isinstance(conversation_id, str) or not conversation_id:
             raise NotAcceptedError("has a conversation without an id")
-        document = spool.put(packed(row))
+        document = spool.put(encode(row))
         rows.append(V3Row(conversation_id, row.get("started_at"), row_hash(row), document))
 
     rest = read_page(chunks, "conversations", take)
     cursor = rest.get("cursor")
     if not isinstance(cursor, str | None):
-        raise NotAcceptedError("has a cursor that is no text")
+        raise NotAcceptedError("has a cursor that is not text")
     return V3Page(rows, spool, cursor or None)
 
 
 def encode_segment(name: str) -> str:
-    """`name` as one segment of a URL's path, however many slashes and dots it has."""
+    """Encodes `name` as one segment of a URL path, slashes and dots included."""
     encoded = quote(name, safe="")
     return encoded.replace(".", "%2E") if name in (".", "..") else encoded
 
 
-def _whole(value: Any) -> int | None:
-    """A whole number that is not negative, or None."""
+def _count(value: Any) -> int | None:
+    """Returns an integer that is not negative; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,8 +1,8 @@
-"""A page of a listing that is too large to be held: read as it arrives, kept on disk.
+"""Streaming parser for pages of a listing that are too large for memory, spooled to disk.
 
-A page of the Conversations API v3 carries whole conversations, up to a thousand of them. Each is
-parsed when its last byte is there, and put aside; what stays in memory is a few dozen bytes a
-conversation. A page counts only when its last brace has arrived.
+A page of the Conversations API v3 contains up to a thousand whole conversations. Each is parsed as
+soon as its last byte has arrived and is written to a temporary file; a few dozen bytes per
+conversation stay in memory. A page is valid only once its closing brace has arrived.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from typing import Any
 
 import orjson
 
-from .decoding import NotAcceptedError, _finite, cleaned, decode, within_64_bits
+from .decoding import NotAcceptedError, clean, decode, parse_float, parse_int
 
 READ_BYTES = 256 * 1024
-"""Bytes that are taken from the connection at once."""
+"""Bytes to read from the connection at once."""
 
 _SPACE = " \t\r\n"
-_TO_BE_CLEANED = ("\\u0000", "\\ud", "\\uD")
-"""What stands in the text of a value that may need it: U+0000, halves of a pair."""
+_NEEDS_CLEANING = ("\\u0000", "\\ud", "\\uD")
+"""Escapes of U+0000 and of surrogates: a value whose JSON contains one may need `clean`."""
 
 
 class Spool:
-    """Bytes put aside in a file without a name, which ends with the last one who holds it."""
+    """Temporary file of documents, deleted with the last reference to it."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as its documents
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 closed with the last reference
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         self.length = 0
 
     def put(self, body: bytes) -> Document:
-        """Puts a document aside."""
+        """Appends a document."""
         with self._lock:
             self._file.seek(self.length)
             self._file.write(body)
@@ -47,8 +47,8 @@ class Spool:
             self.length += len(body)
         return document
 
-    def at(self, offset: int, length: int) -> bytes:
-        """Bytes that were put aside."""
+    def read(self, offset: int, length: int) -> bytes:
+        """Reads bytes of an earlier document."""
         with self._lock:
             self._file.seek(offset)
             return self._file.read(length)
@@ -56,56 +56,56 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON object that was put aside."""
+    """A JSON object in a spool."""
 
     spool: Spool
     offset: int
     length: int
 
     def read(self) -> dict[str, Any]:
-        """The object, decoded as `decode` does."""
-        found: dict[str, Any] = decode(self.spool.at(self.offset, self.length))
-        return found
+        """Returns the object, decoded by `decode`."""
+        value: dict[str, Any] = decode(self.spool.read(self.offset, self.length))
+        return value
 
 
-def packed(value: Any, *, by_key: bool = False) -> bytes:
-    """JSON as text.
+def encode(value: Any, *, sort_keys: bool = False) -> bytes:
+    """Encodes a JSON value.
 
     Args:
-        value: What `json` gives.
-        by_key: Sort the keys, so that equal objects are equal bytes.
+        value: Value as `json` decodes it.
+        sort_keys: Sort the keys, so that equal objects become equal bytes.
     """
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if by_key else None)
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None)
     except TypeError:
-        # lone surrogates, or nested more deeply than orjson writes
-        return json.dumps(cleaned(value), ensure_ascii=False, sort_keys=by_key).encode()
+        # lone surrogates, or nested more deeply than orjson supports
+        return json.dumps(clean(value), ensure_ascii=False, sort_keys=sort_keys).encode()
 
 
 def row_hash(row: Mapping[str, Any]) -> str:
-    """A hash of a list row that tells whether the conversation has changed since it was read.
+    """Hashes a list row, to detect changes of the conversation.
 
-    Nulls are left out, so that a field which the API begins to send empty changes nothing.
+    Nulls are left out, so that a new field without a value does not change the hash.
     """
     filled = {name: value for name, value in row.items() if value is not None}
-    return hashlib.blake2b(packed(filled, by_key=True), digest_size=16).hexdigest()
+    return hashlib.blake2b(encode(filled, sort_keys=True), digest_size=16).hexdigest()
 
 
 def read_page(
     chunks: Iterator[bytes], name: str, take: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Reads a JSON object that has one long list of objects, an item at a time.
+    """Reads a JSON object that contains one long list of objects, item by item.
 
     Args:
-        chunks: The body as it arrives.
-        name: The list's key.
-        take: Given each item.
+        chunks: Body as it arrives.
+        name: Key of the list.
+        take: Called with each item.
 
     Returns:
-        Everything else of the object.
+        The other fields of the object.
 
     Raises:
-        NotAcceptedError: It is not such an object, or breaks off.
+        NotAcceptedError: The body is not such an object, or is incomplete.
     """
     try:
         return _read_page(_Json(chunks), name, take)
@@ -123,57 +123,57 @@ def _read_page(body: _Json, name: str, take: Callable[[dict[str, Any]], None]) -
             has_list = True
             for item in body.items():
                 if not isinstance(item, dict):
-                    raise NotAcceptedError(f"has something in {name} that is no object")
+                    raise NotAcceptedError(f"has an item in {name} that is not an object")
                 take(item)
         else:
             rest[key] = body.value()
     if rest.get("success") is False:
-        raise NotAcceptedError("says that the request failed")
+        raise NotAcceptedError("reports that the request failed")
     if not has_list:
         raise NotAcceptedError(f"has no list of {name}")
     return rest
 
 
 class _Json:
-    """JSON that is decoded value by value while its text arrives."""
+    """Incremental JSON reader over chunks of text."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._decoder = json.JSONDecoder(
-            parse_float=_finite, parse_int=within_64_bits, parse_constant=lambda _: None
+            parse_float=parse_float, parse_int=parse_int, parse_constant=lambda _: None
         )
         self._text = ""
         self._at = 0
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that is the whole body; each value has to be taken after it."""
+        """Yields the keys of the top-level object; the caller reads each value in between."""
         self._expect("{")
-        goes_on = not self.next_is("}")
-        while goes_on:
+        has_more = not self.next_is("}")
+        while has_more:
             key = self.value()
             if not isinstance(key, str):
                 raise NotAcceptedError("is not JSON")
             self._expect(":")
             yield key
-            if goes_on := self.next_is(","):
+            if has_more := self.next_is(","):
                 self._expect(",")
         self._expect("}")
         if self._peek():
-            raise NotAcceptedError("goes on behind its end")
+            raise NotAcceptedError("has more after its end")
 
     def items(self) -> Iterator[Any]:
-        """The items of the list that comes next."""
+        """Yields the items of the next value, a list."""
         self._expect("[")
-        goes_on = not self.next_is("]")
-        while goes_on:
+        has_more = not self.next_is("]")
+        while has_more:
             yield self.value()
-            if goes_on := self.next_is(","):
+            if has_more := self.next_is(","):
                 self._expect(",")
         self._expect("]")
 
     def value(self) -> Any:
-        """The value that comes next, as `decode` gives it."""
+        """Reads the next value, decoded as by `decode`."""
         self._peek()
         while True:
             try:
@@ -183,25 +183,25 @@ class _Json:
                     raise
                 continue
             length = end - self._at
-            # a number may go on in what is still to come, `1e+` is no number yet
+            # a number may continue in the next chunk; `1e+` is not a number yet
             if len(self._text) - end > len("e+") or not self._more():
                 start, self._at = self._at, self._at + length
-                if any(self._text.find(odd, start, self._at) >= 0 for odd in _TO_BE_CLEANED):
-                    return cleaned(value)
+                if any(self._text.find(escape, start, self._at) >= 0 for escape in _NEEDS_CLEANING):
+                    return clean(value)
                 return value
 
     def next_is(self, sign: str) -> bool:
-        """Whether this is what comes next."""
+        """Returns whether the next character is `sign`."""
         return self._peek() == sign
 
     def _expect(self, sign: str) -> None:
         found = self._peek()
         if found != sign:
-            raise NotAcceptedError("is not JSON" if found else "breaks off")
+            raise NotAcceptedError("is not JSON" if found else "is incomplete")
         self._at += 1
 
     def _peek(self) -> str:
-        """The next character that is no space; none at the end."""
+        """Returns the next character that is not white space; empty at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in _SPACE:
@@ -211,9 +211,9 @@ class _Json:
                 return ""
 
     def _more(self) -> bool:
-        """Takes more of the body, at least as much as is waiting; False where there is none.
+        """Reads more of the body; False at its end.
 
-        So a value that is larger than what comes at once is tried a few times only.
+        The buffer at least doubles, so that a value of many chunks is parsed a few times only.
         """
         parts = [self._text[self._at :]]
         waiting, wanted = len(parts[0]), len(parts[0]) + 1

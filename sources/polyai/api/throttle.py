@@ -1,24 +1,22 @@
-"""What all workers of one client share: what they have moved, and how they hold back together."""
+"""State shared by all threads of a client: traffic counters and the pause after a rate limit."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from ..errors import StoppedError
 
 
 class Traffic:
-    """Counts what a client has moved; all threads add to it.
+    """Thread-safe counters of a client's requests.
 
     Attributes:
-        requests: requests sent, retries among them.
-        retries: requests that were sent again.
-        answers: requests that ended with an answer that was accepted.
-        bytes_received: bytes of all bodies, as they came over the wire.
+        requests: Requests sent, retries included.
+        retries: Requests sent again.
+        answers: Requests that ended with a valid answer.
+        bytes_received: Bytes of all bodies as transferred, before decompression.
     """
 
     def __init__(self) -> None:
@@ -31,7 +29,7 @@ class Traffic:
     def add(
         self, *, requests: int = 0, retries: int = 0, answers: int = 0, bytes_received: int = 0
     ) -> None:
-        """Adds to the counters in one step."""
+        """Adds to the counters atomically."""
         with self._lock:
             self.requests += requests
             self.retries += retries
@@ -40,10 +38,11 @@ class Traffic:
 
 
 class Throttle:
-    """A pause that every worker of a client keeps.
+    """A pause shared by all threads of a client, which `stop` ends.
 
     Args:
-        spread_seconds: after a pause, workers go on within so many seconds, not all at once.
+        spread_seconds: After a pause, threads resume at random times within this many seconds,
+            not all at once.
     """
 
     def __init__(self, *, spread_seconds: float = 1.0) -> None:
@@ -53,53 +52,29 @@ class Throttle:
         self._stopped = threading.Event()
 
     def pause(self, seconds: float) -> None:
-        """Holds all workers back for so long; a longer pause that is on already stays."""
+        """Pauses all threads; a longer pause that is already active stays."""
         with self._lock:
             self._resume_at = max(self._resume_at, time.monotonic() + seconds)
 
     def wait(self) -> None:
-        """Returns when no pause is on.
+        """Returns when no pause is active.
 
         Raises:
-            StoppedError: when `stop` was called, at once also within a pause.
+            StoppedError: `stop` was called, also during the pause.
         """
         while (remaining := self._resume_at - time.monotonic()) > 0:
             self.sleep(remaining + random.uniform(0, self._spread_seconds))  # noqa: S311
         self.sleep(0)
 
     def sleep(self, seconds: float) -> None:
-        """Sleeps for this worker alone.
+        """Sleeps in this thread only.
 
         Raises:
-            StoppedError: when `stop` was called, at once.
+            StoppedError: `stop` was called, also during the sleep.
         """
         if self._stopped.is_set() or (seconds > 0 and self._stopped.wait(seconds)):
             raise StoppedError("the client was closed before the request was answered")
 
     def stop(self) -> None:
-        """Ends all waiting, now and from now on."""
+        """Ends all waits, current and later ones."""
         self._stopped.set()
-
-
-def parse_retry_after(header: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or as a date.
-
-    Args:
-        header: the header's value.
-        now: what a date is compared with; the clock's time where None.
-
-    Returns:
-        Seconds from now, zero for a date that has passed, None where the header says nothing
-        that can be understood.
-    """
-    text = (header or "").strip()
-    if text.isascii() and text.replace(".", "", 1).isdigit():
-        seconds = float(text)
-        return seconds if seconds < threading.TIMEOUT_MAX else None
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    # a date with the zone -0000 arrives without one: it is utc all the same
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())

@@ -1,1 +1,1 @@
-"""Settings: values, validators, regions and time zones. No request is made here."""
+"""Settings, validators, regions and time zones."""

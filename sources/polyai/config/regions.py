@@ -1,4 +1,4 @@
-"""Where the APIs of each PolyAI region are, and how users name a region."""
+"""PolyAI regions: names, hosts of the APIs, Studio URLs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import ConfigurationError
 
 REGIONS = ("us", "eu", "uk", "studio")
-"""The names that settings, tables and error messages use."""
+"""Names of regions in settings, tables and messages."""
 
 _ALIASES = {"us-1": "us", "euw-1": "eu", "uk-1": "uk"}
 _PLATFORM_NAMES = {region: alias for alias, region in _ALIASES.items()}
@@ -22,48 +22,48 @@ _HOST = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+|-)*|[0-9a-f:]+:[0-9a-f:.]*")
 
 
 class StudioLocation(NamedTuple):
-    """What the address bar of Agent Studio tells about an agent."""
+    """Region, account and agent of an Agent Studio URL."""
 
     region: str
     account_id: str
     agent_id: str
 
 
-def region_named(name: str) -> str:
-    """The region's own name for `us`, `US`, `us-1`, `euw-1` and the like.
+def parse_region(name: str) -> str:
+    """Normalizes the name of a region, such as `US`, `us-1` or `euw-1`.
 
     Raises:
-        ConfigurationError: for any other name.
+        ConfigurationError: The name is unknown.
     """
     region = name.strip().lower()
     region = _ALIASES.get(region, region)
     if region not in REGIONS:
         allowed = ", ".join((*REGIONS, *_ALIASES))
-        raise ConfigurationError(f"{name!r} is no PolyAI region: use one of {allowed}")
+        raise ConfigurationError(f"{name!r} is not a PolyAI region: use one of {allowed}")
     return region
 
 
 def data_api_url(region: str) -> str:
-    """Base URL of the Data API in `region`."""
+    """Returns the base URL of the Data API."""
     return f"https://api.{region}.poly.ai"
 
 
 def conversations_v3_url(region: str) -> str | None:
-    """Base URL of the Conversations API v3 in `region`; None for `studio`."""
+    """Returns the base URL of the Conversations API v3; None for `studio`."""
     platform_name = _PLATFORM_NAMES.get(region)
     return f"https://api.{platform_name}.platform.polyai.app" if platform_name else None
 
 
 def is_studio_url(text: str) -> bool:
-    """Whether `text` is an address rather than an agent id."""
+    """Returns whether `text` is a URL rather than an agent id."""
     return "/" in text or text.lower().startswith("studio.")
 
 
 def parse_studio_url(text: str) -> StudioLocation:
-    """Reads `https://studio.{region}.poly.ai/{account}/{project}/…`.
+    """Parses `https://studio.{region}.poly.ai/{account}/{project}/…`.
 
     Raises:
-        ConfigurationError: for any other address.
+        ConfigurationError: Any other URL.
     """
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
@@ -74,20 +74,20 @@ def parse_studio_url(text: str) -> StudioLocation:
     if region is None or len(path) < 2:
         hosts = ", ".join(_STUDIO_HOSTS)
         raise ConfigurationError(
-            f"{text!r} is neither an agent id nor a Studio URL, which reads "
+            f"{text!r} is neither an agent id nor a Studio URL such as "
             f"https://studio.us.poly.ai/ACCOUNT/PROJECT/… (hosts: {hosts})"
         )
     return StudioLocation(region, path[0], path[1])
 
 
 def parse_base_url(text: str) -> str:
-    """Checks the base URL of an API and takes off a slash at its end.
+    """Validates the base URL of an API and removes a trailing slash.
 
-    The key travels with each request, so plain http is for loopback addresses only.
+    Plain http is accepted for loopback addresses only, because each request carries the key.
 
     Raises:
-        ConfigurationError: for anything but https, or http to a loopback address; for credentials,
-            a query or a fragment within. The message never shows credentials.
+        ConfigurationError: The URL is neither https nor http to a loopback address, or contains
+            credentials, a query or a fragment. The message never shows credentials.
     """
     url = text.strip()
     try:
@@ -96,21 +96,21 @@ def parse_base_url(text: str) -> str:
     except ValueError:
         host, has_port = "", False
     if "@" in parts.netloc if host else "@" in url:
-        raise ConfigurationError("it must not contain a user name or password")
+        raise ConfigurationError("the URL must not contain a user name or password")
     is_plain = url.isascii() and url.isprintable() and not set(url) & set(" \\?#")
     is_host = _HOST.fullmatch(host) is not None or _is_loopback(host)
     if not (is_host and has_port and is_plain and parts.scheme in ("http", "https")):
-        raise ConfigurationError(f"{url!r} is not a base URL: give one like https://api.us.poly.ai")
+        raise ConfigurationError(f"{url!r} is not a base URL such as https://api.us.poly.ai")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
-            f"{url!r} would send the key unencrypted: use https, plain http is for loopback "
-            "addresses (localhost, 127.0.0.1, [::1]) only"
+            f"{url!r} would send the key unencrypted: use https; plain http is accepted for "
+            "loopback addresses (localhost, 127.0.0.1, [::1]) only"
         )
     return url.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by its very name."""
+    """Returns whether `host` is localhost or a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

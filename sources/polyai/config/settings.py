@@ -1,16 +1,15 @@
-"""What a run is told: from options, the environment and dlt's own configuration, checked once.
+"""Settings of a run, resolved from options, the environment and dlt's configuration.
 
-Each setting is looked up in this order, the first one given wins, and an empty one counts as not
-given:
+Each setting is looked up in this order. The first value wins; an empty one counts as not set:
 
 1. options passed to `resolve`, None for those not given
 2. `POLYAI_<NAME>` in the environment
 3. dlt's configuration of `sources.polyai.<name>`: `SOURCES__POLYAI__<NAME>`, `.dlt/secrets.toml`,
-   `.dlt/config.toml` and the vaults that dlt knows
+   `.dlt/config.toml` and dlt's vaults
 
-Several agents are named in `agent_id`, separated by commas, or stand in `[[sources.polyai.agents]]`
-tables of `.dlt/secrets.toml`. What a table says about its agent goes before the environment and
-the shared settings, only options go before it; `agent_id` picks among the tables.
+Several agents are listed in `agent_id`, separated by commas, or in `[[sources.polyai.agents]]`
+tables of `.dlt/secrets.toml`. The settings of an agent's table take precedence over the environment
+and the shared settings, but not over options; `agent_id` selects among the tables.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ Pii = Literal["keep", "hash", "drop"]
 Transcripts = Literal["keep", "drop"]
 
 ENVIRONMENTS = ("live", "sandbox", "pre-release")
-"""Where PolyAI's agents answer; the Conversations API v3 lists one of them at a time."""
+"""Environments of PolyAI's agents; the Conversations API v3 lists one at a time."""
 
 DIRECTIONS = ("combined", "user", "agent")
-"""Whose voices a recording can hold."""
+"""Voices that a recording can contain."""
 
 SECTION = "sources.polyai"
-"""Where dlt's configuration keeps the settings."""
+"""Section of dlt's configuration."""
 
 SECRET_NAMES = frozenset({"api_key", "v3_api_key", "agents", "pii_secret"})
-"""Settings that are read as secrets, so that dlt keeps them out of its traces; never shown."""
+"""Settings read as dlt secrets, which keeps them out of dlt's traces; never shown."""
 
 AGENT_NAMES = (
     "agent_id",
@@ -56,27 +55,27 @@ AGENT_NAMES = (
     "v3_base_url",
     "v3_api_key",
 )
-"""Settings that each agent can have of its own."""
+"""Settings that can differ between agents."""
 
 _PAGE_SIZES: Mapping[Api, int] = {"data": 100, "conversations_v3": 1000}
-"""What is asked for where nothing is set."""
+"""Default page size of each API's listing."""
 
 
 @dataclass(frozen=True)
 class Agent:
-    """One PolyAI agent and the way to its APIs.
+    """One PolyAI agent and how to reach its APIs.
 
     Attributes:
         agent_id: `PROJECT-…` or the slug from a Studio URL.
-        api_key: the key for this agent in its region; never in a repr or a message.
-        region: one of `us`, `eu`, `uk`, `studio`.
+        api_key: Key of this agent in its region; never in a repr or a message.
+        region: `us`, `eu`, `uk` or `studio`.
         account_id: `ws-…` or the slug; only the Conversations API v3 needs it.
-        base_url: of the Data API, without a slash at its end.
-        v3_base_url: of the Conversations API v3; None where the region has none.
-        v3_api_key: its own key, where it is another one; never in a repr or a message.
+        base_url: URL of the Data API without a trailing slash.
+        v3_base_url: URL of the Conversations API v3; None where the region has none.
+        v3_api_key: Key of the Conversations API v3 if it differs; never in a repr or a message.
 
     Raises:
-        ConfigurationError: for an id or a key that no request can carry.
+        ConfigurationError: The id or a key contains characters that a request cannot carry.
     """
 
     agent_id: str
@@ -89,44 +88,48 @@ class Agent:
 
     def __post_init__(self) -> None:
         if not self.agent_id or not self.agent_id.isprintable() or set(self.agent_id) & set(" /?#"):
-            raise ConfigurationError(f"{self.agent_id!r} is no agent id. {how_to_set('agent_id')}")
-        # http headers are latin-1: a key with a typographic quote or a line break is a copying slip
+            raise ConfigurationError(
+                f"{self.agent_id!r} is not a valid agent id (expected PROJECT-… or a slug). "
+                f"{how_to_set('agent_id')}"
+            )
+        # HTTP headers are latin-1: a typographic quote or a line break is a copying mistake
         for name, key in (("api_key", self.api_key), ("v3_api_key", self.v3_api_key or "none")):
             if not key or not key.isprintable() or max(key) > "\xff":
                 raise ConfigurationError(
-                    f"the {name} of agent {self.agent_id} is empty or has characters that no key "
-                    f"has; copy it again, without quotes and line breaks. {how_to_set(name)}"
+                    f"the {name} of agent {self.agent_id} is empty or contains invalid characters; "
+                    f"copy it again, without quotes and line breaks. {how_to_set(name)}"
                 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run, checked.
+    """Validated settings of a run.
 
     Attributes:
-        agents: at least one, each id once.
-        api: which API lists the conversations.
-        details: read each conversation's detail too, where the listing is that of v3.
-        environments: those that are listed, where the listing is that of v3.
-        workers: requests in flight at once.
-        lookback: how far behind the newest held conversation a sweep goes on.
-        settle_after: ages after its end at which a conversation is read again, ascending.
-        give_up_after: age of a failure from which on it is not tried again, but by a full load.
-        lock_wait: how long to wait for another run that loads the same.
-        chunk_size: conversations in a load package.
-        page_size: rows asked for in a page of the listing; v3 gives 1,000 at most.
-        uncertain_wait: how long a request whose answer was lost can be under way still.
-        recordings_url: fsspec URL or folder for audio.
-        directions: whose voices a recording holds, each a file of its own.
-        redacted: fetch recordings in which personal data is blanked out, or the raw ones.
-        recordings_wait: how long after its end a conversation is asked for a recording.
-        pii: what happens to phone numbers and e-mail addresses.
-        pii_secret: key of the hash, empty where none is given; never in a repr or a message.
-        transcripts: whether the words that were said are kept.
-        reporting_time_zone: IANA name of the zone of local dates in the views.
-        publish_to: folder into which a DuckDB warehouse is copied for readers; None for none.
-        request_timeout: seconds to wait for the next bytes of an answer.
-        max_attempts: how often a request is tried.
+        agents: Agents with distinct ids, at least one.
+        api: API that lists the conversations.
+        details: With the v3 listing, whether to read each conversation's detail too.
+        environments: With the v3 listing, the environments to list.
+        workers: Concurrent requests.
+        lookback: Look-back window: how far before the watermark a run lists.
+        settle_after: Re-fetch ages: times after its end at which a conversation is read again,
+            ascending.
+        give_up_after: Age of a failure after which only a full load retries it.
+        lock_wait: Time to wait for another run over the same agents.
+        chunk_size: Conversations per load package.
+        page_size: Rows to request per page of the listing; v3 returns at most 1,000.
+        uncertain_wait: Time after which a request without an answer is no longer in progress.
+        recordings_url: Folder or fsspec URL of the recordings.
+        directions: Voices of the recordings to fetch, each a file of its own.
+        redacted: Fetch recordings without personal data, rather than raw ones.
+        recordings_wait: Time after its end during which a conversation's recording is requested.
+        pii: Treatment of phone numbers and e-mail addresses.
+        pii_secret: Key of the hash, empty for none; never in a repr or a message.
+        transcripts: Treatment of the spoken and written words.
+        reporting_time_zone: IANA time zone of local dates in the views.
+        publish_to: Folder for a copy of a DuckDB warehouse for readers; None for none.
+        request_timeout: Seconds to wait for the next bytes of an answer.
+        max_attempts: Attempts per request.
     """
 
     agents: tuple[Agent, ...]
@@ -154,72 +157,81 @@ class Settings:
     max_attempts: int
 
     def only(self, agent_ids: Sequence[str]) -> Settings:
-        """The same settings for these agents alone; for all of them where none is named.
+        """Returns the settings limited to these agents; unchanged for an empty list.
 
         Raises:
-            ConfigurationError: for an agent that is not configured.
+            ConfigurationError: An agent is not configured.
         """
         known = {agent.agent_id: agent for agent in self.agents}
         if unknown := [agent_id for agent_id in agent_ids if agent_id not in known]:
             raise ConfigurationError(
-                f"agent {', '.join(unknown)} is not configured: known are {', '.join(known)}"
+                f"agent {', '.join(unknown)} is not configured. Configured agents: "
+                f"{', '.join(known)}"
             )
         chosen = tuple(known[agent_id] for agent_id in dict.fromkeys(agent_ids))
         return replace(self, agents=chosen or self.agents)
 
 
 def resolve(**options: object) -> Settings:
-    """Looks up every setting and checks it; no request is made.
+    """Looks up and validates every setting. Sends no request.
 
     Args:
-        options: settings by name that go before all others, None for those not given: the
-            fields of `Settings` and of `Agent`; `agent_id` can be several, `agents` tables.
+        options: Settings by name with the highest precedence, None for those not given: fields of
+            `Settings` and of `Agent`. `agent_id` can list several agents, `agents` holds tables.
 
     Raises:
-        ConfigurationError: for a setting that is missing, unknown or wrong.
+        ConfigurationError: A setting is missing, unknown or invalid.
     """
     names = (*AGENT_NAMES, "agents", *_SHARED)
     if unknown := options.keys() - set(names):
         raise ConfigurationError(
-            f"unknown setting {', '.join(sorted(unknown))}: there are {', '.join(names)}"
+            f"unknown setting {', '.join(sorted(unknown))}. Known settings: {', '.join(names)}"
         )
     given = {name: found for name in names if (found := _look_up(name, options))}
     shared = {
-        name: _check(name, given[name].value if name in given else default, check)
-        for name, (default, check) in _SHARED.items()
+        name: _validate(name, given[name].value if name in given else default, validator, options)
+        for name, (default, validator) in _SHARED.items()
     }
     if shared["pii"] == "hash" and not shared["pii_secret"]:
         raise ConfigurationError(
-            f"pii = 'hash' needs a secret of your own to hash with. {how_to_set('pii_secret')}"
+            "pii = 'hash' requires a secret key for the hash: any long text of your own. "
+            f"{how_to_set('pii_secret', is_option='pii_secret' in options)}"
         )
     if shared["page_size"] is None:
         shared["page_size"] = _PAGE_SIZES[shared["api"]]
-    return Settings(agents=_agents(given), **shared)
+    return Settings(agents=_agents(given, options), **shared)
 
 
 def shared_setting(name: str) -> Any:
-    """Looks up one setting that all agents share, without the agents and keys `resolve` needs.
+    """Looks up one setting that all agents share; unlike `resolve`, requires no agent and no key.
 
     Args:
-        name: one of the fields of `Settings` but for `agents`.
+        name: A field of `Settings` other than `agents`.
 
     Raises:
-        ConfigurationError: for a value that is wrong.
+        ConfigurationError: The value is invalid.
     """
-    default, check = _SHARED[name]
+    default, validator = _SHARED[name]
     given = _look_up(name, {})
-    return _check(name, given.value if given else default, check)
+    return _validate(name, given.value if given else default, validator, {})
 
 
-def how_to_set(name: str) -> str:
-    """A sentence that says where the setting `name` can be given."""
+def how_to_set(name: str, *, is_option: bool = False) -> str:
+    """Returns a sentence that lists the places where a setting can be given.
+
+    Args:
+        name: The setting.
+        is_option: Whether the caller also accepts it as an option.
+    """
     file = "secrets" if name in SECRET_NAMES else "config"
-    where = f"{name} under [{SECTION}] in .dlt/{file}.toml"
-    return f"Set the option {name}, the environment's POLYAI_{name.upper()}, or {where}"
+    variable, key = f"POLYAI_{name.upper()}", f"{name} under [{SECTION}] in .dlt/{file}.toml"
+    if is_option:
+        return f"Set it as an option, as the environment variable {variable}, or as {key}"
+    return f"Set the environment variable {variable}, or {key}"
 
 
 class _Layer(IntEnum):
-    """Where a value comes from; the lower goes first."""
+    """Source of a value; the lower takes precedence."""
 
     OPTION = 0
     ENVIRONMENT = 1
@@ -227,14 +239,14 @@ class _Layer(IntEnum):
 
 
 class _Given(NamedTuple):
-    """A value that is not empty, and where it was found."""
+    """A value that is not empty, and its source."""
 
     value: Any
     layer: _Layer
 
 
 def _look_up(name: str, options: Mapping[str, object]) -> _Given | None:
-    """The first layer's value that is not empty."""
+    """Returns the value with the highest precedence; None where it is not set."""
     environment = os.environ.get(f"POLYAI_{name.upper()}")
     for layer, value in ((_Layer.OPTION, options.get(name)), (_Layer.ENVIRONMENT, environment)):
         if not _is_empty(value):
@@ -247,16 +259,19 @@ def _look_up(name: str, options: Mapping[str, object]) -> _Given | None:
 
 
 def _is_empty(value: object) -> bool:
-    """Variables that a CI system leaves unset are empty text, those that dlt prepares a note."""
+    """Returns whether a value counts as not set, such as a placeholder that dlt generates."""
     return value is None or (isinstance(value, str) and value.strip() in ("", "<configure me>"))
 
 
-def _check(name: str, value: Any, check: Callable[[Any], Any]) -> Any:
-    """`check(value)`, with errors that name the setting and where it can be set."""
+def _validate(
+    name: str, value: Any, validator: Callable[[Any], Any], options: Mapping[str, object]
+) -> Any:
+    """Returns the validated value; errors name the setting and the places to set it."""
     try:
-        return check(value)
+        return validator(value)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{name}: {error}. {how_to_set(name)}") from None
+        where = how_to_set(name, is_option=name in options)
+        raise ConfigurationError(f"{name}: {error}. {where}") from None
 
 
 _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -283,94 +298,100 @@ _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
     "request_timeout": (60.0, number(float, 1, 3600)),
     "max_attempts": (5, number(int, 1, 100)),
 }
-"""Default and check of each setting that all agents share."""
+"""Default and validator of each setting that all agents share."""
 
 
-def _agents(given: Mapping[str, _Given]) -> tuple[Agent, ...]:
-    """The agents that are named, or that have a table; see the module's docstring."""
+def _agents(given: Mapping[str, _Given], options: Mapping[str, object]) -> tuple[Agent, ...]:
+    """Returns the agents of `agent_id` and of the tables; see the module's docstring."""
     named, tables = given.get("agent_id"), given.get("agents")
     if not (named or tables):
-        raise ConfigurationError(f"agent_id is missing. {how_to_set('agent_id')}")
+        where = how_to_set("agent_id", is_option="agent_id" in options)
+        raise ConfigurationError(f"agent_id is missing. {where}")
     if named and tables and named.layer == tables.layer:
         raise ConfigurationError(
-            "agent_id and agents are both given, in the same place: which of them is meant? Move "
-            "the one agent into a table [[sources.polyai.agents]] of its own, or take agents out"
+            "agent_id and agents are both set in the same place. Keep one of them: move the agent "
+            "of agent_id into a table [[sources.polyai.agents]], or remove the tables"
         )
-    entries = _check("agents", tables.value, _tables) if tables else []
-    by_id = {_place(entry["agent_id"])[0]: entry for entry in entries}
+    entries = _validate("agents", tables.value, _tables, options) if tables else []
+    by_id = {_locate(entry["agent_id"])[0]: entry for entry in entries}
     if len(by_id) < len(entries):
         raise ConfigurationError("agents: two tables have the same agent_id")
     if named and (not tables or named.layer < tables.layer):
-        names = _check("agent_id", named.value, _names)
-        entries = [by_id.get(_place(name)[0], {"agent_id": name}) for name in names]
-    agents = (_agent(entry, given) for entry in entries)
+        names = _validate("agent_id", named.value, _names, options)
+        entries = [by_id.get(_locate(name)[0], {"agent_id": name}) for name in names]
+    agents = (_agent(entry, given, options) for entry in entries)
     return tuple({agent.agent_id: agent for agent in agents}.values())
 
 
 def _names(value: Any) -> list[str]:
-    """Agent ids or Studio URLs, separated by commas or as a list."""
+    """Splits agent ids or Studio URLs, given as a list or separated by commas."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, Sequence):
-        raise ConfigurationError(f"{value!r} is no agent id")
+        raise ConfigurationError(
+            f"{value!r} is not a valid agent id (expected PROJECT-… or a slug)"
+        )
     if names := list(dict.fromkeys(name for part in parts if (name := text(part)))):
         return names
-    raise ConfigurationError(f"{value!r} names no agent")
+    raise ConfigurationError(f"{value!r} contains no agent id")
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
-    """The agents' own tables, which the environment can give as JSON."""
+    """Validates the tables of agents, given as a list or as JSON text."""
     try:
         tables = json.loads(value) if isinstance(value, str) else value
     except ValueError:
         tables = None
     if not isinstance(tables, Sequence) or not all(isinstance(t, Mapping) for t in tables):
-        raise ConfigurationError("a list of tables [[sources.polyai.agents]] is needed")
-    for place, table in enumerate(tables, 1):
+        raise ConfigurationError("expected a list of tables [[sources.polyai.agents]]")
+    for position, table in enumerate(tables, 1):
         if unknown := table.keys() - set(AGENT_NAMES):
             raise ConfigurationError(
-                f"table {place} has unknown settings {', '.join(sorted(unknown))}: "
-                f"there are {', '.join(AGENT_NAMES)}"
+                f"table {position} has unknown settings {', '.join(sorted(unknown))}. "
+                f"Known settings: {', '.join(AGENT_NAMES)}"
             )
         if _is_empty(table.get("agent_id")):
-            raise ConfigurationError(f"table {place} has no agent_id")
+            raise ConfigurationError(f"table {position} has no agent_id")
     return [{**table, "agent_id": text(table["agent_id"])} for table in tables]
 
 
-def _place(name: str) -> tuple[str, regions.StudioLocation | None]:
-    """The agent id in `name`, and where a Studio URL says that it is."""
+def _locate(name: str) -> tuple[str, regions.StudioLocation | None]:
+    """Returns the agent id in `name`, and the location where `name` is a Studio URL."""
     location = regions.parse_studio_url(name) if regions.is_studio_url(name) else None
     return (location.agent_id if location else name), location
 
 
-def _agent(entry: Mapping[str, Any], given: Mapping[str, _Given]) -> Agent:
-    """One agent from its own settings, the options before them and the shared ones behind them."""
+def _agent(
+    entry: Mapping[str, Any], given: Mapping[str, _Given], options: Mapping[str, object]
+) -> Agent:
+    """Builds an agent. Precedence: options, the agent's own settings, shared settings."""
 
-    def setting(name: str, check: Callable[[Any], str]) -> str | None:
+    def setting(name: str, validator: Callable[[Any], str]) -> str | None:
         shared, own = given.get(name), entry.get(name)
         is_own = not _is_empty(own) and not (shared and shared.layer == _Layer.OPTION)
         value = own if is_own else shared.value if shared else None
-        return None if _is_empty(value) else str(_check(name, value, check))
+        return None if _is_empty(value) else str(_validate(name, value, validator, options))
 
-    agent_id, location = _check("agent_id", entry["agent_id"], _place)
-    region = setting("region", regions.region_named)
+    agent_id, location = _validate("agent_id", entry["agent_id"], _locate, options)
+    region = setting("region", regions.parse_region)
     account_id = setting("account_id", text)
     if location:
-        for name, told, within in (
+        for name, configured, in_url in (
             ("region", region, location.region),
             ("account_id", account_id, location.account_id),
         ):
-            if told and told != within:
+            if configured and configured != in_url:
                 raise ConfigurationError(
-                    f"{name} is {told}, but {within} in the Studio URL {entry['agent_id']}: "
-                    f"take out one of them. {how_to_set(name)}"
+                    f"{name} is {configured}, but {in_url} in the Studio URL {entry['agent_id']}: "
+                    f"remove one of them. {how_to_set(name, is_option=name in options)}"
                 )
         region, account_id = location.region, location.account_id
     region = region or "us"
     api_key = setting("api_key", text)
     if not api_key:
-        raise ConfigurationError(f"api_key of agent {agent_id} is missing. {how_to_set('api_key')}")
+        where = how_to_set("api_key", is_option="api_key" in options)
+        raise ConfigurationError(f"api_key of agent {agent_id} is missing. {where}")
     base_url = setting("base_url", regions.parse_base_url)
-    # behind a sandbox or a proxy, v3 must not go past it to the real service
+    # with a sandbox or proxy as base_url, v3 requests must not reach the real service
     v3_base_url = setting("v3_base_url", regions.parse_base_url) or base_url
     return Agent(
         agent_id=agent_id,

@@ -1,4 +1,4 @@
-"""The reporting time zone: what a local date is in."""
+"""Validator for the reporting time zone of local dates."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .validators import text
 DEFAULT_ZONE = "UTC"
 
 _OFFSETS = re.compile(r"Etc/GMT[+-].*|GMT[+-]?0|[A-Z]{3}\d[A-Z]{3}|Factory|localtime")
-"""Names that databases read otherwise than people, or differently from each other."""
+"""Names whose offsets databases interpret with different signs, or not at all."""
 
 
 def time_zone(value: Any) -> str:
-    """The IANA name of a time zone, such as `Europe/London`, in the spelling of its database.
+    """Validates an IANA time zone and corrects its case, such as `Europe/London`.
 
     Raises:
-        ConfigurationError: There is no such zone.
+        ConfigurationError: The time zone does not exist.
     """
     wanted = text(value)
     known = {name.lower(): name for name in available_timezones() if not _OFFSETS.fullmatch(name)}
     if found := known.get(wanted.lower()):
         return found
     raise ConfigurationError(
-        f"{wanted!r} is no time zone: write an IANA name such as UTC, Europe/London or "
+        f"{wanted!r} is not a time zone: use an IANA name such as UTC, Europe/London or "
         "America/New_York"
     )

@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Any
 
 from ..api.client import Page
-from ..clock import UnfitError, timestamp
+from ..clock import timestamp_or_none
 from ..errors import ListingError
 from .landmarks import Bracket, Landmarks
 
@@ -51,10 +51,7 @@ def created_at(row: Row) -> datetime | None:
 
     No other time stands in for it: one that is out of order would pass for a row's place.
     """
-    try:
-        return timestamp(row.get("createdAt"))
-    except UnfitError:
-        return None
+    return timestamp_or_none(row.get("createdAt"))
 
 
 class OffsetListing:

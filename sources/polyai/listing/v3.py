@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..api.client import ConversationsV3, V3Page
 from ..api.page_stream import Spool
-from ..clock import Clock, UnfitError, timestamp
+from ..clock import Clock, timestamp_or_none
 from ..errors import ListingError
 from .protocol import Listed
 
@@ -192,7 +192,7 @@ class V3Listing:
             if not page.rows and not page.cursor:
                 nothing_before = middle
                 continue
-            moment = _moment(page.rows[0].started_at) if page.rows else None
+            moment = timestamp_or_none(page.rows[0].started_at) if page.rows else None
             edge = max(min(middle, moment or middle), nothing_before)
         self._nothing_before = nothing_before
         return nothing_before
@@ -246,13 +246,13 @@ class V3Listing:
             if row.conversation_id in seen:
                 continue
             seen.add(row.conversation_id)
-            at = _moment(row.started_at)
+            at = timestamp_or_none(row.started_at)
             if at and at >= FIRST_CONVERSATIONS:
                 window.place(at)
             # of a window that is read to its end, however long, few files are kept open
             document = row.document
             if window.spool is not page.spool:
-                document = window.spool.put(document.spool.at(document.offset, document.length))
+                document = window.spool.put(document.spool.read(document.offset, document.length))
             window.rows.append(
                 Listed(row.conversation_id, at, self._hash(row.row_hash), now, document)
             )
@@ -260,10 +260,3 @@ class V3Listing:
 
     def _hash(self, row_hash: str) -> str:
         return f"{row_hash}+detail" if self._details else row_hash
-
-
-def _moment(started_at: object) -> datetime | None:
-    try:
-        return timestamp(started_at)
-    except UnfitError:
-        return None

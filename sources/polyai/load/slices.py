@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..clock import UnfitError, in_utc, timestamp
+from ..clock import in_utc, parse_timestamp
 from ..errors import ConfigurationError
 from .plan import Span
 from .report import RunReport, Status
@@ -134,8 +134,8 @@ def parse_moment(text: str) -> datetime:
         ConfigurationError: for anything else.
     """
     try:
-        moment = timestamp(text) if "-" in text else None
-    except UnfitError:
+        moment = parse_timestamp(text) if "-" in text else None
+    except ValueError:
         moment = None
     if moment is None:
         raise ConfigurationError(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ..clock import UnfitError, timestamp
+from ..clock import timestamp_or_none
 
 OUTBOUND = "outbound"
 
@@ -71,16 +71,11 @@ class ForgottenCallers:
         caller = detail.get("toNumber" if is_outbound else "fromNumber")
         if not caller:
             return False
-        began = _moment(detail.get("startedAt")) or _moment(detail.get("createdAt"))
+        began = timestamp_or_none(detail.get("startedAt")) or timestamp_or_none(
+            detail.get("createdAt")
+        )
         return any(
             (requested_at := of_salt.get(caller_hash(str(caller), salt))) is not None
             and (began is None or began < requested_at)
             for salt, of_salt in self._by_salt.items()
         )
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        return timestamp(value)
-    except UnfitError:
-        return None

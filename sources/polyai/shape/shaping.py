@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..clock import UnfitError, timestamp
+from ..clock import timestamp_or_none
 from ..tables import conversations as tables
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from .answer import DATA, Answer, Json
@@ -92,7 +92,7 @@ def _own_count(detail: Json, name: str) -> int | None:
     """The API's own count of turns, where it sends one."""
     try:
         return integer(detail.get(name))
-    except UnfitError:
+    except ValueError:
         return None
 
 
@@ -156,14 +156,11 @@ def _score(answer: Answer, extra: Json) -> tuple[float | None, str | None]:
     detail, held = answer.detail, answer.held
     try:
         score = number(detail.get("polyScore"))
-    except UnfitError:
+    except ValueError:
         score, extra["polyScore"] = None, detail["polyScore"]
     if score is None:
         return (held.poly_score, held.poly_score_scale) if held else (None, None)
-    try:
-        created_at = timestamp(detail.get("createdAt") or detail.get("startedAt"))
-    except UnfitError:
-        created_at = None
+    created_at = timestamp_or_none(detail.get("createdAt") or detail.get("startedAt"))
     before = created_at is not None and created_at < SCALE_CHANGED_AT
     return score, "0-10" if before else "1-5"
 
@@ -230,7 +227,7 @@ def _turns(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Table:
 def _is_number(value: Any) -> bool:
     try:
         return number(value) is not None
-    except UnfitError:
+    except ValueError:
         return False
 
 

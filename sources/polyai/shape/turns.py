@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..clock import UnfitError
 from .values import number, text
 
 Json = dict[str, Any]
@@ -30,7 +29,7 @@ def latency_seconds(latency: Any) -> float | None:
     """Seconds from a number (v3) or from `perceived_latency` of an object (Data API)."""
     try:
         return number(latency.get("perceived_latency") if isinstance(latency, dict) else latency)
-    except UnfitError:
+    except ValueError:
         return None
 
 

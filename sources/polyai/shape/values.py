@@ -1,7 +1,7 @@
-"""JSON values to Arrow columns: fast by column where the values are as declared, else by cell.
+"""Conversion of JSON values to Arrow columns: by column where possible, else cell by cell.
 
-Nothing is lost: a value that its column's type cannot hold is handed back to the caller, who keeps
-it in the row's `extra`.
+No value is lost: one that does not fit the type of its column is returned to the caller, which
+keeps it in the row's `extra`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..clock import UnfitError, timestamp
+from ..clock import parse_timestamp
 from ..tables.declaration import ARROW_TYPES, ColumnType
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-"""A plain decimal number: neither `1_000`, which Python takes, nor `nan` and `inf`."""
+"""Plain decimal numbers: neither `1_000`, which Python accepts, nor `nan` and `inf`."""
 
 _RFC_1123 = "%a, %d %b %Y %H:%M:%S GMT"
 _TIMESTAMP = ARROW_TYPES["timestamp"]
 
 ColumnValues = tuple[pa.Array, dict[int, Any]]
-"""A column, and the values by row that it could not hold."""
+"""A column, and by row the values that do not fit its type."""
 
 
 def dumps(value: Any) -> str:
-    """A compact JSON text, also of integers beyond 64 bits, which orjson refuses."""
+    """Encodes compact JSON, also of integers beyond 64 bits, which orjson rejects."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:
@@ -38,32 +38,40 @@ def dumps(value: Any) -> str:
 
 
 def text(value: Any) -> str | None:
-    """Text as it is, empty as NULL, anything else as its JSON text."""
+    """Converts to text: empty becomes None, anything but text becomes JSON."""
     if isinstance(value, str):
         return value or None
     return None if value is None else dumps(value)
 
 
 def number(value: Any) -> float | None:
-    """A finite number, also where it came as text."""
+    """Converts to a finite number, also from text.
+
+    Raises:
+        ValueError: The value is not a number, or a double cannot represent it exactly.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnfitError
+        raise ValueError("not a number")
     try:
         as_float = float(value)
     except OverflowError as error:
-        raise UnfitError from error
-    # a whole number beyond 53 bits would lose digits
+        raise ValueError("not a double") from error
+    # an integer beyond 53 bits would lose digits
     if not math.isfinite(as_float) or as_float != value:
-        raise UnfitError
+        raise ValueError("not a double")
     return as_float
 
 
 def integer(value: Any) -> int | None:
-    """A whole number of 64 bits, also where it came as text or as 3.0."""
+    """Converts to an integer of 64 bits, also from text or from 3.0.
+
+    Raises:
+        ValueError: The value is not such an integer.
+    """
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,19}", value.strip()):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -73,22 +81,26 @@ def integer(value: Any) -> int | None:
         if as_number is None:
             return None
         if not as_number.is_integer():
-            raise UnfitError
+            raise ValueError("not an integer")
         whole = int(as_number)
     if not -(2**63) <= whole < 2**63:
-        raise UnfitError
+        raise ValueError("not an integer of 64 bits")
     return whole
 
 
 def boolean(value: Any) -> bool | None:
-    """True or false, also where it came as text or as 0 and 1."""
+    """Converts to a boolean, also from text or from 0 and 1.
+
+    Raises:
+        ValueError: The value is not a boolean.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, str):
         value = {"true": True, "false": False}.get(value.strip().lower(), value)
     if value in (0, 1):
         return bool(value)
-    raise UnfitError
+    raise ValueError("not a boolean")
 
 
 _CELLS: dict[ColumnType, Callable[[Any], Any]] = {
@@ -96,19 +108,19 @@ _CELLS: dict[ColumnType, Callable[[Any], Any]] = {
     "bigint": integer,
     "double": number,
     "bool": boolean,
-    "timestamp": timestamp,
+    "timestamp": parse_timestamp,
 }
 
 
 def column(values: list[Any], column_type: ColumnType) -> ColumnValues:
-    """Makes one Arrow column of the declared type.
+    """Builds an Arrow column of the declared type.
 
     Args:
-        values: JSON values, one a row.
+        values: JSON values, one per row.
         column_type: The declared type.
 
     Returns:
-        The column, and by row the values that it could not hold (NULL in the column).
+        The column, and by row the values that do not fit its type (NULL in the column).
     """
     if column_type == "json":
         texts = [None if value is None or value == "" else dumps(value) for value in values]
@@ -120,12 +132,12 @@ def column(values: list[Any], column_type: ColumnType) -> ColumnValues:
 
 
 def _by_column(values: list[Any], column_type: ColumnType) -> pa.Array:
-    """The whole column at once; raises where one value is not as declared."""
+    """Converts the whole column at once; raises where a value is not of the declared type."""
     if column_type == "timestamp":
         return _timestamps(pa.array(values, pa.string()))
     if column_type in ("bigint", "double"):
         if bool in set(map(type, values)):
-            raise TypeError("Arrow takes a boolean among floats for a number")
+            raise TypeError("Arrow would convert a boolean among floats to a number")
         return _numbers(pa.array(values), ARROW_TYPES[column_type])
     array = pa.array(values, ARROW_TYPES[column_type])
     if column_type == "text":
@@ -135,7 +147,7 @@ def _by_column(values: list[Any], column_type: ColumnType) -> pa.Array:
 
 
 def _numbers(inferred: pa.Array, to: pa.DataType) -> pa.Array:
-    """Takes the type that Arrow finds: told the type, it would truncate 3.7 and take True for 1."""
+    """Casts from the inferred type: given the type, Arrow truncates 3.7 and converts True to 1."""
     found = inferred.type
     if not (pa.types.is_null(found) or pa.types.is_integer(found) or found == to):
         raise ValueError(f"{found} in a column of {to}")
@@ -145,7 +157,7 @@ def _numbers(inferred: pa.Array, to: pa.DataType) -> pa.Array:
 
 
 def _timestamps(texts: pa.Array) -> pa.Array:
-    """Text of one form throughout: ISO 8601 with a zone, without one, or RFC 1123."""
+    """Converts texts of one format: ISO 8601 with or without a time zone, or RFC 1123."""
     try:
         moments = texts.cast(_TIMESTAMP)
     except pa.ArrowInvalid:
@@ -154,9 +166,9 @@ def _timestamps(texts: pa.Array) -> pa.Array:
         except pa.ArrowInvalid:
             local = pc.strptime(texts, format=_RFC_1123, unit="s")
             if pc.strftime(local, format=_RFC_1123) != texts:
-                raise ValueError("a day that is not, such as 31 June, is read as another") from None
+                raise ValueError("an invalid day, such as 31 June, is read as another") from None
         moments = pc.assume_timezone(local, "UTC").cast(_TIMESTAMP)
-    # raises for years that Arrow knows and others do not
+    # raises for years that Arrow supports and Python does not
     pc.min_max(moments).as_py()
     return moments
 
@@ -168,7 +180,7 @@ def _by_cell(values: list[Any], column_type: ColumnType) -> ColumnValues:
     for row, value in enumerate(values):
         try:
             cells.append(convert(value))
-        except UnfitError:
+        except ValueError:
             cells.append(None)
             unfit[row] = value
     return pa.array(cells, ARROW_TYPES[column_type]), unfit

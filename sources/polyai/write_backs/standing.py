@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..clock import UnfitError
 from ..shape.turns import reviews
 from ..shape.values import integer
 from .rows import Row
@@ -75,7 +74,7 @@ def _turn_count(detail: Json) -> int | None:
     try:
         # the API's own count of turns that it withholds
         return integer(detail.get("num_turns")) or None
-    except UnfitError:
+    except ValueError:
         return None
 
 
