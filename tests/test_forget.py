@@ -24,7 +24,7 @@ from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
 from polyai.forgetting.run import PIPELINE_NAME, Erasures, Readers, forget
 from polyai.load.committer import Job
-from polyai.locking.files import Patience, database_file
+from polyai.locking.files import LockTimeout, database_lock
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -514,7 +514,7 @@ def test_nothing_else_may_write_meanwhile(company: Company, ending: str) -> None
     before = Path("polyai.duckdb").read_bytes()
     loading = open_pipeline()
     assert duckdb_path(loading)
-    with database_file(loading, Patience(timedelta(0), threading.Event()), ending):
+    with database_lock(loading, LockTimeout(timedelta(0), threading.Event()), ending):
         busy = run("forget", name, "--yes", **company.environment)
     assert busy.returncode == 75, busy.stderr
     assert Path("polyai.duckdb").read_bytes() == before

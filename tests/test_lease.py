@@ -1,4 +1,4 @@
-"""Leases on agents: one owner at a time, whatever machines, clocks and races do."""
+"""Leases on agents: one owner at a time, regardless of machines, clocks and races."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from polyai.errors import DestinationError, LeaseLostError
-from polyai.locking import leases as lease
-from polyai.locking.leases import Leases, sql_for
+from polyai.locking import lease_table
+from polyai.locking.lease_table import sql_for
+from polyai.locking.leases import Leases
 from postgres_server import binaries, postgres
 
 needs_postgres = pytest.mark.skipif(
@@ -50,12 +51,12 @@ _datasets = (f"polyai_{number}" for number in count())
 
 
 class Warehouse:
-    """One dataset, as several machines see it.
+    """One dataset, accessed by several machines.
 
     Args:
         destination: `postgres` or `duckdb`.
-        credentials: of the destination.
-        folder: for the machines' working directories.
+        credentials: The destination's.
+        folder: Parent of the machines' working directories.
     """
 
     def __init__(self, destination: str, credentials: str, folder: Path) -> None:
@@ -118,14 +119,14 @@ def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     return Warehouse("duckdb", str(tmp_path / "warehouse.duckdb"), tmp_path)
 
 
-def eventually(is_so: Callable[[], bool], seconds: float = 5) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
     deadline = time.monotonic() + seconds
-    while not (so := is_so()) and time.monotonic() < deadline:
+    while not (is_met := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return so
+    return is_met
 
 
-def test_a_free_lease_is_taken_and_a_held_one_is_not(warehouse: Warehouse) -> None:
+def test_a_free_lease_is_acquired_and_a_held_one_is_not(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
 
     assert one.acquire(["b", "a"]) == {}
@@ -146,13 +147,13 @@ def test_an_expired_lease_is_taken_over(warehouse: Warehouse) -> None:
     assert one.acquire([AGENT])[AGENT].owner == "other"
 
 
-def test_a_killed_owner_takes_its_own_lease_up_at_once(warehouse: Warehouse) -> None:
+def test_a_restarted_owner_reacquires_its_own_lease_immediately(warehouse: Warehouse) -> None:
     warehouse.machine("one").acquire([AGENT])
 
     assert warehouse.machine("one").acquire([AGENT]) == {}
 
 
-def test_a_released_lease_is_free_at_once(warehouse: Warehouse) -> None:
+def test_a_released_lease_is_free_immediately(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     with one:
         assert one.acquire([AGENT]) == {}
@@ -165,7 +166,7 @@ def test_a_released_lease_is_free_at_once(warehouse: Warehouse) -> None:
     assert warehouse.owners() == {AGENT: ""}
 
 
-def test_a_renewal_begins_the_term_anew(warehouse: Warehouse) -> None:
+def test_a_renewal_restarts_the_term(warehouse: Warehouse) -> None:
     one = warehouse.machine("one")
     one.acquire([AGENT, "other"])
     first = warehouse.sql("SELECT DISTINCT expires_at FROM {}.load_leases")
@@ -176,7 +177,7 @@ def test_a_renewal_begins_the_term_anew(warehouse: Warehouse) -> None:
     assert second > max(first)
 
 
-def test_a_lease_that_ran_out_is_still_good_where_nobody_took_it(warehouse: Warehouse) -> None:
+def test_an_expired_lease_that_nobody_took_can_be_renewed(warehouse: Warehouse) -> None:
     one = warehouse.machine("one")
     one.acquire([AGENT])
     warehouse.expire()
@@ -186,13 +187,13 @@ def test_a_lease_that_ran_out_is_still_good_where_nobody_took_it(warehouse: Ware
     assert list(warehouse.machine("other").acquire([AGENT])) == [AGENT]
 
 
-def test_a_lost_lease_is_noticed_by_the_next_renewal(warehouse: Warehouse) -> None:
+def test_the_next_renewal_detects_a_lost_lease(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     one.acquire(["a", "b"])
     warehouse.expire()
     other.acquire(["b"])
 
-    with pytest.raises(LeaseLostError, match=r"taken over b, "):
+    with pytest.raises(LeaseLostError, match=r"\bb\b"):
         one.renew()
     one.release()
     assert warehouse.owners() == {"a": "", "b": "other"}
@@ -207,7 +208,7 @@ def test_a_dropped_table_is_a_lost_lease(warehouse: Warehouse) -> None:
         one.renew()
 
 
-def test_the_heartbeat_keeps_a_lease_beyond_its_term(warehouse: Warehouse) -> None:
+def test_the_heartbeat_renews_a_lease_beyond_its_term(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one", SHORT), warehouse.machine("other")
     with one:
         one.acquire([AGENT])
@@ -217,7 +218,7 @@ def test_the_heartbeat_keeps_a_lease_beyond_its_term(warehouse: Warehouse) -> No
     assert other.acquire([AGENT]) == {}
 
 
-def test_the_heartbeat_notices_a_lost_lease(warehouse: Warehouse) -> None:
+def test_the_heartbeat_detects_a_lost_lease(warehouse: Warehouse) -> None:
     one = warehouse.machine("one", SHORT)
     with one:
         one.acquire([AGENT])
@@ -226,7 +227,7 @@ def test_the_heartbeat_notices_a_lost_lease(warehouse: Warehouse) -> None:
     assert warehouse.owners() == {AGENT: "thief"}
 
 
-def test_no_clock_but_the_destinations_is_asked(
+def test_only_the_clock_of_the_destination_is_used(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
@@ -257,13 +258,13 @@ def test_no_clock_but_the_destinations_is_asked(
     assert not [sql for sql in statements if re.search(r"\d{4}-\d\d|\d{9}", sql)]
 
 
-def test_a_turn_waits_for_the_one_before_it(warehouse: Warehouse) -> None:
+def test_a_step_waits_for_the_one_that_holds_its_lease(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     order: list[str] = []
     began = threading.Event()
 
     def first() -> None:
-        with one.turn(["A days 1/16", "A days 2/16"]):
+        with one.holding(["A days 1/16", "A days 2/16"]):
             began.set()
             time.sleep(0.5)
             order.append("first")
@@ -271,7 +272,7 @@ def test_a_turn_waits_for_the_one_before_it(warehouse: Warehouse) -> None:
     thread = threading.Thread(target=first)
     thread.start()
     assert began.wait(10)
-    with other.turn(["A days 2/16", "A days 3/16"]):
+    with other.holding(["A days 2/16", "A days 3/16"]):
         order.append("second")
         assert warehouse.owners()["A days 2/16"] == "other"
     thread.join()
@@ -279,36 +280,36 @@ def test_a_turn_waits_for_the_one_before_it(warehouse: Warehouse) -> None:
     assert set(warehouse.owners().values()) == {""}
 
 
-def test_a_turn_gives_back_its_own_leases_only(warehouse: Warehouse) -> None:
+def test_a_step_releases_only_its_own_leases(warehouse: Warehouse) -> None:
     one = warehouse.machine("one")
     assert one.acquire(["A"]) == {}
-    with pytest.raises(RuntimeError), one.turn(["A days 1/16"]):
+    with pytest.raises(RuntimeError), one.holding(["A days 1/16"]):
         raise RuntimeError
     assert warehouse.owners() == {"A": "one", "A days 1/16": ""}
 
 
-def test_what_was_given_back_leaves_no_staging_dataset_to_be_dropped(warehouse: Warehouse) -> None:
+def test_acquiring_a_released_lease_drops_no_staging_dataset(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     warehouse.sql(f"CREATE SCHEMA {warehouse.staging('one')}")
-    with one.turn(["A days 1/16"]):
+    with one.holding(["A days 1/16"]):
         pass
-    with other.turn(["A days 1/16"]):
-        # it is alive, and may be about to load through it
+    with other.holding(["A days 1/16"]):
+        # its owner is alive, and may be about to load through it
         assert warehouse.has_schema(warehouse.staging("one"))
 
 
-def test_the_next_run_of_a_killed_one_gives_back_all_that_it_left(warehouse: Warehouse) -> None:
+def test_the_next_run_releases_all_leases_of_a_killed_one(warehouse: Warehouse) -> None:
     assert warehouse.machine("one").acquire(["A days 1/16", "A days 2/16"]) == {}
-    warehouse.machine("one").give_back_all()
+    warehouse.machine("one").release_leftovers()
     assert set(warehouse.owners().values()) == {""}
     assert warehouse.machine("other").acquire(["A days 1/16", "A days 2/16"]) == {}
 
 
-def test_nothing_is_given_back_where_there_is_no_table(warehouse: Warehouse) -> None:
-    warehouse.machine("one").give_back_all()
+def test_releasing_leftovers_without_a_table_is_a_no_op(warehouse: Warehouse) -> None:
+    warehouse.machine("one").release_leftovers()
 
 
-def test_a_takeover_drops_the_staging_dataset_of_the_dead_machine(warehouse: Warehouse) -> None:
+def test_a_takeover_drops_the_staging_dataset_of_the_last_owner(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     one.acquire([AGENT])
     warehouse.sql(f"CREATE SCHEMA {warehouse.staging('one')}")
@@ -323,10 +324,10 @@ def test_a_takeover_drops_the_staging_dataset_of_the_dead_machine(warehouse: War
     ]
 
 
-def test_a_staging_dataset_that_is_in_use_again_stays(warehouse: Warehouse) -> None:
+def test_a_staging_dataset_in_use_again_is_not_dropped(warehouse: Warehouse) -> None:
     warehouse.machine("one").acquire(["a", "b"])
     warehouse.expire()
-    # the machine has come back, and one agent is not its own any more
+    # the machine is back, and holds only one of the two leases
     assert warehouse.machine("one").acquire(["b"]) == {}
     warehouse.sql(f"CREATE SCHEMA {warehouse.staging('one')}")
 
@@ -335,7 +336,7 @@ def test_a_staging_dataset_that_is_in_use_again_stays(warehouse: Warehouse) -> N
     assert warehouse.has_schema(warehouse.staging("one"))
 
 
-def test_only_a_staging_dataset_is_dropped(warehouse: Warehouse) -> None:
+def test_only_staging_datasets_are_dropped(warehouse: Warehouse) -> None:
     warehouse.machine("one").acquire([AGENT])
     warehouse.sql("CREATE SCHEMA {}_finance")
     warehouse.sql("UPDATE {0}.load_leases SET staging_dataset = '{0}_finance'")
@@ -346,12 +347,12 @@ def test_only_a_staging_dataset_is_dropped(warehouse: Warehouse) -> None:
     assert warehouse.has_schema(f"{warehouse.dataset}_finance")
 
 
-def test_a_loader_that_was_taken_over_cannot_merge(
+def test_a_run_whose_lease_was_taken_over_cannot_merge(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stands still between its staging tables and the merge, and then goes on."""
+    """The run is suspended between the load of its staging tables and the merge."""
     pipeline = warehouse.pipeline("one")
-    stalled = Leases(pipeline, "one", warehouse.staging("one"))
+    suspended = Leases(pipeline, "one", warehouse.staging("one"))
     other = warehouse.machine("other")
 
     def run(value: str) -> None:
@@ -360,8 +361,8 @@ def test_a_loader_that_was_taken_over_cannot_merge(
         )
         pipeline.run(rows)
 
-    stalled.acquire([AGENT])
-    stalled.renew()
+    suspended.acquire([AGENT])
+    suspended.renew()
     run("before")
     merge = SqlMergeFollowupJob.from_table_chain
 
@@ -378,11 +379,11 @@ def test_a_loader_that_was_taken_over_cannot_merge(
 
     assert warehouse.sql("SELECT value FROM {}.rows") == [("before",)]
     with pytest.raises(LeaseLostError):
-        stalled.renew()
+        suspended.renew()
 
 
 @needs_postgres
-def test_two_machines_that_shut_out_the_same_one_do_not_get_in_each_others_way(
+def test_two_machines_can_drop_the_same_staging_dataset_concurrently(
     on_postgres: Warehouse,
 ) -> None:
     one, *others = (on_postgres.machine(name) for name in ("one", "other", "third"))
@@ -400,10 +401,10 @@ def test_two_machines_that_shut_out_the_same_one_do_not_get_in_each_others_way(
 
 
 @needs_postgres
-def test_a_merge_that_stands_still_is_waited_for_but_not_for_ever(
+def test_the_wait_for_a_suspended_merge_is_bounded(
     on_postgres: Warehouse, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr(lease_table, "_LOCK_TIMEOUT", "200ms")
     one, other = on_postgres.machine("one"), on_postgres.machine("other")
     one.acquire([AGENT])
     on_postgres.sql(f"CREATE SCHEMA {on_postgres.staging('one')}")
@@ -416,7 +417,7 @@ def test_a_merge_that_stands_still_is_waited_for_but_not_for_ever(
             other.acquire([AGENT])
         other.release()
 
-    # what is to be dropped is not forgotten
+    # the next owner still drops it
     third = on_postgres.machine("third")
     assert third.acquire([AGENT]) == {}
     assert not on_postgres.has_schema(on_postgres.staging("one"))
@@ -424,14 +425,14 @@ def test_a_merge_that_stands_still_is_waited_for_but_not_for_ever(
 
 @needs_postgres
 @pytest.mark.long
-def test_of_many_that_race_one_wins(on_postgres: Warehouse) -> None:
+def test_one_of_many_racing_machines_wins(on_postgres: Warehouse) -> None:
     assert winners_of_races(on_postgres, machines=8, rounds=50) == [1] * 50
 
 
 @needs_postgres
-def test_two_rows_of_an_agent_never_have_two_owners(on_postgres: Warehouse) -> None:
-    """As on a destination that does not enforce keys."""
-    on_postgres.machine("one").acquire(["some other"])
+def test_duplicate_rows_of_an_agent_never_yield_two_owners(on_postgres: Warehouse) -> None:
+    """Destinations that do not enforce keys can have duplicate rows."""
+    on_postgres.machine("one").acquire(["another"])
     on_postgres.sql("ALTER TABLE {0}.load_leases DROP CONSTRAINT load_leases_pkey")
     for _ in range(2):
         on_postgres.sql(FREE_ROW, AGENT)
@@ -443,7 +444,7 @@ def test_two_rows_of_an_agent_never_have_two_owners(on_postgres: Warehouse) -> N
 
 
 @needs_postgres
-def test_a_second_row_that_comes_late_changes_no_owner(on_postgres: Warehouse) -> None:
+def test_a_late_duplicate_row_does_not_change_the_owner(on_postgres: Warehouse) -> None:
     one, other = on_postgres.machine("one"), on_postgres.machine("other")
     one.acquire([AGENT])
     on_postgres.sql("ALTER TABLE {0}.load_leases DROP CONSTRAINT load_leases_pkey")
@@ -457,10 +458,10 @@ def test_a_second_row_that_comes_late_changes_no_owner(on_postgres: Warehouse) -
 
 @needs_postgres
 @pytest.mark.long
-def test_processes_that_meet_an_empty_database_agree(
+def test_processes_starting_on_an_empty_database_agree_on_one_owner(
     on_postgres: Warehouse, server: str, tmp_path: Path
 ) -> None:
-    """Schema, table and row are made by all of them at once."""
+    """All of them create the schema, the table and the row concurrently."""
     with ExitStack() as stack:
         machines = [stack.enter_context(machine(name, server, tmp_path)) for name in "abc"]
         for _ in range(5):
@@ -474,7 +475,7 @@ def test_processes_that_meet_an_empty_database_agree(
 
 
 @needs_postgres
-def test_a_failing_renewal_is_tried_again_until_the_term_is_over(
+def test_a_failing_renewal_is_retried_until_the_term_ends(
     on_postgres: Warehouse, server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     term = timedelta(seconds=2)
@@ -499,7 +500,7 @@ def test_a_failing_renewal_is_tried_again_until_the_term_is_over(
 
 
 @needs_postgres
-def test_a_renewal_that_hangs_is_noticed_when_the_term_is_over(
+def test_a_hanging_renewal_is_detected_at_the_end_of_the_term(
     on_postgres: Warehouse, server: str
 ) -> None:
     one = on_postgres.machine("one", SHORT)
@@ -518,7 +519,9 @@ def test_a_renewal_that_hangs_is_noticed_when_the_term_is_over(
         ("filesystem", False),
     ],
 )
-def test_leases_need_a_database(tmp_path: Path, destination: str, is_supported: bool) -> None:
+def test_leases_require_a_sql_database(
+    tmp_path: Path, destination: str, is_supported: bool
+) -> None:
     make: dict[str, Any] = {
         "duckdb": lambda: dlt.destinations.duckdb(str(tmp_path / "warehouse.duckdb")),
         "postgres": lambda: dlt.destinations.postgres("postgresql://a:b@127.0.0.1:1/c"),
@@ -538,15 +541,17 @@ _NAMES = [
     "_CREATE",
     "_ADD",
     "_TAKE",
-    "_LOOK",
+    "_READ",
     "_IS_STAGING_IN_USE",
-    "_FORGET_STALE",
+    "_CLEAR_STALE",
     "_RENEW",
-    "_OURS",
+    "_OWNED",
     "_RELEASE",
 ]
 
-STATEMENTS = {name: getattr(lease, name).format(key="", ids="?, ?", seconds=300) for name in _NAMES}
+STATEMENTS = {
+    name: getattr(lease_table, name).format(key="", ids="?, ?", seconds=300) for name in _NAMES
+}
 
 
 @pytest.mark.parametrize(
@@ -573,7 +578,7 @@ STATEMENTS = {name: getattr(lease, name).format(key="", ids="?, ?", seconds=300)
         ("clickhouse", "`db`.`polyai___load_leases`", "DATE_ADD(SECOND, 300, CURRENT_TIMESTAMP())"),
     ],
 )
-def test_statements_are_written_for_each_destination(
+def test_statements_are_rendered_for_each_dialect(
     dialect: str, name: str, end_of_term: str
 ) -> None:
     client = cast(
@@ -586,7 +591,7 @@ def test_statements_are_written_for_each_destination(
     written = {key: sql_for(client, text) for key, text in STATEMENTS.items()}
 
     if dialect == "clickhouse":
-        # quoted by sqlglot in its own way
+        # sqlglot quotes names differently
         name = name.replace("`", '"')
     assert all(name in sql for sql in written.values()), written
     assert end_of_term in written["_TAKE"]
@@ -598,7 +603,7 @@ def test_statements_are_written_for_each_destination(
 
 
 def winners_of_races(warehouse: Warehouse, machines: int, rounds: int) -> list[int]:
-    """How many of the machines got the lease in each round."""
+    """Numbers of machines that acquired the lease, per round."""
     leases = [warehouse.machine(f"m{number}") for number in range(machines)]
     together = threading.Barrier(machines)
 
@@ -626,7 +631,7 @@ def winners_of_races(warehouse: Warehouse, machines: int, rounds: int) -> list[i
 
 @contextmanager
 def session(url: str) -> Iterator[Callable[[str], None]]:
-    """Runs statements in one session, each committed at once unless they begin a transaction."""
+    """Runs statements in one session, with autocommit unless they begin a transaction."""
     connection = psycopg2.connect(url)
     connection.autocommit = True
     try:
@@ -656,7 +661,7 @@ for line in sys.stdin:
 
 @contextmanager
 def machine(name: str, url: str, folder: Path) -> Iterator[Callable[[str, str], Any]]:
-    """A process of its own that makes leases on order."""
+    """Separate process that acquires leases on command."""
     command = [sys.executable, "-c", _MACHINE, name, url, str(folder / name)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -665,13 +670,13 @@ def machine(name: str, url: str, folder: Path) -> Iterator[Callable[[str, str], 
         assert process.stdout
         stdin, stdout = process.stdin, process.stdout
 
-        def order(what: str, value: str) -> Any:
+        def send(what: str, value: str) -> Any:
             stdin.write(f"{json.dumps([what, value])}\n")
             stdin.flush()
             return json.loads(stdout.readline())
 
         try:
-            yield order
+            yield send
         finally:
             stdin.close()
             process.wait(10)

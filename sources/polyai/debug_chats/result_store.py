@@ -12,7 +12,7 @@ import dlt
 
 from ..errors import BusyError
 from ..load.committer import audit_job
-from ..locking.files import Patience
+from ..locking.files import LockTimeout
 from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult
 
@@ -45,12 +45,12 @@ def store_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = ti
     turns = [row for one, chat_id in zip(stored, chat_ids) for row in _turn_rows(one, chat_id)]
     agent_ids = list(dict.fromkeys(one.agent_id for one in stored))
     # not the run's own stop event: an interrupted run still stores its results
-    patience = Patience(max(wait, MIN_WAIT), threading.Event())
+    timeout = LockTimeout(max(wait, MIN_WAIT), threading.Event())
 
     def lease_names() -> list[str]:
         return [lease_name(agent_id) for agent_id in agent_ids]
 
-    with audit_job(pipeline, LOCK_ENDING, lease_names, patience) as (job, others):
+    with audit_job(pipeline, LOCK_ENDING, lease_names, timeout) as (job, others):
         for holder in others.values():
             raise BusyError(f"{holder} is writing debug chats: these results were not stored")
         job.make_tables([DEBUG_CHATS, DEBUG_CHAT_TURNS])

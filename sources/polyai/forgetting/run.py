@@ -26,7 +26,7 @@ from ..errors import BusyError, PolyAIError, StoreError
 from ..load import discard as recovery
 from ..load.committer import Job, audit_job
 from ..load.report import RunReport
-from ..locking.files import Patience, database_file, staging_datasets
+from ..locking.files import LockTimeout, database_lock, staging_datasets
 from ..recordings import run as recordings
 from ..recordings.store import Incoming, Store, open_store
 from ..shape.caller_identity import caller_hash
@@ -167,7 +167,7 @@ def forget(
         )
 
     with (
-        _alone(pipeline, Patience(lock_wait, stop), chosen) as job,
+        _alone(pipeline, LockTimeout(lock_wait, stop), chosen) as job,
         _place(job, recordings_url) as place,
     ):
         selections = chosen(job.warehouse)
@@ -280,7 +280,7 @@ class _Place:
 
 @contextmanager
 def _alone(
-    pipeline: dlt.Pipeline, patience: Patience, chosen: Callable[[Warehouse], list[Selection]]
+    pipeline: dlt.Pipeline, timeout: LockTimeout, chosen: Callable[[Warehouse], list[Selection]]
 ) -> Iterator[Job]:
     """A job, and nobody else who writes rows of conversations until it ends."""
 
@@ -299,8 +299,8 @@ def _alone(
 
     with ExitStack() as held:
         for ending in _OTHERS:
-            held.enter_context(database_file(pipeline, patience, ending))
-        job, others = held.enter_context(audit_job(pipeline, _LOCK_ENDING, lease_names, patience))
+            held.enter_context(database_lock(pipeline, timeout, ending))
+        job, others = held.enter_context(audit_job(pipeline, _LOCK_ENDING, lease_names, timeout))
         for name, holder in others.items():
             raise BusyError(f"{holder} is at work on {name}")
         yield job

@@ -24,11 +24,11 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from ..errors import ApiError
 from ..locking.files import (
-    Patience,
-    database_file,
-    leases,
+    LockTimeout,
+    agent_leases,
+    database_lock,
     staging_dataset_name,
-    working_directory,
+    working_directory_lock,
 )
 from ..locking.leases import Holder, Leases
 from ..shape.audit_rows import audit_table, failure_row
@@ -113,7 +113,7 @@ def audit_job(
     pipeline: dlt.Pipeline,
     lock_ending: str,
     lease_names: Callable[[], Sequence[str]],
-    patience: Patience,
+    timeout: LockTimeout,
 ) -> Iterator[tuple[Job, Mapping[str, Holder]]]:
     """A job over audit tables, and nobody else's over the same until it ends.
 
@@ -123,19 +123,19 @@ def audit_job(
         pipeline: Named after what is done, as is its schema; it runs beside `load`.
         lock_ending: What the lock beside a DuckDB file ends with.
         lease_names: Tells the leases that are needed, once the destination answers.
-        patience: How long to wait for another run.
+        timeout: How long to wait for another run.
 
     Yields:
         The job, and who holds the leases that it did not get.
     """
     with (
         owner_only(),
-        working_directory(pipeline, patience),
-        database_file(pipeline, patience, lock_ending),
+        working_directory_lock(pipeline, timeout),
+        database_lock(pipeline, timeout, lock_ending),
     ):
         recovery.discard(pipeline)
         connect(pipeline)
-        with leases(pipeline, lease_names(), patience) as (held, others):
+        with agent_leases(pipeline, lease_names(), timeout) as (held, others):
             job = Job(pipeline, held, pipeline.pipeline_name)
             yield job, others
             job.tidy_up()
@@ -396,7 +396,7 @@ class Job:
             self._finish_packages(lanes)
 
     def _turn(self, names: Iterable[str]) -> AbstractContextManager[None]:
-        return self._leases.turn(names) if self._leases is not None else nullcontext()
+        return self._leases.holding(names) if self._leases is not None else nullcontext()
 
     def _finish_packages(self, lanes: Callable[[], Iterable[str]] = list) -> None:
         self.pipeline.normalize()

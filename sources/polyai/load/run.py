@@ -12,7 +12,7 @@ from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..errors import BusyError, ConfigurationError, PolyAIError
 from ..listing.landmarks import Landmarks
-from ..locking.files import Patience, database_file, leases, working_directory
+from ..locking.files import LockTimeout, agent_leases, database_lock, working_directory_lock
 from ..locking.leases import Holder
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATION_TABLES
@@ -66,16 +66,16 @@ def load(
     """
     stop = stop or threading.Event()
     tables = _selected(select)
-    patience = Patience(settings.lock_wait, stop)
+    timeout = LockTimeout(settings.lock_wait, stop)
     keep_memory_in_one_piece()
     reports: list[RunReport] = []
-    with owner_only(), working_directory(pipeline, patience), database_file(pipeline, patience):
+    with owner_only(), working_directory_lock(pipeline, timeout), database_lock(pipeline, timeout):
         recovery.discard_torn_packages(pipeline)
         # before the leases, which make the dataset: where it was dropped, dlt begins anew
         connect(pipeline)
         pending = recovery.pending_agents(pipeline)
         wanted = pending | {agent.agent_id for agent in settings.agents}
-        with leases(pipeline, wanted, patience) as (held, others):
+        with agent_leases(pipeline, wanted, timeout) as (held, others):
             job = Job(pipeline, held, LOAD_SCHEMA)
             job.recover(may_load=not pending & others.keys())
             readers: list[AgentReader] = []
@@ -131,15 +131,15 @@ def load_slice(
         LeaseLostError: Another machine has taken over, because this one stood still.
     """
     stop = stop or threading.Event()
-    patience = Patience(settings.lock_wait, stop)
+    timeout = LockTimeout(settings.lock_wait, stop)
     keep_memory_in_one_piece()
     (agent,) = settings.agents
-    with owner_only(), working_directory(pipeline, patience):
+    with owner_only(), working_directory_lock(pipeline, timeout):
         recovery.discard(pipeline)
         connect(pipeline)
-        with leases(pipeline, (), patience) as (held, _):
+        with agent_leases(pipeline, (), timeout) as (held, _):
             if held is not None:
-                held.give_back_all()
+                held.release_leftovers()
             job = Job(pipeline, held, BACKFILL_SCHEMA)
             reader = AgentReader(
                 agent,

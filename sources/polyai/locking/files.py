@@ -1,14 +1,14 @@
-"""Keeps two runs from loading the same at once.
+"""Locks and leases of a run, so that two runs never load the same data at once.
 
-Two things protect a warehouse, and each covers what the other cannot:
+Each covers what the other cannot:
 
-- Locks on files: one on dlt's working directory, and for DuckDB, which one process writes, one
-  beside the database. The system lets go of them when a process ends, however it ends.
-- A lease in the warehouse for each agent (`Leases`), on every other SQL destination: it also keeps
-  a second machine away. One that a killed run has left is taken up at once from the same working
-  directory, and from another one when it expires.
+- Locks on files: one on dlt's working directory and, for DuckDB, which only one process can write,
+  one beside the database. The operating system releases them when a process ends in any way.
+- A lease in the warehouse for each agent (`Leases`), on every other SQL destination, which excludes
+  other machines too. A run in the same working directory takes over the lease of a killed run
+  immediately, one in another directory when the lease expires.
 
-Merging is kept apart as well: each working directory has a staging dataset of its own.
+Merges are separated as well: each working directory has a staging dataset of its own.
 """
 
 from __future__ import annotations
@@ -37,63 +37,67 @@ from .leases import Holder, Leases
 logger = logging.getLogger("polyai")
 
 POLL_SECONDS = 0.5
-"""Time between two attempts to get a lock."""
+"""Time between two attempts to acquire a lock."""
 
 
-class Patience:
-    """How long a run waits for another one; shared by all locks that it needs.
+class LockTimeout:
+    """Time limit of a run's wait for other runs, shared by all locks that it needs.
 
     Args:
-        wait: Time in all; zero for one attempt.
-        stop: Set from outside: wait no longer.
+        wait: Time in total; zero for one attempt.
+        stop: Set to end the wait early.
     """
 
     def __init__(self, wait: timedelta, stop: threading.Event) -> None:
         self._deadline = time.monotonic() + wait.total_seconds()
         self._stop = stop
-        self._is_told = False
+        self._is_logged = False
 
-    def is_over(self, what: str) -> bool:
-        """Waits a moment for `what`, once more; True where there is no time left."""
+    def keep_waiting(self, reason: str) -> bool:
+        """Pauses before another attempt; logs the reason of the first pause.
+
+        Returns:
+            False if no time is left.
+        """
         if time.monotonic() >= self._deadline or self._stop.is_set():
-            return True
-        if not self._is_told:
-            logger.info("waiting for another run: %s", what)
-            self._is_told = True
-        return self._stop.wait(POLL_SECONDS)
+            return False
+        if not self._is_logged:
+            logger.info("waiting for another run: %s", reason)
+            self._is_logged = True
+        return not self._stop.wait(POLL_SECONDS)
 
 
 @contextmanager
-def working_directory(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[None]:
-    """Holds dlt's working directory; inside, the pipeline has a staging dataset of its own.
+def working_directory_lock(pipeline: dlt.Pipeline, timeout: LockTimeout) -> Iterator[None]:
+    """Locks dlt's working directory, and gives the pipeline a staging dataset of its own.
 
     Raises:
-        BusyError: Another run on this machine holds it.
+        BusyError: Another run on this machine has it locked.
     """
     folder = Path(pipeline.pipelines_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
-        _hold(held, lock_file(Path(pipeline.working_dir)), patience)
+    with ExitStack() as locks:
+        _acquire(locks, lock_file(Path(pipeline.working_dir)), timeout)
         params = pipeline.destination.config_params
         params["staging_dataset_name_layout"] = _staging_layout(folder, pipeline.pipeline_name)
         yield
 
 
 @contextmanager
-def free_pipeline_name(pipelines_dir: Path, prefix: str, first: int, most: int) -> Iterator[str]:
-    """Holds the working directory of a pipeline that nobody is using; opens nothing.
+def free_pipeline_name(pipelines_dir: Path, prefix: str, first: int, limit: int) -> Iterator[str]:
+    """Finds a pipeline that no run is using, and locks its working directory without opening it.
 
     Args:
-        pipelines_dir: Where the working directories are.
-        prefix: What such pipelines are called; each has a number too.
-        first: The number to begin with.
-        most: How many are tried.
+        pipelines_dir: Folder of the working directories.
+        prefix: Prefix of the pipelines' names; a number follows.
+        first: Number to begin with.
+        limit: Number of pipelines to try.
 
     Raises:
-        BusyError: All of them are being used.
+        BusyError: All of them are in use.
     """
     pipelines_dir.mkdir(parents=True, exist_ok=True)
-    for number in range(first, first + most):
+    for number in range(first, first + limit):
         name = f"{prefix}_{number}"
         try:
             with lock_on(lock_file(pipelines_dir / name)).acquire(timeout=0):
@@ -101,96 +105,99 @@ def free_pipeline_name(pipelines_dir: Path, prefix: str, first: int, most: int) 
         except Timeout:
             continue
         return
-    raise BusyError(f"{most} slices of backfills are being loaded from {pipelines_dir}")
+    raise BusyError(
+        f"{limit} slices of backfills are being loaded from {pipelines_dir}, which is the limit. "
+        "Run again when some of them are done"
+    )
 
 
 @contextmanager
-def database_file(
-    pipeline: dlt.Pipeline, patience: Patience, ending: str = ".lock"
+def database_lock(
+    pipeline: dlt.Pipeline, timeout: LockTimeout, ending: str = ".lock"
 ) -> Iterator[None]:
-    """Keeps other loads away from the DuckDB file, where that is the destination.
+    """Locks the destination's DuckDB file against other loads; no-op for other destinations.
 
     Args:
-        pipeline: Whose destination it is.
-        patience: How long to wait for them.
-        ending: Of the lock file's name; runs that may go beside each other have different ones.
+        pipeline: Pipeline with the destination.
+        timeout: Limit of the wait.
+        ending: Ending of the lock file's name. Runs with different endings may be concurrent.
 
     Raises:
-        BusyError: Another run on this machine loads into it.
+        BusyError: Another run on this machine has it locked.
     """
     database = duckdb_path(pipeline)
-    with ExitStack() as held:
-        # the lock would make a folder that is missing, which DuckDB refuses to do
+    with ExitStack() as locks:
+        # locking would create a missing folder, for which DuckDB raises its own error
         if database is not None and database.parent.is_dir():
-            _hold(held, database.with_name(f"{database.name}{ending}"), patience)
+            _acquire(locks, database.with_name(f"{database.name}{ending}"), timeout)
         yield
 
 
 @contextmanager
-def leases(
-    pipeline: dlt.Pipeline, agent_ids: Iterable[str], patience: Patience
+def agent_leases(
+    pipeline: dlt.Pipeline, agent_ids: Iterable[str], timeout: LockTimeout
 ) -> Iterator[tuple[Leases | None, dict[str, Holder]]]:
-    """Holds the leases of as many agents as can be had, and renews them meanwhile.
+    """Acquires the leases of as many agents as possible, and renews them within the block.
 
     Yields:
-        The leases, None where the destination needs none or has none; and who holds the others.
+        The leases, None if the destination needs or supports none; the holders of the others.
     """
     if duckdb_path(pipeline) is not None or not Leases.supports(pipeline):
         yield None, {}
         return
     identity = _identity(pipeline.pipelines_dir, pipeline.pipeline_name)
     owner = f"{socket.gethostname()}/{identity}"
-    mine = Leases(pipeline, owner, staging_dataset_name(pipeline))
-    with mine:
-        others = mine.acquire(agent_ids)
-        while others and not patience.is_over(f"{', '.join(others)} is being loaded"):
-            others = mine.acquire(others)
-        yield mine, others
+    leases = Leases(pipeline, owner, staging_dataset_name(pipeline))
+    with leases:
+        others = leases.acquire(agent_ids)
+        while others and timeout.keep_waiting(f"{', '.join(others)} is being loaded"):
+            others = leases.acquire(others)
+        yield leases, others
 
 
 def staging_dataset_name(pipeline: dlt.Pipeline) -> str:
-    """The dataset in which rows wait to be merged."""
+    """Returns the name of a pipeline's staging dataset, in which rows wait to be merged."""
     client: Any = pipeline.sql_client()
     return str(client.staging_dataset_name)
 
 
 def staging_datasets(pipeline: dlt.Pipeline, names: Iterable[str]) -> list[str]:
-    """The datasets in which rows wait to be merged, of other pipelines beside this one.
+    """Returns the names of other pipelines' staging datasets.
 
     Args:
-        pipeline: Whose destination and dataset it is.
-        names: Of these pipelines, whose working directories are in the same folder.
+        pipeline: A pipeline with the same destination, dataset and folder of working directories.
+        names: Names of the other pipelines.
     """
     folder = Path(pipeline.pipelines_dir)
     return [_staging_layout(folder, name) % pipeline.dataset_name for name in names]
 
 
 def _staging_layout(pipelines_dir: Path, name: str) -> str:
-    """What a pipeline's staging dataset is called, `%s` for the dataset."""
+    """Template of a pipeline's staging dataset name, `%s` for the dataset."""
     return f"%s_staging_{_identity(pipelines_dir, name)}"
 
 
-def _hold(held: ExitStack, path: Path, patience: Patience) -> None:
+def _acquire(locks: ExitStack, path: Path, timeout: LockTimeout) -> None:
     lock = lock_on(path)
     while True:
         try:
-            held.enter_context(lock.acquire(timeout=0))
+            locks.enter_context(lock.acquire(timeout=0))
             return
         except Timeout:
-            if patience.is_over(f"{path} is locked"):
+            if not timeout.keep_waiting(f"{path} is locked"):
                 raise BusyError(
-                    f"another run is loading into the same place: it holds {path}. Run again when "
-                    "it is done, or wait for it with --wait"
+                    f"another run is loading into the same warehouse or working directory: it has "
+                    f"locked {path}. Run again when it is done, or wait for it with --wait"
                 ) from None
 
 
 def _identity(pipelines_dir: str | Path, name: str) -> str:
-    """An id of a working directory on this machine; the same as long as both are."""
+    """Returns a stable id of a working directory on this machine, 16 hexadecimal digits."""
     path = Path(pipelines_dir, f"{name}.id")
     if not path.exists():
         draft = path.with_suffix(f".{os.getpid()}")
         draft.write_text(uuid.uuid4().hex, encoding="ascii")
         draft.replace(path)
-    # a directory that was copied with its id is another one on another machine
-    place = f"{path.read_text(encoding='ascii').strip()}/{socket.gethostname()}"
-    return hashlib.blake2b(place.encode(), digest_size=8).hexdigest()
+    # the host name distinguishes a directory that was copied to another machine
+    host_and_id = f"{path.read_text(encoding='ascii').strip()}/{socket.gethostname()}"
+    return hashlib.blake2b(host_and_id.encode(), digest_size=8).hexdigest()

@@ -13,7 +13,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..errors import StoreError
 from ..load.report import RunReport
-from ..locking.files import Patience
+from ..locking.files import LockTimeout
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..warehouse.held import PRUNE
@@ -90,7 +90,7 @@ def prune(
     """
     stop = stop or threading.Event()
     results = []
-    with at_work(pipeline, recordings_url, Patience(lock_wait, stop), agent_ids) as work:
+    with at_work(pipeline, recordings_url, LockTimeout(lock_wait, stop), agent_ids) as work:
         work.refuse_others()
         for agent_id in work.agent_ids:
             result = Pruning(agent_id, clock() - older_than)

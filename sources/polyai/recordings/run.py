@@ -23,7 +23,7 @@ from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
 from ..load.committer import Job, audit_job
-from ..locking.files import Patience
+from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import are_redacted
@@ -99,8 +99,8 @@ def fetch_recordings(
     stop = stop or threading.Event()
     reports = []
     agent_ids = [agent.agent_id for agent in settings.agents]
-    patience = Patience(settings.lock_wait, stop)
-    with at_work(pipeline, settings.recordings_url, patience, agent_ids) as work:
+    timeout = LockTimeout(settings.lock_wait, stop)
+    with at_work(pipeline, settings.recordings_url, timeout, agent_ids) as work:
         for agent in settings.agents:
             if stop.is_set():
                 break
@@ -145,14 +145,14 @@ class Work:
 
 @contextmanager
 def at_work(
-    pipeline: dlt.Pipeline, url: str, patience: Patience, agent_ids: Sequence[str] | None = None
+    pipeline: dlt.Pipeline, url: str, timeout: LockTimeout, agent_ids: Sequence[str] | None = None
 ) -> Iterator[Work]:
     """Opens store and warehouse, and keeps other runs over the same recordings away.
 
     Args:
         pipeline: Where the warehouse is.
         url: Where the store is.
-        patience: How long to wait for another run.
+        timeout: How long to wait for another run.
         agent_ids: Whose recordings; None for all that the warehouse tells of.
     """
     store = open_store(url)
@@ -164,7 +164,7 @@ def at_work(
         return [lease_name(name) for name in agent_ids]
 
     with (
-        audit_job(pipeline, LOCK_ENDING, lease_names, patience) as (job, others),
+        audit_job(pipeline, LOCK_ENDING, lease_names, timeout) as (job, others),
         Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
     ):
         store.check()

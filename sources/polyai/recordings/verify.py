@@ -15,7 +15,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..errors import StoreError
-from ..locking.files import Patience
+from ..locking.files import LockTimeout
 from ..warehouse.queries import Warehouse
 from .archive import Archive, Due, Kind
 from .fetcher import Task
@@ -152,8 +152,8 @@ def verify_and_mend(
     """
     stop = stop or threading.Event()
     names = [agent.agent_id for agent in settings.agents]
-    patience = Patience(settings.lock_wait, stop)
-    with at_work(pipeline, settings.recordings_url, patience, names) as work:
+    timeout = LockTimeout(settings.lock_wait, stop)
+    with at_work(pipeline, settings.recordings_url, timeout, names) as work:
         work.refuse_others()
 
         def look(*, quick: bool) -> Verification:

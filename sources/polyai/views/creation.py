@@ -17,7 +17,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from ..config.time_zones import DEFAULT_ZONE, time_zone
 from ..errors import BusyError, DestinationError, first_line
 from ..load.committer import Job, audit_job
-from ..locking.files import Patience
+from ..locking.files import LockTimeout
 from ..tables.registry import TABLES
 from ..warehouse.duckdb_file import kept_open
 from ..warehouse.errors import destination_errors
@@ -155,8 +155,8 @@ def wording_of(client: SqlClientBase[Any], zone: str) -> Wording:
 @contextmanager
 def _job(pipeline: dlt.Pipeline, lock_wait: timedelta) -> Iterator[Job]:
     """The one run that makes or drops views."""
-    patience = Patience(lock_wait, threading.Event())
-    with audit_job(pipeline, _LOCK_ENDING, lambda: [_LEASE], patience) as (job, others):
+    timeout = LockTimeout(lock_wait, threading.Event())
+    with audit_job(pipeline, _LOCK_ENDING, lambda: [_LEASE], timeout) as (job, others):
         if others:
             raise BusyError(f"the views are being made by {others[_LEASE]}")
         yield job

@@ -14,7 +14,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..load.committer import audit_job
-from ..locking.files import Patience
+from ..locking.files import LockTimeout
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.held import LoadState
 from .report import Result, WriteBackReport, WriteBacks
@@ -181,8 +181,8 @@ def write_back(
     def lease_names() -> list[str]:
         return [lease_name(agent_id) for agent_id in by_agent]
 
-    patience = Patience(settings.lock_wait, stop)
-    with audit_job(pipeline, LOCK_ENDING, lease_names, patience) as (job, others):
+    timeout = LockTimeout(settings.lock_wait, stop)
+    with audit_job(pipeline, LOCK_ENDING, lease_names, timeout) as (job, others):
         for agent_id in by_agent:
             with begun(agent_id, job.warehouse) as run:
                 if holder := others.get(lease_name(agent_id)):
