@@ -1,4 +1,4 @@
-"""A conversation as the API answered it, and what the warehouse holds of it already."""
+"""One conversation as the API answered it, with its rows that are already in the warehouse."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ V3 = "conversations_v3"
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the warehouse holds of a conversation, as far as a new answer has to respect it."""
+class LoadedConversation:
+    """Rows of a conversation in the warehouse that a new answer must not erase."""
 
     num_turns: int | None
     num_silences: int | None
@@ -27,15 +27,15 @@ class Held:
     note: str | None
     source_api: str = DATA
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """All columns of its row, as the destination gives them."""
+    """All columns of its row in `conversations`, as the destination returns them."""
     children: dict[str, dict[tuple[Any, ...], Mapping[str, Any]]] = field(default_factory=dict)
-    """Rows of child tables by their key behind the conversation's: those of which the new answer
-    does not tell everything."""
+    """Rows of child tables by table and key (after agent_id and conversation_id), for tables that
+    the APIs of the new answer fill only partly."""
 
 
 @dataclass(frozen=True)
 class NoteVersion:
-    """One version of a note; `valid_to` is None while it is the current one."""
+    """One version of a note; `valid_to` of the current one is None."""
 
     note: str
     valid_from: datetime
@@ -47,58 +47,62 @@ class Answer:
     """One conversation as the API answered it.
 
     Attributes:
-        conversation_id: its id.
-        detail: what was answered, in the words of the Data API.
-        summary_hash: tells whether what is listed of it has changed since.
-        fetched_at: when it was answered.
-        held: what there is of it already.
-        apis: the APIs that were asked.
-        source_api: the one that listed it.
+        conversation_id: The conversation.
+        detail: The answer, with the field names of the Data API.
+        summary_hash: Hash of the list row, to detect changes.
+        fetched_at: Time of the answer.
+        loaded: Its rows that are already in the warehouse.
+        apis: APIs that answered.
+        source_api: API that listed it.
     """
 
     conversation_id: str
     detail: Json
     summary_hash: str
     fetched_at: datetime
-    held: Held | None = None
+    loaded: LoadedConversation | None = None
     apis: frozenset[str] = frozenset({DATA})
     source_api: str = DATA
-    may_be_torn: bool = False
-    """A run that was killed may have left rows of its child tables, and none of its own."""
+    may_be_partially_loaded: bool = False
+    """Whether a killed run may have left rows of its child tables without a row of its own."""
     note_history: Sequence[NoteVersion] = ()
-    """Held versions of the note, oldest first; only read where the note has changed."""
+    """Loaded versions of the note, oldest first; only read where the note has changed."""
 
     def with_note_history(self, history: Sequence[NoteVersion]) -> Answer:
-        """The same answer, knowing the held versions of its note."""
+        """Returns the answer with the loaded versions of its note."""
         return replace(self, note_history=history) if history else self
 
     @property
     def may_have_rows(self) -> bool:
-        """Whether child tables may have rows that have to go where this answer has none."""
-        return self.held is not None or self.may_be_torn
+        """Whether child tables may have rows to delete where this answer has none."""
+        return self.loaded is not None or self.may_be_partially_loaded
 
     @property
     def keeps_extra(self) -> bool:
-        """Whether fields without a column may be held that only another API sends."""
-        held = self.held
-        return held is not None and (DATA not in self.apis or held.source_api != self.source_api)
+        """Whether the loaded `extra` may contain fields that only another API sends."""
+        loaded = self.loaded
+        return loaded is not None and (
+            DATA not in self.apis or loaded.source_api != self.source_api
+        )
 
     @property
     def note(self) -> str | None:
-        """The note as it is now."""
+        """The current note."""
         return text(self.detail.get("note"))
 
     @property
-    def has_other_note(self) -> bool:
-        """Whether a note may be held that is not, or no longer, the one of this answer."""
+    def has_changed_note(self) -> bool:
+        """Whether the warehouse may contain another note than this answer."""
         if DATA not in self.apis:
-            return False  # it says nothing of notes
-        return self.may_be_torn or (self.held is not None and self.held.note != self.note)
+            return False  # only the Data API sends notes
+        return self.may_be_partially_loaded or (
+            self.loaded is not None and self.loaded.note != self.note
+        )
 
     def note_versions(self) -> list[NoteVersion]:
-        """Its whole history where it changed, so that the merge replaces it; else nothing."""
+        """Returns the whole history of a changed note, for the merge to replace; else nothing."""
         note = self.note
-        if DATA not in self.apis or (self.held and not self.has_other_note):
+        if DATA not in self.apis or (self.loaded and not self.has_changed_note):
             return []
         history = list(self.note_history)
         if history and history[-1].valid_to is None:

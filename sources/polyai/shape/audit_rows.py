@@ -14,7 +14,7 @@ from ..tables.declaration import LOAD_ID, Table
 from .values import column
 
 Stage = Literal["detail", "recording"]
-"""What is read of a conversation; `stage` of `fetch_failures`."""
+"""Request that failed: `stage` of `fetch_failures`."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Failure:
 
 
 def audit_table(table: Table, rows: Sequence[Mapping[str, Any]], load_id: str) -> pa.Table:
-    """Rows by column name as the table's Arrow, columns that a row leaves out as NULL.
+    """Builds the Arrow table of rows by column name; missing columns become NULL.
 
     Args:
         table: The declaration.
-        rows: Times as `datetime`, JSON columns as objects.
-        load_id: dlt load package that the rows will travel in.
+        rows: Rows with times as `datetime` and JSON columns as objects.
+        load_id: dlt load package of the rows.
     """
     arrays = []
     for declared in table.columns:
@@ -54,16 +54,16 @@ def failure_row(
     is_over: bool,
     stage: Stage = "detail",
 ) -> dict[str, Any]:
-    """A row of `fetch_failures`.
+    """Builds a row of `fetch_failures`.
 
     Args:
         agent_id: The agent.
         conversation_id: The conversation.
-        open_: The failure that is recorded already.
-        now: When the conversation was asked for.
-        error: What went wrong; None where it was read.
-        is_over: Nothing is left to be tried again.
-        stage: What was asked for.
+        open_: Open failure of the conversation; None where there is none yet.
+        now: Time of the request.
+        error: Error of the request; None for success.
+        is_over: Whether the failure is resolved, so that nothing is left to retry.
+        stage: Request that failed.
     """
     row = {
         "agent_id": agent_id,

@@ -1,4 +1,4 @@
-"""A batch of answers on its way into tables: what they share, and how one table is built."""
+"""Batch of answers: shared state of its tables, and the builder of one table."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from .values import column
 
 @dataclass
 class Batch:
-    """What all tables of a batch share while they are built."""
+    """Shared state of all tables of a batch while they are built."""
 
     agent_id: str
     region: str
     load_id: str
     answers: Sequence[Answer]
     unmapped: Counter[str] = field(default_factory=Counter)
-    spilled: dict[int, Json] = field(default_factory=dict)
-    """By answer: values without a row of their own, for the conversation's `extra`."""
+    leftovers: dict[int, Json] = field(default_factory=dict)
+    """Values that no table takes, by answer, for the conversation's `extra`."""
 
-    def spill(self, answer: int, name: str, value: Any) -> None:
-        self.spilled.setdefault(answer, {})[name] = value
+    def keep_leftover(self, answer: int, name: str, value: Any) -> None:
+        """Keeps a value that no table takes."""
+        self.leftovers.setdefault(answer, {})[name] = value
 
-    def listed(self, name: str) -> list[list[Any]]:
-        """A list field of each answer; what is there but is no list is kept aside."""
-        lists: list[list[Any]] = []
+    def lists(self, name: str) -> list[list[Any]]:
+        """Returns a list field of each answer; a value of another type becomes a leftover."""
+        found: list[list[Any]] = []
         for row, answer in enumerate(self.answers):
             value = answer.detail.get(name)
             if value is not None and not isinstance(value, list):
                 if value != "":
-                    self.spill(row, name, value)
+                    self.keep_leftover(row, name, value)
                 value = None
-            lists.append(value or [])
-        return lists
+            found.append(value or [])
+        return found
 
-    def mapped(self, name: str) -> list[Json]:
-        """An object field of each answer; what is there but is no object is kept aside."""
-        objects: list[Json] = []
+    def objects(self, name: str) -> list[Json]:
+        """Returns an object field of each answer; a value of another type becomes a leftover."""
+        found: list[Json] = []
         for row, answer in enumerate(self.answers):
             value = answer.detail.get(name)
             if value is not None and not isinstance(value, dict):
                 if value not in ("", []):
-                    self.spill(row, name, value)
+                    self.keep_leftover(row, name, value)
                 value = None
-            objects.append(value or {})
-        return objects
+            found.append(value or {})
+        return found
 
     def table(
         self,
@@ -63,16 +64,16 @@ class Batch:
         taken: Iterable[str] = (),
         extras: dict[int, Json] | None = None,
     ) -> pa.Table:
-        """Builds one table by column.
+        """Builds one table, column by column.
 
         Args:
             table: The declaration.
-            owners: The conversation of each row.
+            owners: Conversation id of each row.
             given: Columns computed by the caller, as values or as Arrow arrays.
-            objects: The JSON object of each row, for the columns that take one of its fields.
-            prefix: Where these objects stand in the answer; selects the columns that read them.
-            taken: Fields of the objects that other columns take.
-            extras: What the caller keeps for `extra`, by row.
+            objects: JSON object of each row, for the columns that take one of its fields.
+            prefix: Path of these objects in the answer; selects the columns that read them.
+            taken: Fields of the objects that computed columns take.
+            extras: Values of the caller for `extra`, by row.
         """
         fields = table.fields(prefix) if prefix is not None else {}
         known = {*fields.values(), *taken}
@@ -110,9 +111,9 @@ class Batch:
     def with_tombstones(
         self, table: Table, rows: pa.Table, kept: Sequence[bool] | None
     ) -> pa.Table:
-        """Adds a flagged row for each held conversation that has no row here any more."""
+        """Adds a tombstone for each loaded conversation without a row, to delete its old rows."""
         present = set(rows["conversation_id"].to_pylist())
-        gone = [
+        emptied = [
             answer.conversation_id
             for index, answer in enumerate(self.answers)
             if answer.may_have_rows
@@ -120,10 +121,10 @@ class Batch:
             and answer.conversation_id not in present
             and not (kept and kept[index])
         ]
-        if not gone:
+        if not emptied:
             return rows
         blank: dict[str, Any] = {
-            declared.name: [0 if declared.type == "bigint" else ""] * len(gone)
+            declared.name: [0 if declared.type == "bigint" else ""] * len(emptied)
             for declared in table.columns
             if declared.required
         }
@@ -131,5 +132,5 @@ class Batch:
             name: pa.array(values, table.arrow_schema.field(name).type)
             for name, values in blank.items()
         }
-        given[TOMBSTONE] = pa.array([True] * len(gone), pa.bool_())
-        return pa.concat_tables([rows, self.table(table, gone, given)])
+        given[TOMBSTONE] = pa.array([True] * len(emptied), pa.bool_())
+        return pa.concat_tables([rows, self.table(table, emptied, given)])

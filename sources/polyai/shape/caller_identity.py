@@ -1,6 +1,6 @@
-"""Callers whose conversations were erased, and do not come back; known by a hash of their number.
+"""Identity of callers: normalized numbers, and the hashes by which erased callers are recognized.
 
-Who called, or was called: `fromNumber`, of outbound calls `toNumber`. Some are SIP addresses.
+The caller is `fromNumber`, or `toNumber` of an outbound call. Some are SIP addresses.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ from ..clock import timestamp_or_none
 OUTBOUND = "outbound"
 
 CALLER = f"CASE WHEN lower(direction) = '{OUTBOUND}' THEN to_number ELSE from_number END"
-"""SQL for the number of a conversation's caller."""
+"""SQL expression for the number of a conversation's caller."""
 
 
-def dialled(number: str) -> str:
-    """The digits of a phone number, the same however it is written.
+def normalize_number(number: str) -> str:
+    """Reduces a phone number to its digits, without international and trunk prefix.
 
-    Dialled from abroad or with the zero of a trunk call in brackets: `+44 (0)20`, `0044 20` and
-    `+44 20` are one.
+    `+44 (0)20`, `0044 20` and `+44 20` are the same number.
     """
     return "".join(filter(str.isdigit, number.replace("(0)", ""))).removeprefix("00")
 
 
-def spelled_alike(caller: str) -> str:
-    """A caller's number or address, the same however it is written."""
-    return caller.strip().lower() if "@" in caller else dialled(caller)
+def normalize_caller(caller: str) -> str:
+    """Normalizes a caller's phone number or address, so that spellings compare equal."""
+    return caller.strip().lower() if "@" in caller else normalize_number(caller)
 
 
 def caller_hash(caller: str, salt: str) -> str:
-    """What stands for a number or an address that is not kept."""
-    return hmac.new(salt.encode(), spelled_alike(caller).encode(), hashlib.sha256).hexdigest()
+    """Hashes a number or an address with HMAC-SHA256, independently of its spelling."""
+    return hmac.new(salt.encode(), normalize_caller(caller).encode(), hashlib.sha256).hexdigest()
 
 
 class ForgottenCaller(NamedTuple):
@@ -47,10 +46,10 @@ class ForgottenCaller(NamedTuple):
 
 
 class ForgottenCallers:
-    """Tells conversations of callers that were erased.
+    """Recognizes conversations of erased callers.
 
     Args:
-        callers: Of one agent.
+        callers: Erased callers of one agent.
     """
 
     def __init__(self, callers: Iterable[ForgottenCaller] = ()) -> None:
@@ -62,10 +61,13 @@ class ForgottenCallers:
     def __bool__(self) -> bool:
         return bool(self._by_salt)
 
-    def have(self, detail: dict[str, Any]) -> bool:
-        """Whether this answer, in the Data API's words, is of such a caller and from before.
+    def match(self, detail: dict[str, Any]) -> bool:
+        """Returns whether a conversation is of an erased caller and began before the request.
 
-        One of which it is not known when it began is taken to be.
+        A conversation without a known start matches too.
+
+        Args:
+            detail: The conversation, with the field names of the Data API.
         """
         is_outbound = str(detail.get("direction")).lower() == OUTBOUND
         caller = detail.get("toNumber" if is_outbound else "fromNumber")

@@ -1,4 +1,4 @@
-"""Function events: by turn number in the answer, by turn position in the warehouse."""
+"""Function events, converted from turn numbers of the answer to turn indexes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .values import text
 Json = dict[str, Any]
 
 MOST_DIGITS = 9
-"""A longer number in the place of a turn's is none."""
+"""Longest text that is read as a turn number."""
 
 
 @dataclass(frozen=True)
 class FunctionEvent:
-    """One function call, placed at its turn.
+    """One function call with its turn.
 
-    `fields` are those of the answer that columns take as they are, or that none takes.
+    `fields` contains the fields that columns take unchanged, and those without a column.
     """
 
     turn_index: int
@@ -30,14 +30,14 @@ class FunctionEvent:
 
 
 def function_events(conversation_id: str, by_turn: Any) -> Iterator[FunctionEvent]:
-    """Yields the calls of a conversation in the order of the answer.
+    """Yields the function calls of a conversation in the order of the answer.
 
-    The API counts turns from 1 here: the recorded call under "6" belongs to the turn whose audio
-    is `turns/5/audio`. Where a conversation has a turn 0, it counts from 0.
+    The API counts turns from 1 here: a recorded call under "6" belongs to the turn whose audio is
+    `turns/5/audio`. In a conversation with a turn 0, it counts from 0.
 
     Args:
-        conversation_id: Its id, which each call repeats.
-        by_turn: `functionEvents`: turn number as text to a list of calls; null and empty are none.
+        conversation_id: Id of the conversation, which each call repeats.
+        by_turn: `functionEvents`: turn number as text to a list of calls; may be null or empty.
     """
     numbered = list(_numbered(by_turn))
     first = 0 if any(number == 0 for number, _, _ in numbered) else 1
@@ -46,11 +46,11 @@ def function_events(conversation_id: str, by_turn: Any) -> Iterator[FunctionEven
         turn_index = number - first if number is not None else -1
         event_index = seen.get(turn_index, 0)
         seen[turn_index] = event_index + 1
-        yield _placed(conversation_id, turn_index, event_index, number, name, event)
+        yield _function_event(conversation_id, turn_index, event_index, number, name, event)
 
 
 def _numbered(by_turn: Any) -> Iterator[tuple[int | None, str | None, Any]]:
-    """Each call with its turn number, or with the name that stood in the number's place."""
+    """Yields each call with its turn number, or with its key where that is not a number."""
     if isinstance(by_turn, dict):
         groups = by_turn.items()
     elif isinstance(by_turn, list):
@@ -71,7 +71,7 @@ def _numbered(by_turn: Any) -> Iterator[tuple[int | None, str | None, Any]]:
                 yield None, key, event
 
 
-def _placed(
+def _function_event(
     conversation_id: str,
     turn_index: int,
     event_index: int,

@@ -1,8 +1,8 @@
-"""What only another API knew of a conversation, kept when this one is read.
+"""Merge of loaded values into new rows, for columns that the new answer's API does not send.
 
-Each API says some things that the other does not: the Data API has notes, tags, scores, summaries
-and function events, the Conversations API v3 the state. What both say comes from the newest answer;
-a column of which the new answer cannot speak keeps what it held, and so do fields without a column.
+The Data API sends notes, tags, scores, summaries and function events, the Conversations API v3 the
+state. Columns of both APIs take the newest answer; a column that only the other API sends keeps its
+loaded value, and so do fields without a column.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import pyarrow as pa
 from ..tables.declaration import Table
 from .answer import Answer
 
-HeldRow = Mapping[str, Any]
+LoadedRow = Mapping[str, Any]
 
 
-def keeping_held(table: Table, rows: pa.Table, answers: Sequence[Answer]) -> pa.Table:
-    """The rows of new answers, with what is held in the columns that these cannot fill.
+def merge_loaded(table: Table, rows: pa.Table, answers: Sequence[Answer]) -> pa.Table:
+    """Fills the columns that the APIs of the new answers do not send with the loaded values.
 
     Args:
         table: The declaration.
-        rows: A row for each answer where the table is that of conversations, else any number.
-        answers: The batch.
+        rows: New rows: one per answer in `conversations`, any number in child tables.
+        answers: Answers of the batch.
     """
     by_id = {
         answer.conversation_id: answer
         for answer in answers
-        if answer.held and (not table.key or table.name in answer.held.children)
+        if answer.loaded and (not table.key or table.name in answer.loaded.children)
     }
     if not by_id:
         return rows
-    found = list(_held_rows(table, rows, by_id))
+    found = list(_loaded_rows(table, rows, by_id))
     unknown = {apis: table.unknown_to(apis) for apis in {answer.apis for answer in answers}}
     for name in (column.name for column in table.columns):
         kept = {
@@ -45,47 +45,46 @@ def keeping_held(table: Table, rows: pa.Table, answers: Sequence[Answer]) -> pa.
             and row[name] is not None
         }
         if kept:
-            rows = _with(rows, name, kept)
+            rows = _set_values(rows, name, kept)
     return rows
 
 
-def _held_rows(
+def _loaded_rows(
     table: Table, rows: pa.Table, by_id: Mapping[str, Answer]
-) -> Iterator[tuple[int, Answer, HeldRow]]:
-    """Each row of which there is one already: its place, its answer, and what is held."""
+) -> Iterator[tuple[int, Answer, LoadedRow]]:
+    """Yields index, answer and loaded row of each new row that is already in the warehouse."""
     keys = zip(*(rows[name].to_pylist() for name in table.key)) if table.key else repeat(())
     for index, (owner, key) in enumerate(zip(rows["conversation_id"].to_pylist(), keys)):
         answer = by_id.get(owner)
-        if answer is None or answer.held is None:
+        if answer is None or answer.loaded is None:
             continue
-        held = answer.held
-        row = held.children[table.name].get(key) if table.key else held.columns
+        loaded = answer.loaded
+        row = loaded.children[table.name].get(key) if table.key else loaded.columns
         if row:
             yield index, answer, row
 
 
-def _with(rows: pa.Table, name: str, kept: Mapping[int, Any]) -> pa.Table:
-    """The rows with these values, by row, in one column; of JSON objects the keys that are new."""
+def _set_values(rows: pa.Table, name: str, kept: Mapping[int, Any]) -> pa.Table:
+    """Sets values of one column by row; objects in `extra` are merged."""
     values = rows[name].to_pylist()
     declared = rows.schema.field(name)
     for index, value in kept.items():
         if name == "extra":
-            values[index] = _united(value, values[index])
+            values[index] = _merged_json(value, values[index])
         else:
-            values[index] = _as_sent(value, declared.type)
+            values[index] = _for_arrow(value, declared.type)
     position = rows.schema.get_field_index(name)
     return rows.set_column(position, declared, pa.array(values, declared.type))
 
 
-def _united(held: Any, new: str | None) -> str:
-    """Both objects in one; of a key that both have, the new value."""
-    known = orjson.loads(held) if isinstance(held, str) else held
-    united = {**known, **(orjson.loads(new) if new else {})}
-    return orjson.dumps(united).decode()
+def _merged_json(loaded: Any, new: str | None) -> str:
+    """Merges two JSON objects; the new value of a common key wins."""
+    known = orjson.loads(loaded) if isinstance(loaded, str) else loaded
+    return orjson.dumps({**known, **(orjson.loads(new) if new else {})}).decode()
 
 
-def _as_sent(value: Any, to: pa.DataType) -> Any:
-    """A destination's value as Arrow takes it: some give JSON as objects, numbers as decimals."""
+def _for_arrow(value: Any, to: pa.DataType) -> Any:
+    """Converts a destination's value for Arrow: some return JSON as objects, numbers as decimals."""
     if pa.types.is_string(to) and not isinstance(value, str):
         return orjson.dumps(value).decode()
     if pa.types.is_floating(to):

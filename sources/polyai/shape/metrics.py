@@ -1,4 +1,4 @@
-"""Metrics: names of the customer's own, values in each of the shapes that both APIs send."""
+"""Metrics: customer-defined names, with values in the shapes of both APIs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def metrics(batch: Batch) -> pa.Table:
-    """One row a value; a name that was written more than once has several."""
+    """Builds one row per value; a metric written more than once has several."""
     owners: list[str] = []
     names: list[str] = []
     occurrences: list[int] = []
     values: list[str | None] = []
     moments: list[Any] = []
     stamped: dict[int, tuple[int, str, Json]] = {}
-    for row, (answer, by_name) in enumerate(zip(batch.answers, batch.mapped("metrics"))):
+    for row, (answer, by_name) in enumerate(zip(batch.answers, batch.objects("metrics"))):
         for name, written in by_name.items():
             for occurrence, item in enumerate(written if isinstance(written, list) else [written]):
                 is_stamped = isinstance(item, dict) and "value" in item
@@ -36,7 +36,7 @@ def metrics(batch: Batch) -> pa.Table:
     recorded_at, unfit = column(moments, "timestamp")
     for index, (row, name, item) in stamped.items():
         if index in unfit or item.keys() - {"value", "timestamp"}:
-            kept = batch.spilled.setdefault(row, {}).setdefault("metrics", {})
+            kept = batch.leftovers.setdefault(row, {}).setdefault("metrics", {})
             kept.setdefault(name, []).append(item)
     given = {
         "name": pa.array(names, pa.string()),

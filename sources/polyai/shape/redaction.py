@@ -1,4 +1,4 @@
-"""What is hidden of a payload before it is shaped: numbers, addresses, the words that were said."""
+"""Redaction of payloads before shaping: phone numbers, e-mail addresses, transcripts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from .caller_identity import caller_hash
 Json = dict[str, Any]
 
 REDACTED = "REDACTED"
-"""What PolyAI sends in place of a number to a key without PII access: never hashed or joined."""
+"""Placeholder that PolyAI sends to a key without PII access: never hashed or joined."""
 
 DROPPED = "[dropped]"
+"""Placeholder for what `pii = drop` removes."""
 
-# the look-behind keeps a long text without an address linear: each word is tried from its start
+# the look-behind keeps the search linear in long texts: a match is tried at word starts only
 _EMAIL = r"(?<![\w.%+'-])[\w.%+'-]+@[\w-]+(?:\.[\w-]+)+"
 _YEAR = r"(?:19|20)\d\d"
 _DATE = rf"(?:{_YEAR}([-.])\d\d\1\d\d|\d\d?([-.])\d\d?\2{_YEAR})(?!\d|[-.]\d)"
@@ -34,15 +35,15 @@ _MACHINE_FIELD = re.compile(
     r"(id|.*(_id|Id|_datetime|At|_at|_url|Url|timestamp|start_time|[dD]uration))",
     re.ASCII,
 )
-"""Fields of ids, times and paths, whose digits are nobody's number."""
+"""Fields of ids, times and paths, whose digits are not phone numbers."""
 
-_CUSTOMERS_OWN = frozenset({"arguments", "entities", "logs", "state", "state_changes"})
-"""Objects with names of the customer's choice, where an `id` can be a phone number."""
+_CUSTOM_OBJECTS = frozenset({"arguments", "entities", "logs", "state", "state_changes"})
+"""Objects with customer-defined keys, in which even an `id` can be a phone number."""
 
 _SMALLEST_NUMBER = 10**9
-"""Whole numbers from here on can be phone numbers that lost their plus."""
+"""Smallest integer that can be a phone number without its plus."""
 
-_SPOKEN = frozenset(
+_TRANSCRIPT_FIELDS = frozenset(
     {
         "user_input", "agent_response", "translated_user_input", "english_agent_response",
         "user_input_dtmf", "user_input_dtmf_finish_key", "entities", "llm_requests", "metadata",
@@ -50,13 +51,13 @@ _SPOKEN = frozenset(
         "CSAT_FREE_FEEDBACK",
     }
 )  # fmt: skip
-"""Fields that carry words of the conversation, or what was taken from them."""
+"""Fields that contain words of the conversation, or values extracted from them."""
 
 
-def are_redacted(conversations: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether list rows or details show that the key has no access to personal data.
+def has_redacted_numbers(conversations: Iterable[Mapping[str, Any]]) -> bool:
+    """Returns whether list rows or details show that the key has no access to personal data.
 
-    Such a key is also given redacted recordings only, whatever it asks for.
+    Such a key also gets redacted recordings only.
     """
     return any(
         conversation.get(name) == REDACTED
@@ -66,13 +67,13 @@ def are_redacted(conversations: Iterable[Mapping[str, Any]]) -> bool:
 
 
 class Redaction:
-    """Hides personal data as the settings say.
+    """Redacts personal data according to the settings.
 
     Args:
-        pii: `keep`; `hash` puts HMAC-SHA256 with the user's secret in the place of phone numbers
-            and e-mail addresses, so that callers can still be joined; `drop` puts a mark there.
+        pii: `hash` replaces phone numbers and e-mail addresses by their HMAC-SHA256, so that
+            callers can still be joined; `drop` replaces them by `DROPPED`; `keep` changes nothing.
         secret: Key of the hash.
-        transcripts: `drop` leaves out what was said.
+        transcripts: `drop` removes the fields with words of the conversation.
     """
 
     def __init__(self, pii: Pii, secret: str, transcripts: Transcripts) -> None:
@@ -80,39 +81,39 @@ class Redaction:
         self._secret = secret
         self._drops_transcripts = transcripts == "drop"
 
-    def applied(self, detail: Json) -> Json:
-        """The detail with everything hidden that is to be hidden; itself where nothing is."""
+    def apply(self, detail: Json) -> Json:
+        """Returns the redacted detail; the same object where nothing is to be redacted."""
         if self._drops_transcripts:
-            detail = _without_speech(detail)
+            detail = _without_transcript(detail)
         if self._pii != "keep":
-            detail = {name: self._hidden(name, value) for name, value in detail.items()}
+            detail = {name: self._redacted(name, value) for name, value in detail.items()}
         return detail
 
-    def _hidden(self, name: str, value: Any) -> Any:
+    def _redacted(self, name: str, value: Any) -> Any:
         if isinstance(value, str):
-            return value if _MACHINE_FIELD.fullmatch(name) else _PERSONAL.sub(self._mark, value)
+            return value if _MACHINE_FIELD.fullmatch(name) else _PERSONAL.sub(self._replacement, value)
         if isinstance(value, list):
-            return [self._hidden(name, item) for item in value]
+            return [self._redacted(name, item) for item in value]
         if isinstance(value, dict):
-            if name in _CUSTOMERS_OWN:
+            if name in _CUSTOM_OBJECTS:
                 return {
-                    self._hidden(name, key): self._hidden(name, item) for key, item in value.items()
+                    self._redacted(name, key): self._redacted(name, item) for key, item in value.items()
                 }
-            return {key: self._hidden(key, item) for key, item in value.items()}
+            return {key: self._redacted(key, item) for key, item in value.items()}
         if isinstance(value, int) and value >= _SMALLEST_NUMBER:
-            hidden = self._hidden(name, str(value))
-            return value if hidden == str(value) else hidden
+            redacted = self._redacted(name, str(value))
+            return value if redacted == str(value) else redacted
         return value
 
-    def _mark(self, match: re.Match[str]) -> str:
+    def _replacement(self, match: re.Match[str]) -> str:
         if self._pii == "drop":
             return DROPPED
         return caller_hash(match[0], self._secret)
 
 
-def _without_speech(value: Any) -> Any:
+def _without_transcript(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_speech(item) for item in value]
+        return [_without_transcript(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {name: _without_speech(item) for name, item in value.items() if name not in _SPOKEN}
+    return {name: _without_transcript(item) for name, item in value.items() if name not in _TRANSCRIPT_FIELDS}

@@ -1,7 +1,7 @@
-"""Answers in, Arrow tables out: pure, without HTTP and without a destination.
+"""Shaping of a batch of answers into one Arrow table per conversation table.
 
-A batch of details becomes one Arrow table per declared table. Fields that no column takes, and
-values that their column cannot hold, go into the row's `extra` as they came.
+Fields without a column, and values that do not fit the type of their column, are kept unchanged in
+the row's `extra`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from .answer import DATA, Answer, Json
 from .batch import Batch
 from .function_events import FunctionEvent, function_events
-from .merge_held import keeping_held
+from .merge_held import merge_loaded
 from .metrics import metrics
 from .turns import entities, intents, latency_seconds, metadata_of, reviews, topics
 from .values import integer, number, text
 
 SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
-"""From here on conversations are scored 1-5; those created before it were scored 0-10."""
+"""Start of the PolyScore scale 1-5; conversations created before were scored 0-10."""
 
 
 @dataclass(frozen=True)
 class Shaped:
-    """A batch as tables, with what is worth reporting of it."""
+    """Tables of a batch, with counts for the run's report."""
 
     tables: dict[str, pa.Table]
     unmapped: Counter[str]
-    """Times that a field without a column occurred, by `table.field`."""
+    """Occurrences of fields without a column, by `table.field`."""
     withheld: int
-    """Answers that came without the turns that the conversation has."""
+    """Answers without the turns that the conversation has."""
 
 
 def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str) -> Shaped:
@@ -46,14 +46,14 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
     Args:
         answers: Details of distinct conversations of one agent. Batches of some 500 are fastest.
         agent_id: The agent as configured.
-        region: PolyAI region that answered.
-        load_id: dlt load package that the rows will travel in.
+        region: PolyAI region of the agent.
+        load_id: dlt load package of the rows.
 
     Returns:
-        A table for each of `tables.CONVERSATION_TABLES`, in its exact Arrow schema.
+        One table per `tables.CONVERSATION_TABLES`, in its exact Arrow schema.
     """
     batch = Batch(agent_id, region, load_id, answers)
-    turn_lists = batch.listed("turns")
+    turn_lists = batch.lists("turns")
     withheld = [_is_withheld(answer, bool(turns)) for answer, turns in zip(answers, turn_lists)]
     turns = [_as_object(turn) for turns in turn_lists for turn in turns]
     turn_keys = [
@@ -74,7 +74,7 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
     }
     shaped["conversations"] = _conversations(batch, turn_lists, withheld)
     for table in tables.CONVERSATION_TABLES:
-        shaped[table.name] = keeping_held(table, shaped[table.name], answers)
+        shaped[table.name] = merge_loaded(table, shaped[table.name], answers)
         if table.is_child:
             kept = withheld if table.name in tables.TURN_TABLES else None
             shaped[table.name] = batch.with_tombstones(table, shaped[table.name], kept)
@@ -85,11 +85,11 @@ def _as_object(value: Any) -> Json:
     return value if isinstance(value, dict) else {} if value is None else {"value": value}
 
 
-_OWN_COUNTS = ("num_turns", "num_silences", "num_ood")
+_SENT_COUNTS = ("num_turns", "num_silences", "num_ood")
 
 
-def _own_count(detail: Json, name: str) -> int | None:
-    """The API's own count of turns, where it sends one."""
+def _sent_count(detail: Json, name: str) -> int | None:
+    """Returns a count of turns that the API sends; None where it does not."""
     try:
         return integer(detail.get(name))
     except ValueError:
@@ -97,8 +97,8 @@ def _own_count(detail: Json, name: str) -> int | None:
 
 
 def _is_withheld(answer: Answer, has_turns: bool) -> bool:
-    held_turns = answer.held.num_turns if answer.held else 0
-    return not has_turns and bool(_own_count(answer.detail, "num_turns") or held_turns)
+    loaded_turns = answer.loaded.num_turns if answer.loaded else 0
+    return not has_turns and bool(_sent_count(answer.detail, "num_turns") or loaded_turns)
 
 
 _COMPUTED = (
@@ -116,7 +116,7 @@ def _conversations(
     batch: Batch, turn_lists: Sequence[Sequence[Any]], withheld: Sequence[bool]
 ) -> pa.Table:
     details = [answer.detail for answer in batch.answers]
-    extras = batch.spilled
+    extras = batch.leftovers
     given: dict[str, list[Any]] = {name: [] for name in _COMPUTED}
     for row, (answer, turns) in enumerate(zip(batch.answers, turn_lists)):
         values = (
@@ -146,27 +146,27 @@ def _conversations(
         ),
     }
     taken = {"projectId", "shortSummary", "polyScore", "turns", "metrics", "functionEvents", "tags"}
-    taken |= {"variant_name", "state", *_OWN_COUNTS}
+    taken |= {"variant_name", "state", *_SENT_COUNTS}
     owners = [answer.conversation_id for answer in batch.answers]
     return batch.table(tables.CONVERSATIONS, owners, given, details, "", taken, extras)
 
 
 def _score(answer: Answer, extra: Json) -> tuple[float | None, str | None]:
-    """The score and its scale; a held score is never erased by a later null."""
-    detail, held = answer.detail, answer.held
+    """Returns score and scale; a later null never erases a loaded score."""
+    detail, loaded = answer.detail, answer.loaded
     try:
         score = number(detail.get("polyScore"))
     except ValueError:
         score, extra["polyScore"] = None, detail["polyScore"]
     if score is None:
-        return (held.poly_score, held.poly_score_scale) if held else (None, None)
+        return (loaded.poly_score, loaded.poly_score_scale) if loaded else (None, None)
     created_at = timestamp_or_none(detail.get("createdAt") or detail.get("startedAt"))
     before = created_at is not None and created_at < SCALE_CHANGED_AT
     return score, "0-10" if before else "1-5"
 
 
 def _summary(summary: Any, extra: Json) -> tuple[str | None, str | None]:
-    """Heading and content of an object; anything else is the content."""
+    """Returns heading and content of an object; any other value is the content."""
     if not isinstance(summary, dict):
         return None, text(summary)
     if unknown := {k: v for k, v in summary.items() if k not in ("heading", "content")}:
@@ -177,34 +177,34 @@ def _summary(summary: Any, extra: Json) -> tuple[str | None, str | None]:
 def _counts(
     answer: Answer, turns: Sequence[Any], is_withheld: bool, extra: Json
 ) -> tuple[int | None, int | None, int | None]:
-    """Turns, silences and out-of-domain turns, as far as they are known."""
-    held = answer.held if is_withheld else None
-    own = {name: _own_count(answer.detail, name) for name in _OWN_COUNTS}
-    silences, ood = own["num_silences"], own["num_ood"]
+    """Returns the numbers of turns, silences and out-of-domain turns; None where unknown."""
+    loaded = answer.loaded if is_withheld else None
+    sent_counts = {name: _sent_count(answer.detail, name) for name in _SENT_COUNTS}
+    silences, ood = sent_counts["num_silences"], sent_counts["num_ood"]
     if is_withheld:
-        num_turns = (held.num_turns if held else None) or own["num_turns"]
-        silences = held.num_silences if held and silences is None else silences
-        ood = held.num_ood if held and ood is None else ood
+        num_turns = (loaded.num_turns if loaded else None) or sent_counts["num_turns"]
+        silences = loaded.num_silences if loaded and silences is None else silences
+        ood = loaded.num_ood if loaded and ood is None else ood
     else:
         num_turns = len(turns)
         silences = _flagged(turns, "is_silence") if silences is None else silences
         ood = _flagged(turns, "is_ood") if ood is None else ood
-    for (name, count), loaded in zip(own.items(), (num_turns, silences, ood)):
+    for (name, count), stored in zip(sent_counts.items(), (num_turns, silences, ood)):
         sent = answer.detail.get(name)
-        if sent not in (None, "") and (count is None or count != loaded):
+        if sent not in (None, "") and (count is None or count != stored):
             extra[name] = sent
     return num_turns, silences, ood
 
 
 def _flagged(turns: Sequence[Any], flag: str) -> int | None:
-    """Turns that carry the flag; None where no turn says anything of it."""
+    """Counts the turns with a flag; None where no turn has the field."""
     flags = [turn.get(flag) for turn in turns if isinstance(turn, dict)]
     known = [value for value in flags if value is not None]
     return sum(value is True for value in known) if known else None
 
 
 TurnKeys = Sequence[tuple[str, int]]
-"""The conversation and the position of each turn."""
+"""Conversation id and index of each turn."""
 
 
 def _turns(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Table:
@@ -238,7 +238,7 @@ def _turn_items(
     keys: TurnKeys,
     items: Callable[[Json], Iterator[tuple[str | None, ...]]],
 ) -> pa.Table:
-    """One row an item of a turn; the item's values fill the columns behind the position."""
+    """Builds one row per item of a turn; its values fill the columns after the position."""
     found = [
         (owner, index, position, *values)
         for turn, (owner, index) in zip(turns, keys)
@@ -274,7 +274,7 @@ def _function_events(batch: Batch) -> pa.Table:
             events = function_events(answer.conversation_id, by_turn)
             found.extend((answer.conversation_id, event) for event in events)
         elif by_turn not in (None, ""):
-            batch.spill(row, "functionEvents", by_turn)
+            batch.keep_leftover(row, "functionEvents", by_turn)
     given = {
         "turn_index": [event.turn_index for _, event in found],
         "event_index": [event.event_index for _, event in found],
@@ -295,7 +295,7 @@ def _function_events(batch: Batch) -> pa.Table:
 def _tags(batch: Batch) -> pa.Table:
     found = [
         (answer.conversation_id, position, tag)
-        for answer, tags in zip(batch.answers, batch.listed("tags"))
+        for answer, tags in zip(batch.answers, batch.lists("tags"))
         for position, tag in enumerate(tags)
         if tag not in (None, "")
     ]

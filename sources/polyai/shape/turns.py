@@ -1,4 +1,4 @@
-"""What stands inside a turn, in each of the shapes that the API sends it."""
+"""Nested values of a turn: latency, intents, entities, topics and reviews, in all their shapes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _REVIEW_ALIASES = {
     "createdBy": ("createdBy", "created_by", "author", "annotatedBy", "user"),
     "createdAt": ("createdAt", "created_at", "timestamp", "annotatedAt", "updatedAt"),
 }
-"""A review's item shape is not documented: the field as sent first, then likely spellings."""
+"""Aliases of a review's fields, whose shape is not documented: first the name as seen."""
 
 
 def metadata_of(turn: Json) -> Json:
-    """The turn's metadata object, or an empty one."""
+    """Returns the turn's metadata object, or an empty one."""
     metadata = turn.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 
 
 def latency_seconds(latency: Any) -> float | None:
-    """Seconds from a number (v3) or from `perceived_latency` of an object (Data API)."""
+    """Reads seconds from a number (v3) or from `perceived_latency` of an object (Data API)."""
     try:
         return number(latency.get("perceived_latency") if isinstance(latency, dict) else latency)
     except ValueError:
@@ -34,7 +34,7 @@ def latency_seconds(latency: Any) -> float | None:
 
 
 def intents(turn: Json) -> Iterator[tuple[str | None]]:
-    """Each intent: a name, or an object that has one."""
+    """Yields each intent, sent as a name or as an object with a name."""
     for intent in _items(turn.get("intents")):
         if isinstance(intent, dict) and isinstance(intent.get("name"), str):
             intent = intent["name"]
@@ -42,7 +42,7 @@ def intents(turn: Json) -> Iterator[tuple[str | None]]:
 
 
 def entities(turn: Json) -> Iterator[tuple[str, str | None]]:
-    """Each name and single value of objects that map names to one value or several."""
+    """Yields name and value of each entity; an entity with several values has several rows."""
     for entity in _items(turn.get("entities")):
         if not isinstance(entity, dict):
             yield "", text(entity)
@@ -55,7 +55,7 @@ def entities(turn: Json) -> Iterator[tuple[str, str | None]]:
 
 
 def topics(turn: Json) -> Iterator[tuple[str]]:
-    """Each retrieved topic; one value can hold several, joined by commas."""
+    """Yields each retrieved topic; one value can contain several, joined by commas."""
     for joined in _items(metadata_of(turn).get("retrieved_topics")):
         for topic in joined.split(",") if isinstance(joined, str) else [text(joined) or ""]:
             if name := topic.strip():
@@ -63,7 +63,7 @@ def topics(turn: Json) -> Iterator[tuple[str]]:
 
 
 def reviews(items: Any) -> Iterator[Json]:
-    """Each review, its known fields under one spelling and all others as they came."""
+    """Yields each review, with known fields under one name and all others as sent."""
     for review in _items(items):
         if not isinstance(review, dict):
             yield {"value": review}
@@ -71,15 +71,15 @@ def reviews(items: Any) -> Iterator[Json]:
         rest = dict(review)
         known = {}
         for name, aliases in _REVIEW_ALIASES.items():
-            said = (alias for alias in aliases if rest.get(alias) not in (None, ""))
-            known[name] = rest.pop(next(said, name), None)
-            # null or empty where another spelling has the value
+            filled = (alias for alias in aliases if rest.get(alias) not in (None, ""))
+            known[name] = rest.pop(next(filled, name), None)
+            # null or empty where an alias has the value
             rest.pop(name, None)
         yield known | rest
 
 
 def _items(value: Any) -> list[Any]:
-    """A list as it is; a single value, which some answers send in its place, as a list of one."""
+    """Returns a list unchanged, and a single value, which some answers send instead, as a list."""
     if isinstance(value, list):
         return value
     return [] if value in (None, "", {}) else [value]

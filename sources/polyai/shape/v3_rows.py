@@ -1,6 +1,6 @@
-"""Rows of the Conversations API v3 in the words of the Data API, so that both are shaped alike.
+"""Conversion of Conversations API v3 rows to the field names of the Data API.
 
-What differs is the names at the top; turns and metrics have the same names in both.
+Only names of top-level fields differ; those of turns and metrics are the same in both APIs.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _NAMES = {"id": "conversationId", "project_id": "projectId"} | {
     for column in CONVERSATIONS.columns
     if column.source.isidentifier() and column.source_v3.isidentifier()
 }
-"""The Data API's name of each field that both have."""
+"""Name in the Data API of each v3 field."""
 
-_NOTHING: tuple[Any, ...] = (None, "", [], {})
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
-def in_data_words(row: Json) -> Json:
-    """A row of the listing as the Data API's detail would have it; unknown fields stay."""
+def to_data_api_names(row: Json) -> Json:
+    """Renames the fields of a v3 row to those of the Data API; unknown fields are unchanged."""
     return {_NAMES.get(name, name): value for name, value in row.items()}
 
 
-def with_detail(row: Json, detail: Json) -> Json:
-    """The detail, and from the listing's row what the detail does not say."""
-    said = {name: value for name, value in detail.items() if value not in _NOTHING}
-    return detail | in_data_words(row) | said
+def merge_detail(row: Json, detail: Json) -> Json:
+    """Merges a v3 row into the detail, whose values take precedence unless they are empty."""
+    filled = {name: value for name, value in detail.items() if value not in _EMPTY}
+    return detail | to_data_api_names(row) | filled
