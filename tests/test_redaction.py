@@ -80,7 +80,7 @@ SENTENCES = ["{}", "my number is {} thanks", "call {}, please.", "tel:{}", "{}: 
 
 
 def hidden(value: Any, pii: Any = "hash", secret: str = SECRET, name: str = "note") -> Any:
-    return Redaction(pii, secret, "keep").applied({name: value})[name]
+    return Redaction(pii, secret, "keep").apply({name: value})[name]
 
 
 def digest(plain: str, secret: str = SECRET) -> str:
@@ -99,7 +99,7 @@ def in_rows(result: Shaped) -> str:
 class TestKeep:
     def test_the_answer_itself_is_handed_on(self) -> None:
         detail = {"fromNumber": "+442079460000", "turns": [{"user_input": "hi"}]}
-        assert Redaction("keep", "", "keep").applied(detail) is detail
+        assert Redaction("keep", "", "keep").apply(detail) is detail
 
 
 class TestPatterns:
@@ -197,7 +197,7 @@ class TestHash:
         before = copy.deepcopy(detail)
         for pii, mark in (("hash", digest(plain)), ("drop", DROPPED)):
             redaction = Redaction(pii, SECRET, "keep")  # type: ignore[arg-type]
-            found = redaction.applied(detail)
+            found = redaction.apply(detail)
             assert detail == before
             assert json.dumps(found).count(mark) == json.dumps(detail).count("7946")
             assert "7946" not in in_rows(shaped(found))
@@ -225,7 +225,7 @@ class TestHash:
             "large": 2**63,
             "double": 5550100000.5,
         }
-        assert Redaction("hash", SECRET, "keep").applied(detail) == detail
+        assert Redaction("hash", SECRET, "keep").apply(detail) == detail
 
     @settings(deadline=None)
     @given(
@@ -309,12 +309,12 @@ class TestTranscriptsDropped:
     def test_no_word_that_was_said_is_left(self, said: Any) -> None:
         for pii in ("keep", "hash", "drop"):
             redaction = Redaction(pii, SECRET, "drop")
-            detail = redaction.applied(spoken(said))
+            detail = redaction.apply(spoken(said))
             assert MARKER not in json.dumps(detail)
             assert MARKER not in in_rows(shaped(detail))
 
     def test_measures_stay(self) -> None:
-        result = shaped(Redaction("keep", "", "drop").applied(spoken("said")))
+        result = shaped(Redaction("keep", "", "drop").apply(spoken("said")))
         (conversation,) = result.tables["conversations"].to_pylist()
         assert conversation["num_turns"] == 2
         assert conversation["num_silences"] == 1
@@ -334,5 +334,5 @@ class TestTranscriptsDropped:
     def test_the_answer_is_not_changed(self) -> None:
         detail = spoken("said")
         before = copy.deepcopy(detail)
-        Redaction("drop", "", "drop").applied(detail)
+        Redaction("drop", "", "drop").apply(detail)
         assert detail == before

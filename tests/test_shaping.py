@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from polyai.api.decoding import decode
 from polyai.clock import parse_timestamp
-from polyai.shape.answer import Answer, Held, NoteVersion
+from polyai.shape.answer import Answer, LoadedConversation, NoteVersion
 from polyai.shape.shaping import Shaped, shape
 from polyai.shape.values import number
 from polyai.tables.conversations import CONVERSATION_TABLES, TURN_TABLES
@@ -28,7 +28,7 @@ READ_AT = datetime(2026, 8, 1, 9, tzinfo=UTC)
 Json = dict[str, Any]
 Row = dict[str, Any]
 
-NOTHING_HELD = Held(
+NOTHING_HELD = LoadedConversation(
     num_turns=None,
     num_silences=None,
     num_ood=None,
@@ -38,9 +38,9 @@ NOTHING_HELD = Held(
 )
 
 
-def answer(detail: Json, held: Held | None = None, **rest: Any) -> Answer:
+def answer(detail: Json, loaded: LoadedConversation | None = None, **rest: Any) -> Answer:
     own_id = str(detail.get("conversationId") or ID)
-    return Answer(own_id, detail, "hash", READ_AT, held, **rest)
+    return Answer(own_id, detail, "hash", READ_AT, loaded, **rest)
 
 
 def shaped(*answers: Answer | Json) -> Shaped:
@@ -70,8 +70,10 @@ def rows(result: Shaped, table: str) -> list[Row]:
     ]
 
 
-def one(detail: Json, table: str = "conversations", held: Held | None = None) -> Row:
-    (row,) = rows(shaped(answer(detail, held)), table)
+def one(
+    detail: Json, table: str = "conversations", loaded: LoadedConversation | None = None
+) -> Row:
+    (row,) = rows(shaped(answer(detail, loaded)), table)
     return row
 
 
@@ -622,12 +624,12 @@ class TestScore:
         row = one({"polyScore": sent})
         assert (row["poly_score"], row["poly_score_scale"]) == (None, None)
         held = replace(NOTHING_HELD, poly_score=6.0, poly_score_scale="0-10")
-        row = one({"polyScore": sent}, held=held)
+        row = one({"polyScore": sent}, loaded=held)
         assert (row["poly_score"], row["poly_score_scale"]) == (6.0, "0-10")
 
     def test_a_new_score_replaces_the_held_one(self) -> None:
         held = replace(NOTHING_HELD, poly_score=2.0, poly_score_scale="1-5")
-        row = one({"polyScore": "4.5", "createdAt": "2026-08-01T00:00:00Z"}, held=held)
+        row = one({"polyScore": "4.5", "createdAt": "2026-08-01T00:00:00Z"}, loaded=held)
         assert (row["poly_score"], row["poly_score_scale"]) == (4.5, "1-5")
 
 
@@ -657,7 +659,7 @@ class TestWithheldTranscripts:
 
     def test_a_count_that_disagrees_is_kept(self) -> None:
         assert one({"num_turns": 7, "turns": [{}]})["extra"] == {"num_turns": 7}
-        row = one({"num_turns": 7}, held=HELD_TURNS)
+        row = one({"num_turns": 7}, loaded=HELD_TURNS)
         assert (row["num_turns"], row["extra"]) == (4, {"num_turns": 7})
 
     def test_no_turns_at_all(self) -> None:
@@ -669,7 +671,7 @@ class TestWithheldTranscripts:
 
     def test_turns_are_counted(self) -> None:
         turns = [{"is_silence": True, "is_ood": None}, {"is_silence": False}, None]
-        row = one({"turns": turns}, held=HELD_TURNS)
+        row = one({"turns": turns}, loaded=HELD_TURNS)
         assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (3, 1, None)
         assert row["is_transcript_withheld"] is False
 

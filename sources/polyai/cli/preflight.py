@@ -12,7 +12,7 @@ from ..api.client import ConversationsV3, DataApi
 from ..config.settings import Agent, Settings
 from ..errors import ApiError, ConversationError, PolyAIError
 from ..shape.answer import V3
-from ..shape.redaction import are_redacted
+from ..shape.redaction import has_redacted_numbers
 from ..warehouse.open import place
 from ..warehouse.queries import Warehouse
 
@@ -100,7 +100,7 @@ def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:
             "no turns in any of them: if they had some, ask for access to transcripts in the "
             "project's API configuration in Agent Studio",
         )
-    if are_redacted(details):
+    if has_redacted_numbers(details):
         yield finding(
             "pii",
             "warning",

@@ -181,7 +181,7 @@ class ResultRedaction:
 
     def _turn(self, turn: TurnResult) -> TurnResult:
         # the redaction recognizes transcripts by these field names
-        redacted = self._redaction.applied(
+        redacted = self._redaction.apply(
             {
                 "user_input": turn.user_input,
                 "agent_response": turn.response,
@@ -206,5 +206,5 @@ class ResultRedaction:
         )
 
     def _text(self, text: str | None) -> str | None:
-        redacted: str | None = self._redaction.applied({"text": text})["text"]
+        redacted: str | None = self._redaction.apply({"text": text})["text"]
         return redacted

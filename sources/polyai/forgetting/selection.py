@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..clock import in_utc
 from ..errors import ConfigurationError
-from ..shape.caller_identity import CALLER, dialled, spelled_alike
+from ..shape.caller_identity import CALLER, normalize_caller, normalize_number
 from ..shape.redaction import Redaction
 from ..tables.audit import DEBUG_CHATS, FETCH_FAILURES, FORGOTTEN, RECORDINGS, WRITE_BACKS
 from ..tables.conversations import CONVERSATIONS
@@ -81,7 +81,7 @@ def select(
             which agent it is.
     """
     for caller in callers:
-        if "@" not in caller and len(dialled(caller)) < LEAST_DIGITS:
+        if "@" not in caller and len(normalize_number(caller)) < LEAST_DIGITS:
             raise ConfigurationError(f"{caller!r} is neither a phone number nor a SIP address")
     agents = list(agent_ids) or _agents(warehouse)
     selections = {agent_id: Selection(agent_id, callers=tuple(callers)) for agent_id in agents}
@@ -130,12 +130,12 @@ def _of_callers(
     """Held conversations of these callers; their numbers may stand there hashed."""
     if not callers:
         return []
-    wanted = {spelled_alike(caller) for caller in callers}
+    wanted = {normalize_caller(caller) for caller in callers}
     if pii_secret:
         hashing = Redaction("hash", pii_secret, "keep")
         for caller in callers:
-            hashed = hashing.applied({"fromNumber": caller})
-            wanted.add(spelled_alike(hashed["fromNumber"]))
+            hashed = hashing.apply({"fromNumber": caller})
+            wanted.add(normalize_caller(hashed["fromNumber"]))
     every = (
         f"FROM (SELECT conversation_id, {CALLER} AS caller FROM {{conversations}} "
         "WHERE agent_id = %s) c "
@@ -145,7 +145,7 @@ def _of_callers(
         for (number,) in warehouse.rows(
             f"SELECT DISTINCT caller {every} WHERE caller IS NOT NULL", agent_id
         )
-        if spelled_alike(number) in wanted
+        if normalize_caller(number) in wanted
     ]
     return [
         name

@@ -31,11 +31,11 @@ from ..listing.data_api import DataListing
 from ..listing.landmarks import Landmarks
 from ..listing.protocol import Listing
 from ..listing.v3 import V3Listing
-from ..shape.answer import DATA, V3, Answer, Held, Json
+from ..shape.answer import DATA, V3, Answer, Json, LoadedConversation
 from ..shape.audit_rows import audit_table, failure_row
 from ..shape.redaction import Redaction
 from ..shape.shaping import shape
-from ..shape.v3_rows import in_data_words, with_detail
+from ..shape.v3_rows import merge_detail, to_data_api_names
 from ..tables.audit import FETCH_FAILURES
 from ..tables.declaration import TOMBSTONE
 from ..warehouse.held import LoadState
@@ -318,7 +318,7 @@ class AgentReader:
 
     def _is_forgotten(self, item: Fetched) -> bool:
         """Whether it is of an erased caller; it is noted, so that it is not read again."""
-        if not item.has_answer or not self._plan.forgotten_callers.have(_detail(item)):
+        if not item.has_answer or not self._plan.forgotten_callers.match(_detail(item)):
             return False
         self.report.forgotten += 1
         self.forgotten.append(
@@ -334,25 +334,25 @@ class AgentReader:
         )
         return True
 
-    def _answer(self, item: Fetched, held: Held | None) -> Answer:
+    def _answer(self, item: Fetched, held: LoadedConversation | None) -> Answer:
         """The conversation as the listing and the detail give it, those of them that were read."""
         task = item.task
         found = {DATA: item.body, V3: task.document}
         apis = frozenset(api for api, given in found.items() if given is not None)
         return Answer(
             task.conversation_id,
-            self._redaction.applied(_detail(item)),
+            self._redaction.apply(_detail(item)),
             task.summary_hash,
             item.fetched_at,
             held,
             apis=apis,
             source_api=self._settings.api,
-            may_be_torn=self._plan.is_after_crash,
+            may_be_partially_loaded=self._plan.is_after_crash,
         )
 
     def _with_note_histories(self, answers: list[Answer]) -> list[Answer]:
         """Adds the held versions of the notes that have changed, which are few."""
-        changed = [answer.conversation_id for answer in answers if answer.has_other_note]
+        changed = [answer.conversation_id for answer in answers if answer.has_changed_note]
         histories = self._warehouse.note_histories(self._agent.agent_id, changed)
         return [
             answer.with_note_history(histories.get(answer.conversation_id, ()))
@@ -402,7 +402,7 @@ def _detail(item: Fetched) -> Json:
     if document is None:
         return detail
     row = document.read()
-    return with_detail(row, detail) if body is not None else in_data_words(row)
+    return merge_detail(row, detail) if body is not None else to_data_api_names(row)
 
 
 def _noting_days(tables: Tables, days: set[int | None]) -> Tables:

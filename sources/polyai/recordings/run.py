@@ -26,7 +26,7 @@ from ..load.committer import Job, audit_job
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..shape.audit_rows import Failure, failure_row
-from ..shape.redaction import are_redacted
+from ..shape.redaction import has_redacted_numbers
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..warehouse.held import PRUNE
@@ -270,7 +270,9 @@ class AgentRecordings:
     def _kinds(self, api: DataApi) -> list[Kind]:
         """The recordings that are wanted of each call, and that the key is given."""
         redacted = self._settings.redacted
-        if not redacted and are_redacted(api.conversations(limit=_NEWEST, offset=0).conversations):
+        if not redacted and has_redacted_numbers(
+            api.conversations(limit=_NEWEST, offset=0).conversations
+        ):
             # it is given the redacted ones whatever it asks, and nothing in the answer tells
             logger.warning(
                 "%s: the key has no access to personal data, so PolyAI gives it redacted "

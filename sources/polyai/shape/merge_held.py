@@ -84,7 +84,7 @@ def _merged_json(loaded: Any, new: str | None) -> str:
 
 
 def _for_arrow(value: Any, to: pa.DataType) -> Any:
-    """Converts a destination's value for Arrow: some return JSON as objects, numbers as decimals."""
+    """Converts a value of a destination, some of which return objects and decimals, for Arrow."""
     if pa.types.is_string(to) and not isinstance(value, str):
         return orjson.dumps(value).decode()
     if pa.types.is_floating(to):

@@ -91,13 +91,16 @@ class Redaction:
 
     def _redacted(self, name: str, value: Any) -> Any:
         if isinstance(value, str):
-            return value if _MACHINE_FIELD.fullmatch(name) else _PERSONAL.sub(self._replacement, value)
+            return (
+                value if _MACHINE_FIELD.fullmatch(name) else _PERSONAL.sub(self._replacement, value)
+            )
         if isinstance(value, list):
             return [self._redacted(name, item) for item in value]
         if isinstance(value, dict):
             if name in _CUSTOM_OBJECTS:
                 return {
-                    self._redacted(name, key): self._redacted(name, item) for key, item in value.items()
+                    self._redacted(name, key): self._redacted(name, item)
+                    for key, item in value.items()
                 }
             return {key: self._redacted(key, item) for key, item in value.items()}
         if isinstance(value, int) and value >= _SMALLEST_NUMBER:
@@ -116,4 +119,8 @@ def _without_transcript(value: Any) -> Any:
         return [_without_transcript(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {name: _without_transcript(item) for name, item in value.items() if name not in _TRANSCRIPT_FIELDS}
+    return {
+        name: _without_transcript(item)
+        for name, item in value.items()
+        if name not in _TRANSCRIPT_FIELDS
+    }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..clock import in_utc
-from ..shape.answer import DATA, Held, NoteVersion
+from ..shape.answer import DATA, LoadedConversation, NoteVersion
 from ..shape.audit_rows import Failure, Stage
 from ..shape.caller_identity import ForgottenCaller
 from ..tables.audit import SYNC_RUNS
@@ -118,7 +118,7 @@ class LoadState(Warehouse):
 
     def loaded(
         self, agent_id: str, conversation_ids: Sequence[str], *, children: bool
-    ) -> dict[str, Held]:
+    ) -> dict[str, LoadedConversation]:
         """Returns the rows of conversations, by id, including those of incomplete packages.
 
         Args:
@@ -126,9 +126,9 @@ class LoadState(Warehouse):
             conversation_ids: Ids to look up.
             children: Include the rows of child tables that an answer may replace only partly.
         """
-        found: dict[str, Held] = {}
+        found: dict[str, LoadedConversation] = {}
         for row in self._by_id(CONVERSATIONS, agent_id, conversation_ids):
-            found[row["conversation_id"]] = Held(
+            found[row["conversation_id"]] = LoadedConversation(
                 **{name: row[name] for name in _KEPT_VALUES},
                 source_api=row["source_api"] or DATA,
                 columns=row,

@@ -375,7 +375,7 @@ class AgentWriteBacks:
 
     def _as_held(self, detail: Json) -> Json:
         """The detail with its note as the warehouse may hold it."""
-        return {**detail, **self._redaction.applied({"note": detail.get("note")})}
+        return {**detail, **self._redaction.apply({"note": detail.get("note")})}
 
     def _read_told(self) -> dict[str, _Told]:
         """What `write_backs` tells of the agent's rows of this kind, by id."""
@@ -438,7 +438,7 @@ class AgentWriteBacks:
             "turn_index": row.turn_index,
             "role": row.role,
             "annotation_type": row.annotation_type,
-            **self._redaction.applied({"note": row.note}),
+            **self._redaction.apply({"note": row.note}),
             "status": status,
             "error_code": error.error_code if error else None,
             "error_id": error.error_id if error else None,
