@@ -1,0 +1,64 @@
+"""A warehouse that version 0.1 made goes on as it is: nothing is asked for again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from command import AGENT, KEY
+from polyai import load, open_pipeline, resolve
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+
+FIXTURE = Path(__file__).parent / "fixtures" / "warehouse_0_1"
+LOADED_AT = datetime(2026, 11, 29, 19, 55, tzinfo=UTC)
+"""Time shortly after the last run of version 0.1 over the fixture."""
+
+SANDBOX = SandboxConfig(conversations=40, seed=18)
+"""Sandbox that the fixture was loaded from."""
+
+
+@pytest.fixture
+def warehouse_0_1() -> Path:
+    """Restores the fixture as `polyai.duckdb` of the working directory."""
+    database = Path("polyai.duckdb")
+    with duckdb.connect(str(database)) as connection:
+        connection.execute((FIXTURE / "schema.sql").read_text(encoding="utf-8"))
+        for file in sorted(FIXTURE.glob("*.parquet")):
+            connection.execute(f"INSERT INTO main.{file.stem} SELECT * FROM '{file}'")
+    return database
+
+
+def query(sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect("polyai.duckdb", read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_load_asks_only_for_what_is_due(warehouse_0_1: Path) -> None:
+    before = query("SELECT * EXCLUDE (_dlt_load_id) FROM turns ORDER BY ALL")
+    in_progress = query("SELECT count(*) FROM conversations WHERE in_progress")[0][0]
+    loaded = query("SELECT count(*) FROM conversations")[0][0]
+    (forgotten,) = query("SELECT conversation_id FROM forgotten")
+    sandbox = Sandbox(SANDBOX)
+    with serve(sandbox) as base_url:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)
+        (report,) = load(settings, open_pipeline(), clock=lambda: LOADED_AT)
+        details = sandbox.requests.count(r"/conversations/[^/?]+$")
+    assert report.status == "complete"
+    assert report.missing == 0
+    assert details == in_progress
+    assert query("SELECT count(*) FROM conversations") == [(loaded,)]
+    assert query(f"SELECT count(*) FROM turns WHERE conversation_id = '{forgotten[0]}'") == [(0,)]
+    assert query("SELECT * EXCLUDE (_dlt_load_id) FROM turns ORDER BY ALL") == before
+
+
+def test_a_full_load_finds_every_row_loaded_and_unchanged(warehouse_0_1: Path) -> None:
+    with serve(Sandbox(SANDBOX)) as base_url:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)
+        (report,) = load(settings, open_pipeline(), full=True, clock=lambda: LOADED_AT)
+    assert report.status == "complete"
+    assert (report.new, report.missing, report.absent) == (0, 0, 0)
+    assert report.unchanged + report.changed == 39
