@@ -23,9 +23,9 @@ import dagster as dg
 from polyai import Span, Target, backfill, load, open_pipeline, resolve
 from polyai.config.validators import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
-from polyai.load.source import LOADED_TABLES
 from polyai.status.report import AgentStatus, status
 from polyai.tables.audit import SYNC_RUNS
+from polyai.tables.registry import loaded_tables
 from polyai.views import refresh
 from polyai.warehouse.read_only import open_to_read
 
@@ -59,7 +59,7 @@ COUNTS = ("listed", "new", "changed", "unchanged", "failed", "requests", "rows")
 @dg.multi_asset(
     specs=[
         dg.AssetSpec(["polyai", table.name], description=table.description)
-        for table in LOADED_TABLES
+        for table in loaded_tables()
     ],
     name="polyai_day",
     group_name="polyai",

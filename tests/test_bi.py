@@ -14,7 +14,7 @@ import yaml
 from loaded import put_loaded
 from polyai import open_pipeline
 from polyai.sandbox import SandboxConfig
-from polyai.tables.registry import TABLES
+from polyai.tables import registry
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.definitions import views
 from polyai.views.publishing import INFO_TABLE
@@ -35,8 +35,8 @@ def block(language: str) -> str:
 
 
 def test_the_tables_views_and_columns_that_it_names_exist() -> None:
-    known = OTHERS | {table.name for table in TABLES} | set(views())
-    known |= {column.name for table in TABLES for column in table.columns}
+    known = OTHERS | {table.name for table in registry.tables()} | set(views())
+    known |= {column.name for table in registry.tables() for column in table.columns}
     known |= {field.name for view in views().values() for field in view.fields}
     prose = re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL)
     codes = re.findall(r"`([^`]+)`", prose)

@@ -29,7 +29,7 @@ from filelock import FileLock
 import polyai
 from command import access, query
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.tables.registry import conversation_tables
 from postgres_server import binaries, postgres
 
 if not importlib.util.find_spec("dagster") and not os.environ.get("CI"):
@@ -103,7 +103,7 @@ class TestDefinitions:
         module = definitions()
         dg.Definitions.validate_loadable(module.defs)
         assert {spec.key.path[-1] for spec in module.defs.resolve_all_asset_specs()} >= {
-            table.name for table in CONVERSATION_TABLES
+            table.name for table in conversation_tables()
         }
 
     def test_a_partition_is_a_day_of_an_agent(self, settings: Mapping[str, str]) -> None:

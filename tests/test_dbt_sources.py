@@ -12,12 +12,11 @@ from command import query
 from loaded import put_loaded
 from polyai import open_pipeline
 from polyai.sandbox import SandboxConfig
-from polyai.tables.registry import TABLES
+from polyai.tables import registry
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.definitions import views
 from schemas.generate.dbt_sources import sources_yaml
-from schemas.generate.dictionary import DUCKDB_TYPES
-from schemas.generate.views import DUCKDB_TYPES as VIEW_TYPES
+from schemas.generate.sql_types import DUCKDB_TYPES, VIEW_TYPES
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 
@@ -38,7 +37,7 @@ def test_the_kept_file_is_what_the_tables_generate() -> None:
 def test_it_has_every_table_view_and_column_in_order(tables: list[dict[str, Any]]) -> None:
     declared = {
         table.name: [(column.name, DUCKDB_TYPES[column.type]) for column in table.columns]
-        for table in TABLES
+        for table in registry.tables()
     } | {
         view.name: [(field.name, VIEW_TYPES[field.type]) for field in view.fields]
         for view in views().values()

@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from command import error_of, query, run, start, wait_until
-from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.tables.registry import conversation_tables
 
 
 def kpis(database: str = "polyai.duckdb") -> dict[str, float]:
@@ -49,7 +49,7 @@ def test_what_it_shows_is_so(database: str) -> None:
         shown,
         re.MULTILINE,
     )
-    for table in CONVERSATION_TABLES:
+    for table in conversation_tables():
         ((rows,),) = query(f"SELECT count(*) FROM polyai.{table.name}", database)
         assert re.search(rf"\n  {table.name} +{rows:,}  ", shown), table.name
     numbers = kpis(database)

@@ -27,7 +27,8 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.declaration import Column, Table
 from polyai.write_backs import annotate
 from polyai.write_backs.run import PIPELINE_NAME as WRITE_BACKS_PIPELINE
-from schemas.generate.dictionary import COMMAND, dictionary
+from schemas.generate.dictionary import dictionary
+from schemas.generate.document import COMMAND
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)`( not null)? \|", flags=re.MULTILINE)

@@ -11,17 +11,18 @@ from command import query
 from loaded import put_loaded
 from polyai import open_pipeline
 from polyai.sandbox import SandboxConfig
-from polyai.tables.registry import TABLES, key_of
+from polyai.tables import registry
+from polyai.tables.registry import key_of
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.definitions import views
 from schemas.generate.entities import entities
-from schemas.generate.relations import VIEW_KEYS, Relation, table_relations, view_relations
+from schemas.generate.relations import Relation, table_relations, view_relations
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 DIAGRAM = re.compile(r"^```mermaid\nerDiagram\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 RELATION = re.compile(r' {4}(\w+) (?:\|\||\|o)--o\{ (\w+) : "(?:\w+, )*\w+"')
 ATTRIBUTE = re.compile(r" {8}[a-z]+ \w+(?: PK| FK| PK, FK)?")
-HELD = {"conversations", "turns"} | {table.name for table in TABLES if table.is_child}
+HELD = {"conversations", "turns"} | {table.name for table in registry.tables() if table.is_child}
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_the_kept_file_is_what_the_tables_generate() -> None:
 def test_every_table_is_in_one_diagram_with_its_whole_key() -> None:
     diagrams = DIAGRAM.findall(entities())
     boxes = re.findall(r"^ {4}(\w+) \{\n(.*?)^ {4}\}$", "".join(diagrams), re.MULTILINE | re.DOTALL)
-    assert sorted(name for name, _ in boxes) == sorted(table.name for table in TABLES)
+    assert sorted(name for name, _ in boxes) == sorted(table.name for table in registry.tables())
     keys = {name: re.findall(r"(\w+) PK", box) for name, box in boxes}
-    assert keys == {table.name: list(key_of(table)) for table in TABLES}
+    assert keys == {table.name: list(key_of(table)) for table in registry.tables()}
     for diagram in diagrams:
         for line in diagram.splitlines():
             known = RELATION.fullmatch(line) or ATTRIBUTE.fullmatch(line)
@@ -50,7 +51,7 @@ def test_every_table_is_in_one_diagram_with_its_whole_key() -> None:
 
 def test_every_table_but_two_points_to_another_one_by_its_key() -> None:
     relations = list(table_relations())
-    keys = {table.name: key_of(table) for table in TABLES}
+    keys = {table.name: key_of(table) for table in registry.tables()}
     assert keys.keys() - {relation.child for relation in relations} == {
         "conversations",
         "sync_runs",
@@ -61,17 +62,16 @@ def test_every_table_but_two_points_to_another_one_by_its_key() -> None:
 
 @pytest.mark.usefixtures("warehouse")
 def test_keys_and_relations_hold() -> None:
-    for table in TABLES:
+    for table in registry.tables():
         if table.name in HELD:
             _assert_key(table.name, key_of(table))
     for relation in table_relations():
         if relation.is_sure and relation.child in HELD:
             assert _without_parent(relation) == 0, relation
-    assert VIEW_KEYS.keys() == views().keys()
     for view in views().values():
-        _assert_key(view.name, VIEW_KEYS[view.name])
+        _assert_key(view.name, view.key)
         for relation in view_relations(view):
-            assert relation.columns == VIEW_KEYS[relation.parent]
+            assert relation.columns == views()[relation.parent].key
             assert _without_parent(relation) == 0, relation
 
 

@@ -19,7 +19,7 @@ from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError
 from polyai.load.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.tables.registry import conversation_tables
 from polyai.warehouse import duckdb_file
 from warehouse_rows import assert_equals_truth, from_duckdb
 
@@ -102,7 +102,7 @@ class TestFirstLoad:
 
     def test_every_table_exists_and_reports_its_rows(self, sandbox: Sandbox, base_url: str) -> None:
         report = run(base_url)
-        for table in CONVERSATION_TABLES:
+        for table in conversation_tables():
             (count,) = query(f"SELECT count(*) FROM polyai.{table.name}")
             assert report.rows[table.name] == count[0]
         (kept,) = query(
@@ -369,7 +369,7 @@ class TestSource:
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         source = polyai(AGENT, "sandbox-key", base_url=base_url)
-        assert set(source.resources) >= {table.name for table in CONVERSATION_TABLES}
+        assert set(source.resources) >= {table.name for table in conversation_tables()}
         assert sandbox.requests.count() == 0
 
     def test_selected_tables_of_a_load_leave_the_others_out(

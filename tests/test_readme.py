@@ -23,7 +23,7 @@ from polyai.debug_chats.suite import Suite
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.tables.registry import TABLES
+from polyai.tables import registry
 from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
 
@@ -115,7 +115,7 @@ def test_every_command_table_and_exit_code_is_listed() -> None:
         assert f"`polyai-warehouse {name}`" in README
         for command in group.typer_instance.registered_commands:
             assert f"`{name} {command.name}`" in README
-    for table in TABLES:
+    for table in registry.tables():
         assert f"`{table.name}`" in README
     for code in Exit:
         assert f"| {code.value} |" in README

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyai.shape.answer import Answer
-from polyai.shape.redaction import DROPPED, Redaction
+from polyai.shape.redaction import Redaction
 from polyai.shape.shaping import Shaped, shape
+from polyai.tables.rules import DROPPED
 
 SECRET = "pepper"
 

@@ -15,7 +15,7 @@ from polyai.sandbox import Annotation, Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation, Metric, Sample, Summary
 from polyai.sandbox.payloads import v3_row
 from polyai.sandbox.truth import expected_rows
-from polyai.tables import conversations as tables
+from polyai.tables.registry import conversation_tables
 from warehouse_rows import assert_equals_truth
 
 AGENT = "PROJECT-BOOKINGS"
@@ -114,7 +114,7 @@ def test_without_apis_it_is_what_the_data_api_tells(sandbox: Sandbox, call: Conv
 def test_every_row_has_every_column(sandbox: Sandbox, apis: tuple[str, ...]) -> None:
     truth = list(sandbox.truth(AGENT, apis))
     added_by_load = {"fetched_at", "summary_hash", "valid_from", "valid_to"}
-    for table in tables.CONVERSATION_TABLES:
+    for table in conversation_tables():
         declared = {c.name for c in table.columns if not c.name.startswith("_")} - added_by_load
         rows = [row for rows in truth for row in rows[table.name]]
         assert all(set(row) == declared for row in rows), table.name
@@ -125,7 +125,7 @@ def test_v3_alone_leaves_what_only_the_data_api_knows_empty(call: Conversation) 
     rows = expected_rows(call, (V3,))
     filled = {"conversations", "turns", "turn_intents", "turn_entities", "metrics"}
     assert {table for table, found in rows.items() if found} == filled
-    assert rows.keys() == {table.name for table in tables.CONVERSATION_TABLES}
+    assert rows.keys() == {table.name for table in conversation_tables()}
     row = conversation(call, V3)
     assert part(row, "source_api", "state") == (V3, {"topic": "book_table"})
     assert part(row, "variant_id", "variant_name") == ("7", "Evening")
@@ -280,7 +280,7 @@ def test_the_control_route_takes_apis(truth_url: str) -> None:
 
 def held(sandbox: Sandbox, *apis: str) -> dict[str, list[dict[str, Any]]]:
     """A warehouse that holds just what it must."""
-    found: dict[str, list[dict[str, Any]]] = {t.name: [] for t in tables.CONVERSATION_TABLES}
+    found: dict[str, list[dict[str, Any]]] = {t.name: [] for t in conversation_tables()}
     for rows in sandbox.truth(AGENT, apis):
         for table, some in rows.items():
             found[table] += [dict(row) for row in some]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from polyai.sandbox import Annotation, Sandbox, SandboxConfig
 from polyai.sandbox.timeline import Timeline
-from polyai.tables import conversations as tables
+from polyai.tables.registry import conversation_tables
 
 AGENT = "PROJECT-BOOKINGS"
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -232,7 +232,7 @@ def test_small_details_have_one_turn() -> None:
 
 def test_truth_has_every_column_in_every_row(truth: list[dict[str, list[dict[str, Any]]]]) -> None:
     added_by_load = {"fetched_at", "summary_hash", "valid_from", "valid_to"}
-    for table in tables.CONVERSATION_TABLES:
+    for table in conversation_tables():
         declared = {c.name for c in table.columns if not c.name.startswith("_")} - added_by_load
         rows = [row for rows in truth for row in rows[table.name]]
         assert rows
@@ -240,7 +240,7 @@ def test_truth_has_every_column_in_every_row(truth: list[dict[str, list[dict[str
 
 
 def test_truth_keys_are_unique(truth: list[dict[str, list[dict[str, Any]]]]) -> None:
-    for table in tables.CONVERSATION_TABLES:
+    for table in conversation_tables():
         names = ["agent_id", "conversation_id", *table.key]
         keys = [
             tuple(row[name] for name in names if name in row)

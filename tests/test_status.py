@@ -24,8 +24,7 @@ from polyai.config.settings import Settings
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.status.report import AgentStatus, Status, status
-from polyai.tables.audit import AUDIT_TABLES
-from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.tables.registry import conversation_tables, reconciled_tables
 from polyai.warehouse.counts import TableCounts, TurnCounts, unequal_turns
 from polyai.warehouse.read_only import open_to_read
 from postgres_server import binaries, postgres
@@ -39,8 +38,8 @@ FAILED = 2
 
 HELD = EACH - FAILED
 
-TABLES = {table.name for table in (*CONVERSATION_TABLES, *AUDIT_TABLES)}
-CHILDREN = {table.name for table in CONVERSATION_TABLES} - {"conversations"}
+TABLES = {table.name for table in reconciled_tables()}
+CHILDREN = {table.name for table in conversation_tables()} - {"conversations"}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 from polyai import load, open_pipeline, resolve
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.tables.registry import TABLES
+from polyai.tables import registry
+from polyai.tables.conversations import TURN_TOPICS
 from polyai.views import PIPELINE_NAME, create_views, drop_views, refresh, views_are_current
 from polyai.views.cli import views as views_command
 from polyai.views.definitions import tables_read, views
@@ -69,7 +70,7 @@ def pipeline(empty_warehouse: Path, own_folder: Path) -> dlt.Pipeline:
 
 
 def test_each_view_comes_after_what_it_reads() -> None:
-    known = {table.name for table in TABLES}
+    known = {table.name for table in registry.tables()}
     for view in views().values():
         assert view.reads <= known, view.name
         known.add(view.name)
@@ -136,7 +137,7 @@ def test_tables_views_and_columns_say_what_they_mean() -> None:
     tables |= dict(query("SELECT table_name, comment FROM duckdb_tables()"))
     for view in views().values():
         assert tables[view.name] == f"{view.grain} {view.question}"
-    assert tables["turns"] == "One row a turn: what the caller said and what the agent answered."
+    assert tables["turns"].startswith("One row per turn")
     columns = {
         (table, column): comment
         for table, column, comment in query(
@@ -147,7 +148,7 @@ def test_tables_views_and_columns_say_what_they_mean() -> None:
     for view in views().values():
         for field in view.fields:
             assert columns[view.name, field.name] == field.comment
-    for table in (table for table in TABLES if table.name in tables_read()):
+    for table in (table for table in registry.tables() if table.name in tables_read()):
         for column in table.columns:
             said = columns[table.name, column.name]
             assert column.name == "_deleted" or said.startswith(column.description)
@@ -332,7 +333,7 @@ def test_postgres_says_what_everything_means(on_postgres: OnPostgres) -> None:
         (
             views()["dim_dates"].comment,
             FIELDS["local_date"].comment,
-            "One row a knowledge topic that a turn retrieved; joined topics are split at commas.",
+            TURN_TOPICS.description,
         )
     ]
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyai.errors import ConfigurationError
-from polyai.tables.registry import TABLES
+from polyai.tables import registry
 from polyai.views import time_zone
 from polyai.views.definitions import views
 from polyai.views.wording import Wording
-from schemas.generate.dictionary import DUCKDB_TYPES
+from schemas.generate.sql_types import DUCKDB_TYPES
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -30,7 +30,7 @@ class Warehouse:
     def __init__(self) -> None:
         self._connection = duckdb.connect()
         self._connection.execute("CREATE SCHEMA polyai; SET TimeZone = 'UTC'")
-        for table in TABLES:
+        for table in registry.tables():
             columns = ", ".join(f'"{c.name}" {DUCKDB_TYPES[c.type]}' for c in table.columns)
             self._connection.execute(f"CREATE TABLE polyai.{table.name} ({columns})")
         wording = Wording("duckdb", lambda name: f"polyai.{name}", "UTC")
@@ -84,7 +84,7 @@ class Warehouse:
         )
 
     def clear(self) -> None:
-        for table in TABLES:
+        for table in registry.tables():
             self._connection.execute(f"DELETE FROM polyai.{table.name}")
 
     def rows(self, view: str, order: str = "1") -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views, views_are_current
 from polyai.views.definitions import views
 from postgres_server import binaries, postgres
-from schemas.generate.views import DUCKDB_TYPES
+from schemas.generate.sql_types import VIEW_TYPES
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
 AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")
@@ -199,7 +199,7 @@ def test_every_column_is_declared_with_the_type_that_it_has(loaded: Loaded) -> N
     ):
         found.setdefault(row["table_name"], []).append((row["column_name"], row["data_type"]))
     is_postgres = loaded.pipeline.destination.destination_name == "postgres"
-    types: Mapping[Any, Any] = POSTGRES_TYPES if is_postgres else DUCKDB_TYPES
+    types: Mapping[Any, Any] = POSTGRES_TYPES if is_postgres else VIEW_TYPES
     for view in views().values():
         declared = [field.name for field in view.fields]
         assert [name for name, _ in found[view.name]] == declared

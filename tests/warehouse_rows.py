@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.extras
 
 from polyai.sandbox import Sandbox
-from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.tables.registry import conversation_tables
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 """Rows by key."""
@@ -39,7 +39,7 @@ def rows_by_table(fetch: Fetch) -> dict[str, Rows]:
             fetch(f"SELECT * FROM polyai.{table.name}"),
             {column.name for column in table.columns if column.type == "json"},
         )
-        for table in CONVERSATION_TABLES
+        for table in conversation_tables()
     }
 
 
@@ -118,13 +118,13 @@ def _within(environments: Sequence[str], rows: dict[str, Rows]) -> dict[str, Row
 
 def truth_by_table(truth: Any) -> dict[str, Rows]:
     """The same shape from `Sandbox.truth`."""
-    rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in CONVERSATION_TABLES}
+    rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in conversation_tables()}
     for conversation in truth:
         for name, found in conversation.items():
             rows[name].extend(found)
     return {
         table.name: _by_key(("agent_id", "conversation_id", *table.key), rows[table.name], set())
-        for table in CONVERSATION_TABLES
+        for table in conversation_tables()
         if table.name != "notes"
     } | {"notes": _by_key(("agent_id", "conversation_id"), rows["notes"], set())}
 

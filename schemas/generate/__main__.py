@@ -1,6 +1,6 @@
-"""Writes every generated document.
+"""Command that writes all generated documents.
 
-The documents are kept in the repository, so that a change shows as a diff that people can read.
+The documents are kept in the repository, so that each change can be reviewed as a diff.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is kept of the cookbook in the repository: one page to read, and files to run."""
+"""Documents about the cookbook: one page to read, and a SQL file per recipe and dialect."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from pathlib import Path
 
 from polyai.cookbook.recipes import Recipe, recipes
 
-from .dictionary import COMMAND, grid, put
-from .views import DIALECTS
+from .document import COMMAND, grid, put
+from .sql_types import DIALECTS
 
 _INTRODUCTION = f"""\
 # Cookbook
 
 Generated from `sources/polyai/cookbook/` by `{COMMAND}`.
-The queries read the views: make them once with `polyai-warehouse views`. They run as they stand,
-here in DuckDB's words; the files in `cookbook/` have them for DuckDB and for PostgreSQL:
+The queries read the views: create them once with `polyai-warehouse views`. The queries on this
+page are for DuckDB; the files in `cookbook/` are for DuckDB and PostgreSQL, and run unchanged:
 
 ```sh
 duckdb -readonly polyai.duckdb < schemas/cookbook/duckdb/16_complete_and_fresh.sql
 psql "$POSTGRES_URL" -f schemas/cookbook/postgres/16_complete_and_fresh.sql
 ```
 
-- Periods end with the newest conversation that the warehouse holds, so an answer is never empty
-  because a load is late; `16` tells whether it is. Put `CURRENT_DATE` in the place of
-  `(SELECT max(last_local_date) FROM polyai.dim_agents)` for periods that end today. The newest day
-  is seldom over, and counts as a day all the same.
-- Dates and hours are those of the reporting time zone; columns that end in `_at` are UTC.
+- Periods end with the newest conversation in the warehouse, so that a late load never makes a
+  result empty; recipe 16 shows whether a load is late. For periods that end today, replace
+  `(SELECT max(last_local_date) FROM polyai.dim_agents)` by `CURRENT_DATE`. The newest day is
+  usually not over yet, and counts as a whole day.
+- Dates and hours are in the reporting time zone; columns that end in `_at` are in UTC.
 - Rates are sums divided by sums. Never average a rate over days, variants or agents.
-- NULL means not known, and a rate of nothing: it is not 0. `count(x)` and `avg(x)` leave it out.
-- PolyScores have two scales, 1-5 and 0-10, told by `poly_score_scale`. Never mix them.
-- `environment = 'live'` leaves tests out.
-- A dataset of another name: put it in the place of `polyai.`.
+- NULL means unknown, or a rate whose denominator is 0. `count(x)` and `avg(x)` skip it.
+- PolyScores have two scales, 1-5 and 0-10, given in `poly_score_scale`. Never mix them.
+- `environment = 'live'` excludes tests.
+- If your dataset has another name, replace `polyai.` by it.
 """
 
 
 def write(folder: Path) -> None:
-    """Writes `cookbook.md` and `cookbook/{dialect}/{recipe}.sql` into a folder; older files go."""
+    """Writes `cookbook.md` and `cookbook/{dialect}/{recipe}.sql`; deletes older files."""
     put(folder, documents(), instead_of="cookbook/*/*.sql")
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """Each file's path within the folder, and its text."""
+    """Yields the path of each file within the folder, and its text."""
     contents = "".join(f"- [{_heading(it)}](#{_anchor(_heading(it))})\n" for it in recipes())
     yield "cookbook.md", "\n".join([_INTRODUCTION, contents, *map(_section, recipes())])
     for dialect in DIALECTS:
@@ -55,7 +55,7 @@ def _heading(recipe: Recipe) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """What GitHub and GitLab make of a heading."""
+    """Returns the anchor that GitHub and GitLab give to a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 

@@ -1,51 +1,29 @@
-"""The entity diagram: which tables there are, their keys, and how rows point to each other."""
+"""Entity diagrams: tables, their keys, and the references between them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from polyai.tables.conversations import CONVERSATION_TABLES, TURNS
+from polyai.tables.conversations import TURNS
 from polyai.tables.declaration import Table
-from polyai.tables.registry import TABLES, key_of
+from polyai.tables.registry import conversation_tables, key_of, tables
 from polyai.views.definitions import views
 
-from .dictionary import COMMAND, grid, put
-from .relations import VIEW_KEYS, Relation, table_relations, view_relations
+from .document import COMMAND, grid, put
+from .relations import Relation, table_relations, view_relations
 
 _INTRODUCTION = f"""\
 # Entities
 
 Generated from the declared tables and views by `{COMMAND}`.
-The [data dictionary](dictionary.md) and [views.md](views.md) have every column; here are keys
-(`PK`), what points to the key of another table (`FK`), and a few columns that tell what a row is.
+All columns are in the [data dictionary](dictionary.md) and in [views.md](views.md). The diagrams
+show keys (`PK`), references to the key of another table (`FK`), and a few telling columns.
 
-- A key is unique in the warehouse, but no database holds it as a constraint.
-- Join on all columns that a line names: conversation ids are unique within their agent only.
-- `||` is exactly one, `|o` one or none, `o{{` any number.
+- Keys are unique in the warehouse, but no database has them as constraints.
+- Join on all columns of a line: conversation ids are unique within their agent only.
+- `||` is exactly one, `|o` zero or one, `o{{` any number.
 """
-
-_TELLING: Mapping[str, tuple[str, ...]] = {
-    "conversations": ("channel", "variant_id", "started_at", "handoff", "poly_score", "summary"),
-    "turns": ("user_input", "agent_response", "latency_seconds", "is_ood"),
-    "turn_intents": ("intent",),
-    "turn_entities": ("name", "value"),
-    "turn_topics": ("topic",),
-    "metrics": ("value", "value_number"),
-    "function_events": ("name", "duration_ms", "error"),
-    "annotations": ("role", "annotation_type", "annotated_by"),
-    "conversation_tags": ("tag",),
-    "notes": ("note", "valid_to"),
-    "recordings": ("status", "uri", "sha256"),
-    "write_backs": ("kind", "status", "sent_at"),
-    "debug_chats": ("scenario", "label", "passed"),
-    "debug_chat_turns": ("user_input", "response", "passed"),
-    "forgotten": ("requested_at", "erased_at", "reason"),
-    "forgotten_callers": ("requested_at", "reason"),
-    "sync_runs": ("command", "status", "finished_at"),
-    "fetch_failures": ("error_code", "resolved_at"),
-}
-"""Columns that a diagram shows beside the keys."""
 
 
 def write(folder: Path) -> None:
@@ -54,13 +32,13 @@ def write(folder: Path) -> None:
 
 
 def entities() -> str:
-    """The diagrams and the views' keys, as Markdown with Mermaid."""
+    """Returns the diagrams and the keys of views, as Markdown with Mermaid."""
     relations = list(table_relations())
-    held = [table.name for table in CONVERSATION_TABLES]
+    shaped = [table.name for table in conversation_tables()]
     of_turns = [relation.child for relation in relations if relation.parent == TURNS.name]
     # in one diagram, lines would cross boxes
-    of_conversations = [name for name in held if name not in of_turns]
-    done = [table.name for table in TABLES if table.name not in held]
+    of_conversations = [name for name in shaped if name not in of_turns]
+    others = [table.name for table in tables() if table.name not in shaped]
     return "\n".join(
         [
             _INTRODUCTION,
@@ -68,9 +46,9 @@ def entities() -> str:
             _diagram(of_conversations, relations),
             "## Turns\n",
             _diagram(of_turns, relations),
-            "## What was done\n",
-            _diagram(done, relations),
-            "## Views\n\nWhat is different in each row of a view, and what it can be joined to.\n",
+            "## Runs and their results\n",
+            _diagram(others, relations),
+            "## Views\n\nKey of each view, and the views that it can be joined to.\n",
             _views(),
         ]
     )
@@ -83,7 +61,7 @@ def _diagram(names: Collection[str], relations: Iterable[Relation]) -> str:
         parent_side = "||" if relation.is_sure else "|o"
         label = ", ".join(relation.columns)
         lines.append(f'    {relation.parent} {parent_side}--o{{ {relation.child} : "{label}"')
-    for table in TABLES:
+    for table in tables():
         if table.name in names:
             pointing = {name for it in of_these if it.child == table.name for name in it.columns}
             lines += [f"    {table.name} {{", *_attributes(table, pointing), "    }"]
@@ -94,7 +72,7 @@ def _diagram(names: Collection[str], relations: Iterable[Relation]) -> str:
 def _attributes(table: Table, pointing: Collection[str]) -> Iterator[str]:
     key = key_of(table)
     columns = {column.name: column for column in table.columns}
-    for name in dict.fromkeys((*key, *sorted(pointing), *_TELLING[table.name])):
+    for name in dict.fromkeys((*key, *sorted(pointing), *table.outline)):
         marks = ", ".join(["PK"] * (name in key) + ["FK"] * (name in pointing))
         yield f"        {columns[name].type} {name} {marks}".rstrip()
 
@@ -103,7 +81,7 @@ def _views() -> str:
     rows = []
     for view in views().values():
         joins = "; ".join(f"`{it.parent}` by {_code(it.columns)}" for it in view_relations(view))
-        rows.append((f"`{view.name}`", _code(VIEW_KEYS[view.name]), joins))
+        rows.append((f"`{view.name}`", _code(view.key), joins))
     return grid(("view", "key", "joins"), rows)
 
 

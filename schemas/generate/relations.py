@@ -1,68 +1,29 @@
-"""How tables and views belong together: the key of each, and which rows of others a row points to.
+"""Relations between tables and between views: which rows refer to the key of which other rows.
 
-Only what this says of the declared tables and of the views; no database is asked, and none holds
-these keys as constraints.
+They derive from the declared tables and views; databases do not have them as constraints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from polyai.tables.registry import TABLES, key_of
-from polyai.views.definitions import INFO_VIEW, View
-
-_CONVERSATION = ("agent_id", "conversation_id")
-_DAY = ("agent_id", "channel", "environment", "variant_id", "local_date")
-
-VIEW_KEYS: Mapping[str, tuple[str, ...]] = {
-    "annotation_queue": _CONVERSATION,
-    "conversations_local": _CONVERSATION,
-    "csat_responses": _CONVERSATION,
-    "data_freshness": ("agent_id",),
-    "dim_agents": ("agent_id",),
-    "dim_dates": ("local_date",),
-    "dim_variants": ("agent_id", "variant_id"),
-    "fct_conversations": _CONVERSATION,
-    "function_health_daily": (*_DAY, "function_name"),
-    "handoff_reasons_daily": (*_DAY, "handoff_reason"),
-    "kpi_daily": _DAY,
-    "outbound_daily": _DAY,
-    "red_flags": ("agent_id", "local_date", "flag"),
-    "repeat_callers": _CONVERSATION,
-    "topics_daily": (*_DAY, "topic"),
-    "turn_latency_daily": _DAY,
-    INFO_VIEW: (),
-}
-"""What is different in each row of a view; a view with nothing has one row."""
+from polyai.tables.registry import key_of, tables
+from polyai.views.definitions import View, views
 
 _JOINED_TO = ("dim_variants", "dim_dates", "dim_agents", "fct_conversations")
-"""What views are joined to, the narrowest first."""
-
-_FURTHER = (
-    ("debug_chats", "conversations", ("agent_id", "conversation_id")),
-    ("write_backs", "sync_runs", ("agent_id", "run_id")),
-    ("forgotten", "sync_runs", ("agent_id", "run_id")),
-    ("forgotten_callers", "sync_runs", ("agent_id", "run_id")),
-)
-"""Tables that point to another one with columns that are not in their key."""
-
-_ALONE = frozenset({"function_events", "recordings", "write_backs", "fetch_failures"})
-"""Tables whose rows can be there without the row that their key points to.
-
-An answer can bring function events and no turns; the others are told of apart from conversations.
-"""
+"""Views that other views are joined to, the narrowest first."""
 
 
 @dataclass(frozen=True)
 class Relation:
-    """Rows of one table or view that point to a row of another one.
+    """Relation of the rows of one table or view to the rows of another one.
 
     Attributes:
-        child: Whose rows point.
-        parent: What they point to.
-        columns: Of the same name in both; the parent's key.
-        is_sure: Whether the row pointed to is always there.
+        child: Table or view with the reference.
+        parent: Referenced table or view.
+        columns: Columns of the same name in both; the parent's key.
+        is_sure: The referenced row always exists.
     """
 
     child: str
@@ -72,26 +33,27 @@ class Relation:
 
 
 def table_relations() -> Iterator[Relation]:
-    """Each table's way to the table whose key its own key begins with, and a few further ones."""
-    keys = {table.name: key_of(table) for table in TABLES}
-    for table in TABLES:
+    """Yields each table's relation to the table whose key begins its own, then its references."""
+    keys = {table.name: key_of(table) for table in tables()}
+    for table in tables():
         own = set(keys[table.name])
         parents = [name for name, key in keys.items() if own > set(key)]
         if parents:
             parent = max(parents, key=lambda name: len(keys[name]))
             columns = keys[table.name][: len(keys[parent])]
-            yield Relation(table.name, parent, columns, is_sure=table.name not in _ALONE)
-    for child, parent, columns in _FURTHER:
-        yield Relation(child, parent, columns, is_sure=False)
+            yield Relation(table.name, parent, columns, is_sure=not table.is_parent_optional)
+    for table in tables():
+        for reference in table.references:
+            yield Relation(table.name, reference.table, reference.columns, is_sure=False)
 
 
 def view_relations(view: View) -> Iterator[Relation]:
-    """The views that a view can be joined to."""
+    """Yields the views that a view can be joined to."""
     names = {field.name for field in view.fields}
     joined: set[str] = set()
     for parent in _JOINED_TO:
-        key = VIEW_KEYS[parent]
-        # who has joined the variant has its agent too
+        key = views()[parent].key
+        # a join with the variant has the agent's columns too
         if view.name != parent and names.issuperset(key) and not joined.issuperset(key):
             yield Relation(view.name, parent, key, is_sure=True)
             joined.update(key)

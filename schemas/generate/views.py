@@ -1,45 +1,39 @@
-"""What is kept of the views in the repository: their dictionary, and their SQL as users see it."""
+"""Documents about the views: their dictionary, and their SQL in each dialect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from polyai.config.time_zones import DEFAULT_ZONE
 from polyai.views.definitions import View, views
 from polyai.views.wording import Wording, as_shown
 
-from .dictionary import COMMAND, grid, put
-from .dictionary import DUCKDB_TYPES as TABLE_TYPES
-
-DIALECTS = ("duckdb", "postgres")
-"""What the SQL is shown in, by sqlglot's names."""
-
-DUCKDB_TYPES: Mapping[str, str] = TABLE_TYPES | {"local timestamp": "TIMESTAMP", "date": "DATE"}
-"""What DuckDB calls each type of a view's column."""
+from .document import COMMAND, grid, put
+from .sql_types import DIALECTS, VIEW_TYPES
 
 _INTRODUCTION = f"""\
 # Views
 
 Generated from `sources/polyai/views/` by `{COMMAND}`.
-`polyai-warehouse views` creates them. The SQL in `views/` is what they are in a dataset `polyai`
-and the time zone {DEFAULT_ZONE}.
+`polyai-warehouse views` creates them. The SQL in `views/` is rendered for a dataset `polyai` and
+the time zone {DEFAULT_ZONE}.
 
-- A local date is the day in the reporting time zone on which a conversation began, also for what
-  happened in it after midnight.
-- Daily rows exist where there is something to count: join `dim_dates` to see the other days.
-- Filter on `local_date`, `agent_id` or a conversation's key: these reach the tables, so that the
-  rest is not read.
+- A local date is the day in the reporting time zone on which a conversation began, also for events
+  of the conversation after midnight.
+- Daily views have no row for a day without data: join `dim_dates` to include such days.
+- Filter on `local_date`, `agent_id` or the key of a conversation: these filters are pushed down to
+  the tables, so that other rows are not read.
 """
 
 
 def write(folder: Path) -> None:
-    """Writes `views.md` and `views/{dialect}/{view}.sql` into a folder; older files go."""
+    """Writes `views.md` and `views/{dialect}/{view}.sql` into a folder; deletes older files."""
     put(folder, documents(), instead_of="views/*/*.sql")
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """Each file's path within the folder, and its text."""
+    """Yields the path of each file within the folder, and its text."""
     yield "views.md", "\n".join([_INTRODUCTION, *map(_section, views().values())])
     for dialect in DIALECTS:
         wording = Wording(dialect, lambda name: f"polyai.{name}", DEFAULT_ZONE).fingerprinted()
@@ -49,7 +43,7 @@ def documents() -> Iterator[tuple[str, str]]:
 
 def _section(view: View) -> str:
     rows = [
-        (f"`{field.name}`", f"`{DUCKDB_TYPES[field.type]}`", field.unit, field.meaning)
+        (f"`{field.name}`", f"`{VIEW_TYPES[field.type]}`", field.unit, field.meaning)
         for field in view.fields
     ]
     table = grid(("column", "type", "unit", "meaning"), rows)

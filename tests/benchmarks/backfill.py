@@ -26,7 +26,7 @@ import duckdb
 import orjson
 import psycopg2
 
-from polyai.tables.conversations import CONVERSATION_TABLES
+from polyai.tables.registry import conversation_tables
 from postgres_server import postgres
 
 from .measuring import Server, environment, serve
@@ -253,7 +253,7 @@ class Place:
     def index(self) -> None:
         """Makes an index for the merge in each table."""
         with self.opened() as query:
-            for table in CONVERSATION_TABLES:
+            for table in conversation_tables():
                 query(f"CREATE INDEX ON {table.name} (agent_id, conversation_id)")
 
     def problems(self, conversations: int) -> Iterator[str]:
@@ -268,7 +268,7 @@ class Place:
             turns = found[3]
             if found[:3] != (conversations, conversations, f"{conversations - 1:08x}"):
                 yield f"conversations: {found[:3]} of {conversations:,}"
-            for table in CONVERSATION_TABLES:
+            for table in conversation_tables():
                 keys = ", ".join(("agent_id", "conversation_id", *table.key))
                 ((rows, doubled),) = query(
                     "SELECT coalesce(sum(n), 0), count(CASE WHEN n > 1 THEN 1 END) "
@@ -291,7 +291,7 @@ class Place:
                 return {"PostgreSQL": int(size)}
             query("CHECKPOINT")
             parquet = 0
-            for table in CONVERSATION_TABLES:
+            for table in conversation_tables():
                 path = self.folder / f"{table.name}.parquet"
                 query(f"COPY {table.name} TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
                 parquet += path.stat().st_size

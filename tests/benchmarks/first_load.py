@@ -20,8 +20,8 @@ import duckdb
 import orjson
 from rich.table import Table as Grid
 
-from polyai.tables.conversations import CONVERSATION_TABLES
 from polyai.tables.declaration import Table
+from polyai.tables.registry import conversation_tables
 
 from .measuring import Server, environment, say, serve
 from .sides import DATABASE
@@ -190,7 +190,7 @@ def _problems(connection: duckdb.DuckDBPyConnection, conversations: int) -> Iter
     if run[0] != "complete":
         yield f"the run ended as {run[0]}: {run[1]}"
     sent = orjson.loads(run[2])
-    for table in CONVERSATION_TABLES:
+    for table in conversation_tables():
         rows, doubles = _counted(connection, table)
         say(f"{table.name}: {rows:,} rows")
         if not rows or rows != sent.get(table.name):

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from polyai import open_pipeline
-from polyai.tables.registry import TABLES
+from polyai.tables import registry
 from polyai.views import publish
 from polyai.views.definitions import views
 from polyai.views.wording import Wording
-from schemas.generate.dictionary import DUCKDB_TYPES
+from schemas.generate.sql_types import DUCKDB_TYPES
 
 ZONE = "America/New_York"
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -108,7 +108,7 @@ QUERIES = {
 def fill(connection: duckdb.DuckDBPyConnection, conversations: int, turns: int) -> None:
     """Makes the tables, fills them evenly over a year, and makes the views."""
     connection.execute("CREATE SCHEMA polyai")
-    for table in TABLES:
+    for table in registry.tables():
         columns = ", ".join(f'"{c.name}" {DUCKDB_TYPES[c.type]}' for c in table.columns)
         connection.execute(f"CREATE TABLE polyai.{table.name} ({columns})")
     pace = timedelta(days=DAYS) // timedelta(microseconds=1) // conversations

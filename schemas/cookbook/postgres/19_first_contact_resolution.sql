@@ -24,8 +24,8 @@ WITH outcomes AS (
     AND r.hours_since_previous <= 7 * 24
   WHERE
     f.environment = 'live'
-    AND f.direction <> 'outbound'
     AND f.is_finished
+    AND f.direction <> 'outbound'
     AND NOT f.from_number IN ('REDACTED', 'polyai')
     AND f.from_number NOT LIKE '%[dropped]%'
     AND f.local_date <= (

@@ -1,5 +1,6 @@
 -- One row an agent that was loaded, also without any conversation.
 -- Answers: Which agents are in the warehouse, and since when?
+-- Key: agent_id
 CREATE OR REPLACE VIEW polyai.dim_agents AS
 WITH known AS (
   SELECT DISTINCT

@@ -1,5 +1,6 @@
 -- One row a conversation with all that is counted of it: turns, functions, survey, annotations.
 -- Answers: Which conversations were these, how did each go, and why?
+-- Key: agent_id, conversation_id
 --
 -- Abandoned is a finished conversation without a handoff in which the metric CHAT_ABANDONED says
 -- yes, or a call (a channel that begins with VOICE) in which the caller said nothing or that was

@@ -1,5 +1,6 @@
 -- One row a threshold that an agent crossed on a local date; conversations of `live` only.
 -- Answers: Where is something wrong that somebody should look at today?
+-- Key: agent_id, local_date, flag
 --
 -- The thresholds are PolyAI's own. `latency_p50` and `latency_p95` are above 3 seconds;
 -- `function_errors` above 5 % of the calls; `handoff_rate` above 50 %; `handoff_above_baseline`

@@ -3,4 +3,4 @@
 CREATE OR REPLACE VIEW polyai.views_info AS
 SELECT
   'UTC' AS reporting_time_zone,
-  '57a1e251193994a0f669ed151b66118a' AS fingerprint;
+  '2399b21fe0356671ea275c2fb6647adc' AS fingerprint;

@@ -1,5 +1,6 @@
 -- One row a finished conversation that is worth a reviewer's look and has no annotation yet.
 -- Answers: Which conversations should somebody listen to first, and why?
+-- Key: agent_id, conversation_id
 --
 -- A low score is of the 1-5 scale; silence is long from two silent turns on; latency is high where
 -- the 95th percentile of a conversation's turns is above 3 seconds.

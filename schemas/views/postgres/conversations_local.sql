@@ -1,5 +1,6 @@
 -- One row a conversation, on the reporting zone's calendar; reads no other table, so it is quick.
 -- Answers: How many conversations were there, on which local day, over which channel?
+-- Key: agent_id, conversation_id
 --
 -- NULL counts as no where PolyAI did not say whether a conversation goes on or was handed off.
 -- What groups rows is never NULL: an unknown channel is `unknown`, no variant is `none`.

@@ -1,5 +1,6 @@
 -- One row a conversation whose caller was offered the satisfaction survey, answered or not.
 -- Answers: How satisfied are callers, who answered the survey, and what did they say?
+-- Key: agent_id, conversation_id
 --
 -- A metric says yes unless its value is false, 0 or empty. A score is a number from 1 to 5; of
 -- several the last one counts. A score without an offer counts as offered.

@@ -1,5 +1,6 @@
 -- One row an agent: how fresh and how complete what is held of it is.
 -- Answers: Can I trust today's numbers?
+-- Key: agent_id
 --
 -- A load is complete where it read all there was, also where single conversations failed. What is
 -- missing is counted against what PolyAI said to have at the newest load: failures that are not
@@ -24,6 +25,13 @@ WITH loads AS (
     f.resolved_at IS NULL
   GROUP BY
     f.agent_id
+), erased AS (
+  SELECT
+    agent_id,
+    COUNT(*) AS conversations
+  FROM polyai.forgotten
+  GROUP BY
+    agent_id
 ), held AS (
   SELECT
     agent_id,
@@ -48,13 +56,18 @@ SELECT
   COALESCE(f.open_failures, 0) AS open_failures,
   l.gaps_repaired,
   l.api_count AS api_conversations,
-  GREATEST(
-    l.api_count + COALESCE(l.absent, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0),
-    0
-  ) AS missing_conversations
+  CASE
+    WHEN NOT l.api_count IS NULL
+    THEN GREATEST(
+      l.api_count + COALESCE(l.absent, 0) - COALESCE(e.conversations, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0),
+      0
+    )
+  END AS missing_conversations
 FROM polyai.dim_agents AS a
 LEFT JOIN held AS h
   ON h.agent_id = a.agent_id
+LEFT JOIN erased AS e
+  ON e.agent_id = a.agent_id
 LEFT JOIN failures AS f
   ON f.agent_id = a.agent_id
 LEFT JOIN loads AS l

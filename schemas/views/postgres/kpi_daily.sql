@@ -1,5 +1,6 @@
 -- One row an agent, channel, environment, variant and local date that has conversations.
 -- Answers: How do the agents do each day, and how does that compare with the day before?
+-- Key: agent_id, channel, environment, variant_id, local_date
 --
 -- Rates are of finished conversations; `conversations` counts those in progress too. Sums and
 -- counts add up over any rows: a rate over several is the sum of its numerator over the sum of its

@@ -1,5 +1,6 @@
 -- One row a conversation of a caller who had been in touch before.
 -- Answers: Who calls again, how soon, and after which conversation?
+-- Key: agent_id, conversation_id
 --
 -- A caller is known by PolyAI's own metrics REPEAT_CALLER_*, and by the number an inbound
 -- conversation came from, where it is one: neither hidden by PolyAI (REDACTED) nor dropped by the

@@ -1,5 +1,6 @@
 -- One row an agent, channel, environment, variant and local date that has turns.
 -- Answers: How long do callers wait for an answer, and how often for too long?
+-- Key: agent_id, channel, environment, variant_id, local_date
 CREATE OR REPLACE VIEW polyai.turn_latency_daily AS
 SELECT
   l.agent_id,

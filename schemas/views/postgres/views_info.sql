@@ -3,4 +3,4 @@
 CREATE OR REPLACE VIEW polyai.views_info AS
 SELECT
   'UTC' AS reporting_time_zone,
-  '405458ae4ce5fad06b692ffb7267b978' AS fingerprint;
+  '45c3a23aadc961ee676534b70e8c3666' AS fingerprint;

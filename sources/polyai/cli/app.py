@@ -59,11 +59,11 @@ from ..load.backfill import backfill as run_backfill
 from ..load.plan import Span
 from ..load.run import load as run_load
 from ..load.slices import SliceReport, cut
-from ..load.source import LOADED_TABLES
 from ..recordings import show as show_recordings
 from ..recordings.cli import app as recordings_app
 from ..recordings.cli import fetch
 from ..status.report import status as run_status
+from ..tables.registry import loaded_tables
 from ..views import Refreshed, refresh
 from ..views import show as show_views
 from ..views.cli import views
@@ -432,7 +432,7 @@ def main() -> None:
 def _tables(given: list[str] | None) -> list[str]:
     """The tables that `--select` names."""
     names = [name.strip() for part in given or () for name in part.split(",") if name.strip()]
-    known = [table.name for table in LOADED_TABLES]
+    known = [table.name for table in loaded_tables()]
     if unknown := sorted(set(names) - set(known)):
         raise typer.BadParameter(f"no table {', '.join(unknown)}: there are {', '.join(known)}")
     return names

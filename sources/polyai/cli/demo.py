@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 from ..load.committer import OnBegin
 from ..load.report import RunReport
 from ..load.run import load
-from ..tables.conversations import CONVERSATION_TABLES
+from ..tables.registry import conversation_tables
 from ..views import refresh
 from ..warehouse.open import open_pipeline
 
@@ -141,7 +141,7 @@ def _looked_at(database: Path, dataset: str, report: RunReport) -> Demo:
     with duckdb.connect(str(database), read_only=True) as connection:
         connection.execute(f"SET schema = '\"{dataset}\"'")
         counts: dict[str, int] = {}
-        for table in CONVERSATION_TABLES:
+        for table in conversation_tables():
             row: Any = connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()
             counts[table.name] = int(row[0])
         kpis: Any = connection.execute(_KPIS).fetchone()

@@ -19,8 +19,9 @@ from rich.table import Table
 from ..console.format import SHOWN_FAILURES, number_of, seconds_of, without_internals
 from ..load.report import RunReport
 from ..load.slices import SliceReport
-from ..load.source import LOADED_TABLES
 from ..status.report import AgentStatus, Run, Status
+from ..tables.registry import loaded_tables
+from ..tables.rules import has_read_all
 from ..warehouse.counts import TableCounts
 from ..warehouse.open import place
 from .demo import Demo
@@ -53,7 +54,7 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
             f"{report.loaded / max(seconds, 0.001):,.0f} conversations/s, "
             f"{sum(report.rows.values()):,} rows"
         )
-        for table in LOADED_TABLES:
+        for table in loaded_tables():
             if rows := report.rows[table.name]:
                 console.print(f"    {table.name:<20}{rows:>12,}")
         if report.unmapped_fields:
@@ -356,7 +357,7 @@ _STATUSES = {
 def _last_error(runs: tuple[Run, ...]) -> str | None:
     """The error that stopped the newest run, unless one that did its work has followed."""
     for run in runs:
-        if run.status in ("complete", "partial"):
+        if has_read_all(run.status):
             return None
         if run.error:
             return run.error

@@ -30,8 +30,8 @@ JOIN asked AS a ON a.agent_id = l.agent_id AND a.conversation_id = l.conversatio
 LEFT JOIN polyai.repeat_callers AS r
   ON r.agent_id = l.agent_id AND r.previous_conversation_id = l.conversation_id
   AND r.hours_since_previous <= 7 * 24
-WHERE l.environment = 'live' AND l.direction <> 'outbound'
-  AND l.from_number NOT IN ('REDACTED', 'polyai') AND l.from_number NOT LIKE '%[dropped]%'
+WHERE l.environment = 'live'
+  AND ${caller_known(l)}
   AND l.local_date > n.local_date - 97 AND l.local_date <= n.local_date - 7
 GROUP BY a.agent_id, a.topic
 ORDER BY called_again DESC, a.agent_id, a.topic

@@ -21,8 +21,8 @@ WITH outcomes AS (
   LEFT JOIN polyai.repeat_callers AS r
     ON r.agent_id = f.agent_id AND r.previous_conversation_id = f.conversation_id
     AND r.hours_since_previous <= 7 * 24
-  WHERE f.environment = 'live' AND f.direction <> 'outbound' AND f.is_finished
-    AND f.from_number NOT IN ('REDACTED', 'polyai') AND f.from_number NOT LIKE '%[dropped]%'
+  WHERE f.environment = 'live' AND f.is_finished
+    AND ${caller_known(f)}
     AND f.local_date <= (SELECT max(last_local_date) FROM polyai.dim_agents) - 7
 )
 SELECT

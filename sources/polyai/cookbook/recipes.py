@@ -12,6 +12,7 @@ import sqlglot
 from sqlglot import exp
 
 from ..tables.conversations import ANNOTATIONS, TURNS
+from ..tables.rules import render
 from ..views.definitions import DIALECT
 from ..views.fields import FIELDS
 
@@ -84,7 +85,8 @@ def recipes() -> tuple[Recipe, ...]:
 def _read() -> Iterator[Recipe]:
     for file in sorted(files(__package__).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
-            yield _recipe(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+            sql = render(file.read_text(encoding="utf-8"))
+            yield _recipe(file.name.removesuffix(".sql"), sql)
 
 
 def _recipe(name: str, sql: str) -> Recipe:

@@ -50,7 +50,7 @@ PIPELINE_NAME = "polyai_forget"
 COMMAND = "forget"
 """What it is called in `sync_runs`."""
 
-_TABLES = (FORGOTTEN, FORGOTTEN_CALLERS)
+_TABLES = (FORGOTTEN_CALLERS, FORGOTTEN)
 
 _LOCK_ENDING = ".forget.lock"
 

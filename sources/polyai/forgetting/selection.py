@@ -9,23 +9,16 @@ from typing import NamedTuple
 
 from ..clock import in_utc
 from ..errors import ConfigurationError
-from ..shape.caller_identity import CALLER, normalize_caller, normalize_number
+from ..shape.caller_identity import normalize_caller, normalize_number
 from ..shape.redaction import Redaction
-from ..tables.audit import DEBUG_CHATS, FETCH_FAILURES, FORGOTTEN, RECORDINGS, WRITE_BACKS
-from ..tables.conversations import CONVERSATIONS
+from ..tables.audit import FORGOTTEN
+from ..tables.declaration import Table
+from ..tables.registry import erased_tables
+from ..tables.rules import caller_sql
 from ..warehouse.queries import Warehouse, id_batches
 
 LEAST_DIGITS = 5
 """A caller's number has as many; a shorter one, or a word such as `anonymous`, would be others'."""
-
-_BEGAN: Mapping[str, str | None] = {
-    CONVERSATIONS.name: "coalesce(started_at, created_at)",
-    RECORDINGS.name: "started_at",
-    DEBUG_CHATS.name: None,
-    WRITE_BACKS.name: None,
-    FETCH_FAILURES.name: None,
-}
-"""Tables that tell which conversations there are, and in SQL when one began; None: not told."""
 
 
 class Request(NamedTuple):
@@ -104,11 +97,16 @@ def select(
     return [own for own in selections.values() if own.conversations or own.callers]
 
 
+def _evidence() -> list[Table]:
+    """Returns the tables that can have rows of a conversation without rows in other tables."""
+    return [table for table in erased_tables() if not table.is_child]
+
+
 def _agents(warehouse: Warehouse) -> list[str]:
     """The agents of which the warehouse has any rows."""
     found: set[str] = set()
-    for table in (*_BEGAN, FORGOTTEN.name):
-        rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table}}}")
+    for table in (*_evidence(), FORGOTTEN):
+        rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table.name}}}")
         found.update(agent_id for (agent_id,) in rows)
     return sorted(found)
 
@@ -137,7 +135,7 @@ def _of_callers(
             hashed = hashing.apply({"fromNumber": caller})
             wanted.add(normalize_caller(hashed["fromNumber"]))
     every = (
-        f"FROM (SELECT conversation_id, {CALLER} AS caller FROM {{conversations}} "
+        f"FROM (SELECT conversation_id, {caller_sql()} AS caller FROM {{conversations}} "
         "WHERE agent_id = %s) c "
     )
     numbers = [
@@ -162,9 +160,10 @@ def _held(
     """Those of these conversations of which there are rows, and when each began."""
     found: dict[str, set[datetime | None]] = {}
     for ids, marks in id_batches(sorted(conversation_ids)):
-        for table, began in _BEGAN.items():
+        for table in _evidence():
+            began = table.conversation_began_at
             for name, moment in warehouse.rows(
-                f"SELECT DISTINCT conversation_id, {began or 'NULL'} FROM {{{table}}} "
+                f"SELECT DISTINCT conversation_id, {began or 'NULL'} FROM {{{table.name}}} "
                 f"WHERE agent_id = %s AND conversation_id IN ({marks})",
                 agent_id,
                 *ids,

@@ -32,17 +32,10 @@ from ..locking.files import (
 )
 from ..locking.leases import Holder, Leases
 from ..shape.audit_rows import audit_table, failure_row
-from ..tables.audit import (
-    DEBUG_CHAT_TURNS,
-    DEBUG_CHATS,
-    FETCH_FAILURES,
-    FORGOTTEN,
-    RECORDINGS,
-    SYNC_RUNS,
-    WRITE_BACKS,
-)
-from ..tables.conversations import CONVERSATION_TABLES, TURNS
+from ..tables.audit import FETCH_FAILURES, FORGOTTEN, SYNC_RUNS
+from ..tables.conversations import TURNS
 from ..tables.declaration import Table
+from ..tables.registry import erased_tables, loaded_tables
 from ..warehouse.counts import unequal_turns
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.errors import destination_errors, is_conflict
@@ -54,7 +47,7 @@ from . import discard as recovery
 from .agent_reader import AgentReader, Chunk
 from .plan import may_be_at_work
 from .report import RunReport
-from .source import LOADED_TABLES, empty_tables, one_chunk, some_tables
+from .source import empty_tables, one_chunk, some_tables
 
 logger = logging.getLogger("polyai")
 
@@ -73,16 +66,6 @@ _COMMITS = "commits"
 
 _ONE_COMMIT_AT_A_TIME = frozenset({"dlt.destinations.ducklake"})
 """DuckLake numbers its commits: two at once cost one of them all its work."""
-
-_OF_CONVERSATIONS = (
-    *reversed(CONVERSATION_TABLES),
-    RECORDINGS,
-    WRITE_BACKS,
-    DEBUG_CHAT_TURNS,
-    DEBUG_CHATS,
-    FETCH_FAILURES,
-)
-"""Tables whose rows go with a conversation that is erased."""
 
 _POLL_SECONDS = 0.02
 """Time between two looks at whether an agent has brought something."""
@@ -185,7 +168,7 @@ class Job:
         reports: list[RunReport] = []
         with ExitStack() as opened, _cycles_collected_by_chunk() as collect:
             if self._leases is not None:
-                self.make_tables([table for table in LOADED_TABLES if table.name in tables])
+                self.make_tables([table for table in loaded_tables() if table.name in tables])
             while waiting or active:
                 while waiting and len(active) < AGENTS_AT_ONCE and not stop.is_set():
                     reader = opened.enter_context(waiting.popleft())
@@ -309,7 +292,7 @@ class Job:
         """
         rows: Counter[str] = Counter()
         with self._deleting() as client:
-            for table in _OF_CONVERSATIONS:
+            for table in erased_tables():
                 if not self.warehouse.has_table(table.name):
                     continue
                 name = client.make_qualified_table_name(table.name)

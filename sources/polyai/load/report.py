@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ..api.throttle import Traffic
 from ..errors import ApiError, BusyError
 from ..tables.audit import SYNC_RUNS
+from ..tables.rules import has_read_all, missing
 
 Status = Literal["running", "complete", "partial", "failed", "interrupted", "busy"]
 """`busy`: another run loads this agent; such a one is not kept in `sync_runs`."""
@@ -88,7 +89,7 @@ class RunReport:
     @property
     def has_read_all(self) -> bool:
         """It came to its end, also where single conversations failed."""
-        return self.status in ("complete", "partial")
+        return has_read_all(self.status)
 
     @property
     def missing(self) -> int | None:
@@ -97,9 +98,7 @@ class RunReport:
         Those that were erased are none of them. Those that the API has no more are not taken for
         others only where all was listed.
         """
-        if self.held is None or self.api_count is None:
-            return None
-        return max(0, self.api_count - self.forgotten - (self.held - (self.absent or 0)))
+        return missing(self.api_count, self.held, erased=self.forgotten, absent=self.absent)
 
     def finish(
         self,

@@ -15,7 +15,7 @@ from ..listing.landmarks import Landmarks
 from ..locking.files import LockTimeout, agent_leases, database_lock, working_directory_lock
 from ..locking.leases import Holder
 from ..tables.audit import FETCH_FAILURES
-from ..tables.conversations import CONVERSATION_TABLES
+from ..tables.registry import conversation_tables, loaded_tables
 from ..warehouse.held import BACKFILL_SCHEMA, LOAD_SCHEMA
 from ..warehouse.open import connect, owner_only
 from . import discard as recovery
@@ -23,7 +23,6 @@ from .agent_reader import AgentReader
 from .committer import Job, OnBegin, keep_memory_in_one_piece
 from .plan import Span
 from .report import RunReport
-from .source import LOADED_TABLES
 
 
 def _silent(report: RunReport) -> None:
@@ -157,9 +156,9 @@ def load_slice(
 
 
 def _selected(select: Sequence[str]) -> list[str]:
-    known = [table.name for table in LOADED_TABLES]
+    known = [table.name for table in loaded_tables()]
     if unknown := set(select) - set(known):
-        names = ", ".join(table.name for table in CONVERSATION_TABLES)
+        names = ", ".join(table.name for table in conversation_tables())
         raise ConfigurationError(f"no table {', '.join(sorted(unknown))}: there are {names}")
     always = {"conversations", FETCH_FAILURES.name}
     return [name for name in known if not select or name in always or name in select]

@@ -14,14 +14,10 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource, DltSource
 
 from ..config.settings import resolve
-from ..tables.audit import FETCH_FAILURES
-from ..tables.conversations import CONVERSATION_TABLES
 from ..tables.declaration import Table
+from ..tables.registry import loaded_tables
 from ..warehouse.held import LoadState
 from .agent_reader import AgentReader, Chunk, Tables, rows_in
-
-LOADED_TABLES = (*CONVERSATION_TABLES, FETCH_FAILURES)
-"""Tables that a chunk fills; `fetch_failures` tells which conversations are missing in it."""
 
 CountRows = Callable[[str, int], None]
 """Told of each table's rows as they go to dlt."""
@@ -121,7 +117,7 @@ def _resources(
 
     yield listing
     yield details
-    for table in LOADED_TABLES:
+    for table in loaded_tables():
         yield _table_resource(table, details, count_rows)
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from ..clock import in_utc
 from ..tables.audit import RECORDINGS
-from ..warehouse.held import ENDED_AT, PRUNE
+from ..tables.rules import BEGAN_AT, ENDED_AT, PLACED_AT
+from ..warehouse.held import PRUNE
 from ..warehouse.queries import IDS_PER_QUERY, Warehouse
 
 _WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
@@ -20,11 +21,9 @@ _KNOWN = ("status", "attempts", "fetched_at")
 
 _BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
 
-_BEGAN = "coalesce(started_at, created_at)"
-
 _FINISHED_CALLS = (
-    f"SELECT conversation_id, {_BEGAN} AS began, coalesce({_BEGAN}, fetched_at) AS place, "
-    f"{ENDED_AT} AS ended_at FROM {{conversations}} "
+    f"SELECT conversation_id, {BEGAN_AT.sql()} AS began, {PLACED_AT.sql()} AS place, "
+    f"{ENDED_AT.sql()} AS ended_at FROM {{conversations}} "
     "WHERE agent_id = %s AND NOT coalesce(in_progress, FALSE)"
     + " AND upper(coalesce(channel, '')) NOT LIKE %s"
     * len(_WITHOUT_SOUND)

@@ -12,11 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..clock import timestamp_or_none
-
-OUTBOUND = "outbound"
-
-CALLER = f"CASE WHEN lower(direction) = '{OUTBOUND}' THEN to_number ELSE from_number END"
-"""SQL expression for the number of a conversation's caller."""
+from ..tables.rules import BEGAN_AT, caller_column
 
 
 def normalize_number(number: str) -> str:
@@ -35,6 +31,15 @@ def normalize_caller(caller: str) -> str:
 def caller_hash(caller: str, salt: str) -> str:
     """Hashes a number or an address with HMAC-SHA256, independently of its spelling."""
     return hmac.new(salt.encode(), normalize_caller(caller).encode(), hashlib.sha256).hexdigest()
+
+
+_FIELDS = {
+    "from_number": "fromNumber",
+    "to_number": "toNumber",
+    "started_at": "startedAt",
+    "created_at": "createdAt",
+}
+"""Field of the Data API for each column that identifies a caller's conversation."""
 
 
 class ForgottenCaller(NamedTuple):
@@ -69,13 +74,11 @@ class ForgottenCallers:
         Args:
             detail: The conversation, with the field names of the Data API.
         """
-        is_outbound = str(detail.get("direction")).lower() == OUTBOUND
-        caller = detail.get("toNumber" if is_outbound else "fromNumber")
+        caller = detail.get(_FIELDS[caller_column(detail.get("direction"))])
         if not caller:
             return False
-        began = timestamp_or_none(detail.get("startedAt")) or timestamp_or_none(
-            detail.get("createdAt")
-        )
+        times = {name: timestamp_or_none(detail.get(_FIELDS[name])) for name in BEGAN_AT.columns}
+        began = BEGAN_AT.of(times)
         return any(
             (requested_at := of_salt.get(caller_hash(str(caller), salt))) is not None
             and (began is None or began < requested_at)

@@ -7,15 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..config.settings import Pii, Transcripts
+from ..tables.rules import DROPPED, REDACTED
 from .caller_identity import caller_hash
 
 Json = dict[str, Any]
-
-REDACTED = "REDACTED"
-"""Placeholder that PolyAI sends to a key without PII access: never hashed or joined."""
-
-DROPPED = "[dropped]"
-"""Placeholder for what `pii = drop` removes."""
 
 # the look-behind keeps the search linear in long texts: a match is tried at word starts only
 _EMAIL = r"(?<![\w.%+'-])[\w.%+'-]+@[\w-]+(?:\.[\w-]+)+"

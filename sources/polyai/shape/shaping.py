@@ -17,6 +17,7 @@ import pyarrow as pa
 from ..clock import timestamp_or_none
 from ..tables import conversations as tables
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
+from ..tables.registry import conversation_tables
 from .answer import DATA, Answer, Json
 from .batch import Batch
 from .function_events import FunctionEvent, function_events
@@ -50,7 +51,7 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
         load_id: dlt load package of the rows.
 
     Returns:
-        One table per `tables.CONVERSATION_TABLES`, in its exact Arrow schema.
+        One table per table of `registry.conversation_tables()`, in its exact Arrow schema.
     """
     batch = Batch(agent_id, region, load_id, answers)
     turn_lists = batch.lists("turns")
@@ -73,10 +74,10 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
         "notes": _notes(batch),
     }
     shaped["conversations"] = _conversations(batch, turn_lists, withheld)
-    for table in tables.CONVERSATION_TABLES:
+    for table in conversation_tables():
         shaped[table.name] = merge_loaded(table, shaped[table.name], answers)
         if table.is_child:
-            kept = withheld if table.name in tables.TURN_TABLES else None
+            kept = withheld if table.is_kept_when_withheld else None
             shaped[table.name] = batch.with_tombstones(table, shaped[table.name], kept)
     return Shaped(shaped, batch.unmapped, sum(withheld))
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..clock import Clock, in_utc, utc_now
 from ..config.settings import resolve, shared_setting
 from ..errors import ConfigurationError, DestinationError
+from ..tables.rules import complete_load_sql, missing
 from ..warehouse.counts import (
     ConversationCounts,
     TableCounts,
@@ -31,10 +32,6 @@ SHOWN_RUNS = 5
 
 SHOWN_CONVERSATIONS = 10
 """Conversations that are named for each thing that is wrong with them."""
-
-
-_IS_SUCCESS = "(command = 'load' AND status IN ('complete', 'partial'))"
-"""A run after which an agent is fresh: a backfill reads what is old."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +136,13 @@ class AgentStatus:
     @property
     def missing(self) -> int | None:
         """Conversations that the API had and of which no trace is found."""
-        if self.api_count is None:
-            return None
-        still_listed = self.conversations.held - (self.absent or 0)
-        coming = self.conversations.incomplete + self.failures.not_held
-        return max(0, self.api_count - self.forgotten - still_listed - coming)
+        return missing(
+            self.api_count,
+            self.conversations.held,
+            erased=self.forgotten,
+            absent=self.absent,
+            pending=self.conversations.incomplete + self.failures.not_held,
+        )
 
     @property
     def is_consistent(self) -> bool:
@@ -269,7 +268,7 @@ def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
         # written by an earlier version; the next load adds the columns
         names = names[:-2]
     kinds = {
-        "success": _IS_SUCCESS,
+        "success": f"({complete_load_sql()})",
         "counted": "api_count IS NOT NULL",
         "swept": "absent IS NOT NULL" if "absent" in names else "1 = 0",
         "unfinished": "status = 'running'",

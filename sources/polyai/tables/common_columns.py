@@ -1,4 +1,4 @@
-"""Columns that many tables have."""
+"""Columns that many tables share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .declaration import LOAD_ID, TOMBSTONE, Column
 AGENT_ID = Column(
     "agent_id",
     "text",
-    "The agent (project) that held the conversation, as configured.",
+    "PolyAI agent (project), as configured.",
     "path: {agentId}",
     "path: {project_id}",
     required=True,
@@ -15,15 +15,14 @@ AGENT_ID = Column(
 CONVERSATION_ID = Column(
     "conversation_id",
     "text",
-    "The conversation, unique within its agent.",
+    "Conversation id, unique within its agent.",
     "conversationId",
     "id",
     required=True,
 )
+RUN_ID = Column("run_id", "text", "Run that wrote the row; joins `sync_runs.run_id`.")
 PACKAGE_ID = Column(
-    LOAD_ID, "text", "The dlt load package that wrote the row; joins `_dlt_loads.load_id`."
+    LOAD_ID, "text", "dlt load package that wrote the row; joins `_dlt_loads.load_id`."
 )
 DELETED = Column(TOMBSTONE, "bool", "dlt's hard-delete flag; NULL in every row.")
-EXTRA = Column(
-    "extra", "json", "Fields that no column takes, as they came; NULL where there are none."
-)
+EXTRA = Column("extra", "json", "Fields that have no column, as sent; NULL if there are none.")

@@ -1,69 +1,106 @@
-"""Every table of the warehouse, declared once.
+"""Tables that the answer for a conversation is shaped into.
 
-Arrow schemas, dlt hints, `schemas/polyai.schema.yaml`, the data dictionary and the tests derive
-from here. `DESIGN` of a row: a conversation is one row of `conversations`; each list inside its
-detail is a child table whose key begins with `agent_id, conversation_id`.
+A conversation is one row of `conversations`; each list in its detail is a child table whose key
+begins with `agent_id, conversation_id`.
 """
 
 from __future__ import annotations
 
 from .common_columns import AGENT_ID, CONVERSATION_ID, DELETED, EXTRA, PACKAGE_ID
 from .declaration import Column, Table
+from .rules import BEGAN_AT
 
 _TURN_INDEX = Column(
-    "turn_index", "bigint", "The turn's position in the conversation, from 0.", required=True
+    "turn_index", "bigint", "Position of the turn in the conversation, from 0.", required=True
 )
-_POSITION = Column("position", "bigint", "The row's position in its list, from 0.", required=True)
+_POSITION = Column("position", "bigint", "Position of the item in its list, from 0.", required=True)
 
 
-def _child(name: str, key: tuple[str, ...], description: str, *columns: Column) -> Table:
-    """A table that is replaced together with its conversation."""
+def _child(
+    name: str,
+    key: tuple[str, ...],
+    description: str,
+    *columns: Column,
+    outline: tuple[str, ...],
+    is_kept_when_withheld: bool = False,
+    is_parent_optional: bool = False,
+) -> Table:
+    """Declares a table that is replaced together with its conversation."""
     return Table(
         name,
         description,
         (AGENT_ID, CONVERSATION_ID, *columns, PACKAGE_ID, DELETED),
         key=key,
         is_child=True,
+        written_by="answer",
+        is_erased=True,
+        is_kept_when_withheld=is_kept_when_withheld,
+        is_parent_optional=is_parent_optional,
+        outline=outline,
     )
 
 
 CONVERSATIONS = Table(
     "conversations",
-    "One row a conversation: who, when, how it ended, score, summary and note.",
+    "One row per conversation: parties, times, outcome, score, summary and note.",
     (
         AGENT_ID,
         CONVERSATION_ID,
         Column("account_id", "text", "PolyAI account (workspace).", "accountId", "account_id"),
-        Column("region", "text", "PolyAI region that served it: us, eu, uk or studio."),
-        Column("channel", "text", "Medium, such as VOICE-SIP or WEBCHAT.", "channel", "channel"),
-        Column("direction", "text", "inbound or outbound.", "direction"),
-        Column("environment", "text", "live, sandbox or pre-release.", "clientEnv", "environment"),
+        Column("region", "text", "PolyAI region: us, eu, uk or studio."),
+        Column("channel", "text", "Channel, such as VOICE-SIP or WEBCHAT.", "channel", "channel"),
+        Column("direction", "text", "Direction: inbound or outbound.", "direction"),
+        Column(
+            "environment",
+            "text",
+            "Environment: live, sandbox or pre-release.",
+            "clientEnv",
+            "environment",
+        ),
         Column("language", "text", "Language code, such as en-US.", "language"),
-        Column("variant_id", "text", "Variant that answered.", "variantId", "variant_id"),
+        Column(
+            "variant_id", "text", "Variant of the agent that answered.", "variantId", "variant_id"
+        ),
         Column("variant_name", "text", "Name of the variant.", "", "variant_name"),
         Column("deployment_id", "text", "Deployment of the agent that answered.", "deploymentId"),
         Column(
             "from_number",
             "text",
-            "Caller: phone number, e-mail address, SIP name, or REDACTED without PII access.",
+            "Calling party: phone number, e-mail address, SIP name, or REDACTED if the key has no "
+            "PII access.",
             "fromNumber",
             "from_number",
         ),
-        Column("to_number", "text", "Callee, in the same forms.", "toNumber", "to_number"),
+        Column(
+            "to_number",
+            "text",
+            "Called party, in the forms of `from_number`.",
+            "toNumber",
+            "to_number",
+        ),
         Column(
             "created_at",
             "timestamp",
-            "When PolyAI created it; when it began, where it was read through v3 alone.",
+            "Creation at PolyAI; start of the conversation if only v3 was read.",
             "createdAt",
             unit="UTC",
         ),
-        Column("started_at", "timestamp", "When it began.", "startedAt", "started_at", unit="UTC"),
-        Column("finished_at", "timestamp", "When it ended.", "finishedAt", unit="UTC"),
-        Column("duration_seconds", "double", "Duration as PolyAI gives it.", "duration", unit="s"),
+        Column(
+            "started_at",
+            "timestamp",
+            "Start of the conversation.",
+            "startedAt",
+            "started_at",
+            unit="UTC",
+        ),
+        Column("finished_at", "timestamp", "End of the conversation.", "finishedAt", unit="UTC"),
+        Column(
+            "duration_seconds", "double", "Duration as reported by PolyAI.", "duration", unit="s"
+        ),
         Column(
             "total_duration_seconds",
             "double",
-            "Whole contact, handoff included.",
+            "Duration of the whole contact, including the part after a handoff.",
             "totalDuration",
             "total_duration",
             unit="s",
@@ -71,81 +108,94 @@ CONVERSATIONS = Table(
         Column(
             "polyai_duration_seconds",
             "double",
-            "The agent's part of the contact.",
+            "Duration of the agent's part of the contact.",
             "polyaiDuration",
             "polyai_duration",
             unit="s",
         ),
         Column(
-            "in_progress", "bool", "Still going on when it was read.", "inProgress", "in_progress"
+            "in_progress",
+            "bool",
+            "Still in progress when it was fetched.",
+            "inProgress",
+            "in_progress",
         ),
-        Column("handoff", "bool", "Handed to a human.", "handoff", "handoff"),
+        Column("handoff", "bool", "Handed off to a human.", "handoff", "handoff"),
         Column(
             "handoff_destination",
             "text",
-            "Where it was handed to.",
+            "Destination of the handoff.",
             "handoffDestination",
             "handoff_destination",
         ),
         Column(
-            "handoff_reason", "text", "Why it was handed off.", "handoffReason", "handoff_reason"
+            "handoff_reason", "text", "Reason for the handoff.", "handoffReason", "handoff_reason"
         ),
         Column(
             "poly_score",
             "double",
-            "PolyAI's quality score; never average two scales.",
+            "PolyAI's quality score (PolyScore); never average the two scales.",
             "polyScore",
             unit="see poly_score_scale",
         ),
         Column(
             "poly_score_scale",
             "text",
-            "`1-5`, or `0-10` where created before 2026-07-28; NULL without a score.",
+            "Scale of the score: `1-5`, or `0-10` for conversations created before 2026-07-28; "
+            "NULL without a score.",
             "polyScore, by createdAt",
         ),
         Column("summary_heading", "text", "Heading of the summary.", "shortSummary.heading"),
         Column("summary", "text", "Short summary.", "shortSummary.content"),
         Column("note", "text", "The current note.", "note"),
-        Column("audio_url", "text", "Path of the recording, as sent.", "audioUrl"),
+        Column("audio_url", "text", "Path of the recording, as sent by the API.", "audioUrl"),
         Column(
             "num_turns",
             "bigint",
-            "Rows in `turns`, or the API's own count where it withholds the turns.",
+            "Rows in `turns`, or the API's count if it withholds the turns.",
             "length of turns",
             "num_turns",
         ),
         Column(
-            "num_silences", "bigint", "Turns without input.", "turns[].is_silence", "num_silences"
+            "num_silences",
+            "bigint",
+            "Turns without input from the caller.",
+            "turns[].is_silence",
+            "num_silences",
         ),
-        Column("num_ood", "bigint", "Turns out of domain.", "turns[].is_ood", "num_ood"),
+        Column("num_ood", "bigint", "Out-of-domain turns.", "turns[].is_ood", "num_ood"),
         Column(
             "is_transcript_withheld",
             "bool",
-            "The newest answer had no turns although there are some.",
+            "The latest detail came without the conversation's turns.",
         ),
         Column("state", "json", "Dialogue state written by the agent.", "", "state"),
-        Column("source_api", "text", "API that was read last: data or conversations_v3."),
-        Column("summary_hash", "text", "Hash of the list row that was loaded; tells a change."),
-        Column("fetched_at", "timestamp", "When the answer was read.", unit="UTC"),
+        Column("source_api", "text", "API that listed it last: data or conversations_v3."),
+        Column("summary_hash", "text", "Hash of the loaded list row, for change detection."),
+        Column("fetched_at", "timestamp", "Time at which the detail was fetched.", unit="UTC"),
         EXTRA,
         PACKAGE_ID,
     ),
     key=(),
+    written_by="answer",
+    is_erased=True,
+    outline=("channel", "variant_id", "started_at", "handoff", "poly_score", "summary"),
+    conversation_began_at=BEGAN_AT.sql(),
 )
 
 TURNS = _child(
     "turns",
     ("turn_index",),
-    "One row a turn: what the caller said and what the agent answered.",
+    "One row per turn: input of the caller and response of the agent.",
     _TURN_INDEX,
-    Column("turn_id", "bigint", "PolyAI's own id of the turn.", "turns[].turn_id"),
+    Column("turn_id", "bigint", "PolyAI's id of the turn.", "turns[].turn_id"),
     Column(
-        "user_input", "text", "What the caller said.", "turns[].user_input", "turns[].user_input"
+        "user_input", "text", "Input of the caller.", "turns[].user_input", "turns[].user_input"
     ),
     Column(
         "user_input_at",
         "timestamp",
-        "When the input was understood.",
+        "Time at which the input was recognised.",
         "turns[].user_input_datetime",
         "turns[].user_input_datetime",
         unit="UTC",
@@ -153,14 +203,14 @@ TURNS = _child(
     Column(
         "agent_response",
         "text",
-        "What the agent answered.",
+        "Response of the agent.",
         "turns[].agent_response",
         "turns[].agent_response",
     ),
     Column(
         "agent_response_at",
         "timestamp",
-        "When the agent began to answer.",
+        "Start of the response.",
         "turns[].agent_response_datetime",
         "turns[].agent_response_datetime",
         unit="UTC",
@@ -168,24 +218,32 @@ TURNS = _child(
     Column(
         "latency_seconds",
         "double",
-        "Response latency as the caller felt it.",
+        "Response latency as perceived by the caller.",
         "turns[].latency.perceived_latency",
         "turns[].latency",
         unit="s",
     ),
-    Column("latency", "json", "The whole latency object, where it was one.", "turns[].latency"),
-    Column("barge_in", "bool", "The caller spoke over the agent.", "turns[].barge_in"),
-    Column("is_ood", "bool", "Out of domain.", "turns[].is_ood", "turns[].is_ood"),
-    Column("is_silence", "bool", "No input.", "turns[].is_silence", "turns[].is_silence"),
+    Column("latency", "json", "Latency object, if the API sent one.", "turns[].latency"),
+    Column("barge_in", "bool", "The caller spoke over the agent (barge-in).", "turns[].barge_in"),
+    Column("is_ood", "bool", "The input is out of domain.", "turns[].is_ood", "turns[].is_ood"),
+    Column(
+        "is_silence",
+        "bool",
+        "The caller gave no input.",
+        "turns[].is_silence",
+        "turns[].is_silence",
+    ),
     Column(
         "user_input_dtmf",
         "text",
-        "Keys pressed.",
+        "Keys pressed (DTMF).",
         "turns[].user_input_dtmf",
         "turns[].user_input_dtmf",
     ),
-    Column("asr_lang_code", "text", "Language of recognition.", "turns[].asr_lang_code"),
-    Column("tts_lang_code", "text", "Language of the voice.", "turns[].tts_lang_code"),
+    Column(
+        "asr_lang_code", "text", "Language of speech recognition (ASR).", "turns[].asr_lang_code"
+    ),
+    Column("tts_lang_code", "text", "Language of speech synthesis (TTS).", "turns[].tts_lang_code"),
     Column(
         "translated_user_input",
         "text",
@@ -196,166 +254,218 @@ TURNS = _child(
     Column(
         "english_agent_response",
         "text",
-        "Answer in English.",
+        "Response in English.",
         "turns[].english_agent_response",
         "turns[].english_agent_response",
     ),
     Column(
-        "user_input_audio_url", "text", "Path of the turn's audio.", "turns[].user_input_audio_url"
+        "user_input_audio_url",
+        "text",
+        "Path of the audio of the input.",
+        "turns[].user_input_audio_url",
     ),
-    Column("current_node", "text", "Node of the flow.", "turns[].metadata.current_node"),
-    Column("intents", "json", "Intents as sent.", "turns[].intents", "turns[].intents"),
-    Column("entities", "json", "Entities as sent.", "turns[].entities", "turns[].entities"),
-    Column("llm_requests", "json", "LLM requests as sent.", "turns[].llm_requests"),
-    Column("metadata", "json", "Metadata as sent.", "turns[].metadata"),
+    Column("current_node", "text", "Flow node.", "turns[].metadata.current_node"),
+    Column("intents", "json", "Intents as sent by the API.", "turns[].intents", "turns[].intents"),
+    Column(
+        "entities", "json", "Entities as sent by the API.", "turns[].entities", "turns[].entities"
+    ),
+    Column("llm_requests", "json", "LLM requests as sent by the API.", "turns[].llm_requests"),
+    Column("metadata", "json", "Metadata as sent by the API.", "turns[].metadata"),
     EXTRA,
+    outline=("user_input", "agent_response", "latency_seconds", "is_ood"),
+    is_kept_when_withheld=True,
 )
 
 TURN_INTENTS = _child(
     "turn_intents",
     ("turn_index", "position"),
-    "One row an intent of a turn.",
+    "One row per intent of a turn.",
     _TURN_INDEX,
     _POSITION,
     Column("intent", "text", "Name of the intent.", "turns[].intents[]", "turns[].intents[]"),
+    outline=("intent",),
+    is_kept_when_withheld=True,
 )
 
 TURN_ENTITIES = _child(
     "turn_entities",
     ("turn_index", "position"),
-    "One row a value of an entity of a turn.",
+    "One row per entity value of a turn.",
     _TURN_INDEX,
     _POSITION,
-    Column("name", "text", "Entity.", "turns[].entities[]: key", "turns[].entities[]: key"),
-    Column("value", "text", "Value.", "turns[].entities[]: value", "turns[].entities[]: value"),
+    Column(
+        "name", "text", "Name of the entity.", "turns[].entities[]: key", "turns[].entities[]: key"
+    ),
+    Column(
+        "value",
+        "text",
+        "Value of the entity.",
+        "turns[].entities[]: value",
+        "turns[].entities[]: value",
+    ),
+    outline=("name", "value"),
+    is_kept_when_withheld=True,
 )
 
 TURN_TOPICS = _child(
     "turn_topics",
     ("turn_index", "position"),
-    "One row a knowledge topic that a turn retrieved; joined topics are split at commas.",
+    "One row per knowledge topic retrieved in a turn; joined topics are split at commas.",
     _TURN_INDEX,
     _POSITION,
-    Column("topic", "text", "Topic.", "turns[].metadata.retrieved_topics[]"),
+    Column("topic", "text", "Knowledge topic.", "turns[].metadata.retrieved_topics[]"),
+    outline=("topic",),
+    is_kept_when_withheld=True,
 )
 
 METRICS = _child(
     "metrics",
     ("name", "occurrence"),
-    "One row a value written to a metric.",
+    "One row per value written to a metric.",
     Column(
         "name",
         "text",
-        "The customer's own name, as it came.",
+        "Name of the metric, as sent by the API.",
         "metrics: key",
         "metrics: key",
         required=True,
     ),
-    Column("occurrence", "bigint", "Which value of the name, from 0.", required=True),
+    Column(
+        "occurrence",
+        "bigint",
+        "Position of the value among those of its name, from 0.",
+        required=True,
+    ),
     Column("value", "text", "Value as text.", "metrics{}[].value", "metrics{}"),
-    Column("value_number", "double", "Value as number, where it is one."),
-    Column("value_boolean", "bool", "Value as boolean, where it is true or false."),
-    Column("recorded_at", "timestamp", "When it was written.", "metrics{}[].timestamp", unit="UTC"),
+    Column("value_number", "double", "Value as number; NULL if it is not numeric."),
+    Column("value_boolean", "bool", "Value as boolean; NULL if it is neither true nor false."),
+    Column("recorded_at", "timestamp", "Time of writing.", "metrics{}[].timestamp", unit="UTC"),
+    outline=("value", "value_number"),
 )
 
 FUNCTION_EVENTS = _child(
     "function_events",
     ("turn_index", "event_index"),
-    "One row a function call of the agent.",
+    "One row per function call of the agent.",
     Column(
         "turn_index",
         "bigint",
-        "The turn's position, from 0; the API counts turns from 1 here.",
+        "Position of the turn in the conversation, from 0 (in this field the API counts from 1).",
         "functionEvents: key",
         required=True,
     ),
-    Column("event_index", "bigint", "Which call of the turn, from 0.", required=True),
-    Column("event_id", "text", "PolyAI's own id of the call.", "functionEvents{}[].id"),
-    Column("function_id", "text", "Function.", "functionEvents{}[].function_id"),
-    Column("function_version", "text", "Its version.", "functionEvents{}[].function_version"),
-    Column("name", "text", "Its name.", "functionEvents{}[].name"),
+    Column("event_index", "bigint", "Position of the call in its turn, from 0.", required=True),
+    Column("event_id", "text", "PolyAI's id of the call.", "functionEvents{}[].id"),
+    Column("function_id", "text", "Function id.", "functionEvents{}[].function_id"),
     Column(
-        "started_at", "timestamp", "When it began.", "functionEvents{}[].start_time", unit="UTC"
+        "function_version",
+        "text",
+        "Version of the function.",
+        "functionEvents{}[].function_version",
     ),
-    Column("duration_ms", "double", "How long it took.", "functionEvents{}[].duration", unit="ms"),
-    Column("error", "text", "Error, where it failed.", "functionEvents{}[].error"),
-    Column("utterance", "text", "What it made the agent say.", "functionEvents{}[].utterance"),
-    Column("content", "text", "What it returned.", "functionEvents{}[].content"),
-    Column("handoff_type", "text", "Handoff it asked for.", "functionEvents{}[].handoff.type"),
-    Column("handoff_reason", "text", "Its reason.", "functionEvents{}[].handoff.reason"),
-    Column("llm_request_id", "text", "LLM request behind it.", "functionEvents{}[].llm_request_id"),
-    Column("arguments", "json", "Arguments.", "functionEvents{}[].arguments"),
-    Column("state_changes", "json", "State it changed.", "functionEvents{}[].state_changes"),
-    Column("logs", "json", "Its logs.", "functionEvents{}[].logs"),
+    Column("name", "text", "Name of the function.", "functionEvents{}[].name"),
+    Column(
+        "started_at", "timestamp", "Start of the call.", "functionEvents{}[].start_time", unit="UTC"
+    ),
+    Column(
+        "duration_ms", "double", "Duration of the call.", "functionEvents{}[].duration", unit="ms"
+    ),
+    Column(
+        "error", "text", "Error message; NULL if the call succeeded.", "functionEvents{}[].error"
+    ),
+    Column(
+        "utterance", "text", "Utterance that it made the agent say.", "functionEvents{}[].utterance"
+    ),
+    Column("content", "text", "Returned content.", "functionEvents{}[].content"),
+    Column(
+        "handoff_type", "text", "Type of the requested handoff.", "functionEvents{}[].handoff.type"
+    ),
+    Column(
+        "handoff_reason",
+        "text",
+        "Reason for the requested handoff.",
+        "functionEvents{}[].handoff.reason",
+    ),
+    Column(
+        "llm_request_id",
+        "text",
+        "LLM request that caused the call.",
+        "functionEvents{}[].llm_request_id",
+    ),
+    Column("arguments", "json", "Arguments of the call.", "functionEvents{}[].arguments"),
+    Column(
+        "state_changes",
+        "json",
+        "Changes to the dialogue state.",
+        "functionEvents{}[].state_changes",
+    ),
+    Column("logs", "json", "Logs of the call.", "functionEvents{}[].logs"),
     Column("transition", "json", "Flow transition.", "functionEvents{}[].transition"),
     EXTRA,
+    outline=("name", "duration_ms", "error"),
+    is_parent_optional=True,
 )
 
 ANNOTATIONS = _child(
     "annotations",
     ("turn_index", "position"),
-    "One row a review of a turn.",
+    "One row per annotation of a turn.",
     _TURN_INDEX,
     _POSITION,
-    Column("role", "text", "Side that it speaks of: user or agent.", "turns[].reviews[].role"),
+    Column("role", "text", "Annotated side of the turn: user or agent.", "turns[].reviews[].role"),
     Column(
         "annotation_type",
         "text",
-        "Label, such as wrong_transcript.",
+        "Label: missing_topic, wrong_transcript or wrong_info.",
         "turns[].reviews[].annotationType",
     ),
-    Column("comment", "text", "Comment.", "turns[].reviews[].comment"),
-    Column("annotated_by", "text", "Author.", "turns[].reviews[].createdBy"),
-    Column("annotated_at", "timestamp", "When.", "turns[].reviews[].createdAt", unit="UTC"),
+    Column("comment", "text", "Comment of the author.", "turns[].reviews[].comment"),
+    Column("annotated_by", "text", "Author of the annotation.", "turns[].reviews[].createdBy"),
+    Column(
+        "annotated_at",
+        "timestamp",
+        "Time of the annotation.",
+        "turns[].reviews[].createdAt",
+        unit="UTC",
+    ),
     EXTRA,
+    outline=("role", "annotation_type", "annotated_by"),
+    is_kept_when_withheld=True,
 )
 
 CONVERSATION_TAGS = _child(
     "conversation_tags",
     ("position",),
-    "One row a tag of a conversation.",
+    "One row per tag of a conversation.",
     _POSITION,
     Column("tag", "text", "Tag.", "tags[]"),
+    outline=("tag",),
 )
 
 NOTES = Table(
     "notes",
-    "The history of each note: one row a version, slowly changing dimension of type 2.",
+    "One row per version of a conversation's note (slowly changing dimension, type 2).",
     (
         AGENT_ID,
         CONVERSATION_ID,
-        Column("note", "text", "The note's text.", "note"),
+        Column("note", "text", "Text of the note.", "note"),
         Column(
             "valid_from",
             "timestamp",
-            "When this version was first read.",
+            "Time at which this version was first fetched.",
             unit="UTC",
             required=True,
         ),
         Column(
             "valid_to",
             "timestamp",
-            "When it was found replaced or gone; NULL: current.",
+            "Time at which it was found replaced or removed; NULL for the current version.",
             unit="UTC",
         ),
         PACKAGE_ID,
     ),
     key=("valid_from",),
+    written_by="answer",
+    is_erased=True,
+    outline=("note", "valid_to"),
 )
-
-CONVERSATION_TABLES = (
-    CONVERSATIONS,
-    TURNS,
-    TURN_INTENTS,
-    TURN_ENTITIES,
-    TURN_TOPICS,
-    METRICS,
-    FUNCTION_EVENTS,
-    ANNOTATIONS,
-    CONVERSATION_TAGS,
-    NOTES,
-)
-"""What a conversation's answer is shaped into, parents first."""
-
-TURN_TABLES = frozenset({"turns", "turn_intents", "turn_entities", "turn_topics", "annotations"})
-"""Children that an answer without turns says nothing about: what is held of them stays."""

@@ -1,4 +1,4 @@
-"""How a table is declared, and what derives from a declaration: Arrow schema and dlt hints."""
+"""Declaration of a table, and the Arrow schema and dlt hints that derive from it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "timestamp": pa.timestamp("us", tz="UTC"),
     "json": pa.string(),
 }
-"""The Arrow type that carries each declared type. JSON travels as its text."""
+"""Arrow type of each declared type. JSON is carried as text."""
+
+Writer = Literal["answer", "chunk", "run", "command"]
+"""Writer of a table's rows.
+
+`answer`: shaping, from the API's answer for one conversation. `chunk`: each chunk of a load, beside
+the conversations. `run`: each run, whatever the command. `command`: a command other than `load`.
+"""
 
 TOMBSTONE = "_deleted"
-"""dlt's hard-delete flag of a child table: NULL in every row that a reader ever sees.
+"""dlt's hard-delete flag of a child table; NULL in every row of the warehouse.
 
-A conversation that lost all its children sends one flagged row, which makes the merge delete what
-is held; the flagged row itself is never inserted.
+A conversation that lost all its children sends one flagged row, which makes the merge delete the
+loaded rows; the flagged row itself is never inserted.
 """
 
 LOAD_ID = "_dlt_load_id"
 
 OWNER = ("agent_id", "conversation_id")
-"""What the key of every conversation table begins with."""
+"""First columns of the key of every conversation table."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it holds, in which unit, and where each API sends it."""
+    """Declaration of one column: type, description, unit, and its field in each API."""
 
     name: str
     type: ColumnType
@@ -43,42 +50,77 @@ class Column:
     source: str = ""
     """Field of the Data API's list row or detail."""
     source_v3: str = ""
-    """Field of the Conversations API v3 row, where it sends one."""
+    """Field of the Conversations API v3 row; empty if v3 has none."""
     unit: str = ""
     required: bool = False
 
     @property
     def apis(self) -> frozenset[str]:
-        """The APIs that send it."""
+        """The APIs that send the column's value."""
         named = {"data": self.source, "conversations_v3": self.source_v3}
         return frozenset(api for api, source in named.items() if source)
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Reference to the key of another table by columns that are not part of the table's own key.
+
+    Attributes:
+        table: Name of the referenced table.
+        columns: Columns of the same name in both tables; the referenced table's key.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Table:
-    """One table: its columns in order, and the key that follows agent_id and conversation_id."""
+    """Declaration of one table. `registry` lists it; everything else derives from here.
+
+    Attributes:
+        name: Name in the warehouse.
+        description: Comment on the table: "One row per …".
+        columns: Columns in order.
+        key: Key columns that follow agent_id and conversation_id.
+        merge_key: Rows that share these columns are replaced together by a later load.
+        is_child: Replaced as a whole with its conversation, even if nothing replaces it.
+        written_by: Writer of its rows. Decides whether `load` fills it and `status` reconciles it.
+        is_erased: `forget` deletes its rows with their conversation.
+        is_kept_when_withheld: An answer without turns leaves its loaded rows as they are.
+        is_parent_optional: Rows can exist without the row that their key refers to.
+        references: References besides the one that the key implies.
+        outline: Columns that the entity diagram shows beside the keys.
+        conversation_began_at: SQL for the start of the conversation that a row belongs to; None if
+            the table does not have it.
+    """
 
     name: str
     description: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
-    merge_key: tuple[str, ...] = ("agent_id", "conversation_id")
-    """Rows that share it are replaced together when it is loaded again."""
+    merge_key: tuple[str, ...] = OWNER
     is_child: bool = False
-    """Replaced as a whole with its conversation, also by nothing."""
+    written_by: Writer = "command"
+    is_erased: bool = False
+    is_kept_when_withheld: bool = False
+    is_parent_optional: bool = False
+    references: tuple[Reference, ...] = ()
+    outline: tuple[str, ...] = ()
+    conversation_began_at: str | None = None
 
     def fields(self, prefix: str) -> dict[str, str]:
-        """Columns that take one field of the Data API as it is: column name to field name.
+        """Returns the columns that take one field of the Data API unchanged, with that field.
 
         Args:
-            prefix: Where the row stands in the answer, such as `turns[].`; empty for the top.
+            prefix: Path of the row in the answer, such as `turns[].`; empty for the top level.
         """
         plain = re.compile(re.escape(prefix) + r"(\w+)")
         matches = ((column.name, plain.fullmatch(column.source)) for column in self.columns)
         return {name: match[1] for name, match in matches if match}
 
     def unknown_to(self, apis: frozenset[str]) -> frozenset[str]:
-        """Columns that none of these APIs sends, but another one does.
+        """Returns the columns that none of these APIs sends, but another one does.
 
         Args:
             apis: `data` and `conversations_v3`, or one of them.
@@ -88,12 +130,12 @@ class Table:
         )
 
     def is_known_to(self, apis: frozenset[str]) -> bool:
-        """Whether any of these APIs says anything of the table's rows."""
+        """Returns whether any of these APIs sends a column of the table besides the owner's ids."""
         return any(column.apis & apis for column in self.columns if column.name not in OWNER)
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The exact Arrow schema that every batch of this table has."""
+        """Arrow schema of every batch of this table."""
         return pa.schema(
             pa.field(column.name, ARROW_TYPES[column.type], nullable=not column.required)
             for column in self.columns
@@ -119,5 +161,5 @@ class Table:
 
     @property
     def write_disposition(self) -> dict[str, Any]:
-        """Replace by merge key; rows of one package are distinct already, so no primary key."""
+        """Merge by merge key. No primary key: rows of one package are distinct already."""
         return {"disposition": "merge", "strategy": "delete-insert"}

@@ -1,33 +1,63 @@
-"""Registry of all tables of the warehouse, in the order of the data dictionary."""
+"""Registry of all tables, which everything that walks over tables asks.
+
+A new table is declared in `conversations` or `audit` and added to `REGISTERED`. Erasure,
+reconciliation, the load, comments in the database, and the generated documents then include it.
+"""
 
 from __future__ import annotations
 
-from .audit import (
-    AUDIT_TABLES,
-    DEBUG_CHAT_TURNS,
-    DEBUG_CHATS,
-    FORGOTTEN,
-    FORGOTTEN_CALLERS,
-    RECORDINGS,
-    WRITE_BACKS,
-)
-from .conversations import CONVERSATION_TABLES
+from . import audit, conversations
 from .declaration import OWNER, Table
 
-TABLES = (
-    *CONVERSATION_TABLES,
-    RECORDINGS,
-    WRITE_BACKS,
-    DEBUG_CHATS,
-    DEBUG_CHAT_TURNS,
-    FORGOTTEN,
-    FORGOTTEN_CALLERS,
-    *AUDIT_TABLES,
+REGISTERED: tuple[Table, ...] = (
+    conversations.CONVERSATIONS,
+    conversations.TURNS,
+    conversations.TURN_INTENTS,
+    conversations.TURN_ENTITIES,
+    conversations.TURN_TOPICS,
+    conversations.METRICS,
+    conversations.FUNCTION_EVENTS,
+    conversations.ANNOTATIONS,
+    conversations.CONVERSATION_TAGS,
+    conversations.NOTES,
+    audit.RECORDINGS,
+    audit.WRITE_BACKS,
+    audit.DEBUG_CHATS,
+    audit.DEBUG_CHAT_TURNS,
+    audit.FORGOTTEN,
+    audit.FORGOTTEN_CALLERS,
+    audit.SYNC_RUNS,
+    audit.FETCH_FAILURES,
 )
-"""All tables, in the order of the dictionary."""
+"""All tables in the order of the data dictionary; parents come before their children."""
+
+
+def tables() -> tuple[Table, ...]:
+    """Returns all tables in the order of the data dictionary."""
+    return REGISTERED
+
+
+def conversation_tables() -> tuple[Table, ...]:
+    """Returns the tables that a conversation's answer is shaped into, parents first."""
+    return tuple(table for table in tables() if table.written_by == "answer")
+
+
+def loaded_tables() -> tuple[Table, ...]:
+    """Returns the tables that each chunk of a load fills."""
+    return tuple(table for table in tables() if table.written_by in ("answer", "chunk"))
+
+
+def reconciled_tables() -> tuple[Table, ...]:
+    """Returns the tables whose rows `status` counts and checks for duplicates and orphans."""
+    return tuple(table for table in tables() if table.written_by != "command")
+
+
+def erased_tables() -> tuple[Table, ...]:
+    """Returns the tables whose rows `forget` deletes with a conversation, children first."""
+    return tuple(table for table in reversed(tables()) if table.is_erased)
 
 
 def key_of(table: Table) -> tuple[str, ...]:
-    """Full key of a table: agent_id and conversation_id where every row has them, and the rest."""
+    """Returns the full key: agent_id and conversation_id if required, then the table's own key."""
     required = {column.name for column in table.columns if column.required}
     return (*(name for name in OWNER if name in required), *table.key)

@@ -1,14 +1,14 @@
 -- One row a conversation, on the reporting zone's calendar; reads no other table, so it is quick.
 -- Answers: How many conversations were there, on which local day, over which channel?
+-- Key: agent_id, conversation_id
 --
 -- NULL counts as no where PolyAI did not say whether a conversation goes on or was handed off.
 -- What groups rows is never NULL: an unknown channel is `unknown`, no variant is `none`.
 WITH begun AS (
   SELECT
     *,
-    coalesce(started_at, created_at, fetched_at) AS began_at,
-    coalesce(started_at, created_at, fetched_at)
-      AT TIME ZONE $reporting_time_zone AS local_started_at,
+    ${placed_at()} AS began_at,
+    ${placed_at()} AT TIME ZONE $reporting_time_zone AS local_started_at,
     NOT coalesce(in_progress, FALSE) AS is_finished,
     coalesce(handoff, FALSE) AS is_handed_off
   FROM conversations

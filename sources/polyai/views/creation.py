@@ -18,7 +18,7 @@ from ..config.time_zones import DEFAULT_ZONE, time_zone
 from ..errors import BusyError, DestinationError, first_line
 from ..load.committer import Job, audit_job
 from ..locking.files import LockTimeout
-from ..tables.registry import TABLES
+from ..tables.registry import tables
 from ..warehouse.duckdb_file import kept_open
 from ..warehouse.errors import destination_errors
 from ..warehouse.queries import Warehouse
@@ -91,7 +91,7 @@ def create_views(
         with kept_open(pipeline):
             missing = [
                 table
-                for table in TABLES
+                for table in tables()
                 if table.name in tables_read() and not job.warehouse.has_table(table.name)
             ]
         if missing:
@@ -99,7 +99,7 @@ def create_views(
         with destination_errors(), kept_open(pipeline), pipeline.sql_client() as client:
             held = {
                 table.name: _columns(client, table.name)
-                for table in TABLES
+                for table in tables()
                 if job.warehouse.has_table(table.name)
             }
             wording = wording_of(client, zone)

@@ -1,5 +1,6 @@
 -- One row an agent: how fresh and how complete what is held of it is.
 -- Answers: Can I trust today's numbers?
+-- Key: agent_id
 --
 -- A load is complete where it read all there was, also where single conversations failed. What is
 -- missing is counted against what PolyAI said to have at the newest load: failures that are not
@@ -9,7 +10,7 @@ WITH loads AS (
     *,
     row_number() OVER (PARTITION BY agent_id ORDER BY finished_at DESC, run_id) AS place
   FROM sync_runs
-  WHERE command = 'load' AND status IN ('complete', 'partial') AND finished_at IS NOT NULL
+  WHERE ${complete_load()} AND finished_at IS NOT NULL
 ), failures AS (
   SELECT
     f.agent_id,
@@ -20,6 +21,10 @@ WITH loads AS (
     ON c.agent_id = f.agent_id AND c.conversation_id = f.conversation_id
   WHERE f.resolved_at IS NULL
   GROUP BY f.agent_id
+), erased AS (
+  SELECT agent_id, count(*) AS conversations
+  FROM forgotten
+  GROUP BY agent_id
 ), held AS (
   SELECT
     agent_id,
@@ -43,10 +48,10 @@ SELECT
   coalesce(f.open_failures, 0) AS open_failures,
   l.gaps_repaired,
   l.api_count AS api_conversations,
-  greatest(
-    l.api_count + coalesce(l.absent, 0) - coalesce(h.conversations, 0) - coalesce(f.not_held, 0), 0
-  ) AS missing_conversations
+  ${missing(l.api_count, h.conversations, e.conversations, l.absent, f.not_held)}
+    AS missing_conversations
 FROM dim_agents AS a
 LEFT JOIN held AS h ON h.agent_id = a.agent_id
+LEFT JOIN erased AS e ON e.agent_id = a.agent_id
 LEFT JOIN failures AS f ON f.agent_id = a.agent_id
 LEFT JOIN loads AS l ON l.agent_id = a.agent_id AND l.place = 1

@@ -1,4 +1,4 @@
-"""The views as their files define them: grain, question, columns, and what each reads."""
+"""Views as defined by their SQL files: grain, question, key, columns, and the tables they read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from importlib.resources import files
 import sqlglot
 from sqlglot import exp
 
+from ..tables.rules import render
 from .fields import FIELDS, Field
 
 DIALECT = "duckdb"
-"""What the files are written in, by sqlglot's name."""
+"""SQL dialect of the files, as named by sqlglot."""
 
 INFO_VIEW = "views_info"
-"""Tells what the views were made from. It is made last."""
+"""View that identifies the version of the views. It is created last."""
 
 _QUESTION = "Answers: "
+
+_KEY = "Key: "
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,12 @@ class View:
     """One view.
 
     Attributes:
-        name: Of the view, and of its file.
-        sql: The file, as it is.
-        grain: What a row is: the first line of the header.
-        question: What it answers: the second line.
-        remarks: The rest of the header, a paragraph each.
+        name: Name of the view and of its file.
+        sql: Text of the file, its rules rendered.
+        grain: First line of the header: "One row per …".
+        question: Second line of the header: the question that the view answers.
+        key: Columns that are unique together, in the third line; empty for a view of one row.
+        remarks: Paragraphs of the rest of the header.
         reads: Tables and views that it reads.
     """
 
@@ -39,11 +43,12 @@ class View:
     sql: str
     grain: str
     question: str
+    key: tuple[str, ...]
     remarks: tuple[str, ...]
     reads: frozenset[str]
 
     def query(self) -> exp.Query:
-        """The query, to be changed at will."""
+        """Returns a copy of the query, which the caller can change."""
         return self._tree.copy()
 
     @cached_property
@@ -52,18 +57,18 @@ class View:
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """Its columns, in order."""
+        """Columns in order."""
         return tuple(FIELDS[column.alias_or_name] for column in self._tree.selects)
 
     @property
     def comment(self) -> str:
-        """What a database shows beside it."""
+        """Comment on the view in the database."""
         return f"{self.grain} {self.question}"
 
 
 @cache
 def views() -> Mapping[str, View]:
-    """All views by name, each after those that it reads."""
+    """Returns all views by name, each after the views that it reads."""
     found = {view.name: view for view in _read()}
     order = TopologicalSorter(
         {name: sorted(view.reads & found.keys()) for name, view in found.items()}
@@ -73,12 +78,12 @@ def views() -> Mapping[str, View]:
 
 
 def tables_read() -> frozenset[str]:
-    """The tables that the views read."""
+    """Returns the names of the tables that the views read."""
     return frozenset().union(*(view.reads for view in views().values())) - views().keys()
 
 
 def with_dependents(name: str) -> list[str]:
-    """A view and those of ours that read it, directly or not, each after what it reads."""
+    """Returns a view and all views that read it, directly or not, in order of creation."""
     found = [name]
     for view in views().values():
         if view.reads.intersection(found):
@@ -87,7 +92,7 @@ def with_dependents(name: str) -> list[str]:
 
 
 def tables_of(tree: exp.Expr) -> frozenset[str]:
-    """The tables and views that a query reads, without those that it names itself."""
+    """Returns the tables and views that a query reads, without its own common table expressions."""
     own = {cte.alias for cte in tree.find_all(exp.CTE)}
     return frozenset(table.name for table in tree.find_all(exp.Table)) - own
 
@@ -98,13 +103,13 @@ def address(
     qualified: Callable[[str], str],
     values: Mapping[str, object],
 ) -> None:
-    """Gives what a query reads its place in a destination, and its `$name` marks their values.
+    """Qualifies the table names of a query for a destination and fills in its `$name` parameters.
 
     Args:
-        tree: The query; changed.
-        dialect: sqlglot's name of the destination's SQL.
-        qualified: Makes the full name of a table or view, quoted.
-        values: By mark.
+        tree: The query; changed in place.
+        dialect: SQL dialect of the destination, as named by sqlglot.
+        qualified: Returns the full, quoted name of a table or view.
+        values: Values by parameter.
     """
     read = tables_of(tree)
     for table in list(tree.find_all(exp.Table)):
@@ -119,7 +124,8 @@ def address(
 def _read() -> Iterator[View]:
     for file in sorted(files(__package__).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
-            yield _view(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+            sql = render(file.read_text(encoding="utf-8"))
+            yield _view(file.name.removesuffix(".sql"), sql)
 
 
 def _view(name: str, sql: str) -> View:
@@ -127,6 +133,16 @@ def _view(name: str, sql: str) -> View:
     grain, question, *rest = [
         line.removeprefix("--").strip() for line in sql.splitlines() if line.startswith("--")
     ]
+    key: tuple[str, ...] = ()
+    if rest and rest[0].startswith(_KEY):
+        key = tuple(rest.pop(0).removeprefix(_KEY).split(", "))
     remarks = tuple(" ".join(part.split("\n")) for part in "\n".join(rest).strip().split("\n\n"))
-    question = question.removeprefix(_QUESTION)
-    return View(name, sql, grain, question, tuple(filter(None, remarks)), tables_of(tree))
+    return View(
+        name,
+        sql,
+        grain,
+        question.removeprefix(_QUESTION),
+        key,
+        tuple(filter(None, remarks)),
+        tables_of(tree),
+    )

@@ -1,5 +1,6 @@
 -- One row a local date, from the first conversation's to today, without a gap.
 -- Answers: Which days were there, also those without a conversation, and how long was each?
+-- Key: local_date
 WITH bounds AS (
   SELECT
     min(local_date) AS first_date,

@@ -1,5 +1,6 @@
 -- One row a conversation of a caller who had been in touch before.
 -- Answers: Who calls again, how soon, and after which conversation?
+-- Key: agent_id, conversation_id
 --
 -- A caller is known by PolyAI's own metrics REPEAT_CALLER_*, and by the number an inbound
 -- conversation came from, where it is one: neither hidden by PolyAI (REDACTED) nor dropped by the
@@ -12,12 +13,7 @@ WITH flagged AS (
 ), numbered AS (
   SELECT
     *,
-    CASE
-      WHEN direction <> 'outbound'
-        AND from_number NOT IN ('REDACTED', 'polyai')
-        AND from_number NOT LIKE '%[dropped]%'
-      THEN from_number
-    END AS caller
+    CASE WHEN ${caller_known()} THEN from_number END AS caller
   FROM conversations_local
 ), ordered AS (
   SELECT

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from sqlglot import exp
 
 from ..tables.declaration import TOMBSTONE
-from ..tables.registry import TABLES
+from ..tables.registry import tables
 from .definitions import View, address, views
 
 COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
@@ -79,7 +79,7 @@ class Wording:
         """
         return [
             statement
-            for table in TABLES
+            for table in tables()
             if table.name in held
             for statement in self._comments(
                 "TABLE",
@@ -98,7 +98,7 @@ class Wording:
         words = [self.create(view, replacing=True) for view in views().values()]
         for view in views().values():
             words += [*self.view_comments(view), *self.view_column_comments(view)]
-        words += self.table_comments({table.name: table.arrow_schema.names for table in TABLES})
+        words += self.table_comments({table.name: table.arrow_schema.names for table in tables()})
         digest = hashlib.blake2b("\n".join(words).encode(), digest_size=16)
         return replace(self, fingerprint=digest.hexdigest())
 

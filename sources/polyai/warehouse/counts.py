@@ -13,18 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..clock import in_utc
-from ..tables.audit import AUDIT_TABLES
-from ..tables.conversations import CONVERSATION_TABLES
+from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
+from ..tables.registry import conversation_tables, reconciled_tables
 from .held import COMPLETE_PACKAGES
 from .queries import Warehouse
 
 _IS_WITHHELD = "coalesce(is_transcript_withheld, FALSE)"
-
-_TABLES = (*CONVERSATION_TABLES, *AUDIT_TABLES)
-
-_CHILDREN = tuple(table for table in CONVERSATION_TABLES if table.name != "conversations")
-"""Tables whose rows belong to a conversation."""
 
 
 @dataclass(frozen=True)
@@ -207,12 +202,14 @@ def some_unequal_turns(
 
 def table_counts(warehouse: Warehouse) -> dict[str, dict[str, TableCounts]]:
     """Counts of rows by agent and table, without tables that were never loaded."""
-    rows = _rows(warehouse, _TABLES)
+    tables = reconciled_tables()
+    rows = _rows(warehouse, tables)
     sizes = Counter[str]()
     for (_, table), counts in rows.items():
         sizes[table] += sum(counts)
-    loaded = [table for table in _TABLES if table.name in sizes]
-    orphans = _orphans(warehouse, [table for table in loaded if table in _CHILDREN])
+    loaded = [table for table in tables if table.name in sizes]
+    children = [table for table in conversation_tables() if table.name != CONVERSATIONS.name]
+    orphans = _orphans(warehouse, [table for table in loaded if table in children])
     doubled: dict[_Of, int] = {}
     # one large table at a time: a load may be waiting for the DuckDB file
     large = [table for table in loaded if sizes[table.name] > _SMALL]

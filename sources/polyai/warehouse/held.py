@@ -16,6 +16,7 @@ from ..shape.caller_identity import ForgottenCaller
 from ..tables.audit import SYNC_RUNS
 from ..tables.conversations import CONVERSATIONS, METRICS, TURNS
 from ..tables.declaration import LOAD_ID, Table
+from ..tables.rules import ENDED_AT, complete_load_sql
 from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, Warehouse, id_batches
 
 COMPLETE_PACKAGES = "SELECT DISTINCT load_id FROM {_dlt_loads} WHERE status = 0"
@@ -29,9 +30,6 @@ BACKFILL_SCHEMA = "polyai_backfill"
 
 LOAD_COMMANDS = ("load", "backfill")
 """Commands that write conversations."""
-
-ENDED_AT = "coalesce(finished_at, started_at, created_at)"
-"""SQL for when a conversation ended, as far as is known."""
 
 PRUNE = "prune"
 """Command that deletes recordings by age; `range_to` of its runs is the limit."""
@@ -252,8 +250,9 @@ class LoadState(Warehouse):
         """
         if not ages:
             return
+        ended_at = ENDED_AT.sql()
         crossed = " OR ".join(
-            f"({ENDED_AT} <= %s AND {ENDED_AT} > %s AND fetched_at < {self.later(ENDED_AT, age)})"
+            f"({ended_at} <= %s AND {ended_at} > %s AND fetched_at < {self.later(ended_at, age)})"
             for age in ages
         )
         first_end = datetime(1, 1, 2, tzinfo=UTC)
@@ -261,10 +260,10 @@ class LoadState(Warehouse):
         last_end, last_id = first_end, ""
         while True:
             rows = self.rows(
-                f"SELECT {_DUE_COLUMNS}, {ENDED_AT} FROM {{conversations}} "
+                f"SELECT {_DUE_COLUMNS}, {ended_at} FROM {{conversations}} "
                 f"WHERE agent_id = %s AND NOT coalesce(in_progress, FALSE) AND ({crossed}) "
-                f"AND ({ENDED_AT} > %s OR ({ENDED_AT} = %s AND conversation_id > %s)) "
-                f"AND {_IS_COMPLETE} ORDER BY {ENDED_AT}, conversation_id LIMIT {IDS_PER_QUERY}",
+                f"AND ({ended_at} > %s OR ({ended_at} = %s AND conversation_id > %s)) "
+                f"AND {_IS_COMPLETE} ORDER BY {ended_at}, conversation_id LIMIT {IDS_PER_QUERY}",
                 agent_id,
                 *(bound for pair in bounds for bound in pair),
                 last_end,
@@ -281,7 +280,7 @@ class LoadState(Warehouse):
         """Returns the start of the newest `load` that fetched all that was due."""
         rows = self.rows(
             "SELECT max(started_at) FROM {sync_runs} WHERE agent_id = %s "
-            "AND command = 'load' AND status IN ('complete', 'partial')",
+            f"AND {complete_load_sql()}",
             agent_id,
         )
         return in_utc(rows[0][0]) if rows else None
