@@ -297,7 +297,7 @@ class TestAStore:
             read(store, "agent_id=A/date=2025-03-01/c.wav")
         store.delete(["agent_id=A/date=2025-03-01/c.wav", "d.wav"])
         store.delete([])
-        store.forget_abandoned()
+        store.delete_orphans()
 
     def test_deletes_what_is_there(self, store: Store, draft: Callable[[bytes], Path]) -> None:
         for name in ("a", "b", "c"):
@@ -440,7 +440,7 @@ class TestAFolder:
         store.sizes("")
         store.folders("")
         store.delete(["day/a.wav"])
-        store.forget_abandoned()
+        store.delete_orphans()
         assert list(tmp_path.iterdir()) == []
 
     def test_loses_the_days_that_are_empty(
@@ -665,7 +665,7 @@ class TestAServerOfFiles:
             (drafts / name).write_bytes(b"half")
             aged(drafts / name, timedelta(hours=age))
 
-        store.forget_abandoned()
+        store.delete_orphans()
 
         assert set(store.sizes(".incoming")) == {"recent", "new"}
         assert store.sizes("day") == {"a.wav": 5}
@@ -676,7 +676,7 @@ class TestAServerOfFiles:
         (drafts / "old").write_bytes(b"half")
         aged(drafts / "old", timedelta(days=400))
 
-        open_store(f"timeless://{tmp_path}/root").forget_abandoned()
+        open_store(f"timeless://{tmp_path}/root").delete_orphans()
 
         assert (drafts / "old").exists()
 
@@ -688,7 +688,7 @@ def test_a_folder_does_not_forget_what_another_run_is_writing(
     own.mkdir(parents=True)
     (own / "a.wav").write_bytes(b"half")
     aged(own / "a.wav", timedelta(days=400))
-    folder.forget_abandoned()
+    folder.delete_orphans()
     assert (own / "a.wav").exists()
 
 

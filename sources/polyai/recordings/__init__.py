@@ -1,1 +1,1 @@
-"""Recordings: fetched, kept as files in a folder or bucket, verified and pruned."""
+"""Recordings: download into a folder or bucket, verification and pruning."""

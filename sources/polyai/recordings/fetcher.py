@@ -1,12 +1,10 @@
-"""Fetches recordings with many threads: into the store, told apart, and never twice."""
+"""Parallel download of recordings into the store; files that are already there are adopted."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -15,30 +13,27 @@ from typing import Any, NamedTuple, Self
 
 from ..api.client import DataApi
 from ..api.decoding import NotAcceptedError
-from ..api.worker_pool import OUTAGE_AFTER
+from ..api.worker_pool import OutageBreaker, WorkerPool
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 from .archive import Due, Kind
 from .layout import file_name, partition
 from .manifest import Manifest, Row
 from .store import Incoming, Store
-from .wav import Received, receive, sound_of
-
-AHEAD = 1_000
-"""Recordings that are asked for, or wait to be told of: enough to go on during a commit."""
+from .wav import Received, receive
 
 BATCH_SIZE = 5_000
-"""Recordings that are told of together: to tell takes a second, however many they are, and what a
-killed run did not tell of is found in the store."""
+"""Recordings that are committed together: a commit takes a second, whatever its size, and files
+that a killed run did not commit are found in the store."""
 
 BATCH_SECONDS = 60.0
-"""Time in which those that are in the store are told of at the latest."""
+"""Maximum time between two commits."""
 
-_SETTLED_TOGETHER = 100
-"""Files that are sent to the disk together: each time holds up whoever makes a new one."""
+_SYNCED_TOGETHER = 100
+"""Files that are flushed to the disk together: each flush delays the workers that write."""
 
 _PARTITIONS = 64
-"""Partitions whose files are remembered: calls come in the order in which they began."""
+"""Cached partition listings: calls come in the order in which they began."""
 
 _TICK_SECONDS = 5.0
 
@@ -46,12 +41,12 @@ _WAV = ".wav"
 
 
 class Task(NamedTuple):
-    """A recording to fetch.
+    """A recording to download.
 
     Attributes:
-        due: Of which call.
-        kind: Which of its recordings.
-        again: Fetch it also where its file is in the store.
+        due: Its call.
+        kind: Its direction and redaction.
+        again: Download it even if its file is in the store.
     """
 
     due: Due
@@ -61,40 +56,40 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a recording: its row, and what went wrong.
+    """Result for one recording.
 
     Attributes:
-        row: Of `recordings`.
-        error: Why it failed; None where it is stored, or the API has none.
+        row: Row of `recordings`.
+        error: Reason of a failure; None if it is stored or the API has none.
         is_adopted: It was in the store already.
-        is_told: The manifest or the warehouse had this row already.
+        is_known: The manifest or the warehouse had this row already.
     """
 
     row: Row
     error: ApiError | None = None
     is_adopted: bool = False
-    is_told: bool = False
+    is_known: bool = False
 
 
 class RecordingFetcher:
-    """Fetches one agent's recordings into a store.
+    """Downloads one agent's recordings into a store.
 
-    Use as a context manager; leaving it asks for nothing more, and ends waits.
+    Use as a context manager: leaving it cancels what has not begun and ends waits.
 
     Args:
         api: The agent's Data API.
         agent_id: The agent.
-        store: Where files go.
-        incoming: Where they are written first.
-        manifest: What is told of files that are in the store already.
-        workers: Requests in flight at once.
-        stop: Set from outside: begin no more.
-        clock: What time it is.
-        on_outcome: Told of each outcome as it arrives.
+        store: Target of the files.
+        incoming: Folder in which files are written first.
+        manifest: Rows of the files that are in the store already.
+        workers: Maximum number of requests in flight.
+        stop: When set, no further recording is begun.
+        clock: Current time.
+        on_outcome: Called with each outcome as it arrives.
 
     Attributes:
-        rest: What came since the last batch, also where an error ended it; its files outlive a
-            power failure, as the rows do that tell of them.
+        rest: Outcomes since the last batch, also after an error. Their files have been flushed to
+            the disk, so that no row outlives its file in a power failure.
     """
 
     def __init__(
@@ -118,97 +113,69 @@ class RecordingFetcher:
         self._clock = clock
         self._on_outcome = on_outcome
         self.rest: list[Outcome] = []
-        self._unsettled: list[Outcome] = []
-        self._lock = threading.Lock()
-        self._unanswered = 0
-        """Recordings in a row that the API did not answer."""
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="polyai-recording")
+        self._unsynced: list[Outcome] = []
+        self._breaker = OutageBreaker()
+        self._pool = WorkerPool(workers, "polyai-recording", stop=stop)
         self._files = lru_cache(_PARTITIONS)(store.sizes)
-        self._told = lru_cache(_PARTITIONS)(manifest.read)
+        self._known_rows = lru_cache(_PARTITIONS)(manifest.read)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._api.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._settle()
+        self._pool.close()
+        self._sync()
 
     def batches(self, tasks: Iterable[Task]) -> Iterator[list[Outcome]]:
-        """What came of the tasks, as they are done, many together; then there is the `rest`.
+        """Yields the outcomes as they arrive, in batches; the last ones are in `rest`.
 
         Raises:
             AccessError: The key, region or agent was refused.
-            UnavailableError: The API has stopped answering altogether.
-            StoreError: The store does not take files.
+            UnavailableError: Outage: the API has stopped answering.
+            StoreError: A file cannot be written.
         """
         since = time.monotonic()
-        for outcome in self._as_done(tasks):
+        for outcome in self._pool.as_completed(self._outcome, tasks, tick_seconds=_TICK_SECONDS):
             if outcome is not None:
-                self._unsettled.append(outcome)
+                self._unsynced.append(outcome)
                 self._on_outcome(outcome)
-                if outcome.error is not None and self._is_down:
-                    raise outcome.error
-            if len(self._unsettled) >= _SETTLED_TOGETHER:
-                self._settle()
+                outage = self._breaker.opened_by
+                # only now: what was answered before it is kept
+                if outage is not None and outcome.error is outage:
+                    raise outage
+            if len(self._unsynced) >= _SYNCED_TOGETHER:
+                self._sync()
             if len(self.rest) >= BATCH_SIZE or time.monotonic() - since >= BATCH_SECONDS:
-                self._settle()
+                self._sync()
                 if self.rest:
                     batch, self.rest = self.rest, []
                     yield batch
                 since = time.monotonic()
 
-    def _settle(self) -> None:
-        """Sends to the disk what is new there; only then may it be told of."""
-        # taken out first: a disk that has failed once may say nothing of it the second time
-        outcomes, self._unsettled = self._unsettled, []
-        self._store.settle(
+    def _sync(self) -> None:
+        """Flushes new files to the disk, so that their rows may be committed."""
+        # removed first: a disk that has failed once may report success the second time
+        outcomes, self._unsynced = self._unsynced, []
+        self._store.sync(
             outcome.row["uri"]
             for outcome in outcomes
-            if outcome.row["status"] == "stored" and not outcome.is_told
+            if outcome.row["status"] == "stored" and not outcome.is_known
         )
         self.rest += outcomes
 
-    def _as_done(self, tasks: Iterable[Task]) -> Iterator[Outcome | None]:
-        """Yields None every now and then too, so that the caller sees the time go by."""
-        done: queue.SimpleQueue[Future[Outcome | None]] = queue.SimpleQueue()
-        waiting = 0
-        for task in tasks:
-            if self._stop.is_set():
-                break
-            self._pool.submit(self._outcome, task).add_done_callback(done.put)
-            waiting += 1
-            while waiting >= AHEAD or not done.empty():
-                waiting -= 1
-                yield done.get().result()
-        while waiting:
-            try:
-                outcome = done.get(timeout=_TICK_SECONDS).result()
-            except queue.Empty:
-                yield None
-                continue
-            waiting -= 1
-            yield outcome
-
     def _outcome(self, task: Task) -> Outcome | None:
-        """What came of one recording; None where the run is ending."""
-        if self._stop.is_set() or self._is_down:
+        """Adopts or downloads one recording; None if the run is ending."""
+        if self._stop.is_set() or self._breaker.is_open:
             return None
         if not task.again and (adopted := self._adopted(task.due, task.kind)):
             return adopted
         outcome = self._fetched(task.due, task.kind)
-        is_unanswered = isinstance(outcome.error, UnavailableError)
-        with self._lock:
-            self._unanswered = self._unanswered + 1 if is_unanswered else 0
+        self._breaker.record(outcome.error)
         return outcome
 
-    @property
-    def _is_down(self) -> bool:
-        """Whether the API has stopped answering: asking on would take hours."""
-        return self._unanswered >= OUTAGE_AFTER
-
     def _fetched(self, due: Due, kind: Kind) -> Outcome:
-        """Asks for a recording, and stores it."""
+        """Downloads a recording and stores it."""
         try:
             with self._incoming.file(_WAV) as file:
                 received = self._api.recording(
@@ -221,41 +188,47 @@ class RecordingFetcher:
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
-            held = due.rows.get(kind, {})
-            if held.get("status") == "stored":
-                # lost or changed in the store; its size and hash are still worth knowing
-                return Outcome(dict(held), error, is_told=True)
-            # without the API's own code it may be any gateway's
+            loaded = due.rows.get(kind, {})
+            if loaded.get("status") == "stored":
+                # lost or changed in the store; its size and hash are still worth keeping
+                return Outcome(dict(loaded), error, is_known=True)
+            # without the API's own error code the 404 may be a gateway's
             if error.status == HTTPStatus.NOT_FOUND and error.error_code:
                 return Outcome(self._row(due, kind, "not_found", error_code=error.error_code))
             return Outcome(self._row(due, kind, "failed", error_code=error.error_code), error)
 
     def _adopted(self, due: Due, kind: Kind) -> Outcome | None:
-        """Takes over a file that a killed run has put into the store, or an earlier warehouse."""
+        """Adopts a file that a killed run or an earlier warehouse has left in the store."""
         folder, name = self._place(due, kind)
         size = self._files(folder).get(name)
         if size is None:
             return None
-        told = self._told(folder).get((due.conversation_id, *kind))
-        if told and told["status"] == "stored" and told["bytes"] == size:
-            row = told | {"uri": self._store.uri(f"{folder}/{name}")}
-            return Outcome(row, is_adopted=True, is_told=True)
+        known = self._known_rows(folder).get((due.conversation_id, *kind))
+        if known and known["status"] == "stored" and known["bytes"] == size:
+            row = known | {"uri": self._store.uri(f"{folder}/{name}")}
+            return Outcome(row, is_adopted=True, is_known=True)
         with self._incoming.file(_WAV) as file:
             try:
                 received = receive(self._store.parts(f"{folder}/{name}"), file)
             except (NotAcceptedError, FileNotFoundError):
-                # not one of ours, which are whole
+                # not written by this package, whose files are complete
                 return None
             return Outcome(self._stored(due, kind, file, received, is_new=False), is_adopted=True)
 
     def _stored(self, due: Due, kind: Kind, file: Path, received: Received, *, is_new: bool) -> Row:
-        """The row of a file that is whole; puts it into the store where it is new there."""
+        """Builds the row of a complete file; moves it into the store if it is new."""
         path = "/".join(self._place(due, kind))
-        sound = sound_of(file)
         if is_new:
             self._store.put(file, path)
-        uri = self._store.uri(path)
-        return self._row(due, kind, "stored", uri=uri, **vars(received), **vars(sound))
+        return self._row(
+            due,
+            kind,
+            "stored",
+            uri=self._store.uri(path),
+            bytes=received.bytes,
+            sha256=received.sha256,
+            **vars(received.sound),
+        )
 
     def _place(self, due: Due, kind: Kind) -> tuple[str, str]:
         """Folder and name of a recording's file."""
@@ -263,7 +236,7 @@ class RecordingFetcher:
         return partition(self._agent_id, due.began), name
 
     def _row(self, due: Due, kind: Kind, status: str, **facts: Any) -> Row:
-        asked = due.rows.get(kind, {}).get("attempts") or 0
+        attempts = due.rows.get(kind, {}).get("attempts") or 0
         return {
             "agent_id": self._agent_id,
             "conversation_id": due.conversation_id,
@@ -271,6 +244,6 @@ class RecordingFetcher:
             "status": status,
             "started_at": due.began,
             "fetched_at": self._clock(),
-            "attempts": asked + 1,
+            "attempts": attempts + 1,
             **facts,
         }

@@ -1,4 +1,4 @@
-"""What a run over an agent's recordings did: counted as it goes, kept in `sync_runs`."""
+"""Report of a run over one agent's recordings, written to `sync_runs`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from .fetcher import Outcome
 
 @dataclass
 class RecordingsReport(RunReport):
-    """Counts of one run over one agent's recordings; `fetched` are files that were stored."""
+    """Counts of a run over one agent's recordings; `fetched` counts files that were stored."""
 
     adopted: int = 0
-    """Files that were in the store already: a killed run's, or an earlier warehouse's."""
+    """Files that were in the store already, from a killed run or an earlier warehouse."""
     not_found: int = 0
-    """Recordings that PolyAI does not have, or not yet."""
+    """Recordings that PolyAI does not have (yet)."""
     audio_bytes: int = 0
-    """Of the files that were stored."""
+    """Total size of the files that were stored."""
 
     @property
     def loaded(self) -> int:
-        """Recordings of which the warehouse tells now."""
+        """Recordings that are now registered in the warehouse."""
         return self.fetched + self.adopted
 
     def counts(self, seconds: float) -> str:
-        """What is told while it runs."""
+        """Progress line."""
         return (
             f"{self.fetched:,} stored · {self.not_found:,} not found · {self.failed:,} failed · "
             f"{self.read / seconds:,.0f}/s · {self.traffic.bytes_received / 1e6:,.0f} MB · "
@@ -34,7 +34,7 @@ class RecordingsReport(RunReport):
         )
 
     def count(self, outcome: Outcome) -> None:
-        """Adds what came of a recording."""
+        """Adds the outcome of one recording."""
         row = outcome.row
         self.read += 1
         self.rows[RECORDINGS.name] += 1

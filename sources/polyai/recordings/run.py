@@ -168,7 +168,7 @@ def at_work(
         Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
     ):
         store.check()
-        store.forget_abandoned()
+        store.delete_orphans()
         yield Work(job, store, incoming, tuple(agent_ids or ()), others)
 
 

@@ -1,4 +1,4 @@
-"""The folder or bucket that keeps recordings: each file in it is whole or absent."""
+"""Folder or bucket of recordings, in which each file is complete or absent."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from ..errors import ConfigurationError, StoreError, first_line
 from ..warehouse.working_directory import lock_on
 
 _INCOMING = ".incoming"
-"""Folder in which files of a store that can move them are written; readers leave it out."""
+"""Folder for files that are being written, where the store can move files; readers skip it."""
 
 _PLACES = (("sources", "polyai", "recordings"), ("destination", "filesystem"))
-"""Where dlt's configuration may have the bucket's credentials."""
+"""Sections of dlt's configuration that may hold the bucket's credentials."""
 
 _PART_BYTES = 8 * 2**20
-"""Of an upload in parts: two of them are in memory for each file."""
+"""Part size of a multipart upload; two parts per file are in memory."""
 
 _READ_BYTES = 2**20
 
@@ -45,12 +45,12 @@ _PUTS_WHOLE: Mapping[str, Mapping[str, Any]] = {
     "abfs": {"overwrite": True},
     "abfss": {"overwrite": True},
 }
-"""Stores in which a file is there once all of it is, and how that is said to be done in parts."""
+"""Stores in which an upload appears atomically, with the options for uploads in parts."""
 
 _LOCAL = "file"
 
 _ABANDONED_AFTER = timedelta(days=1)
-"""No upload to a server of files takes that long."""
+"""Age at which a draft on a file server is an orphan: no upload takes that long."""
 
 
 class Store:
@@ -58,11 +58,11 @@ class Store:
 
     Args:
         fs: The file system.
-        root: Its path there.
-        protocol: Such as `file` or `s3`.
+        root: Path of the folder in it.
+        protocol: For example `file` or `s3`.
 
     Attributes:
-        local_folder: The folder, where it is one of this machine; else None.
+        local_folder: The folder, if it is on this machine; else None.
     """
 
     def __init__(self, fs: AbstractFileSystem, root: str, protocol: str) -> None:
@@ -75,47 +75,47 @@ class Store:
         return self.uri("")
 
     def uri(self, path: str) -> str:
-        """What a reader opens: a path on this machine, else a URL."""
+        """Address for readers: a path on this machine, else a URL."""
         whole = f"{self._root}/{path}".rstrip("/")
         return whole if self.local_folder else str(self._fs.unstrip_protocol(whole))
 
     def path_of(self, uri: str) -> str | None:
-        """The path behind a `uri`; None where it lies elsewhere."""
+        """The path of a `uri` in this store; None if it is elsewhere."""
         prefix = f"{self.uri('')}/"
         return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
     def check(self) -> None:
-        """Asks whether there is such a bucket: one that is missing looks like one that is empty.
+        """Checks that the bucket exists: a missing one looks like an empty one.
 
         Raises:
-            StoreError: There is none.
+            StoreError: It does not exist or cannot be reached.
         """
         if self._protocol in _PUTS_WHOLE:
             bucket = self._root.partition("/")[0]
             try:
                 self._fs.info(bucket)
             except FileNotFoundError:
-                raise StoreError(f"{self}: there is no bucket {bucket}") from None
+                raise StoreError(f"{self}: bucket {bucket} does not exist") from None
             except PermissionError:
-                # who may write into a folder of it need not be allowed to look at all of it
+                # permission to write into one folder need not include the whole bucket
                 return
             except Exception as error:
                 raise StoreError(f"{self} cannot be reached: {first_line(error)}") from error
 
     def put(self, file: Path, path: str) -> None:
-        """Takes a file in; what was there is replaced in one step.
+        """Stores a file atomically; an existing one is replaced.
 
         Args:
-            file: On this machine; may be gone afterwards.
-            path: Where to.
+            file: File on this machine; may be moved away.
+            path: Target in the store.
 
         Raises:
             StoreError: It cannot be written.
         """
         target = f"{self._root}/{path}"
-        with _store_errors(f"{self.uri(path)} cannot be written", has_to_be=False):
+        with _store_errors(f"{self.uri(path)} cannot be written", may_be_missing=False):
             if self.local_folder is not None:
-                # a move, for both are on one disk, which `Incoming` sees to
+                # a rename: `Incoming` puts both on the same disk
                 try:
                     file.replace(target)
                 except FileNotFoundError:
@@ -130,19 +130,19 @@ class Store:
                 self._fs.put_file(str(file), draft)
                 self._fs.mv(draft, target)
 
-    def settle(self, uris: Iterable[str]) -> None:
-        """Returns once files lie on the disk itself: a power failure takes what does not.
+    def sync(self, uris: Iterable[str]) -> None:
+        """Flushes files to the disk, so that they survive a power failure.
 
         Args:
-            uris: Of files that were put. A bucket has them when it has answered.
+            uris: Files that were put. No-op for buckets, which have stored what they confirmed.
 
         Raises:
-            StoreError: The disk fails, or one is gone.
+            StoreError: The disk fails, or a file is gone.
         """
         if self.local_folder is None:
             return
         for uri in uris:
-            with _store_errors(f"{uri} cannot be written", has_to_be=False):
+            with _store_errors(f"{uri} cannot be written", may_be_missing=False):
                 file = os.open(uri, os.O_RDWR)
                 try:
                     os.fsync(file)
@@ -150,7 +150,7 @@ class Store:
                     os.close(file)
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """The files right in a folder, by name, with their bytes; none where it is not there."""
+        """Sizes in bytes of the files directly in a folder, by name; empty if it does not exist."""
         with _store_errors(f"{self.uri(folder)} cannot be listed"):
             try:
                 entries = self._fs.ls(f"{self._root}/{folder}", detail=True)
@@ -163,7 +163,7 @@ class Store:
             }
 
     def folders(self, folder: str) -> list[str]:
-        """The names of the folders right in a folder."""
+        """Names of the folders directly in a folder; empty if it does not exist."""
         with _store_errors(f"{self.uri(folder)} cannot be listed"):
             try:
                 entries = self._fs.ls(f"{self._root}/{folder}".rstrip("/"), detail=True)
@@ -176,10 +176,10 @@ class Store:
             )
 
     def parts(self, path: str) -> Iterator[bytes]:
-        """The file's bytes, as they come.
+        """Yields the file's bytes.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: It does not exist.
             StoreError: It cannot be read.
         """
         what = f"{self.uri(path)} cannot be read"
@@ -194,7 +194,7 @@ class Store:
                 yield part
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Deletes files; those that are gone already are no error."""
+        """Deletes files; idempotent."""
         for path in paths:
             with (
                 _store_errors(f"{self.uri(path)} cannot be deleted"),
@@ -203,12 +203,12 @@ class Store:
                 self._fs.rm_file(f"{self._root}/{path}")
         if self._protocol not in _PUTS_WHOLE:
             for folder in {path.rpartition("/")[0] for path in paths}:
-                # one that is empty now; a bucket has none
+                # if it is empty now; buckets have no folders
                 with contextlib.suppress(Exception):
                     self._fs.rmdir(f"{self._root}/{folder}")
 
-    def forget_abandoned(self) -> None:
-        """Deletes what a killed run left half-way on a server of files."""
+    def delete_orphans(self) -> None:
+        """Deletes drafts that killed runs have left on a file server."""
         if self.local_folder is not None or self._protocol in _PUTS_WHOLE:
             return
         oldest = utc_now() - _ABANDONED_AFTER
@@ -220,26 +220,26 @@ class Store:
 
 
 class Incoming:
-    """A folder on this machine for files that are being written, of one run alone.
+    """Folder on this machine for the files that one run is writing.
 
-    Use as a context manager; what killed runs have left is removed first.
+    Use as a context manager; entering it removes what killed runs have left.
 
     Args:
-        store: Whose files they will be.
-        elsewhere: Where to make it if the store is not on this machine.
+        store: Target of the files.
+        elsewhere: Parent of the folder if the store is not on this machine.
     """
 
     def __init__(self, store: Store, elsewhere: Path) -> None:
         self._folder = (store.local_folder or elsewhere) / _INCOMING
         self._own = self._folder / uuid.uuid4().hex
-        self._held = ExitStack()
+        self._own_lock = ExitStack()
         self._numbers = count()
 
     def __enter__(self) -> Self:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
-        with self._door():
+        with self._gate():
             self._folder.mkdir(exist_ok=True)
-            self._held.enter_context(lock_on(self._own.with_suffix(".lock")).acquire(timeout=0))
+            self._own_lock.enter_context(lock_on(self._own.with_suffix(".lock")).acquire(timeout=0))
             self._own.mkdir()
             for other in self._folder.glob("*.lock"):
                 if other.stem != self._own.name:
@@ -248,19 +248,19 @@ class Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._door():
+        with self._gate():
             _remove(self._own.with_suffix(".lock"))
-            self._held.close()
-            with contextlib.suppress(OSError):  # others are at work
+            self._own_lock.close()
+            with contextlib.suppress(OSError):  # other runs are using it
                 self._folder.rmdir()
 
-    def _door(self) -> FileLock:
-        """Lets one run at a time come or go: the lock of one that comes is not yet its own."""
+    def _gate(self) -> FileLock:
+        """Lock for entering and leaving: a run that enters does not hold its own lock yet."""
         return lock_on(self._folder.with_suffix(".lock"))
 
     @contextmanager
     def file(self, suffix: str) -> Iterator[Path]:
-        """A path that nothing has; removed at the end unless it was moved."""
+        """Yields an unused path; the file is removed at the end unless it was moved."""
         path = self._own / f"{next(self._numbers)}{suffix}"
         try:
             yield path
@@ -269,19 +269,19 @@ class Incoming:
 
 
 def _remove(lock: Path) -> None:
-    """Removes a run's folder, then the lock that told whether it is at work."""
+    """Removes a run's folder, then its lock, which shows whether the run is alive."""
     shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
     lock.unlink(missing_ok=True)
 
 
 def open_store(url: str) -> Store:
-    """The store at an fsspec URL or in a folder, with the credentials that dlt's settings have.
+    """Opens the store at a folder or fsspec URL, with credentials from dlt's configuration.
 
     Args:
         url: `recordings/`, `s3://bucket/path`, `gs://…`, `az://…` or any other that fsspec knows.
 
     Raises:
-        ConfigurationError: The URL is not understood, its driver is missing, or credentials are.
+        ConfigurationError: The URL is not valid, or its driver or credentials are missing.
     """
     first_error: Exception | None = None
     for sections in _PLACES:
@@ -297,27 +297,29 @@ def open_store(url: str) -> Store:
             first_error = first_error or error
             continue
         if config.is_local_filesystem:
-            # fsspec leaves it encoded as a URL
+            # fsspec leaves the path percent-encoded
             root = config.make_local_path(config.bucket_url)
         return Store(fs, root, config.protocol)
-    said = first_line(first_error) if first_error else ""
+    reason = first_line(first_error) if first_error else ""
     names = " or ".join(f"[{'.'.join(place)}.credentials]" for place in _PLACES)
     raise ConfigurationError(
-        f"recordings_url {url}: {said}. Credentials stand in {names} of .dlt/secrets.toml"
+        f"recordings_url {url}: {reason}. Set the credentials in {names} of .dlt/secrets.toml"
     )
 
 
 @contextmanager
-def _store_errors(what: str, *, has_to_be: bool = True) -> Iterator[None]:
-    """One clear line for whatever a driver raises.
+def _store_errors(what: str, *, may_be_missing: bool = True) -> Iterator[None]:
+    """Turns whatever a driver raises into a `StoreError` of one line.
 
     Args:
-        what: Happened.
-        has_to_be: Let through that a file is not there.
+        what: The failure, as the message begins.
+        may_be_missing: Let `FileNotFoundError` pass.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, StoreError) or (has_to_be and isinstance(error, FileNotFoundError)):
+        if isinstance(error, StoreError) or (
+            may_be_missing and isinstance(error, FileNotFoundError)
+        ):
             raise
         raise StoreError(f"{what}: {first_line(error)}") from error
