@@ -1,13 +1,13 @@
-"""Loads the conversations of your PolyAI agents: the example that `dlt init` hands out.
+"""Example pipeline, copied by `dlt init`: load the conversations of your PolyAI agents.
 
-Say first which agent to read, and with which key, in `.dlt/secrets.toml`:
+First set the agent and its key in `.dlt/secrets.toml`:
 
     [sources.polyai]
     api_key = "the key of the Data API"
     agent_id = "PROJECT-1234"
     region = "us"
 
-or in the environment as POLYAI_API_KEY, POLYAI_AGENT_ID and POLYAI_REGION.
+or the environment variables POLYAI_API_KEY, POLYAI_AGENT_ID and POLYAI_REGION.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from polyai import polyai
 
 
 def load_conversations() -> LoadInfo:
-    """Loads every table; when it runs again, only what is new or changed."""
-    # DuckDB takes the file's name for the database, which must not be that of the dataset
+    """Loads all tables; later runs load only new and changed conversations."""
+    # DuckDB names the database after the file; it must differ from the name of the dataset
     pipeline = dlt.pipeline("polyai_pipeline", destination="duckdb", dataset_name="polyai")
     return pipeline.run(polyai())
 
 
 def load_turns() -> LoadInfo:
-    """Loads what was said, without metrics, tags and the like.
+    """Loads the transcripts only, without metrics, tags and other tables.
 
-    `conversations` and `fetch_failures` come along: they tell the next run what it need not read
-    again, and what it must.
+    `conversations` and `fetch_failures` are required: the next run compares them with the listing
+    to find what to fetch.
     """
     pipeline = dlt.pipeline("polyai_turns", destination="duckdb", dataset_name="polyai")
     return pipeline.run(polyai().with_resources("conversations", "turns", "fetch_failures"))

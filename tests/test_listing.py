@@ -19,8 +19,13 @@ from hypothesis import strategies as st
 
 from polyai.api.client import Page
 from polyai.errors import ListingError
-from polyai.listing.landmarks import MOST_LANDMARKS, Landmarks
-from polyai.listing.offset import MOST_FRUITLESS_PAGES, SHORT_SWEEP_PAGES, OffsetListing, created_at
+from polyai.listing.landmarks import MAX_LANDMARKS, Landmarks
+from polyai.listing.offset import (
+    MAX_PAGES_WITHOUT_PROGRESS,
+    SHORT_SWEEP_PAGES,
+    OffsetListing,
+    created_at,
+)
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 YEARS = timedelta(days=3 * 365)
@@ -571,9 +576,9 @@ class TestLandmarks:
         guesses = {-10: -25, 0: 10, 5: 15, 10: 20, 15: 50, 30: 115}
         for moment, place in guesses.items():
             # below the first and above the last the line through both goes on
-            assert known.place_before(epoch + timedelta(microseconds=moment)) == place
+            assert known.position_before(epoch + timedelta(microseconds=moment)) == place
         for unknown in (Landmarks(), Landmarks(9, [(5, 1)]), Landmarks(9, [(5, 1), (5, 9)])):
-            assert unknown.place_before(epoch) is None
+            assert unknown.position_before(epoch) is None
 
     def test_the_newest_word_counts(self) -> None:
         known = Landmarks(100, [(10, 10), (20, 20), (30, 30), (40, 40)])
@@ -589,7 +594,7 @@ class TestLandmarks:
     )
     def test_they_are_few_and_in_order(self, known: Landmarks, more: list[tuple[int, int]]) -> None:
         known.update(Landmarks(None, sorted(more)))
-        assert len(known.points) <= MOST_LANDMARKS
+        assert len(known.points) <= MAX_LANDMARKS
         assert known.points == sorted(known.points)
         for (_, older), (_, newer) in itertools.pairwise(known.points):
             assert older < newer
@@ -599,7 +604,7 @@ class TestLandmarks:
         for page in range(5_000):
             known.learn(10**6, [(at(page * 100), 10**6 - page * 100)])
         gaps = [newer - older for (_, older), (_, newer) in itertools.pairwise(known.points)]
-        assert MOST_LANDMARKS / 2 <= len(known.points) <= MOST_LANDMARKS
+        assert MAX_LANDMARKS / 2 <= len(known.points) <= MAX_LANDMARKS
         assert known.points[0] == (microseconds(0), 0)
         assert gaps[-1] == 100 <= max(gaps) < 500_000 / 10
 
@@ -673,7 +678,7 @@ def test_a_long_walk_is_no_endless_one(since: int | None) -> None:
     listing = DriftingList(list(range(2_500)), cap=3)
     sweep_pages = 2_000 if since == -2 else 0
     assert walk(listing, since, short_sweep_pages=sweep_pages) == listing.ids[::-1]
-    assert len(listing.requests) > MOST_FRUITLESS_PAGES
+    assert len(listing.requests) > MAX_PAGES_WITHOUT_PROGRESS
 
 
 def test_arrivals_that_deletions_hide_from_the_count_are_searched_for_in_longer_strides() -> None:

@@ -1,4 +1,4 @@
-"""`python -m polyai`, the same as `polyai-warehouse`."""
+"""Entry point of `python -m polyai`, the same as `polyai-warehouse`."""
 
 from .cli.app import main
 

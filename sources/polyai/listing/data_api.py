@@ -1,4 +1,4 @@
-"""The listing of the Data API: rows without turns, whose details are read one by one."""
+"""Listing of the Data API: rows without turns, whose details are fetched separately."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class DataListing:
     """`GET /v1/agents/{agentId}/conversations`; see `Listing`.
 
     Args:
-        api: The agent's Data API.
-        page_size: Rows to ask for.
-        clock: What time it is.
-        landmarks: Where to look first for a moment; learns from every page.
+        api: Data API of the agent.
+        page_size: Rows to request per page.
+        clock: Clock for `fetched_at`.
+        landmarks: Known positions of times in the list; updated with every page.
     """
 
     environment: str | None = None

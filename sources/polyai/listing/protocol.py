@@ -1,8 +1,4 @@
-"""What every listing of conversations gives, whichever API it reads.
-
-A listing is one more module: it says in which environment it lists, and gives what it finds
-between two moments, oldest first.
-"""
+"""Protocol of a listing: conversations between two times, oldest first, from any API."""
 
 from __future__ import annotations
 
@@ -16,14 +12,14 @@ from ..api.page_stream import Document
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One conversation as a listing gives it.
+    """One listed conversation.
 
     Attributes:
-        conversation_id: its id.
-        at: the moment that the listing is ordered by; None where it cannot be read.
-        summary_hash: tells whether it has changed since it was read.
-        fetched_at: when the listing gave it.
-        document: the conversation, where the listing carries it.
+        conversation_id: The conversation.
+        at: Time that the listing is sorted by; None where it is missing or invalid.
+        summary_hash: Hash of the row, to detect changes.
+        fetched_at: Time of the listing's answer.
+        document: The conversation itself, where the listing contains it.
     """
 
     conversation_id: str
@@ -34,13 +30,13 @@ class Listed:
 
 
 class Listing(Protocol):
-    """Conversations of one agent, as one API lists them.
+    """Listing of one agent's conversations through one API.
 
     Attributes:
-        environment: the only one that it lists; None for all.
-        api_count: conversations that the agent has in all, where the API tells.
-        gaps_repaired: pages that missed what they were to join.
-        undated: rows left out of a range, because it is not known whether they lie in it.
+        environment: Environment that is listed; None for all.
+        api_count: Total number of the agent's conversations, where the API reports it.
+        gaps_repaired: Pages that did not join the previous one, so that the walk stepped back.
+        undated: Rows left out of a range because their time is invalid.
     """
 
     environment: str | None
@@ -51,17 +47,17 @@ class Listing(Protocol):
     def oldest_first(
         self, since: datetime | None = None, before: datetime | None = None
     ) -> Iterator[list[Listed]]:
-        """Yields what is listed, oldest first, a bounded number at a time.
+        """Yields the listed conversations, oldest first, in bounded lists.
 
-        No conversation that was listed throughout is missed; one may come twice.
+        No conversation that stays listed during the walk is missed; one may be yielded twice.
 
         Args:
-            since: Where to begin; None for the oldest. Older ones may be yielded too, unless
-                `before` is given.
-            before: Where to end; None for the newest. With it, what is yielded lies within.
+            since: Start of the range (inclusive); None for the oldest conversation. Without
+                `before`, older ones may be yielded too.
+            before: End of the range (exclusive); None for the newest conversation.
 
         Raises:
-            ListingError: The API's pages contradict each other, or never end.
-            ApiError: The API refuses or does not answer.
+            ListingError: The pages contradict each other, or never end.
+            ApiError: The API rejects a request or does not answer.
         """
         ...

@@ -1,12 +1,12 @@
-"""The listing of the Conversations API v3: whole conversations, in windows of time.
+"""Listing of the Conversations API v3: whole conversations, in time windows with cursors.
 
-The API gives what began within a window, newest first by all that is known, page by page with a
-cursor. Here it comes oldest first, so that an interrupted load leaves no hole behind: a window
-that does not end within a few pages is put aside, what lies below it is walked in windows that
-hold about as much, from the oldest on, and then what was put aside follows. No page is asked for
-twice. What is put aside lies on disk (`Spool`), only ids and hashes are held.
+The API returns the conversations that started within a window, as far as is known newest first, in
+pages with a cursor. The listing yields them oldest first, so that an interrupted load leaves no
+gap. If a window does not end within a few pages, its pages are spooled to disk (`Spool`), with only
+ids and hashes in memory; the time before them is then walked in windows of about that size, oldest
+first, and the spooled conversations follow. No page is requested twice.
 
-Where a window's pages turn out not to be newest first, it is read to its end instead.
+A window whose pages are not sorted newest first is read to its end instead.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from ..errors import ListingError
 from .protocol import Listed
 
 LARGEST_PAGE = 1_000
-"""What the API takes."""
+"""Largest `limit` that the API accepts."""
 
 MARGIN = timedelta(minutes=1)
-"""How much further than what is wanted the API is asked, and how far neighbouring windows overlap.
+"""Margin of requested windows around the wanted range, and overlap of adjacent windows.
 
-It is not documented whether bounds belong to a window, and what it is filtered and ordered by may
-be another moment than the one that is shown, though hardly by more."""
+The documentation does not say whether bounds are inclusive, and the time that the API filters and
+sorts by may differ slightly from the one that it shows."""
 
 WINDOW_PAGES = 20
-"""Pages of one window that are put aside at most, before what is older comes first."""
+"""Limit of spooled pages per window, before older windows are read first."""
 
 WINDOW_BYTES = 256 * 2**20
-"""Bytes of the same."""
+"""Limit of spooled bytes per window."""
 
-MOST_EMPTY_PAGES = 100
-"""Pages in a row without anything new before a walk gives up."""
+MAX_EMPTY_PAGES = 100
+"""Consecutive pages without a new conversation after which a walk gives up."""
 
 FIRST_CONVERSATIONS = datetime(2017, 1, 1, tzinfo=UTC)
-"""Older than any conversation; where there is an older one all the same, it is found too.
+"""Lower bound of plausible times; conversations with earlier times are listed too.
 
-An older moment is rather one that was never set: it tells nothing of a row's place."""
+An earlier time was probably never set, and says nothing about the position of a row."""
 
-_NARROWEST = timedelta(hours=1)
-"""Where the search for the oldest conversation ends."""
+_MIN_SEARCH_RANGE = timedelta(hours=1)
+"""Precision of the search for the oldest conversation."""
 
-_SHORTEST = 4 * MARGIN
-"""A shorter window would repeat the one before it more than it goes on."""
+_MIN_WINDOW = 4 * MARGIN
+"""Shortest window: a shorter one would mostly overlap the previous one."""
 
-_FASTEST_GROWTH = 4
-"""A window is at most so many times as long, or as short, as the one before it."""
+_MAX_GROWTH = 4
+"""Largest factor between the lengths of consecutive windows."""
 
 
 @dataclass
 class _Window:
-    """What was read of a window."""
+    """Conversations read from a window."""
 
     rows: list[Listed] = field(default_factory=list)
     spool: Spool | None = None
@@ -64,11 +64,11 @@ class _Window:
     size: int = 0
     oldest: datetime | None = None
     newest: datetime | None = None
-    is_whole: bool = False
+    is_complete: bool = False
     is_newest_first: bool = True
 
-    def place(self, at: datetime) -> None:
-        """Takes notice of the place of the row that comes next."""
+    def add_time(self, at: datetime) -> None:
+        """Adds the time of the next row."""
         if self.oldest and at > self.oldest + MARGIN:
             self.is_newest_first = False
         self.oldest = min(at, self.oldest or at)
@@ -83,12 +83,12 @@ class V3Listing:
     """`GET /v3/{account_id}/{project_id}/conversations` of one environment; see `Listing`.
 
     Args:
-        api: The agent's Conversations API v3.
+        api: Conversations API v3 of the agent.
         environment: live, sandbox or pre-release.
-        page_size: Conversations to ask for.
-        clock: What time it is.
-        details: Whether each conversation's detail is read as well; then its hash differs, so that
-            those without are read again.
+        page_size: Conversations to request per page.
+        clock: Clock for `fetched_at` and open windows.
+        details: Whether details are fetched too. Hashes then differ, so that conversations loaded
+            without their details are fetched again.
     """
 
     api_count: int | None = None
@@ -118,9 +118,9 @@ class V3Listing:
         """See `Listing.oldest_first`."""
         start = since and since - MARGIN
         if before is None:
-            yield from self._walked(start, None)
+            yield from self._deduplicated(start, None)
             return
-        for rows in self._walked(start, before + MARGIN):
+        for rows in self._deduplicated(start, before + MARGIN):
             dated = [row for row in rows if row.at]
             self.undated += len(rows) - len(dated)
             yield [
@@ -129,46 +129,48 @@ class V3Listing:
                 if row.at and row.at < before and (since is None or row.at >= since)
             ]
 
-    def _walked(self, since: datetime | None, before: datetime | None) -> Iterator[list[Listed]]:
-        """The same without what neighbouring windows have in common."""
+    def _deduplicated(
+        self, since: datetime | None, before: datetime | None
+    ) -> Iterator[list[Listed]]:
+        """Yields the conversations of all windows, without the overlap of adjacent windows."""
         at_bounds: set[str] = set()
-        # of all there is, one page tells how much a window may hold
-        most_pages = 1 if since is None else WINDOW_PAGES
-        for window_end, rows in self._windows(since, before, most_pages):
-            fresh = [row for row in rows if row.conversation_id not in at_bounds]
+        # of an unbounded range, one page is enough to estimate the length of windows
+        max_pages = 1 if since is None else WINDOW_PAGES
+        for window_end, rows in self._windows(since, before, max_pages):
+            new_rows = [row for row in rows if row.conversation_id not in at_bounds]
             at_bounds.update(
                 row.conversation_id
-                for row in fresh
+                for row in new_rows
                 if row.at is None or not FIRST_CONVERSATIONS <= row.at < window_end - 2 * MARGIN
             )
-            if fresh:
-                yield fresh
+            if new_rows:
+                yield new_rows
 
     def _windows(
-        self, since: datetime | None, before: datetime | None, most_pages: int = WINDOW_PAGES
+        self, since: datetime | None, before: datetime | None, max_pages: int = WINDOW_PAGES
     ) -> Iterator[tuple[datetime, list[Listed]]]:
-        """The end of each window, and what is in it, oldest first."""
-        window = self._read(since, before, most_pages)
+        """Yields the end and the conversations of each window, oldest first."""
+        window = self._read_window(since, before, max_pages)
         end = before or self._clock()
-        if not window.is_whole and (edge := window.oldest):
-            yield from self._below(since, edge + MARGIN, window)
+        if not window.is_complete and (edge := window.oldest):
+            yield from self._older_windows(since, edge + MARGIN, window)
         rows = sorted(window.rows, key=lambda row: row.at or end)
         for start in range(0, len(rows), self._page_size):
             yield end, rows[start : start + self._page_size]
 
-    def _below(
+    def _older_windows(
         self, since: datetime | None, edge: datetime, above: _Window
     ) -> Iterator[tuple[datetime, list[Listed]]]:
-        """Everything older than what was read of a window, in windows from the oldest on."""
-        # by what came: it may be less than was asked for
+        """Yields everything older than the pages of `above`, in windows, oldest first."""
+        # based on the rows received, which may be fewer than requested
         fits = min(WINDOW_PAGES / above.pages, WINDOW_BYTES / max(above.size, 1))
         wanted = fits * len(above.rows)
-        length = max(above.spread * fits, _SHORTEST)
+        length = max(above.spread * fits, _MIN_WINDOW)
         start = since
-        end = since or self._before_oldest(edge, length)
+        end = since or self._search_start(edge, length)
         end += min(length, edge - end)
         while True:
-            # what would be left is not worth a window of its own
+            # a short remainder is not worth a window of its own
             end = edge if edge - end <= length / 4 else end
             found = 0
             for window_end, rows in self._windows(start, end):
@@ -176,15 +178,15 @@ class V3Listing:
                 yield window_end, rows
             if end == edge:
                 return
-            growth = wanted / found if found else _FASTEST_GROWTH
-            length *= min(max(growth, 1 / _FASTEST_GROWTH), _FASTEST_GROWTH)
-            length = max(length, _SHORTEST)
+            growth = wanted / found if found else _MAX_GROWTH
+            length *= min(max(growth, 1 / _MAX_GROWTH), _MAX_GROWTH)
+            length = max(length, _MIN_WINDOW)
             start, end = end - MARGIN, end + min(length, edge - end)
 
-    def _before_oldest(self, edge: datetime, length: timedelta) -> datetime:
-        """A moment before which there is nothing, or little: a small request for each halving."""
+    def _search_start(self, edge: datetime, length: timedelta) -> datetime:
+        """Finds a time with hardly any conversation before it, by bisection with small requests."""
         nothing_before, edge = self._nothing_before, max(edge, self._nothing_before)
-        while edge - nothing_before > max(length / 4, _NARROWEST):
+        while edge - nothing_before > max(length / 4, _MIN_SEARCH_RANGE):
             middle = nothing_before + (edge - nothing_before) / 2
             page = self._api.conversations(
                 environment=self._environment, since=None, before=middle, limit=1
@@ -197,13 +199,15 @@ class V3Listing:
         self._nothing_before = nothing_before
         return nothing_before
 
-    def _read(self, since: datetime | None, before: datetime | None, most_pages: int) -> _Window:
-        """Reads a window to its end, or until it is too much to be put aside."""
+    def _read_window(
+        self, since: datetime | None, before: datetime | None, max_pages: int
+    ) -> _Window:
+        """Reads a window to its end, or up to the limits of spooled pages and bytes."""
         window = _Window()
         cursors: set[str] = set()
         seen: set[str] = set()
         cursor: str | None = None
-        fruitless = 0
+        empty_pages = 0
         while True:
             page = self._api.conversations(
                 environment=self._environment,
@@ -212,34 +216,35 @@ class V3Listing:
                 limit=self._page_size,
                 cursor=cursor,
             )
-            fruitless = 0 if self._take(page, window, seen) else fruitless + 1
+            empty_pages = 0 if self._add_page(page, window, seen) else empty_pages + 1
             cursor = page.cursor
             if cursor is None:
-                window.is_whole = True
+                window.is_complete = True
                 return window
             if cursor in cursors:
-                raise ListingError(f"the listing gives the cursor {cursor[:40]!r} again")
-            if fruitless > MOST_EMPTY_PAGES:
+                raise ListingError(f"the listing returned the cursor {cursor[:40]!r} twice")
+            if empty_pages > MAX_EMPTY_PAGES:
                 raise ListingError(
-                    f"{MOST_EMPTY_PAGES} pages in a row gave nothing new: the listing does not end"
+                    f"{MAX_EMPTY_PAGES} consecutive pages without a new conversation: the "
+                    "listing does not end"
                 )
             cursors.add(cursor)
-            is_much = window.pages >= most_pages or window.size >= WINDOW_BYTES
-            if is_much and window.is_newest_first and self._is_divisible(window, since):
+            is_full = window.pages >= max_pages or window.size >= WINDOW_BYTES
+            if is_full and window.is_newest_first and self._is_divisible(window, since):
                 return window
 
     def _is_divisible(self, window: _Window, since: datetime | None) -> bool:
-        """Whether what is left of the window is a shorter one."""
+        """Returns whether the rest of the window is shorter than the window."""
         if window.oldest is None or window.spread <= 2 * MARGIN:
             return False
         return since is None or window.oldest > since + 2 * MARGIN
 
-    def _take(self, page: V3Page, window: _Window, seen: set[str]) -> bool:
-        """Adds a page to the window; whether it had anything new."""
+    def _add_page(self, page: V3Page, window: _Window, seen: set[str]) -> bool:
+        """Adds a page to the window; returns whether it had a new conversation."""
         now = self._clock()
         window.pages += 1
         window.size += page.spool.length
-        had = len(window.rows)
+        count = len(window.rows)
         if window.spool is None or window.pages <= WINDOW_PAGES:
             window.spool = page.spool
         for row in page.rows:
@@ -248,15 +253,15 @@ class V3Listing:
             seen.add(row.conversation_id)
             at = timestamp_or_none(row.started_at)
             if at and at >= FIRST_CONVERSATIONS:
-                window.place(at)
-            # of a window that is read to its end, however long, few files are kept open
+                window.add_time(at)
+            # limits the open files of a long window that is read to its end
             document = row.document
             if window.spool is not page.spool:
                 document = window.spool.put(document.spool.read(document.offset, document.length))
             window.rows.append(
                 Listed(row.conversation_id, at, self._hash(row.row_hash), now, document)
             )
-        return len(window.rows) > had
+        return len(window.rows) > count
 
     def _hash(self, row_hash: str) -> str:
         return f"{row_hash}+detail" if self._details else row_hash
