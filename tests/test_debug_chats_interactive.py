@@ -105,10 +105,11 @@ class Terminal:
 
     def interrupt(self) -> None:
         """Presses Ctrl-C until the command exits: the first can arrive before readline waits."""
-        for _ in range(PATIENCE_SECONDS):
+        # with time to exit in between: a second Ctrl-C would kill the interpreter as it shuts down
+        for _ in range(PATIENCE_SECONDS // 10):
             self.press("\x03")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(1)
+                self._process.wait(10)
                 return
 
     def expect(self, text: str) -> None:

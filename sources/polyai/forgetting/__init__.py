@@ -1,1 +1,1 @@
-"""Erases conversations and callers, and keeps them from coming back."""
+"""Erasure of conversations and callers, and protection against loading them again."""

@@ -1,4 +1,4 @@
-"""The recordings of conversations that are forgotten: files and rows of the manifest."""
+"""Erasure of recordings: audio files and rows of the manifest."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ def erase_audio(
     agent_id: str,
     conversations: Mapping[str, Collection[datetime | None]],
 ) -> Counter[str]:
-    """Deletes all files of these conversations, also those of which no row tells yet.
+    """Deletes all audio files of these conversations, including files without a row.
 
-    A killed run may have put them into the store, or an earlier warehouse. The table `recordings`
-    is left as it is, so that who is killed here finds them again.
+    A file without a row was stored by a killed run or belongs to an earlier warehouse. The table
+    `recordings` is not changed, so that the next run finds the files again if this one is killed.
 
     Args:
-        warehouse: Where the table is.
-        store: Where the files are.
-        incoming: Where manifests are written first.
+        warehouse: Warehouse with the table `recordings`.
+        store: Store of the files.
+        incoming: Folder in which manifests are written first.
         agent_id: The agent.
-        conversations: By id, the moments at which it may have begun; where there are none, its
-            files are looked for in the folders of all days.
+        conversations: Possible start times by conversation id. If there are none, the folders of
+            all days are searched.
 
     Returns:
-        Files that were deleted, by conversation.
+        Number of deleted files by conversation id.
 
     Raises:
-        StoreError: One cannot be deleted, or lies in another store.
+        StoreError: A file cannot be deleted, or is in another store.
     """
     paths: dict[str, str] = {}
     for ids, marks in id_batches(sorted(conversations)):
-        for name, uri in warehouse.rows(
+        for conversation_id, uri in warehouse.rows(
             "SELECT conversation_id, uri FROM {recordings} WHERE uri IS NOT NULL "
             f"AND agent_id = %s AND conversation_id IN ({marks})",
             agent_id,
             *ids,
         ):
-            paths[path_to_delete(store, uri)] = name
+            paths[path_to_delete(store, uri)] = conversation_id
     by_folder: dict[str, set[str]] = {}
-    for name, moments in conversations.items():
-        for began in moments:
-            by_folder.setdefault(partition(agent_id, began), set()).add(name)
-    if anywhere := {name for name, moments in conversations.items() if not moments}:
+    for conversation_id, start_times in conversations.items():
+        for started_at in start_times:
+            by_folder.setdefault(partition(agent_id, started_at), set()).add(conversation_id)
+    if without_time := {name for name, times in conversations.items() if not times}:
         days = agent_folder(agent_id)
         for day in store.folders(days):
-            by_folder.setdefault(f"{days}/{day}", set()).update(anywhere)
-    for folder, names in by_folder.items():
+            by_folder.setdefault(f"{days}/{day}", set()).update(without_time)
+    for folder, ids in by_folder.items():
         sizes = store.sizes(folder)
-        for name, direction, redacted in product(names, DIRECTIONS, (True, False)):
-            file = file_name(name, direction, redacted=redacted)
+        for conversation_id, direction, redacted in product(ids, DIRECTIONS, (True, False)):
+            file = file_name(conversation_id, direction, redacted=redacted)
             if file in sizes:
-                paths[f"{folder}/{file}"] = name
+                paths[f"{folder}/{file}"] = conversation_id
     store.delete(list(paths))
     manifest = Manifest(store, incoming, agent_id)
     for folder in {path.rpartition("/")[0] for path in paths} | by_folder.keys():
-        told = manifest.read(folder)
-        kept = [row for row in told.values() if row["conversation_id"] not in conversations]
-        if len(kept) < len(told):
+        rows = manifest.read(folder)
+        kept = [row for row in rows.values() if row["conversation_id"] not in conversations]
+        if len(kept) < len(rows):
             manifest.replace(folder, kept)
     return Counter(paths.values())

@@ -34,28 +34,28 @@ from .selection import select
 
 logger = logging.getLogger("polyai")
 
-_ENDING = "ending after this agent; what is left the next forget does"
+_STOP_MESSAGE = "stopping after this agent; the next forget completes the rest"
 
 
 def forget(
     conversation: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONVERSATION]...", help="Ids of conversations."),
+        typer.Argument(metavar="[CONVERSATION]...", help="Conversation ids."),
     ] = None,
     caller: Annotated[
         list[str] | None,
-        typer.Option("--caller", help="All conversations with this phone number; repeatable."),
+        typer.Option("--caller", help="All conversations of this phone number. Repeatable."),
     ] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Kept in the table `forgotten`: a request's number.")
+        str | None, typer.Option(help="Reason, such as a request number; stored in `forgotten`.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be erased.")
+        bool, typer.Option("--dry-run", help="Only list what would be erased.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     agent: Annotated[
         list[str] | None,
-        typer.Option("--agent", help="Only this agent's; repeat for several. Default: all held."),
+        typer.Option("--agent", help="Only this agent. Repeatable. Default: all in the warehouse."),
     ] = None,
     recordings_url: RecordingsUrlOption = None,
     wait: LockWaitOption = None,
@@ -63,19 +63,19 @@ def forget(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase conversations, or all of a caller, and keep them from coming back.
+    """Erase conversations or callers, and never load them again.
 
-    Rows of all tables, recordings and their manifest, packages that wait to be
-    loaded; a DuckDB file and its copy for readers are written anew. Needs no
-    key: PolyAI is asked for nothing, and keeps its own. What a killed run has
-    left to be done is done as well.
+    Erases rows of all tables, recordings with their manifest, and packages
+    that are not loaded yet; rewrites a DuckDB file and its published copy.
+    Also completes erasures of killed runs. Needs no API key: data at PolyAI is
+    not deleted.
     """
     conversation_ids, callers = list(dict.fromkeys(conversation or ())), caller or []
     secret = shared_setting("pii_secret")
     if callers and shared_setting("pii") == "drop":
         logger.warning(
-            "numbers are not kept (pii = drop): what is held of a caller is not found. Name the "
-            "conversations too"
+            "phone numbers are not stored (pii = drop), so the conversations of a caller cannot be "
+            "found: pass their conversation ids too"
         )
     with open_to_read(destination, dataset) as warehouse:
         plan = planned(
@@ -88,11 +88,11 @@ def forget(
             show.plan(stdout, plan)
         return
     if not plan.agents:
-        raise typer.BadParameter("name conversations, or a caller with --caller")
+        raise typer.BadParameter("give conversation ids, or a caller with --caller")
     if not yes:
-        _ask(plan)
+        _confirm(plan)
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
-    with stop_on_signals(_ENDING) as stop:
+    with stop_on_signals(_STOP_MESSAGE) as stop:
         done = run_forget(
             pipeline,
             conversation_ids,
@@ -120,14 +120,14 @@ def forget(
     raise typer.Exit(code)
 
 
-def _ask(plan: Erasures) -> None:
-    """Asks whether that is meant.
+def _confirm(plan: Erasures) -> None:
+    """Asks for confirmation.
 
     Raises:
-        typer.BadParameter: Nobody is there to answer.
-        typer.Abort: It is not.
+        typer.BadParameter: The input is not a terminal.
+        typer.Abort: The answer is no.
     """
     show.plan(stderr, plan)
     if not sys.stdin.isatty():
-        raise typer.BadParameter("it cannot be undone: say that it is meant with --yes")
-    typer.confirm("It cannot be undone. Erase?", abort=True, err=True)
+        raise typer.BadParameter("erasing cannot be undone: confirm with --yes")
+    typer.confirm("This cannot be undone. Erase?", abort=True, err=True)

@@ -1,7 +1,7 @@
-"""A DuckDB file without what was deleted from it.
+"""Rewrite of a DuckDB file without its deleted rows.
 
-A deleted row stays in the file: it is marked, and what it took is used again at some time. So the
-file is written anew from what is left, and the new one takes its place.
+DuckDB only marks deleted rows and reuses their space later. The remaining content is therefore
+copied to a new file, which replaces the old one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..warehouse.duckdb_file import duckdb_path, file_lock, retry_while_locked
 from ..warehouse.errors import destination_errors
 
 _DRAFTS = ".rewriting"
-"""Ending of the folder in which the new file is written."""
+"""Suffix of the folder in which the new file is written."""
 
 _COUNTED = (
     "SELECT (SELECT count(*) FROM duckdb_tables() WHERE database_name = $1), "
@@ -28,29 +28,29 @@ _COUNTED = (
 
 
 def rewrite(pipeline: dlt.Pipeline) -> bool:
-    """Writes the warehouse's file anew, which takes room for a second one meanwhile.
+    """Rewrites the DuckDB file of the warehouse; temporarily needs disk space for a second one.
 
-    Nobody else can write it until it is done. One that is killed leaves the file as it was.
+    Other writers are locked out meanwhile. A killed rewrite leaves the file unchanged.
 
     Args:
-        pipeline: Whose warehouse it is.
+        pipeline: Pipeline of the warehouse.
 
     Returns:
-        Whether there is such a file; other destinations have their own ways.
+        True if the destination is a DuckDB file; nothing is rewritten on other destinations.
 
     Raises:
-        DestinationError: It cannot be written.
+        DestinationError: The file cannot be written.
     """
     database = duckdb_path(pipeline)
     if database is None or not database.exists():
         return False
     drafts = database.with_name(f"{database.name}{_DRAFTS}")
     with destination_errors(), file_lock(pipeline):
-        shutil.rmtree(drafts, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(drafts, ignore_errors=True)  # left by a killed run
         drafts.mkdir(mode=0o700)
         try:
             draft = drafts / database.name
-            # opened for writing, what a killed run has left beside the file becomes part of it
+            # opening the file for writing merges the write-ahead log of a killed run
             retry_while_locked(lambda: duckdb.connect(str(database))).close()
             _copy(database, draft)
             take_over_access(database, draft)
@@ -63,9 +63,9 @@ def rewrite(pipeline: dlt.Pipeline) -> bool:
 
 
 def _copy(database: Path, draft: Path) -> None:
-    """Copies tables, views, comments and whatever else there is."""
-    # by the name that DuckDB gives the file, which statements of views may begin with
-    new, old = database.stem, f"{database.stem} as it was"
+    """Copies the whole content: tables, views, comments."""
+    # the catalog name that DuckDB derives from the file, which views may refer to
+    new, old = database.stem, f"{database.stem} before"
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH {_quoted(draft)} AS {_name(new)}")
         attach_old = f"ATTACH {_quoted(database)} AS {_name(old)} (READ_ONLY)"
@@ -73,7 +73,7 @@ def _copy(database: Path, draft: Path) -> None:
         connection.execute(f"COPY FROM DATABASE {_name(old)} TO {_name(new)}")
         counts = [connection.execute(_COUNTED, [name]).fetchone() for name in (new, old)]
         if counts[0] != counts[1]:
-            raise DestinationError(f"{database} cannot be written anew: not all of it was copied")
+            raise DestinationError(f"cannot rewrite {database}: the copy is incomplete")
         for name in (old, new):
             connection.execute(f"DETACH {_name(name)}")
 

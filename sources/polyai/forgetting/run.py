@@ -334,11 +334,12 @@ def _taken_anew(pipeline: dlt.Pipeline, readers: Readers, wait: timedelta) -> st
     try:
         refresh(pipeline, readers.zone, readers.publish_to, wait=wait)
     except PolyAIError as error:
-        return f"readers still have what was erased: {error}"
+        return f"the published copy still contains the erased data: {error}"
     if is_published(pipeline, readers.publish_to):
         return None
     return (
-        "readers still have what was erased: another run is publishing. Run views when it is done"
+        "the published copy still contains the erased data, because another run is publishing. Run "
+        "views when it has ended"
     )
 
 

@@ -1,4 +1,4 @@
-"""What was forgotten, as a person reads it in a terminal, and as JSON for programs."""
+"""Erasures as terminal output and as JSON."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from rich.markup import escape
 from ..console.format import number_of
 from .run import Erasure, Erasures
 
-SHOWN = 20
-"""Conversations that are named; JSON has all of them."""
+MAX_LISTED = 20
+"""Maximum number of listed conversations; JSON has all of them."""
 
 
 def plan(console: Console, done: Erasures) -> None:
-    """What would be erased."""
+    """Prints what would be erased."""
     for one in done.agents:
         console.print(
             f"[bold]{escape(one.agent_id)}[/]: "
             f"{number_of(len(one.conversations), 'conversation')} would be erased{_also(one)}"
         )
-        absent = [f"{name} (not held: it is not to come)" for name in one.not_held]
-        _name(console, [*one.conversations, *absent])
+        absent = [f"{name} (not in the warehouse, never to be loaded)" for name in one.not_held]
+        _list(console, [*one.conversations, *absent])
 
 
 def erasures(console: Console, done: Erasures, place: str) -> None:
-    """The summary of a run: a paragraph an agent; an error that stopped one goes elsewhere."""
+    """Prints the summary of a run, one paragraph per agent; errors are printed separately."""
     for one in done.agents:
         what = number_of(len(one.conversations), "conversation")
         if one.error:
-            console.print(f"[bold]{escape(one.agent_id)}[/]: [red]not done[/]: {what}")
-            console.print("  no load brings that back; run forget again, which goes on")
+            console.print(f"[bold]{escape(one.agent_id)}[/]: [red]not erased completely[/]: {what}")
+            console.print("  they are not loaded again; run forget again to complete the erasure")
             continue
         tables = ", ".join(f"{rows:,} {table}" for table, rows in sorted(one.rows.items()))
         console.print(
@@ -42,18 +42,18 @@ def erasures(console: Console, done: Erasures, place: str) -> None:
             f"{number_of(one.recordings, 'recording')}"
         )
     if done.is_rewritten:
-        console.print("the DuckDB file was written anew; its backups still have what was erased")
+        console.print("the DuckDB file was rewritten; backups still contain the erased data")
     else:
         console.print(
-            "what the destination keeps of deleted rows (snapshots, time travel, backups) goes by "
-            "its own rules: see the README"
+            "the destination may keep deleted rows in snapshots, time travel and backups: delete "
+            "them there too"
         )
-    console.print("PolyAI keeps its own: ask there to delete it too")
+    console.print("PolyAI still has the data: ask PolyAI to delete it too")
     console.print(f"warehouse: {escape(place)}", soft_wrap=True)
 
 
 def erasures_as_json(done: Erasures, code: int, *, dry_run: bool) -> dict[str, Any]:
-    """The same for programs."""
+    """Returns the erasures as the object that `--json` prints."""
     return {
         "exit_code": int(code),
         "dry_run": dry_run,
@@ -66,14 +66,16 @@ def erasures_as_json(done: Erasures, code: int, *, dry_run: bool) -> dict[str, A
 def _also(one: Erasure) -> str:
     parts = []
     if one.not_held:
-        parts.append(f"of {len(one.not_held):,} more nothing is held, or is to come")
+        parts.append(f"{len(one.not_held):,} more not in the warehouse, never to be loaded")
     if one.callers:
-        parts.append(f"what {number_of(one.callers, 'caller')} had until now is not to come back")
+        parts.append(
+            f"earlier conversations of {number_of(one.callers, 'caller')} are never loaded again"
+        )
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _name(console: Console, conversation_ids: Sequence[str]) -> None:
-    for name in conversation_ids[:SHOWN]:
+def _list(console: Console, conversation_ids: Sequence[str]) -> None:
+    for name in conversation_ids[:MAX_LISTED]:
         console.print(f"  {escape(name)}")
-    if len(conversation_ids) > SHOWN:
-        console.print(f"  … and {len(conversation_ids) - SHOWN:,} more")
+    if len(conversation_ids) > MAX_LISTED:
+        console.print(f"  … and {len(conversation_ids) - MAX_LISTED:,} more")
