@@ -58,9 +58,9 @@ def erase_audio(
         days = agent_folder(agent_id)
         for day in store.folders(days):
             by_folder.setdefault(f"{days}/{day}", set()).update(without_time)
-    for folder, ids in by_folder.items():
+    for folder, in_folder in by_folder.items():
         sizes = store.sizes(folder)
-        for conversation_id, direction, redacted in product(ids, DIRECTIONS, (True, False)):
+        for conversation_id, direction, redacted in product(in_folder, DIRECTIONS, (True, False)):
             file = file_name(conversation_id, direction, redacted=redacted)
             if file in sizes:
                 paths[f"{folder}/{file}"] = conversation_id

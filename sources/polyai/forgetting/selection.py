@@ -97,7 +97,7 @@ def select(
     return [own for own in selections.values() if own.conversations or own.callers]
 
 
-def _evidence() -> list[Table]:
+def _independent_tables() -> list[Table]:
     """Returns the tables that can have rows of a conversation that is in no other table."""
     return [table for table in erased_tables() if not table.is_child]
 
@@ -105,7 +105,7 @@ def _evidence() -> list[Table]:
 def _agents(warehouse: Warehouse) -> list[str]:
     """Returns the agents with rows in the warehouse."""
     found: set[str] = set()
-    for table in (*_evidence(), FORGOTTEN):
+    for table in (*_independent_tables(), FORGOTTEN):
         rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table.name}}}")
         found.update(agent_id for (agent_id,) in rows)
     return sorted(found)
@@ -160,7 +160,7 @@ def _loaded(
     """Returns the start times of those of these conversations that have rows."""
     found: dict[str, set[datetime | None]] = {}
     for ids, marks in id_batches(sorted(conversation_ids)):
-        for table in _evidence():
+        for table in _independent_tables():
             started_at = table.conversation_began_at
             for name, time in warehouse.rows(
                 f"SELECT DISTINCT conversation_id, {started_at or 'NULL'} FROM {{{table.name}}} "
