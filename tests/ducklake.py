@@ -1,4 +1,4 @@
-"""DuckLake without the internet: its extensions come from packages of their own."""
+"""DuckLake offline: DuckDB's extensions from Python packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = {
 
 
 def extensions() -> list[Path]:
-    """The files of the extensions that fit this DuckDB; none where one is missing."""
+    """Returns the files of the extensions for this version of DuckDB; none if one is missing."""
     found = []
     for name, package in _PACKAGES.items():
         spec = importlib.util.find_spec(package)
@@ -29,7 +29,7 @@ def extensions() -> list[Path]:
 
 
 def home_with_extensions(home: Path) -> dict[str, str]:
-    """The environment in which DuckDB finds them, under a home folder of the test's own."""
+    """Returns environment variables for a new home folder in which DuckDB finds the extensions."""
     with duckdb.connect() as connection:
         row = connection.execute("PRAGMA platform").fetchone()
     assert row is not None

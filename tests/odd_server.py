@@ -1,6 +1,6 @@
-"""An HTTP server that answers as told: errors, half bodies, resets, silence.
+"""HTTP server with scripted faults: errors, truncated bodies, resets, silence.
 
-Raw sockets, because a well-behaved server library refuses to do most of this.
+Uses raw sockets, because server libraries do not support most of these faults.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Request:
-    """What arrived: the target as it was sent, header names in lower case, the time of arrival."""
+    """Received request: the target as sent, header names in lower case, the time of arrival."""
 
     target: str
     headers: dict[str, str]
@@ -29,13 +29,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer, or a part of one.
+    """Complete or truncated response.
 
     Attributes:
-        body: bytes as they are, anything else as JSON.
-        cut: bytes of the body that are held back, although the headers promise them.
-        then: what happens to the connection: `keep`, `close`, `reset`, or `hang` until the end.
-        is_silent: nothing at all is sent.
+        body: Bytes are sent unchanged, other values as JSON.
+        cut: Number of bytes to omit from the end of the body, below content-length.
+        then: Connection afterwards: `keep`, `close`, `reset`, or `hang` until the server ends.
+        is_silent: Send nothing.
     """
 
     body: Any = b""
@@ -47,7 +47,7 @@ class Answer:
     is_chunked: bool = False
 
     def bytes(self) -> bytes:
-        """What goes over the wire."""
+        """Renders the bytes to send."""
         if self.is_silent:
             return b""
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -70,7 +70,7 @@ Script = Callable[[Request], Answer]
 
 
 def in_turn(*answers: Answer) -> Script:
-    """One answer after the other, the last one for ever."""
+    """Returns a script that sends the answers in order, and repeats the last one."""
     lock = threading.Lock()
     left = list(answers)
 
@@ -82,7 +82,7 @@ def in_turn(*answers: Answer) -> Script:
 
 
 class OddServer:
-    """Serves `script` on loopback while the context lasts."""
+    """Server of a script on the loopback interface, within a `with` block."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -95,7 +95,7 @@ class OddServer:
 
     @property
     def targets(self) -> list[str]:
-        """Request targets in the order in which they arrived."""
+        """Request targets in order of arrival."""
         return [request.target for request in self.requests]
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class OddServer:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        # shutdown wakes the thread in accept, close alone does not
+        # close alone does not wake the thread in accept
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._open:

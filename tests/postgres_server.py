@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: a new cluster on a free port, gone afterwards."""
+"""Temporary PostgreSQL server for tests: a new cluster on a free port."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _SERVER_USER = "postgres"
-"""Debian's package makes this user; PostgreSQL refuses to run as root."""
+"""User created by Debian's package; PostgreSQL does not run as root."""
 
 
 def binaries() -> Path | None:
-    """The folder of initdb and pg_ctl; None where no server is installed."""
+    """Returns the folder of initdb and pg_ctl; None if no server is installed."""
     versions = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4])
     )
@@ -28,9 +28,10 @@ def binaries() -> Path | None:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Runs a server with an empty database `polyai`; yields its connection string.
+    """Runs a server with an empty database `polyai`, and yields its connection string.
 
-    Its folder is not in pytest's own, which any other session of pytest closes to all other users.
+    Its folder is not inside pytest's, which other sessions of pytest make inaccessible to the
+    server's user.
     """
     bin_ = binaries()
     if bin_ is None:

@@ -1,4 +1,4 @@
-"""An S3 server of the tests' own: moto in a thread on a free port, gone afterwards."""
+"""Temporary S3 server for tests: moto in a thread on a free port."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import requests
 _KEY, _SECRET, _REGION = "loader", "unused", "us-east-1"
 
 _SECONDS = 30
-"""A server in the same process that takes longer for anything hangs."""
+"""Time-out of requests to the server, which is in the same process."""
 
 
 def is_installed() -> bool:
-    """Whether both the server and a driver for it are there."""
+    """Checks whether both moto and s3fs are installed."""
     return find_spec("moto") is not None and find_spec("s3fs") is not None
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A server that is running.
+    """Running server.
 
     Attributes:
-        url: Its endpoint.
-        bucket: A bucket that it has.
+        url: Endpoint of the server.
+        bucket: Name of an existing bucket.
     """
 
     url: str
     bucket: str = "recordings"
 
     def environment(self, section: str = "SOURCES__POLYAI__RECORDINGS") -> dict[str, str]:
-        """The environment variables in which dlt finds the way to it."""
+        """Returns environment variables that configure dlt for the server."""
         return {
             f"{section}__CREDENTIALS__{name}": value
             for name, value in {
@@ -48,7 +48,7 @@ class S3Server:
         }
 
     def files(self) -> Any:
-        """Its files, as another machine sees them: fsspec's file system, with nothing cached."""
+        """Returns a file system of fsspec without caches, equivalent to another machine's."""
         return fsspec.filesystem(
             "s3",
             key=_KEY,
@@ -61,7 +61,7 @@ class S3Server:
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Takes no key meanwhile."""
+        """Makes the server reject all credentials within the block."""
         self._authenticate_after("0")
         try:
             yield
@@ -75,10 +75,10 @@ class S3Server:
 
 @contextmanager
 def s3() -> Iterator[S3Server]:
-    """Runs a server with an empty bucket."""
+    """Runs a server with an empty bucket, and yields it."""
     from moto.server import ThreadedMotoServer
 
-    # it logs each request
+    # it logs every request
     log = logging.getLogger("werkzeug")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -90,7 +90,7 @@ def s3() -> Iterator[S3Server]:
         address = f"{running.url}/{running.bucket}"
         requests.put(address, timeout=_SECONDS).raise_for_status()
         yield running
-        # what it holds is the process's, not the server's
+        # moto keeps its data per process, not per server
         requests.post(f"{running.url}/moto-api/reset", timeout=_SECONDS).raise_for_status()
     finally:
         server.stop()

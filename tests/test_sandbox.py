@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: it answers, refuses and fails as the real API does."""
+"""Sandbox over HTTP: responses, rejections and faults like those of the real API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 class Client:
-    """A session that knows the base URL and the key."""
+    """HTTP session with a base URL and an API key."""
 
     def __init__(self, base_url: str, key: str | None = "sandbox-key") -> None:
         self.base_url = base_url
@@ -50,7 +50,7 @@ class Client:
 
 
 class Served:
-    """A sandbox, its base URL and a client with full access."""
+    """Sandbox, its base URL and a client with full access."""
 
     def __init__(self, sandbox: Sandbox, base_url: str) -> None:
         self.sandbox = sandbox
@@ -64,7 +64,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Served]:
-    """For tests that change nothing."""
+    """Sandbox for tests that do not change its state."""
     sandbox = Sandbox(SandboxConfig(conversations=450, agents=(AGENT, "other/agent")))
     with serve(sandbox) as base_url:
         served = Served(sandbox, base_url)
@@ -81,7 +81,7 @@ def served() -> Iterator[Served]:
         served.client.session.close()
 
 
-def assert_refused(response: requests.Response, status: int, code: str) -> None:
+def assert_rejected(response: requests.Response, status: int, code: str) -> None:
     assert response.status_code == status
     envelope = response.json()
     assert envelope == {
@@ -113,14 +113,14 @@ def test_default_limit_is_50(shared: Served) -> None:
     assert (page["limit"], page["offset"], len(page["conversations"])) == (50, 0, 50)
 
 
-def test_list_rows_are_details_without_what_is_inside(shared: Served) -> None:
+def test_list_rows_are_details_without_nested_keys(shared: Served) -> None:
     for row in shared.get(CONVERSATIONS, limit=100).json()["conversations"]:
         detail = shared.get(shared.path(row["conversationId"])).json()
-        inside = {"turns", "metrics", "functionEvents"}
-        assert row == {key: value for key, value in detail.items() if key not in inside}
+        nested = {"turns", "metrics", "functionEvents"}
+        assert row == {key: value for key, value in detail.items() if key not in nested}
 
 
-def test_details_are_found_whatever_their_id(shared: Served) -> None:
+def test_details_are_found_by_ids_with_special_characters(shared: Served) -> None:
     ids = list(shared.sandbox.conversation_ids(AGENT))
     odd = [one for one in ids if "/" in one]
     assert odd
@@ -128,10 +128,10 @@ def test_details_are_found_whatever_their_id(shared: Served) -> None:
         response = shared.get(shared.path(one))
         assert response.json() == shared.sandbox.detail(AGENT, one)
     unencoded = shared.client.get(f"{CONVERSATIONS}/acme/x/y")
-    assert_refused(unencoded, 404, "NOT_FOUND")
+    assert_rejected(unencoded, 404, "NOT_FOUND")
 
 
-def test_other_agents_are_reached_by_their_encoded_id(shared: Served) -> None:
+def test_other_agents_are_addressed_by_their_encoded_id(shared: Served) -> None:
     page = shared.get("/v1/agents/other%2Fagent/conversations").json()
     assert page["conversations"][0]["conversationId"] == next(
         shared.sandbox.conversation_ids("other/agent")
@@ -161,8 +161,8 @@ def test_other_agents_are_reached_by_their_encoded_id(shared: Served) -> None:
         pytest.param(f"{V3}?in_progress=maybe", 400, "VALIDATION_ERROR", id="v3 boolean"),
     ],
 )
-def test_refusals_come_in_the_envelope(shared: Served, path: str, status: int, code: str) -> None:
-    assert_refused(shared.get(path), status, code)
+def test_rejections_are_error_envelopes(shared: Served, path: str, status: int, code: str) -> None:
+    assert_rejected(shared.get(path), status, code)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_refusals_come_in_the_envelope(shared: Served, path: str, status: int, c
     [
         pytest.param(None, 401, "UNAUTHORIZED", id="none"),
         pytest.param("wrong", 401, "UNAUTHORIZED", id="unknown"),
-        pytest.param("sandbox-key-eu", 401, "UNAUTHORIZED", id="of another region"),
+        pytest.param("sandbox-key-eu", 401, "UNAUTHORIZED", id="another region"),
         pytest.param("sandbox-key-forbidden", 403, "FORBIDDEN", id="without permission"),
     ],
 )
@@ -179,7 +179,7 @@ def test_keys_are_checked(
     shared: Served, path: str, key: str | None, status: int, code: str
 ) -> None:
     client = Client(shared.base_url, key)
-    assert_refused(client.get(path), status, code)
+    assert_rejected(client.get(path), status, code)
     client.session.close()
 
 
@@ -197,7 +197,7 @@ def test_a_limited_key_sees_no_numbers(shared: Served) -> None:
 def test_deleted_and_new_conversations_shift_rows(served: Served) -> None:
     ids = list(served.sandbox.conversation_ids(AGENT))
     served.sandbox.delete(AGENT, ids[3])
-    assert_refused(served.get(served.path(ids[3])), 404, "CONVERSATIONS_NOT_FOUND")
+    assert_rejected(served.get(served.path(ids[3])), 404, "CONVERSATIONS_NOT_FOUND")
     served.sandbox.advance(timedelta(hours=1), arrivals=2)
     page = served.get(CONVERSATIONS, limit=6).json()
     listed = [row["conversationId"] for row in page["conversations"]]
@@ -205,7 +205,7 @@ def test_deleted_and_new_conversations_shift_rows(served: Served) -> None:
     assert page["count"] == 121
 
 
-def test_arrivals_come_with_each_listing_request() -> None:
+def test_conversations_arrive_with_each_listing_request() -> None:
     config = SandboxConfig(conversations=50, arrivals_per_request=1.5, oddities=False)
     with serve(Sandbox(config)) as base_url:
         client = Client(base_url)
@@ -214,7 +214,7 @@ def test_arrivals_come_with_each_listing_request() -> None:
     assert counts == [50, 51, 53, 54, 56]
 
 
-def test_annotations_show_up_and_are_not_idempotent(served: Served) -> None:
+def test_annotations_are_added_and_not_idempotent(served: Served) -> None:
     one = next(
         r["conversations"][0]["conversation_id"]
         for r in served.sandbox.truth(AGENT)
@@ -260,9 +260,9 @@ def test_annotations_show_up_and_are_not_idempotent(served: Served) -> None:
         ),
     ],
 )
-def test_malformed_annotations_are_refused(shared: Served, body: Any) -> None:
+def test_malformed_annotations_are_rejected(shared: Served, body: Any) -> None:
     one = next(shared.sandbox.conversation_ids(AGENT))
-    assert_refused(shared.post(shared.path(one, "/annotation"), body), 400, "VALIDATION_ERROR")
+    assert_rejected(shared.post(shared.path(one, "/annotation"), body), 400, "VALIDATION_ERROR")
 
 
 def test_notes_replace_each_other(served: Served) -> None:
@@ -271,8 +271,8 @@ def test_notes_replace_each_other(served: Served) -> None:
         assert served.post(served.path(one, "/note"), {"note": note}).status_code == 201
         row = served.get(CONVERSATIONS, limit=1).json()["conversations"][0]
         assert row["note"] == served.get(served.path(one)).json()["note"] == note
-    assert_refused(served.post(served.path(one, "/note"), {"note": 5}), 400, "VALIDATION_ERROR")
-    assert_refused(
+    assert_rejected(served.post(served.path(one, "/note"), {"note": 5}), 400, "VALIDATION_ERROR")
+    assert_rejected(
         served.post(f"{CONVERSATIONS}/CA1/note", {"note": "x"}), 404, "CONVERSATIONS_NOT_FOUND"
     )
 
@@ -282,7 +282,7 @@ def test_recordings_are_wav_files(shared: Served) -> None:
     for one in islice(shared.sandbox.conversation_ids(AGENT), 20, 90):
         response = shared.get(shared.path(one, "/audio"), redacted="true")
         if response.status_code == 404:
-            assert_refused(response, 404, "CONVERSATIONS_RECORDING_NOT_FOUND")
+            assert_rejected(response, 404, "CONVERSATIONS_RECORDING_NOT_FOUND")
             assert shared.sandbox.recording(AGENT, one) is None
             continue
         assert response.headers["content-type"] == "audio/wav"
@@ -321,8 +321,8 @@ def test_recordings_differ_by_direction_and_redaction(shared: Served) -> None:
     limited = Client(shared.base_url, "sandbox-key-no-pii")
     assert limited.get(path, redacted="false").content == shared.get(path, redacted="true").content
     limited.session.close()
-    assert_refused(shared.get(path, direction="both"), 400, "VALIDATION_ERROR")
-    assert_refused(shared.get(path, redacted="perhaps"), 400, "VALIDATION_ERROR")
+    assert_rejected(shared.get(path, direction="both"), 400, "VALIDATION_ERROR")
+    assert_rejected(shared.get(path, redacted="perhaps"), 400, "VALIDATION_ERROR")
 
 
 def test_calls_in_progress_have_no_recording_yet(served: Served) -> None:
@@ -334,7 +334,7 @@ def test_calls_in_progress_have_no_recording_yet(served: Served) -> None:
     assert set(found) == {200, 404}
 
 
-def test_debug_chat_converses_and_ends(shared: Served) -> None:
+def test_debug_chat_replies_and_ends(shared: Served) -> None:
     start = f"/v1/agents/{AGENT}/debug-chat"
     opened = shared.post(start, {"clientEnv": "sandbox"})
     assert opened.status_code == 201
@@ -360,10 +360,10 @@ def test_debug_chat_converses_and_ends(shared: Served) -> None:
     assert say("slow, please")["delayedResponse"] is True
     assert say("bye")["conversationEnded"] is True
     again = shared.post(chat, {"clientEnv": "sandbox", "message": "hello"})
-    assert_refused(again, 404, "CONVERSATIONS_NOT_FOUND")
+    assert_rejected(again, 404, "CONVERSATIONS_NOT_FOUND")
 
 
-def test_debug_chat_takes_an_id_and_a_language(shared: Served) -> None:
+def test_debug_chat_accepts_an_id_and_a_language(shared: Served) -> None:
     start = f"/v1/agents/{AGENT}/debug-chat"
     options = {"clientEnv": "live", "conversationId": "my chat/1", "asrLangCode": "de-DE"}
     opened = shared.post(start, options).json()
@@ -373,16 +373,16 @@ def test_debug_chat_takes_an_id_and_a_language(shared: Served) -> None:
     assert replied.json()["metadata"]["handoffDestination"] == "Front desk"
 
 
-def test_debug_chat_refuses(shared: Served) -> None:
+def test_debug_chat_rejects_invalid_requests(shared: Served) -> None:
     start = f"/v1/agents/{AGENT}/debug-chat"
-    assert_refused(shared.post(start, {}), 400, "VALIDATION_ERROR")
-    assert_refused(shared.post(start, {"clientEnv": "draft"}), 400, "CHAT_DRAFT_NOT_EXIST")
+    assert_rejected(shared.post(start, {}), 400, "VALIDATION_ERROR")
+    assert_rejected(shared.post(start, {"clientEnv": "draft"}), 400, "CHAT_DRAFT_NOT_EXIST")
     unknown = shared.post(f"{start}/none", {"clientEnv": "live", "message": "x"})
-    assert_refused(unknown, 404, "CONVERSATIONS_NOT_FOUND")
+    assert_rejected(unknown, 404, "CONVERSATIONS_NOT_FOUND")
     chat = f"{start}/{shared.post(start, {'clientEnv': 'live'}).json()['conversationId']}"
     for message in ("timeout", "still there?"):
         answer = shared.post(chat, {"clientEnv": "live", "message": message})
-        assert_refused(answer, 400, "CHAT_TIMEOUT")
+        assert_rejected(answer, 400, "CHAT_TIMEOUT")
 
 
 def v3_ids(served: Served, **params: Any) -> list[str]:
@@ -397,7 +397,7 @@ def v3_ids(served: Served, **params: Any) -> list[str]:
         cursor = {"cursor": page["cursor"]}
 
 
-def test_v3_cursors_list_the_world(shared: Served) -> None:
+def test_v3_cursors_list_all_conversations(shared: Served) -> None:
     everything = list(shared.sandbox.conversation_ids(AGENT))
     parts = [
         v3_ids(shared, client_env=environment, limit=37)
@@ -405,8 +405,8 @@ def test_v3_cursors_list_the_world(shared: Served) -> None:
     ]
     assert sorted(one for part in parts for one in part) == sorted(everything)
     assert v3_ids(shared) == parts[0]
-    places = [everything.index(one) for one in parts[0]]
-    assert places == sorted(places)
+    positions = [everything.index(one) for one in parts[0]]
+    assert positions == sorted(positions)
 
 
 def test_v3_windows_add_up(shared: Served) -> None:
@@ -431,7 +431,7 @@ def test_v3_filters(shared: Served) -> None:
     assert set(v3_ids(shared, variant_id="VARIANT-1")) <= {*variants}
 
 
-def test_v3_cursors_hold_while_conversations_arrive(served: Served) -> None:
+def test_v3_cursors_stay_valid_while_conversations_arrive(served: Served) -> None:
     expected = v3_ids(served)
     page = served.get(V3, limit=20).json()
     served.sandbox.advance(timedelta(minutes=5), arrivals=12)
@@ -467,7 +467,7 @@ def test_faults_by_status(served: Served) -> None:
     faults.add("status", path=r"/conversations$", status=429, retry_after="7", times=2)
     for _ in range(2):
         response = served.get(CONVERSATIONS, limit=1)
-        assert_refused(response, 429, "SANDBOX_FAULT")
+        assert_rejected(response, 429, "SANDBOX_FAULT")
         assert response.headers["Retry-After"] == "7"
     assert served.get(CONVERSATIONS).status_code == 200
     assert faults.hits == 2
@@ -482,7 +482,7 @@ def test_faults_html_envelope_and_empty(served: Served) -> None:
         assert response.headers["content-type"].startswith("text/html")
         assert response.text.startswith("<html>")
     faults.add("envelope", times=1)
-    assert_refused(served.get(CONVERSATIONS), 200, "SANDBOX_FAULT")
+    assert_rejected(served.get(CONVERSATIONS), 200, "SANDBOX_FAULT")
     faults.add("empty", times=1)
     response = served.get(CONVERSATIONS)
     assert (response.status_code, response.content) == (200, b"")
@@ -496,7 +496,7 @@ def test_fault_reset(served: Served) -> None:
     assert [request.status for request in served.sandbox.requests.matching()] == [0, 200]
 
 
-def test_fault_truncated_is_a_short_body(served: Served) -> None:
+def test_fault_truncated_sends_half_of_the_body(served: Served) -> None:
     whole = served.get(CONVERSATIONS).content
     served.sandbox.faults.add("truncated", times=1)
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
@@ -516,7 +516,7 @@ def test_fault_delay(served: Served) -> None:
     assert time.monotonic() - start >= 0.3
 
 
-def test_faults_by_rate_follow_from_the_seed() -> None:
+def test_faults_by_rate_are_determined_by_the_seed() -> None:
     def statuses() -> list[int]:
         sandbox = Sandbox(SandboxConfig(conversations=10))
         sandbox.faults.add("status", rate=0.3, status=500, path="conversations", method="GET")
@@ -546,12 +546,12 @@ def test_rate_limit() -> None:
         client = Client(base_url)
         answers = [client.get(CONVERSATIONS) for _ in range(12)]
         client.session.close()
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert 4 <= len(refused) <= 7
-    assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+    rejected = [answer for answer in answers if answer.status_code == 429]
+    assert 4 <= len(rejected) <= 7
+    assert {answer.headers["Retry-After"] for answer in rejected} == {"1"}
 
 
-def test_every_answer_is_delayed() -> None:
+def test_every_response_is_delayed() -> None:
     with serve(Sandbox(SandboxConfig(conversations=10, delay_seconds=0.1))) as base_url:
         client = Client(base_url)
         start = time.monotonic()
@@ -560,9 +560,9 @@ def test_every_answer_is_delayed() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        took = time.monotonic() - start
+        elapsed = time.monotonic() - start
         client.session.close()
-    assert 0.1 <= took < 0.8
+    assert 0.1 <= elapsed < 0.8
 
 
 def test_requests_are_logged(served: Served) -> None:
@@ -583,7 +583,7 @@ def test_requests_are_logged(served: Served) -> None:
     assert (log.count(), log.kinds) == (0, {})
 
 
-def test_kept_answers_are_those_of_now() -> None:
+def test_cached_responses_are_current() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=20, kept_answers=100, oddities=False))
     with serve(sandbox) as base_url:
         served = Served(sandbox, base_url)
@@ -594,7 +594,7 @@ def test_kept_answers_are_those_of_now() -> None:
         served.client.session.close()
 
 
-def test_a_served_sandbox_stops_at_once_and_can_be_served_again() -> None:
+def test_a_server_stops_immediately_and_can_be_restarted() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=10))
     sandbox.faults.add("delay", seconds=30, path="never")
     for _ in range(2):
@@ -636,8 +636,8 @@ def test_a_million_conversations_are_served() -> None:
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Client]:
-    """A sandbox in another process."""
+def other_process() -> Iterator[Client]:
+    """Client of a sandbox in another process."""
     command = [sys.executable, "-m", "polyai.sandbox", "--conversations", "60", "--seed", "1"]
     root = str(Path(polyai.__file__).parent.parent)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
@@ -649,39 +649,42 @@ def elsewhere() -> Iterator[Client]:
         assert process.wait(10) == 0
 
 
-def test_another_process_answers_the_same_bytes(elsewhere: Client) -> None:
+def test_another_process_serves_the_same_bytes(other_process: Client) -> None:
     here = Sandbox(SandboxConfig(conversations=60))
     with serve(here) as base_url:
         served = Served(here, base_url)
         page = served.get(CONVERSATIONS, limit=100)
-        assert elsewhere.get(CONVERSATIONS, limit=100).content == page.content
+        assert other_process.get(CONVERSATIONS, limit=100).content == page.content
         for one in here.conversation_ids(AGENT):
-            assert elsewhere.get(served.path(one)).content == served.get(served.path(one)).content
+            assert (
+                other_process.get(served.path(one)).content == served.get(served.path(one)).content
+            )
         served.client.session.close()
 
 
-def test_another_process_is_steered_over_http(elsewhere: Client) -> None:
-    elsewhere.delete("/_sandbox/requests")
-    elsewhere.get(CONVERSATIONS)
-    assert elsewhere.get("/_sandbox/requests").json() == {"list": 1}
-    assert elsewhere.get("/_sandbox/requests", paths="conv").json() == [CONVERSATIONS]
-    order = {"kind": "status", "status": 500, "times": 9}
-    assert elsewhere.post("/_sandbox/faults", order).status_code == 201
-    assert elsewhere.get(CONVERSATIONS).status_code == 500
-    elsewhere.delete("/_sandbox/faults")
-    page = elsewhere.get(CONVERSATIONS).json()
+def test_another_process_is_controlled_over_http(other_process: Client) -> None:
+    other_process.delete("/_sandbox/requests")
+    other_process.get(CONVERSATIONS)
+    assert other_process.get("/_sandbox/requests").json() == {"list": 1}
+    assert other_process.get("/_sandbox/requests", paths="conv").json() == [CONVERSATIONS]
+    fault = {"kind": "status", "status": 500, "times": 9}
+    assert other_process.post("/_sandbox/faults", fault).status_code == 201
+    assert other_process.get(CONVERSATIONS).status_code == 500
+    other_process.delete("/_sandbox/faults")
+    page = other_process.get(CONVERSATIONS).json()
     one = page["conversations"][0]["conversationId"]
 
-    clock = elsewhere.post("/_sandbox/advance", {"seconds": 3600, "arrivals": 4}).json()
+    clock = other_process.post("/_sandbox/advance", {"seconds": 3600, "arrivals": 4}).json()
     assert clock == {"now": "2026-11-01T01:00:00+00:00"}
-    assert elsewhere.get(CONVERSATIONS).json()["count"] == page["count"] + 4
+    assert other_process.get(CONVERSATIONS).json()["count"] == page["count"] + 4
 
     target = {"agent_id": AGENT, "conversation_id": one}
     late = {"turn_index": 0, "role": "user", "annotation_type": "wrong_info"}
     edit = target | {"note": "far", "annotations": [late], "metrics": {"X": "1"}}
-    assert elsewhere.post("/_sandbox/edit", edit).status_code == 200
+    assert other_process.post("/_sandbox/edit", edit).status_code == 200
     truth = [
-        orjson.loads(line) for line in elsewhere.get("/_sandbox/truth", agent_id=AGENT).iter_lines()
+        orjson.loads(line)
+        for line in other_process.get("/_sandbox/truth", agent_id=AGENT).iter_lines()
     ]
     assert len(truth) == page["count"] + 4
     edited = next(r for r in truth if r["conversations"][0]["conversation_id"] == one)
@@ -689,8 +692,8 @@ def test_another_process_is_steered_over_http(elsewhere: Client) -> None:
     assert edited["conversations"][0]["created_at"].endswith("+00:00")
     assert edited["metrics"][-1]["name"] == "X"
 
-    assert elsewhere.post("/_sandbox/delete", target).status_code == 200
-    assert elsewhere.get(CONVERSATIONS).json()["count"] == page["count"] + 3
-    assert_refused(elsewhere.post("/_sandbox/delete", target), 400, "SANDBOX_CONTROL")
-    assert_refused(elsewhere.post("/_sandbox/faults", {"kind": "x"}), 400, "SANDBOX_CONTROL")
-    assert_refused(elsewhere.get("/_sandbox/truth", agent_id="X"), 400, "SANDBOX_CONTROL")
+    assert other_process.post("/_sandbox/delete", target).status_code == 200
+    assert other_process.get(CONVERSATIONS).json()["count"] == page["count"] + 3
+    assert_rejected(other_process.post("/_sandbox/delete", target), 400, "SANDBOX_CONTROL")
+    assert_rejected(other_process.post("/_sandbox/faults", {"kind": "x"}), 400, "SANDBOX_CONTROL")
+    assert_rejected(other_process.get("/_sandbox/truth", agent_id="X"), 400, "SANDBOX_CONTROL")

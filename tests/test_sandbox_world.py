@@ -1,4 +1,4 @@
-"""The sandbox's data: believable, odd in every way that was seen, and the same every time."""
+"""Data of the sandbox: realistic, deterministic, with all observed deviations."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_truth_keys_are_unique(truth: list[dict[str, list[dict[str, Any]]]]) -> 
         assert len(keys) == len(set(keys)), table.name
 
 
-def test_truth_holds_neither_nul_nor_empty_text(
+def test_truth_contains_neither_nul_nor_empty_text(
     truth: list[dict[str, list[dict[str, Any]]]],
 ) -> None:
     for rows in truth:
@@ -259,7 +259,7 @@ def test_truth_holds_neither_nul_nor_empty_text(
             assert "" not in row.values()
 
 
-def test_agents_and_seeds_have_worlds_of_their_own() -> None:
+def test_agents_and_seeds_have_different_conversations() -> None:
     config = SandboxConfig(conversations=50, agents=("A", "B"), oddities=False)
     one, other = Sandbox(config), Sandbox(SandboxConfig(50, seed=2, agents=("A",), oddities=False))
     first, second = set(one.conversation_ids("A")), set(one.conversation_ids("B"))
@@ -275,7 +275,7 @@ def test_the_same_seed_gives_the_same_data(sandbox: Sandbox, details: list[Detai
     assert [again.detail(AGENT, one) for one in ids[:300]] == details[:300]
 
 
-def test_ids_lead_back_to_their_index(sandbox: Sandbox) -> None:
+def test_ids_resolve_to_their_index(sandbox: Sandbox) -> None:
     ids = list(sandbox.conversation_ids(AGENT))
     assert len(set(ids)) == 2000
     assert [sandbox.find(AGENT, one) for one in ids] == list(range(1999, -1, -1))
@@ -289,7 +289,7 @@ def test_ids_lead_back_to_their_index(sandbox: Sandbox) -> None:
     steps=st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 40)), max_size=4),
     jitter=st.integers(0, 255),
 )
-def test_creation_never_goes_back(
+def test_creation_times_are_monotonic(
     conversations: int, days: int, steps: list[tuple[int, int]], jitter: int
 ) -> None:
     timeline = Timeline.spread(conversations, NOW, timedelta(days=days))
@@ -303,7 +303,9 @@ def test_creation_never_goes_back(
     assert all(moment <= clock for moment in times)
 
 
-def test_creation_fills_the_span_with_bursts(truth: list[dict[str, list[dict[str, Any]]]]) -> None:
+def test_creation_times_cover_the_span_and_include_bursts(
+    truth: list[dict[str, list[dict[str, Any]]]],
+) -> None:
     created = [rows["conversations"][0]["created_at"] for rows in truth]
     assert created == sorted(created, reverse=True)
     assert NOW - timedelta(days=120) < created[-1] < NOW - timedelta(days=118)
@@ -311,7 +313,7 @@ def test_creation_fills_the_span_with_bursts(truth: list[dict[str, list[dict[str
     assert len(set(created)) < len(created)
 
 
-def test_drift_at_one_pace_does_not_grow_the_timeline() -> None:
+def test_arrivals_at_a_constant_rate_stay_one_stretch() -> None:
     timeline = Timeline()
     for step in range(1000):
         timeline = timeline.extended(3, step * 3000, 3000)
@@ -319,39 +321,39 @@ def test_drift_at_one_pace_does_not_grow_the_timeline() -> None:
     assert timeline.count == 3000
 
 
-def test_time_reveals_what_comes_late() -> None:
+def test_late_data_appears_as_time_advances() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=1, oddities=False))
     sandbox.advance(timedelta(seconds=1), arrivals=200)
     new = list(islice(sandbox.conversation_ids(AGENT), 200))
 
-    def seen() -> list[Detail]:
+    def current() -> list[Detail]:
         return [sandbox.detail(AGENT, one) for one in new]
 
-    def holding(part: Callable[[Detail], Any]) -> int:
-        return sum(bool(part(detail)) for detail in seen())
+    def count(part: Callable[[Detail], Any]) -> int:
+        return sum(bool(part(detail)) for detail in current())
 
     def csat(detail: Detail) -> bool:
         return "CSAT_SCORE" in detail["metrics"]
 
-    assert holding(lambda d: d["inProgress"] and d["finishedAt"] is None) == 200
-    at_start = sum(len(turns(detail)) for detail in seen())
+    assert count(lambda d: d["inProgress"] and d["finishedAt"] is None) == 200
+    at_start = sum(len(turns(detail)) for detail in current())
     sandbox.advance(timedelta(seconds=30))
-    assert sum(len(turns(detail)) for detail in seen()) > at_start
+    assert sum(len(turns(detail)) for detail in current()) > at_start
     sandbox.advance(timedelta(minutes=8))
-    assert holding(lambda d: d["inProgress"]) == 0
-    summaries, surveys = holding(lambda d: d["shortSummary"]), holding(csat)
+    assert count(lambda d: d["inProgress"]) == 0
+    summaries, surveys = count(lambda d: d["shortSummary"]), count(csat)
     assert surveys > 0
     sandbox.advance(timedelta(minutes=30))
-    assert holding(csat) > surveys
-    assert holding(lambda d: d["shortSummary"]) >= summaries > 0
-    assert holding(lambda d: d["polyScore"]) > 0
-    assert holding(reviews) == holding(lambda d: d["note"]) == 0
+    assert count(csat) > surveys
+    assert count(lambda d: d["shortSummary"]) >= summaries > 0
+    assert count(lambda d: d["polyScore"]) > 0
+    assert count(reviews) == count(lambda d: d["note"]) == 0
     sandbox.advance(timedelta(days=4))
-    assert holding(reviews) > 0
-    assert holding(lambda d: d["note"]) > 0
+    assert count(reviews) > 0
+    assert count(lambda d: d["note"]) > 0
 
 
-def test_edits_show_in_payload_and_truth() -> None:
+def test_edits_appear_in_payloads_and_truth() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=50, oddities=False))
     chosen = next(
         rows["conversations"][0]["conversation_id"]
@@ -387,18 +389,18 @@ def test_edits_show_in_payload_and_truth() -> None:
         sandbox.edit(AGENT, "unknown", note="x")
 
 
-def test_transcripts_can_be_withheld_everywhere() -> None:
+def test_transcripts_can_be_withheld_for_all_conversations() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=20, oddities=False, withhold_transcripts=True))
     assert all(sandbox.detail(AGENT, one)["turns"] == [] for one in sandbox.conversation_ids(AGENT))
     assert not any(rows["turns"] for rows in sandbox.truth(AGENT))
 
 
-def test_deletions_close_ranks() -> None:
+def test_deletions_leave_no_gaps_in_listings() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=30))
     ids = list(sandbox.conversation_ids(AGENT))
-    for place in (0, 7, 8, 29, 15):
-        sandbox.delete(AGENT, ids[place])
-    rest = [one for place, one in enumerate(ids) if place not in (0, 7, 8, 29, 15)]
+    for position in (0, 7, 8, 29, 15):
+        sandbox.delete(AGENT, ids[position])
+    rest = [one for position, one in enumerate(ids) if position not in (0, 7, 8, 29, 15)]
     assert list(sandbox.conversation_ids(AGENT)) == rest
     for offset in range(len(rest) + 2):
         listed = [sandbox.traits(AGENT, i).conversation_id for i in sandbox.listed(AGENT, offset)]
@@ -407,7 +409,7 @@ def test_deletions_close_ranks() -> None:
         sandbox.delete(AGENT, ids[0])
 
 
-def test_a_million_conversations_need_no_memory() -> None:
+def test_a_million_conversations_take_little_memory() -> None:
     tracemalloc.start()
     sandbox = Sandbox(SandboxConfig(conversations=1_000_000, detail="small"))
     assert sandbox.count(AGENT) == 1_000_000

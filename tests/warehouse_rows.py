@@ -1,4 +1,4 @@
-"""Reads a warehouse back as plain rows, to be compared with what a sandbox says it serves."""
+"""Rows of a warehouse as plain values, compared with the expected rows of a sandbox."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Rows = dict[tuple[Any, ...], dict[str, Any]]
 """Rows by key."""
 
 Fetch = Callable[[str], list[dict[str, Any]]]
-"""Runs a query, gives rows by column."""
+"""Function that runs a query and returns rows by column."""
 
 NOT_SERVED = frozenset({"fetched_at", "summary_hash", "_dlt_load_id", "_deleted"})
-"""Columns that the API says nothing of."""
+"""Columns that do not come from the API."""
 
 ONLY_DATA = frozenset(
     {"turn_topics", "function_events", "annotations", "conversation_tags", "notes"}
 )
-"""Tables that nothing but the Data API fills."""
+"""Tables that only the Data API fills."""
 
 
 def rows_by_table(fetch: Fetch) -> dict[str, Rows]:
-    """Every conversation table, each row by its key; a key that stands twice is an error."""
+    """Reads every conversation table, rows by key. Duplicate keys are errors."""
     return {
         table.name: _by_key(
             ("agent_id", "conversation_id", *table.key),
@@ -44,7 +44,7 @@ def rows_by_table(fetch: Fetch) -> dict[str, Rows]:
 
 
 def from_duckdb(database: Path | str = "polyai.duckdb") -> Fetch:
-    """Reads a DuckDB file, opened for each query."""
+    """Returns a `Fetch` on a DuckDB file, opened for each query."""
 
     def fetch(sql: str) -> list[dict[str, Any]]:
         with duckdb.connect(str(database), read_only=True) as connection:
@@ -56,7 +56,7 @@ def from_duckdb(database: Path | str = "polyai.duckdb") -> Fetch:
 
 
 def from_postgres(url: str, zone: str = "UTC") -> Fetch:
-    """Reads a PostgreSQL database, connected to for each query, from this time zone."""
+    """Returns a `Fetch` on a PostgreSQL database, with a connection per query in a time zone."""
 
     def fetch(sql: str) -> list[dict[str, Any]]:
         with (
@@ -64,7 +64,7 @@ def from_postgres(url: str, zone: str = "UTC") -> Fetch:
             connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
         ):
             cursor.execute("SET TimeZone = %s", (zone,))
-            # as psql sends it: without parameters, a percent sign is one
+            # without parameters, percent signs need no escaping
             cursor.execute(sql)
             return [dict(row) for row in cursor.fetchall()]
 
@@ -78,46 +78,46 @@ def assert_equals_truth(
     apis: Sequence[str] = ("data",),
     environments: Sequence[str] | None = None,
 ) -> None:
-    """Every table, row by row and column by column, is what the sandbox says it serves.
+    """Asserts that every row and column of every table equals the sandbox's expected rows.
 
-    `apis` are those that all was read through, in order; `environments` are those compared.
+    `apis` are those that the data was fetched from, in order. `environments` limits the comparison.
     """
-    held = rows_by_table(fetch)
-    # what stands in for a sandbox need not know of APIs
+    loaded = rows_by_table(fetch)
+    # substitutes for a sandbox need not support other APIs
     is_default = tuple(apis) == ("data",)
     truth = truth_by_table(sandbox.truth(agent_id) if is_default else sandbox.truth(agent_id, apis))
     for table, expected in truth.items():
         if table != "notes" and ("data" in apis or table not in ONLY_DATA):
             assert expected, f"the sandbox serves nothing for {table}"
     if environments is not None:
-        held, truth = _within(environments, held), _within(environments, truth)
+        loaded, truth = _within(environments, loaded), _within(environments, truth)
         assert truth["conversations"], f"the sandbox serves nothing of {environments}"
-    notes = {key[:2]: row for key, row in held.pop("notes").items() if row["valid_to"] is None}
+    notes = {key[:2]: row for key, row in loaded.pop("notes").items() if row["valid_to"] is None}
     assert {
         key: {name: row[name] for name in ("agent_id", "conversation_id", "note")}
         for key, row in notes.items()
     } == truth.pop("notes")
     for table, expected in truth.items():
-        assert held[table].keys() == expected.keys(), table
+        assert loaded[table].keys() == expected.keys(), table
         for key, row in expected.items():
-            assert held[table][key] == row, (table, key)
+            assert loaded[table][key] == row, (table, key)
 
 
 def _within(environments: Sequence[str], rows: dict[str, Rows]) -> dict[str, Rows]:
-    """All but the conversations of other environments; rows without a conversation stay."""
-    elsewhere = {
+    """Excludes conversations of other environments; rows without a conversation stay."""
+    excluded = {
         key[:2]
         for key, row in rows["conversations"].items()
         if row["environment"] not in environments
     }
     return {
-        table: {key: row for key, row in found.items() if key[:2] not in elsewhere}
+        table: {key: row for key, row in found.items() if key[:2] not in excluded}
         for table, found in rows.items()
     }
 
 
 def truth_by_table(truth: Any) -> dict[str, Rows]:
-    """The same shape from `Sandbox.truth`."""
+    """Converts `Sandbox.truth` to the shape of `rows_by_table`."""
     rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in conversation_tables()}
     for conversation in truth:
         for name, found in conversation.items():
@@ -139,7 +139,7 @@ def _by_key(key: tuple[str, ...], rows: list[dict[str, Any]], json_columns: set[
             if name not in NOT_SERVED
         }
         values = tuple(clean[name] for name in key)
-        assert values not in found, f"key {values} stands twice"
+        assert values not in found, f"duplicate key {values}"
         found[values] = clean
     return found
 
@@ -147,5 +147,5 @@ def _by_key(key: tuple[str, ...], rows: list[dict[str, Any]], json_columns: set[
 def _plain(value: Any, *, is_json: bool) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC)
-    # DuckDB gives JSON as text, PostgreSQL's driver as objects
+    # DuckDB returns JSON as text, PostgreSQL's driver as objects
     return json.loads(value) if is_json and isinstance(value, str) else value

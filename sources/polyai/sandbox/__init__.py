@@ -1,8 +1,8 @@
-"""A stand-in PolyAI API: deterministic, believable, and as odd as the real one.
+"""Simulated PolyAI API: deterministic, with realistic data and the real API's deviations.
 
-What it answers to: the Data API (`/v1/agents/…`), the listing of the Conversations API v3
-(`/v3/…`), debug chats, and under `/_sandbox/` the orders of tests in other processes. It needs the
-extra `sandbox`.
+Serves the Data API (`/v1/agents/…`), the listing of the Conversations API v3 (`/v3/…`), debug chats
+and, under `/_sandbox/`, endpoints by which tests in other processes control it. Requires the extra
+`sandbox`.
 """
 
 from __future__ import annotations

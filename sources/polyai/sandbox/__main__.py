@@ -1,4 +1,4 @@
-"""`python -m polyai.sandbox`: serves a sandbox and writes its base URL as the first line."""
+"""`python -m polyai.sandbox`: serves a sandbox and prints its base URL as the first line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(_parser().parse_args(arguments))
     port = options.pop("port")
     signals = {signal.SIGINT, signal.SIGTERM}
-    # every thread that starts from here on leaves them to the wait below
+    # threads started from here on inherit the mask, so that sigwait below receives the signals
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with serve(Sandbox(SandboxConfig(**options)), port) as base_url:
         sys.stdout.write(f"{base_url}\n")
@@ -28,31 +28,33 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m polyai.sandbox", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 for a free one")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on; 0 for any free port"
+    )
     defaults = SandboxConfig()
     for field in fields(SandboxConfig):
         option, default = f"--{field.name.replace('_', '-')}", getattr(defaults, field.name)
         if isinstance(default, bool):
             parser.add_argument(option, action=argparse.BooleanOptionalAction, default=default)
         else:
-            parser.add_argument(option, type=_reader(field.name, default), default=default)
+            parser.add_argument(option, type=_converter(field.name, default), default=default)
     return parser
 
 
-def _reader(name: str, default: Any) -> Any:
-    """What makes a value of the option's text."""
-    readers: dict[str, Any] = {
+def _converter(name: str, default: Any) -> Any:
+    """Returns the function that converts an option's text to a value."""
+    converters: dict[str, Any] = {
         "agents": lambda text: tuple(text.split(",")),
-        "now": _moment,
+        "now": _time,
         "span": lambda text: timedelta(days=float(text)),
         "rate_limit": float,
     }
-    return readers.get(name, type(default))
+    return converters.get(name, type(default))
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
 if __name__ == "__main__":

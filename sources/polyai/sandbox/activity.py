@@ -15,7 +15,7 @@ from .traits import Traits
 
 _ERRORS = ("TimeoutError: bookings API", {"code": 504, "message": "Gateway Time-out"})
 _CONTENTS = {17: "done", 18: "done", 19: {"ok": True, "rows": [1, 2]}}
-_UNSAID: dict[str, Any] = {"hangup": None, "variant_id_change": None}
+_NULL_KEYS: dict[str, Any] = {"hangup": None, "variant_id_change": None}
 
 
 def function_events(
@@ -26,12 +26,12 @@ def function_events(
     odd: Odd,
     now: datetime,
 ) -> tuple[FunctionEvent, ...]:
-    """The calls of functions up to `now`, ordered by turn."""
+    """Generates the function calls up to `now`, ordered by turn."""
     topic, index = texts.TOPICS[traits.topic], head.index
     events = [_event(head, traits, 1, 0, "start_function", turns, rng, odd, {})]
     nodes = [number for number, turn in enumerate(turns, 1) if turn.intents]
     if nodes and not traits.is_abandoned:
-        # a phone number is asked for by the same turn that books
+        # the turn that books also asks for a phone number
         arguments = {
             "date": head.created_at.date().isoformat(),
             "guests": 2 + index % 6,
@@ -51,7 +51,7 @@ def _event(
     head: Conversation,
     traits: Traits,
     turn_number: int,
-    place: int,
+    position: int,
     name: str,
     turns: Sequence[Turn],
     rng: Random,
@@ -59,28 +59,28 @@ def _event(
     arguments: dict[str, Any],
 ) -> FunctionEvent:
     index = head.index
-    said_at = turns[turn_number - 1].user_input_at if turns else None
-    moment = (said_at or head.created_at) + timedelta(seconds=1 + place)
+    user_input_at = turns[turn_number - 1].user_input_at if turns else None
+    moment = (user_input_at or head.created_at) + timedelta(seconds=1 + position)
     share, milliseconds = rng.random(), 20 + rng.randrange(4000)
     failed = share < 0.04
     transfers = name == "transfer_call" and head.handoff is True
     reason = head.handoff_reason if isinstance(head.handoff_reason, str) else "CALLER_ASKED"
-    extra = {} if "event extras missing" in odd else dict(_UNSAID)
+    extra = {} if "event extras missing" in odd else dict(_NULL_KEYS)
     if "unknown in event" in odd:
         extra |= {"retries": 1, "trace": {"span": "a1", "parent": None}, "cost": None}
     if "event identity differs" in odd:
         extra |= {"conversation_id": "CA-parent", "turn_id": turn_number + 100}
     return FunctionEvent(
         turn_number=turn_number,
-        event_id=f"{index:08x}-0000-4000-9000-{turn_number:06x}{place:06x}",
+        event_id=f"{index:08x}-0000-4000-9000-{turn_number:06x}{position:06x}",
         function_id=f"FUNCTION-{name}",
         function_version="3" if share > 0.5 else None,
         name=name,
-        # RFC 1123 knows no fractions of a second
+        # RFC 1123 has no fractions of a second
         started_at=moment.replace(microsecond=0),
         duration_ms=milliseconds + (0.25 if share > 0.9 else 0),
         error=_ERRORS[index % 2] if failed else None,
-        utterance=turns[turn_number - 1].agent_response if turns and place == 0 else None,
+        utterance=turns[turn_number - 1].agent_response if turns and position == 0 else None,
         content=_CONTENTS.get(int(share * 20)),
         handoff_type=head.handoff_destination if transfers else None,
         handoff_reason=reason if transfers else None,
@@ -108,7 +108,7 @@ def metrics(
     *,
     small: bool,
 ) -> tuple[Metric, ...]:
-    """The metrics recorded up to `now`."""
+    """Generates the metrics recorded up to `now`."""
     start = head.created_at + timedelta(seconds=2, microseconds=503245)
     end = head.created_at + timedelta(seconds=traits.total_seconds, microseconds=757917)
     topics = texts.TOPICS[traits.topic].retrieved
@@ -143,13 +143,13 @@ def _metric(name: str, moment: datetime, *values: Any) -> Metric:
 
 
 def _until(metric: Metric, now: datetime) -> Metric | None:
-    """The samples recorded by `now`; None where there are none yet."""
+    """Limits a metric to the samples recorded up to `now`; None if there are none yet."""
     known = tuple(s for s in metric.samples if s.recorded_at is None or s.recorded_at <= now)
     return metric._replace(samples=known) if known or not metric.samples else None
 
 
 def _satisfaction(rng: Random, end: datetime) -> list[Metric]:
-    """The survey: offered to some, answered by fewer, up to 15 minutes after the call."""
+    """Generates survey metrics: offered to some callers, answered by fewer, within 15 minutes."""
     offered, accepted, completed = (rng.random() for _ in range(3))
     score, wait = rng.choice("1234455555"), timedelta(seconds=rng.randrange(60, 880))
     feedback = rng.choice(texts.FEEDBACK)
@@ -167,7 +167,7 @@ def _satisfaction(rng: Random, end: datetime) -> list[Metric]:
 
 
 def _odd_metrics(index: int, moment: datetime) -> list[Metric]:
-    """Shapes of metrics that nobody documents, two of them at a time."""
+    """Metrics of undocumented shapes, two per conversation."""
     shapes = (
         Metric("Agent Version", (Sample("2.14", None),), is_list=False),
         Metric("steps", (Sample("greet", None), Sample("book", None), Sample("", None))),

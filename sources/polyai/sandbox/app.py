@@ -1,4 +1,4 @@
-"""The routes of both APIs."""
+"""Routes of the Data API, debug chats and the Conversations API v3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from .audio import Direction
 from .bot import Bot
 from .control import control_routes
-from .edge import IS_LIMITED, Edge, HangUp
+from .edge import IS_LIMITED, Edge, ResetConnection
 from .faults import Faults
 from .payloads import DataPayloads, v3_row
 from .request_log import RequestLog
@@ -33,8 +33,10 @@ _ANNOTATION_TYPES = ("missing_topic", "wrong_transcript", "wrong_info")
 _BOOLEANS = {"true": True, "false": False}
 
 
-def build_app(state: State, faults: Faults, requests: RequestLog, hang_up: HangUp) -> Starlette:
-    """The ASGI application over the given state."""
+def build_app(
+    state: State, faults: Faults, requests: RequestLog, reset_connection: ResetConnection
+) -> Starlette:
+    """Builds the ASGI application over a state."""
     api = _Api(state)
     agent = "/v1/agents/{agent_id}"
     conversation = f"{agent}/conversations/{{conversation_id}}"
@@ -57,7 +59,7 @@ def build_app(state: State, faults: Faults, requests: RequestLog, hang_up: HangU
                 config=state.config,
                 faults=faults,
                 requests=requests,
-                hang_up=hang_up,
+                reset_connection=reset_connection,
             )
         ],
         exception_handlers={
@@ -79,7 +81,7 @@ async def _on_http_exception(request: Request, problem: Exception) -> Response:
 
 
 class _Api:
-    """The endpoints; each reads its request, asks the state and words the answer."""
+    """Endpoints: parse the request, query the state and render the response."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -137,7 +139,7 @@ class _Api:
         return Response(recording, media_type="audio/wav")
 
     async def annotation(self, request: Request) -> Response:
-        """`POST …/annotation`: the same body twice leaves two."""
+        """`POST …/annotation`: adds annotations. Not idempotent."""
         agent_id, index = self._conversation(request)
         items = (await _body(request)).get("annotations")
         if not isinstance(items, list) or not items:
@@ -149,7 +151,7 @@ class _Api:
         return json_response({"success": True}, 201)
 
     async def note(self, request: Request) -> Response:
-        """`POST …/note`: replaces the note."""
+        """`POST …/note`: replaces the note. Idempotent."""
         agent_id, index = self._conversation(request)
         note = (await _body(request)).get("note")
         if not isinstance(note, str):
@@ -268,7 +270,7 @@ def _cursor_to(index: int) -> str:
 
 
 def _index_of(cursor: str) -> int:
-    """The newest index of the page that a cursor points to."""
+    """Decodes a cursor to the newest index of its page."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         name, _, number = base64.b64decode(padded, b"-_", validate=True).decode().partition(":")

@@ -1,4 +1,4 @@
-"""Recordings: valid WAV files of two voices, reduced to tones."""
+"""Recordings: valid WAV files with a tone for each of the two voices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FREQUENCIES_HZ = {"user": (196, 220, 247), "agent": (330, 392, 440)}
 
 
 def wav(entropy: int, seconds: float, direction: Direction, *, redacted: bool) -> bytes:
-    """The WAV file of a recording: one channel, 8 kHz, PCM of 16 bits or mu-law of 8.
+    """Renders the WAV file of a recording: mono, 8 kHz, 16-bit PCM or 8-bit mu-law.
 
     Args:
-        entropy: of the conversation; decides the format, the chunks and the tones.
-        seconds: length of the recording.
-        direction: whose voice it holds.
-        redacted: whether its middle third is silence.
+        entropy: The conversation's; determines the format, the chunks and the tones.
+        seconds: Length of the recording.
+        direction: Voice to include.
+        redacted: Replace the middle third by silence.
     """
     audio_format = _MU_LAW if entropy % 3 == 0 else _PCM
     width = len(_SILENCE[audio_format])
@@ -45,7 +45,7 @@ def _file(audio_format: int, width: int, data: bytes, *, has_odd_chunks: bool) -
     else:
         chunks = [_chunk(b"fmt ", layout)]
     if has_odd_chunks:
-        # of odd length, hence padded, and one that no reader knows
+        # a padded chunk of odd length, and below a chunk of an unknown type
         chunks.insert(0, _chunk(b"JUNK", b"\0" * 7))
         chunks.append(_chunk(b"LIST", b"INFO" + _chunk(b"ISFT", b"sandbox")))
     chunks.append(_chunk(b"data", data))
@@ -62,7 +62,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 @lru_cache(maxsize=32)
 def _second(audio_format: int, direction: Direction, pitch: int) -> bytes:
-    """One second of the tones of those who speak."""
+    """Renders one second of the tones of a direction."""
     voices = ("user", "agent") if direction == "combined" else (direction,)
     tones = [_FREQUENCIES_HZ[voice][pitch] for voice in voices]
     samples = [
@@ -75,7 +75,7 @@ def _second(audio_format: int, direction: Direction, pitch: int) -> bytes:
 
 
 def _mu_law(sample: int) -> int:
-    """G.711: sign, exponent and mantissa of the biased sample, inverted."""
+    """Encodes a sample as G.711: sign, exponent and mantissa of the biased sample, inverted."""
     sign = 0x80 if sample < 0 else 0
     biased = min(abs(sample), 32635) + 0x84
     exponent = biased.bit_length() - 8

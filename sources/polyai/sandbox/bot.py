@@ -1,4 +1,4 @@
-"""The agent of debug chats: small, deterministic, quick to provoke."""
+"""Agent of debug chats: deterministic, with a keyword for every kind of response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .responses import RefusedError
 
 KEPT_CHATS = 10_000
 CLUMSY = "clumsy"
-"""A variant that has got worse."""
+"""Variant without topics: a regression that tests can detect."""
 _KEYWORDS = (
     ("table", "book_table", 0),
     ("book", "book_table", 0),
@@ -42,13 +42,13 @@ class _Chat:
 
 
 class Bot:
-    """All debug chats of one agent; thread-safe.
+    """Debug chats of one agent; thread-safe.
 
-    Keywords lead to topics and fill the state; `bye` ends a chat, `person` hands it over, `slow` is
-    answered with `delayedResponse`, `timeout` lets the session run out, `bell` is answered with a
-    control character, as some texts that are pasted into an agent have it. The variant `clumsy`
-    knows no topics. Integration attributes and a message's metadata show in the state, and `echo`
-    is answered with the fields that its metadata has: any shape that an answer can take.
+    Keywords select topics and fill the state. `bye` ends a chat, `person` hands it off, `slow`
+    returns `delayedResponse`, `timeout` lets the session time out, and `bell` returns a control
+    character, as in texts that were pasted into an agent. The variant `clumsy` has no topics.
+    Integration attributes and a message's metadata are added to the state. `echo` returns the
+    fields of its metadata, so that tests can produce a response of any shape.
     """
 
     def __init__(self) -> None:
@@ -57,10 +57,10 @@ class Bot:
         self._lock = threading.Lock()
 
     def start(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Begins a chat with a greeting.
+        """Starts a chat with a greeting.
 
         Raises:
-            RefusedError: if `clientEnv` is missing or is a draft.
+            RefusedError: `clientEnv` is missing or `draft`.
         """
         environment = _environment(options)
         language = str(options.get("asrLangCode") or "en-US")
@@ -69,7 +69,7 @@ class Bot:
             self._started += 1
             chat_id = str(options.get("conversationId") or f"AS_CHAT_debug-{self._started:08x}")
             chat = _Chat(environment, language, options.get("variantId"))
-            chat.state |= _shown(options, "integrationAttributes", "integration_attributes")
+            chat.state |= _in_state(options, "integrationAttributes", "integration_attributes")
             self._chats[chat_id] = chat
             if len(self._chats) > KEPT_CHATS:
                 self._chats.popitem(last=False)
@@ -79,8 +79,8 @@ class Bot:
         """Answers a message.
 
         Raises:
-            RefusedError: if the chat is unknown, has ended or has run out of time, or if
-                `clientEnv` is missing or is a draft.
+            RefusedError: The chat is unknown, has ended or timed out, or `clientEnv` is missing
+                or `draft`.
         """
         _environment(options)
         message = str(options.get("message") or "")
@@ -96,38 +96,38 @@ class Bot:
                 raise RefusedError(400, "CHAT_TIMEOUT", message)
             if message == "echo":
                 return _answer(chat_id, chat, message, "", []) | (options.get("metadata") or {})
-            chat.state |= _shown(options, "metadata", "message_metadata")
+            chat.state |= _in_state(options, "metadata", "message_metadata")
             return self._converse(chat_id, chat, message)
 
     def _converse(self, chat_id: str, chat: _Chat, message: str) -> dict[str, Any]:
         book = texts.PHRASEBOOKS.get(chat.language[:2], texts.ENGLISH)
-        said = message.lower()
+        text = message.lower()
         chat.turns += 1
-        if "bye" in said:
+        if "bye" in text:
             chat.has_ended = True
             chat.nodes.append("goodbye")
             return _answer(chat_id, chat, message, book.goodbye[1], [])
-        if "person" in said:
+        if "person" in text:
             chat.has_ended = True
             chat.state["handoff_reason"] = "CALLER_ASKED_FOR_HUMAN"
             return _answer(chat_id, chat, message, book.transfer, [])
-        for keyword, name, place in _KEYWORDS:
-            if keyword in said and chat.variant_id != CLUMSY:
+        for keyword, name, exchange in _KEYWORDS:
+            if keyword in text and chat.variant_id != CLUMSY:
                 chat.state |= {
                     "topic": name,
                     "booking": {**_WORDS, "guests": int(_WORDS["guests"])},
                 }
                 chat.nodes.append(name)
-                response = book.topics[name][place][1].format(**_WORDS)
+                response = book.topics[name][exchange][1].format(**_WORDS)
                 return _answer(chat_id, chat, message, response, list(_TOPICS[name].retrieved))
         response = book.misheard[1] if message else book.silence
-        if "bell" in said:
+        if "bell" in text:
             response = f"\a{response}"
         return _answer(chat_id, chat, message, response, [])
 
 
-def _shown(options: dict[str, Any], name: str, as_: str) -> dict[str, Any]:
-    """What a caller has handed over, as a part of the state."""
+def _in_state(options: dict[str, Any], name: str, as_: str) -> dict[str, Any]:
+    """State entry for an option of a request; empty if the option is not set."""
     return {as_: options[name]} if options.get(name) else {}
 
 

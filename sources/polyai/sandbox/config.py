@@ -1,4 +1,4 @@
-"""How a sandbox is set up."""
+"""Configuration of a sandbox."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class SandboxConfig:
-    """What a sandbox holds and how it behaves.
+    """Data and behaviour of a sandbox.
 
-    The same configuration gives the same bytes in every process.
+    Equal configurations produce equal bytes in every process.
     """
 
     conversations: int = 500
-    """Conversations of each agent that are visible at the start."""
+    """Conversations per agent at the start."""
     seed: int = 1
     agents: tuple[str, ...] = ("PROJECT-BOOKINGS",)
-    """Agent ids; each has a world of its own."""
+    """Agent ids; each has its own conversations."""
     account_id: str = "ws-sandbox"
     region: str = "us"
     api_key: str = "sandbox-key"
     foreign_api_key: str = "sandbox-key-eu"
-    """A key that is valid in another region: answers 401 here."""
+    """Key of another region: HTTP 401."""
     limited_api_key: str = "sandbox-key-no-pii"
-    """A key without PII access: numbers are `REDACTED`, audio is always redacted."""
+    """Key without access to PII: numbers are `REDACTED`, audio is always redacted."""
     forbidden_api_key: str = "sandbox-key-forbidden"
-    """A key without permissions: answers 403."""
+    """Key without permissions: HTTP 403."""
     max_limit: int = 100
-    """Most rows of a Data API page; a larger `limit` is answered with this one."""
+    """Maximum rows of a Data API page; a larger `limit` is reduced to it."""
     now: datetime = datetime(2026, 11, 1, tzinfo=UTC)
-    """The sandbox's clock at the start."""
+    """Time of the sandbox's clock at the start."""
     span: timedelta = timedelta(days=120)
-    """The first conversations lie in (now - span, now]."""
+    """The conversations at the start were created in (now - span, now]."""
     oddities: bool = True
-    """Whether payloads deviate from their documentation as the real ones do."""
+    """Let payloads deviate from their documentation as the real ones do."""
     detail: Literal["full", "small"] = "full"
-    """`full`: about 16 KB of JSON a detail; `small`: one turn, no LLM requests."""
+    """`full`: about 16 KB of JSON per detail; `small`: one turn, no LLM requests."""
     delay_seconds: float = 0.0
-    """Time that each answer takes at least."""
+    """Minimum time per response."""
     arrivals_per_request: float = 0.0
-    """New conversations that appear with each listing request."""
+    """New conversations per listing request."""
     withhold_transcripts: bool = False
-    """Whether every answer comes without turns."""
+    """Omit the turns of every conversation."""
     rate_limit: float | None = None
-    """Requests a second; those above are answered with 429 and `Retry-After`."""
+    """Requests per second; above it, HTTP 429 with `Retry-After`. None for no limit."""
     kept_answers: int = 0
-    """Details kept as rendered, for benchmarks that read the same ones again and again."""
+    """Size of the cache of rendered details, for benchmarks that read them repeatedly."""
     recording_cap_seconds: float = 10.0
-    """Longest recording served, so that a test need not move hours of audio."""
+    """Maximum length of recordings, so that tests do not transfer hours of audio."""

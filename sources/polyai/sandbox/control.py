@@ -1,4 +1,4 @@
-"""Routes under `/_sandbox/`, by which tests of other processes steer the sandbox; no key needed."""
+"""Routes under `/_sandbox/` for tests in other processes to control the sandbox, without a key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def control_routes(state: State, faults: Faults, requests: RequestLog) -> list[Route]:
-    """The routes over the given state."""
+    """Builds the routes over a state."""
     control = _Control(state, faults, requests)
     return [
         _route("faults", "POST", control.add_fault),
@@ -47,7 +47,7 @@ def _route(name: str, method: str, endpoint: _Endpoint) -> Route:
 
 
 class _Control:
-    """The endpoints; bodies are JSON objects."""
+    """Endpoints; request bodies are JSON objects."""
 
     def __init__(self, state: State, faults: Faults, requests: RequestLog) -> None:
         self._state = state
@@ -60,15 +60,15 @@ class _Control:
         return json_response({"success": True}, 201)
 
     async def clear_faults(self, request: Request) -> Response:
-        """Withdraws all faults."""
+        """Removes all faults."""
         self._faults.clear()
         return json_response({"success": True})
 
     async def advance(self, request: Request) -> Response:
-        """`{"seconds", "arrivals"}`, both optional; answers with the clock."""
-        order = orjson.loads(await request.body())
-        by = timedelta(seconds=order.get("seconds", 0))
-        self._state.advance(by, order.get("arrivals", 0))
+        """`{"seconds", "arrivals"}`, both optional; returns the time of the clock."""
+        options = orjson.loads(await request.body())
+        by = timedelta(seconds=options.get("seconds", 0))
+        self._state.advance(by, options.get("arrivals", 0))
         return json_response({"now": self._state.now})
 
     async def delete(self, request: Request) -> Response:
@@ -79,31 +79,32 @@ class _Control:
     async def edit(self, request: Request) -> Response:
         """`{"agent_id", "conversation_id", …}`: the arguments of `State.edit`.
 
-        `annotations` holds objects `{"turn_index", "role", "annotation_type", "comment",
+        `annotations` is a list of objects `{"turn_index", "role", "annotation_type", "comment",
         "annotated_by", "annotated_at"}`.
         """
-        order: dict[str, Any] = orjson.loads(await request.body())
-        if "annotations" in order:
-            order["annotations"] = [_annotation(item) for item in order["annotations"]]
-        self._state.edit(**order)
+        options: dict[str, Any] = orjson.loads(await request.body())
+        if "annotations" in options:
+            options["annotations"] = [_annotation(item) for item in options["annotations"]]
+        self._state.edit(**options)
         return json_response({"success": True})
 
     async def read_requests(self, request: Request) -> Response:
-        """Requests by kind, or with `?paths=REGEX` the matching targets as a list."""
+        """Counts of requests by kind, or with `?paths=REGEX` the list of matching targets."""
         pattern = request.query_params.get("paths")
         if pattern is None:
             return json_response(self._requests.kinds)
         return json_response(self._requests.paths(pattern))
 
     async def clear_requests(self, request: Request) -> Response:
-        """Forgets the requests."""
+        """Clears the request log."""
         self._requests.clear()
         return json_response({"success": True})
 
     async def truth(self, request: Request) -> Response:
-        """`?agent_id=`: a line of JSON for each conversation, table → rows.
+        """`?agent_id=`: one line of JSON per conversation, table → rows.
 
-        `&apis=data,conversations_v3` names what it was read through, in order; without it, `data`.
+        `&apis=data,conversations_v3` are the APIs that it was fetched from, in order; `data` by
+        default.
         """
         agent_id = request.query_params["agent_id"]
         apis = request.query_params.get("apis", DATA).split(",")

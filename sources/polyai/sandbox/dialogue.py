@@ -1,4 +1,4 @@
-"""The turns of a conversation."""
+"""Turns of a conversation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from .oddities import Odd
 from .traits import Traits, slots
 
 HUGE_TRANSCRIPT_CHARACTERS = 1_000_000
-_UNKNOWN: dict[str, Any] = {"asr_confidence": 0.87, "emotion": {"label": "calm"}, "speaker": None}
+_UNKNOWN_KEYS: dict[str, Any] = {
+    "asr_confidence": 0.87,
+    "emotion": {"label": "calm"},
+    "speaker": None,
+}
 _ANNOTATION_TYPES = ("missing_topic", "wrong_transcript", "wrong_info")
 _PROMPT = (
     "You are the assistant of the Harbour Hotel. Answer briefly and politely, in the language of "
@@ -28,7 +32,7 @@ _FUNCTIONS = [
 
 
 class Line:
-    """One exchange before it is placed in time."""
+    """Exchange without times."""
 
     __slots__ = ("agent", "english", "is_misheard", "is_silence", "node", "topic", "user")
 
@@ -51,12 +55,12 @@ class Line:
 
 
 def script(traits: Traits, rng: Random, *, small: bool) -> list[Line]:
-    """Who says what, in order."""
+    """Generates the exchanges of a conversation, in order."""
     book, english = texts.PHRASEBOOKS[traits.language[:2]], texts.ENGLISH
     topic = texts.TOPICS[traits.topic]
     lines = [Line(("", book.greeting), ("", english.greeting), "")]
     wants_more, silent, misheard = rng.random() < 0.3, rng.random() < 0.2, rng.random() < 0.25
-    place = rng.randrange(3)
+    disturbed = rng.randrange(3)
     if small:
         exchange = book.topics[topic.name][0]
         return [Line(exchange, english.topics[topic.name][0], topic.name, topic)]
@@ -68,7 +72,7 @@ def script(traits: Traits, rng: Random, *, small: bool) -> list[Line]:
     for subject in subjects:
         pairs = zip(book.topics[subject.name], english.topics[subject.name], strict=True)
         for number, (exchange, translation) in enumerate(pairs):
-            if subject is topic and number == place:
+            if subject is topic and number == disturbed:
                 if silent:
                     quiet = ("", book.silence), ("", english.silence)
                     lines.append(Line(*quiet, subject.name, is_silence=True))
@@ -87,7 +91,7 @@ def script(traits: Traits, rng: Random, *, small: bool) -> list[Line]:
 def dialogue(
     head: Conversation, traits: Traits, rng: Random, odd: Odd, now: datetime, *, small: bool
 ) -> tuple[Turn, ...]:
-    """The turns up to `now`, with the annotations made until then."""
+    """Generates the turns up to `now`, with the annotations made by then."""
     index = head.index
     words = slots(traits, head.created_at)
     lines = script(traits, rng, small=small)
@@ -107,7 +111,7 @@ def dialogue(
             break
         user = line.user.format(**words) or None
         if line is lines[-1] and not small:
-            user = _last_words(user, odd)
+            user = _last_input(user, odd)
         agent = line.agent.format(**words)
         latency_seconds, latency_object = _latency(latency, odd)
         has_entities = line.topic is not None and bool(user) and "entities missing" not in odd
@@ -149,7 +153,7 @@ def dialogue(
     return tuple(turns)
 
 
-def _last_words(user: str | None, odd: Odd) -> str | None:
+def _last_input(user: str | None, odd: Odd) -> str | None:
     if "huge transcript" in odd:
         return "la la la " * (HUGE_TRANSCRIPT_CHARACTERS // 9 + 1)
     return f"{user} 🙏🏽👍" if user and "emoji" in odd else user
@@ -177,7 +181,7 @@ def _topics(line: Line, is_joined: bool) -> tuple[str, ...]:
 
 
 def _entities(line: Line, words: dict[str, str]) -> tuple[tuple[str, Any], ...]:
-    """Names with a value or a list of values, as the phrase mentions them."""
+    """Entities that the phrase mentions: names with a value or a list of values."""
     found: list[tuple[str, Any]] = []
     if "{name}" in line.user:
         found.append(("person_name", words["name"].split(" ", 1)))
@@ -234,14 +238,14 @@ def _llm_requests(
 
 
 def llm_request_id(index: int, turn_index: int) -> str:
-    """The id of the one LLM request of a turn."""
+    """Returns the id of a turn's only LLM request."""
     return f"{index:08x}-0000-4000-8000-{turn_index:012x}"
 
 
 def _reviews(
     head: Conversation, traits: Traits, rng: Random, turns: int, odd: Odd, now: datetime
 ) -> dict[int, list[Annotation]]:
-    """Annotations by turn index; reviewers come hours after the call."""
+    """Generates annotations by turn index, made hours after the call."""
     share, where = rng.random(), rng.randrange(turns)
     moments = [rng.randrange(1, 72), rng.randrange(1, 72)]
     reviews: dict[int, list[Annotation]] = {}
@@ -269,4 +273,4 @@ def _reviews(
 
 def _extra(number: int, odd: Odd) -> dict[str, Any]:
     known = {"user_input_dtmf_finish_key": "#" if number == 3 else ""}
-    return known | _UNKNOWN if "unknown in turn" in odd else known
+    return known | _UNKNOWN_KEYS if "unknown in turn" in odd else known

@@ -1,4 +1,4 @@
-"""What stands before the routes: correlation ids, keys, limits, faults and the request log."""
+"""Middleware: correlation ids, API keys, rate limit, faults and the request log."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .faults import Fault, Faults
 from .request_log import Request, RequestLog
 from .responses import error
 
-HangUp = Callable[[Any], None]
+ResetConnection = Callable[[Any], None]
 """Resets the connection of a client address."""
 CONTROL = "/_sandbox/"
 IS_LIMITED = "polyai.is_limited"
-"""Scope key: whether the request's key has no access to personal data."""
+"""Scope key of a flag: the request's API key has no access to personal data."""
 _HTML = "<html><head><title>{0}</title></head><body><h1>{0} Bad Gateway</h1></body></html>"
 
 
 class Edge:
-    """ASGI middleware; sets `scope["path"]` to the path as sent, still percent-encoded.
+    """ASGI middleware; sets `scope["path"]` to the path as sent, percent-encoded.
 
-    An id may hold a slash: only the encoded path tells `%2F` from a separator.
+    Ids may contain a slash, and only the encoded path distinguishes `%2F` from a separator.
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class Edge:
         config: SandboxConfig,
         faults: Faults,
         requests: RequestLog,
-        hang_up: HangUp,
+        reset_connection: ResetConnection,
     ) -> None:
         self._app = app
         self._config = config
         self._faults = faults
         self._requests = requests
-        self._hang_up = hang_up
+        self._reset_connection = reset_connection
         self._numbers = itertools.count(1)
         self._tokens = math.inf if config.rate_limit is None else max(1.0, config.rate_limit)
         self._refilled_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -65,7 +65,7 @@ class Edge:
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if not is_control:
-                    # before it is sent: who has the answer finds it logged
+                    # before sending, so that a client that has the response finds it logged
                     log(message["status"])
                 header = (b"x-polyai-correlation-id", correlation_id.encode())
                 message["headers"] = [*message["headers"], header]
@@ -73,14 +73,14 @@ class Edge:
 
         if is_control:
             await self._app(scope, receive, tagged)
-        elif not await self._answer(scope, path, query, receive, tagged):
+        elif not await self._respond(scope, path, query, receive, tagged):
             log(0)
-            self._hang_up(scope["client"])
+            self._reset_connection(scope["client"])
 
-    async def _answer(
+    async def _respond(
         self, scope: Scope, path: str, query: str, receive: Receive, send: Send
     ) -> bool:
-        """Whether there is an answer; otherwise the connection is to be cut."""
+        """Sends a response; returns False if the connection is to be reset instead."""
         if self._config.delay_seconds:
             await asyncio.sleep(self._config.delay_seconds)
         if not self._has_token():
@@ -121,39 +121,39 @@ class Edge:
             return error(scope, 403, "FORBIDDEN", "This API key lacks the permission.")
         if given in (config.api_key, config.limited_api_key):
             return None
-        # a key of another region is simply unknown here
+        # keys of other regions are unknown in this one
         return error(scope, 401, "UNAUTHORIZED", "Missing or invalid API key.")
 
     async def _fail(
         self, fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        answer: Response
+        response: Response
         if fault.kind in ("truncated", "truncated_json"):
-            await app(scope, receive, _Cut(send, is_honest=fault.kind == "truncated_json"))
+            await app(scope, receive, _Truncated(send, fits_length=fault.kind == "truncated_json"))
             return
         if fault.kind == "html":
-            answer = HTMLResponse(_HTML.format(fault.status), fault.status)
+            response = HTMLResponse(_HTML.format(fault.status), fault.status)
         elif fault.kind == "empty":
-            answer = Response(b"", media_type="application/json")
+            response = Response(b"", media_type="application/json")
         else:
             status = 200 if fault.kind == "envelope" else fault.status
-            answer = error(scope, status, fault.error_code, "The sandbox was told to fail.")
+            response = error(scope, status, fault.error_code, "The sandbox was told to fail.")
         if fault.retry_after is not None:
-            answer.headers["retry-after"] = fault.retry_after
-        await answer(scope, receive, send)
+            response.headers["retry-after"] = fault.retry_after
+        await response(scope, receive, send)
 
 
-class _Cut:
-    """A `send` that passes on half of the body.
+class _Truncated:
+    """ASGI `send` that passes on only half of the body.
 
     Args:
-        send: where to.
-        is_honest: whether content-length is that of the half.
+        send: Next `send`.
+        fits_length: Set content-length to the length of the half.
     """
 
-    def __init__(self, send: Send, *, is_honest: bool) -> None:
+    def __init__(self, send: Send, *, fits_length: bool) -> None:
         self._send = send
-        self._is_honest = is_honest
+        self._fits_length = fits_length
         self._start: Message = {}
 
     async def __call__(self, message: Message) -> None:
@@ -161,9 +161,9 @@ class _Cut:
             self._start = message
             return
         half = message["body"][: len(message["body"]) // 2]
-        if self._is_honest:
+        if self._fits_length:
             others = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
             self._start["headers"] = [*others, (b"content-length", str(len(half)).encode())]
         await self._send(self._start)
-        # an unfinished answer makes the server close the connection
-        await self._send({**message, "body": half, "more_body": not self._is_honest})
+        # the server closes the connection after an incomplete response
+        await self._send({**message, "body": half, "more_body": not self._fits_length})

@@ -1,4 +1,4 @@
-"""Late changes of single conversations."""
+"""Changes to conversations after they ended, as by reviewers and retention."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from .model import Annotation, Conversation, Metric, Sample, Summary, Turn
 
-_OF_THE_HEAD = frozenset({"note", "tags", "poly_score", "summary", "extra"})
+_LISTED_FIELDS = frozenset({"note", "tags", "poly_score", "summary", "extra"})
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """All changes of one conversation so far."""
+    """Cumulative changes to one conversation; parameters as in `State.edit`."""
 
     head: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[tuple[str, Sample], ...] = ()
@@ -23,8 +23,8 @@ class Edit:
     keep_turns: int | None = None
 
     def with_changes(self, changes: Mapping[str, Any], now: datetime) -> Edit:
-        """These changes and further ones, by the names of `State.edit`."""
-        head = {name: value for name, value in changes.items() if name in _OF_THE_HEAD}
+        """Returns these changes combined with further ones."""
+        head = {name: value for name, value in changes.items() if name in _LISTED_FIELDS}
         if isinstance(head.get("summary"), str):
             head["summary"] = Summary(None, head["summary"])
         if head.get("tags") is not None:
@@ -40,14 +40,14 @@ class Edit:
             keep_turns=changes.get("keep_turns", self.keep_turns),
         )
 
-    def applied_to_head(self, call: Conversation) -> Conversation:
-        """The conversation with those changes that a listing shows."""
+    def apply_to_head(self, call: Conversation) -> Conversation:
+        """Returns the conversation with the changes to fields that a listing includes."""
         return replace(call, **self.head)
 
-    def applied_to(self, call: Conversation) -> Conversation:
-        """The conversation with all changes."""
+    def apply_to(self, call: Conversation) -> Conversation:
+        """Returns the conversation with all changes."""
         return replace(
-            self.applied_to_head(call),
+            self.apply_to_head(call),
             turns=self._turns(call.turns),
             metrics=self._metrics(call.metrics),
         )
@@ -69,6 +69,6 @@ class Edit:
             return metrics
         found = {metric.name: metric for metric in metrics or ()}
         for name, sample in self.metrics:
-            held = found.get(name, Metric(name, ()))
-            found[name] = Metric(name, (*held.samples, sample))
+            metric = found.get(name, Metric(name, ()))
+            found[name] = Metric(name, (*metric.samples, sample))
         return tuple(found.values())

@@ -1,4 +1,4 @@
-"""Failures that a test orders: what shall go wrong, where and how often."""
+"""Fault injection: failures of matching requests, as often as a test configures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ FaultKind = Literal[
 
 @dataclass(frozen=True)
 class Fault:
-    """An order for failures.
+    """Injected failure of matching requests.
 
     Attributes:
-        kind: `status` (an error envelope), `html` (a gateway's page), `reset` (the connection
-            breaks without an answer), `truncated` (fewer bytes than content-length says),
-            `truncated_json` (a whole answer, its JSON cut), `envelope` (200 with an error
-            envelope), `delay` (a late answer), `empty` (200 without a body).
-        path: regular expression, searched in the path as sent, with and without its query.
-        method: only requests of this method, None for all.
-        times: how many requests fail, None for no end.
-        rate: share of the matching requests that fail, None for all.
+        kind: `status` (error envelope), `html` (error page of a gateway), `reset` (connection reset
+            without a response), `truncated` (fewer bytes than content-length), `truncated_json`
+            (complete response with truncated JSON), `envelope` (HTTP 200 with an error envelope),
+            `delay` (late response), `empty` (HTTP 200 without a body).
+        path: Regular expression, searched in the path as sent, with and without the query.
+        method: Only requests with this method; None for all.
+        times: Number of requests that fail; None for no limit.
+        rate: Share of the matching requests that fail, 0 to 1; None for all.
         status: HTTP status of `status` and `html`.
-        error_code: of the envelope.
-        retry_after: value of the `Retry-After` header, None for no header.
-        seconds: how late a `delay` is.
+        error_code: `error_code` of the envelope.
+        retry_after: Value of the `Retry-After` header; None for no header.
+        seconds: Delay of `delay`.
     """
 
     kind: FaultKind
@@ -43,71 +43,71 @@ class Fault:
     seconds: float = 1.0
 
 
-class _Order:
-    """A fault and how often it was met."""
+class _Rule:
+    """Fault with counts of the requests that matched it and that it hit."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.pattern = re.compile(fault.path)
-        self.met = 0
+        self.matched = 0
         self.hits = 0
 
 
 class Faults:
-    """The orders in force, in the order of their making; thread-safe.
+    """Active faults, in the order in which they were added; thread-safe.
 
-    Which requests a `rate` hits follows from the seed and their sequence alone.
+    The requests that a `rate` hits depend only on the seed and on their order.
     """
 
     def __init__(self, seed: int = 1) -> None:
         self._seed = seed
-        self._orders: list[_Order] = []
+        self._rules: list[_Rule] = []
         self._lock = threading.Lock()
 
     def add(self, kind: FaultKind, **options: Any) -> None:
-        """Orders failures; `options` are the fields of `Fault`.
+        """Adds a fault; `options` are the fields of `Fault`.
 
         Raises:
-            ValueError: if the kind is unknown.
-            TypeError: if an option is unknown.
+            ValueError: The kind is unknown.
+            TypeError: An option is unknown.
         """
         if kind not in get_args(FaultKind):
             raise ValueError(f"unknown kind of fault: {kind}")
         with self._lock:
-            self._orders.append(_Order(Fault(kind, **options)))
+            self._rules.append(_Rule(Fault(kind, **options)))
 
     def clear(self) -> None:
-        """Withdraws all orders."""
+        """Removes all faults."""
         with self._lock:
-            self._orders.clear()
+            self._rules.clear()
 
     @property
     def hits(self) -> int:
-        """How many requests the orders in force have hit."""
+        """Number of requests that the active faults have hit."""
         with self._lock:
-            return sum(order.hits for order in self._orders)
+            return sum(rule.hits for rule in self._rules)
 
     def draw(self, method: str, path: str, query: str) -> Fault | None:
-        """The fault that this request meets: the first in force that applies."""
-        if not self._orders:
+        """Returns the first active fault that applies to a request; None if there is none."""
+        if not self._rules:
             return None
         with self._lock:
-            for number, order in enumerate(self._orders):
-                if self._applies(number, order, method, path, query):
-                    order.hits += 1
-                    return order.fault
+            for number, rule in enumerate(self._rules):
+                if self._applies(number, rule, method, path, query):
+                    rule.hits += 1
+                    return rule.fault
         return None
 
-    def _applies(self, number: int, order: _Order, method: str, path: str, query: str) -> bool:
-        fault = order.fault
-        if fault.times is not None and order.hits >= fault.times:
+    def _applies(self, number: int, rule: _Rule, method: str, path: str, query: str) -> bool:
+        fault = rule.fault
+        if fault.times is not None and rule.hits >= fault.times:
             return False
         if fault.method is not None and fault.method != method:
             return False
-        if not (order.pattern.search(path) or order.pattern.search(f"{path}?{query}")):
+        if not (rule.pattern.search(path) or rule.pattern.search(f"{path}?{query}")):
             return False
-        order.met += 1
+        rule.matched += 1
         if fault.rate is None:
             return True
-        draw = blake2b(f"{self._seed}/{number}/{order.met}".encode(), digest_size=4).digest()
+        draw = blake2b(f"{self._seed}/{number}/{rule.matched}".encode(), digest_size=4).digest()
         return int.from_bytes(draw, "big") < fault.rate * 2**32

@@ -1,7 +1,7 @@
-"""What happened in a conversation, apart from how any API words it.
+"""Data of a conversation, independent of the payloads of any API.
 
-`None` stands for unknown or empty text. Payloads and expected rows are both derived from here,
-and neither from the other.
+`None` is an unknown value or an empty text. Payloads and expected rows are both derived from this
+model, and not from each other.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 
 class Sample(NamedTuple):
-    """One value of a metric; `recorded_at` is None in the shapes that carry no time."""
+    """One value of a metric; `recorded_at` is None in shapes without a time."""
 
     value: Any
     recorded_at: datetime | None
 
 
 class Metric(NamedTuple):
-    """A named series of values; `is_list` tells a list of one from a bare value."""
+    """Named series of values; `is_list` distinguishes a list of one value from a scalar."""
 
     name: str
     samples: tuple[Sample, ...]
@@ -28,7 +28,7 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The short summary; `extra` holds keys of its object that nobody documents."""
+    """Short summary; `extra` are undocumented keys of its object."""
 
     heading: str | None
     content: str | None
@@ -37,7 +37,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A review of one side of a turn."""
+    """Review of the user's or the agent's part of a turn."""
 
     role: str | None
     annotation_type: str | None
@@ -49,7 +49,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class FunctionEvent:
-    """One call of a function; `turn_number` counts from 1."""
+    """Function call; `turn_number` counts from 1."""
 
     turn_number: int
     event_id: str
@@ -74,7 +74,7 @@ class FunctionEvent:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange: what the user said and what the agent answered."""
+    """Exchange of a user input and an agent response."""
 
     turn_id: int
     user_input: str | None
@@ -105,10 +105,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation as it stands at one moment.
+    """Conversation at one moment.
 
-    `turns` are those that the API shows, None where it sends no such key or null; `turn_count`,
-    `silence_count` and `ood_count` speak of all that took place, also where turns are withheld.
+    `turns` are those that the API includes, None if it omits the key or sends null. `turn_count`,
+    `silence_count` and `ood_count` include withheld turns.
     """
 
     index: int

@@ -1,7 +1,7 @@
-"""The ways in which real payloads deviate from their documentation, and who has which.
+"""Deviations of real payloads from their documentation, and the conversations that have them.
 
-Each oddity recurs with a period, so all of them occur within 2,000 conversations, alone and
-together with others.
+Each oddity recurs with a period, so that all of them occur within 2,000 conversations, alone and
+combined with others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 PERIODS: dict[str, int] = {
-    # what the conversation is like
+    # conversation
     "language unknown": 17,
     "language not text": 1009,
     "direction unknown": 101,
@@ -64,7 +64,7 @@ PERIODS: dict[str, int] = {
     "huge turn id": 15,
     "reviews missing": 16,
     "reviews null": 35,
-    # how it is written
+    # format
     "times with Z": 10,
     "times without zone": 12,
     "durations as text": 139,
@@ -78,27 +78,26 @@ PERIODS: dict[str, int] = {
     "event identity differs": 173,
     "event extras missing": 34,
 }
-"""Name of an oddity → it occurs in every so many conversations."""
-
+"""Periods of the oddities: each occurs in one of that many conversations."""
 
 Odd = frozenset[str]
-"""The names of the oddities that a conversation has."""
-_PLACES = tuple((name, period, period * 2 // 3) for name, period in PERIODS.items())
+"""Names of a conversation's oddities."""
+_SCHEDULE = tuple((name, period, period * 2 // 3) for name, period in PERIODS.items())
 _NONE: Odd = frozenset()
 
 
 class Oddities:
-    """Tells which conversation has which oddities."""
+    """Assignment of oddities to conversations; none if disabled."""
 
     def __init__(self, enabled: bool) -> None:
         self._enabled = enabled
 
     def of(self, index: int) -> Odd:
-        """The oddities of conversation `index`."""
+        """Returns the oddities of conversation `index`."""
         return _of(index) if self._enabled else _NONE
 
 
 @lru_cache(maxsize=256)
 def _of(index: int) -> Odd:
-    # model and payload of a conversation ask in turn
-    return frozenset([name for name, period, place in _PLACES if index % period == place])
+    # cached: both the model and the payload of a conversation need them
+    return frozenset([name for name, period, offset in _SCHEDULE if index % period == offset])

@@ -1,4 +1,4 @@
-"""How the APIs word a conversation: Data API list row and detail, Conversations API v3 row."""
+"""Payloads of a conversation: Data API list row and detail, Conversations API v3 row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .model import Annotation, Conversation, FunctionEvent, Metric, Sample, Turn
 from .oddities import Odd, Oddities
 
 REDACTED = "REDACTED"
-"""What stands for a number where the key has no access to personal data."""
+"""Replacement of numbers for keys without access to personal data."""
 _TEXTS = (
     "language",
     "variantId",
@@ -38,11 +38,11 @@ _OPTIONAL = (
 
 
 class DataPayloads:
-    """Words conversations as the Data API does.
+    """Renderer of the Data API's payloads.
 
     Args:
-        oddities: the deviations from the documentation to use.
-        limited: whether the key has no access to personal data.
+        oddities: Deviations from the documentation.
+        limited: Render for a key without access to personal data.
     """
 
     def __init__(self, oddities: Oddities, *, limited: bool = False) -> None:
@@ -50,7 +50,7 @@ class DataPayloads:
         self._limited = limited
 
     def row(self, call: Conversation) -> dict[str, Any]:
-        """A row of `GET /v1/agents/{agentId}/conversations`."""
+        """Renders a row of `GET /v1/agents/{agentId}/conversations`."""
         odd = self._oddities.of(call.index)
         stamp = _stamp(odd)
         as_text = "durations as text" in odd
@@ -102,7 +102,7 @@ class DataPayloads:
         return document
 
     def detail(self, call: Conversation) -> dict[str, Any]:
-        """The answer of `GET /v1/agents/{agentId}/conversations/{conversationId}`."""
+        """Renders `GET /v1/agents/{agentId}/conversations/{conversationId}`."""
         odd = self._oddities.of(call.index)
         document = self.row(call)
         stamp = _stamp(odd)
@@ -237,7 +237,7 @@ def _event_time(moment: datetime | None, odd: Odd) -> str | None:
 
 
 def v3_row(call: Conversation, *, include_latency: bool, limited: bool) -> dict[str, Any]:
-    """A row of `GET /v3/{account_id}/{project_id}/conversations`: text is empty, never null."""
+    """Renders a row of `GET /v3/{account_id}/{project_id}/conversations`: "" in place of null."""
     turns = [_v3_turn(turn, include_latency=include_latency) for turn in call.turns or ()]
     hidden = REDACTED if limited else None
     return {
@@ -302,7 +302,7 @@ _MISSING_IN_TURN = (
 
 
 _Stamp = Callable[[datetime | None], str | None]
-"""How a time is written; None stays None."""
+"""Formatter of times; None stays None."""
 _UTC = len("+00:00")
 
 
@@ -327,7 +327,7 @@ def _stamp(odd: Odd) -> _Stamp:
 
 
 def _seconds(value: float | None, as_text: bool) -> float | str | None:
-    """Whole numbers without a fraction; the unit is that of the argument."""
+    """Renders a duration: whole numbers without a fraction. The unit stays."""
     if value is None:
         return None
     number = int(value) if value == int(value) else value
@@ -362,23 +362,24 @@ def _sample(sample: Sample, zone: str) -> Any:
 
 
 def _with_nul(value: Any) -> Any:
-    """The same with U+0000 in every text, as some telephony gateways send it."""
+    """Inserts U+0000 into every text, as some telephony gateways do."""
     if isinstance(value, str):
         return value[:2] + "\0" + value[2:] if value else value
     if isinstance(value, Mapping):
         return {
-            key: item if key in _KEPT_BY_NUL else _with_nul(item) for key, item in value.items()
+            key: item if key in _KEYS_WITHOUT_NUL else _with_nul(item)
+            for key, item in value.items()
         }
     if isinstance(value, list):
         return [_with_nul(item) for item in value]
     return value
 
 
-_KEPT_BY_NUL = frozenset({"timestamp", "createdAt"})
+_KEYS_WITHOUT_NUL = frozenset({"timestamp", "createdAt"})
 
 
 def _with_nul_keys(value: Any) -> Any:
-    """The same with U+0000 within every key."""
+    """Appends U+0000 to every key."""
     if isinstance(value, Mapping):
         return {f"{key}\0": _with_nul_keys(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The requests that the sandbox has answered."""
+"""Log of the requests that the sandbox has received."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 KEPT_REQUESTS = 200_000
-"""Requests that are kept one by one; the counts by kind go on beyond."""
+"""Maximum number of logged requests; the counts by kind are not limited."""
 
 
 class Request(NamedTuple):
-    """A request as sent; status 0 where the connection was cut without an answer."""
+    """Request as sent; status 0 if the connection was reset without a response."""
 
     method: str
     path: str
@@ -21,12 +21,12 @@ class Request(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The path with its query, percent-encoded as sent."""
+        """Path and query, percent-encoded as sent."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
 class RequestLog:
-    """A log of bounded length; thread-safe."""
+    """Log of bounded length; thread-safe."""
 
     def __init__(self) -> None:
         self._requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
@@ -34,41 +34,41 @@ class RequestLog:
         self._lock = threading.Lock()
 
     def add(self, request: Request) -> None:
-        """Records an answered request."""
+        """Logs a request."""
         with self._lock:
             self._requests.append(request)
             self._kinds[kind_of(request.path)] += 1
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Clears the log and the counts."""
         with self._lock:
             self._requests.clear()
             self._kinds.clear()
 
     def matching(self, pattern: str = "") -> list[Request]:
-        """The kept requests whose `METHOD target` holds the regular expression, oldest first."""
+        """Logged requests whose `METHOD target` matches the regular expression, oldest first."""
         search = re.compile(pattern).search
         with self._lock:
             requests = list(self._requests)
         return [r for r in requests if search(f"{r.method} {r.target}")]
 
     def count(self, pattern: str = "") -> int:
-        """How many of the kept requests match."""
+        """Number of matching logged requests."""
         return len(self.matching(pattern))
 
     def paths(self, pattern: str = "") -> list[str]:
-        """The targets of the matching requests, oldest first."""
+        """Targets of the matching requests, oldest first."""
         return [request.target for request in self.matching(pattern)]
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Requests by kind: list, detail, audio, annotation, note, debug_chat, v3, other."""
+        """Counts by kind: list, detail, audio, annotation, note, debug_chat, v3, other."""
         with self._lock:
             return dict(self._kinds)
 
 
 def kind_of(path: str) -> str:
-    """What a path, percent-encoded as sent, asks for."""
+    """Returns the kind of a request from its percent-encoded path."""
     parts = path.split("/")
     if parts[1] == "v3":
         return "v3"

@@ -1,4 +1,4 @@
-"""Answers: JSON and PolyAI's error envelope."""
+"""Responses: JSON documents and PolyAI's error envelope."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 
 class RefusedError(Exception):
-    """A request is refused; `status`, `code` and the text go into the answer."""
+    """Rejected request; `status`, `code` and the message are those of the response."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -19,12 +19,12 @@ class RefusedError(Exception):
 
 
 def json_response(content: Any, status: int = 200) -> Response:
-    """An answer that holds a JSON document."""
+    """Response with a JSON document."""
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def error(scope: Scope, status: int, code: str, message: str) -> Response:
-    """An answer that holds the error envelope."""
+    """Response with the error envelope."""
     envelope = {
         "success": False,
         "error": message,

@@ -1,4 +1,4 @@
-"""A whole sandbox, and how it is served on loopback."""
+"""Sandbox, and its server on the loopback interface."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _DEFAULTS = SandboxConfig()
 
 
 class Sandbox(State):
-    """A stand-in PolyAI API: its data, its misbehaviour and what it was asked.
+    """Simulated PolyAI API: its data, its faults and the requests it received.
 
     Attributes:
-        app: the ASGI application.
-        requests: every request to the API, not those under `/_sandbox/`.
-        faults: failures to order.
-        server: what serves it at the moment.
+        app: The ASGI application.
+        requests: Log of the requests to the API, without those under `/_sandbox/`.
+        faults: Injected failures.
+        server: The server while it is served; None otherwise.
     """
 
     def __init__(self, config: SandboxConfig = _DEFAULTS) -> None:
@@ -37,16 +37,16 @@ class Sandbox(State):
         self.requests = RequestLog()
         self.faults = Faults(config.seed)
         self.server: uvicorn.Server | None = None
-        self.app: Starlette = build_app(self, self.faults, self.requests, self._hang_up)
+        self.app: Starlette = build_app(self, self.faults, self.requests, self._reset_connection)
 
-    def _hang_up(self, client: Any) -> None:
-        """Resets the connection of a client address; the server's thread calls it."""
+    def _reset_connection(self, client: Any) -> None:
+        """Resets the connection of a client address. To be called in the server's thread."""
         if self.server is None:
             raise RuntimeError("only a served sandbox has connections to reset")
         for connection in list(self.server.server_state.connections):
             transport = connection.transport
             if transport is not None and transport.get_extra_info("peername") == tuple(client):
-                # without lingering, closing sends a reset instead of an orderly end
+                # with a linger time of zero, closing sends a reset
                 linger = struct.pack("ii", 1, 0)
                 peer = transport.get_extra_info("socket")
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -55,21 +55,21 @@ class Sandbox(State):
 
 @contextmanager
 def serve(sandbox: Sandbox, port: int = 0) -> Iterator[str]:
-    """Serves on 127.0.0.1 from a thread until the block ends.
+    """Serves a sandbox on 127.0.0.1, in a thread, within the block.
 
     Args:
-        sandbox: what to serve.
-        port: 0 for a free one.
+        sandbox: The sandbox.
+        port: Port to listen on; 0 for any free port.
 
     Yields:
-        The base URL, without a slash at its end.
+        The base URL, without a trailing slash.
 
     Raises:
-        OSError: if the port is taken.
+        OSError: The port is in use.
     """
-    # it listens from here on: who connects before the thread is up waits a moment
+    # listening before the thread starts, so that early connections wait
     listener = socket.create_server((_HOST, port), backlog=1024)
-    # headers and body go out one by one: unasked, the kernel would hold the second back for 40 ms
+    # headers and body are sent separately: otherwise the kernel delays the body by 40 ms
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     base_url = f"http://{_HOST}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
@@ -90,7 +90,7 @@ def serve(sandbox: Sandbox, port: int = 0) -> Iterator[str]:
     try:
         yield base_url
     finally:
-        # answers that are still delayed are not waited for
+        # do not wait for delayed responses
         server.should_exit = server.force_exit = True
         thread.join()
         listener.close()

@@ -1,4 +1,4 @@
-"""What a sandbox holds at the moment: the clock, what has arrived, vanished and changed."""
+"""State of a sandbox: its clock, and the arrived, deleted and changed conversations."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .truth import Row, expected_rows
 from .world import World
 
 _ARRIVAL_PACE = timedelta(milliseconds=1)
-"""How far the clock moves with a conversation that arrives while one is listing."""
+"""Advance of the clock per conversation that arrives during a listing."""
 
 
 @dataclass
 class _Agent:
-    """The world of an agent and what has happened to it since."""
+    """Conversations of an agent and the changes to them."""
 
     world: World
     timeline: Timeline
@@ -37,12 +37,12 @@ class _Agent:
 
 
 class State:
-    """The conversations of all agents as they stand by the sandbox's clock; thread-safe.
+    """Conversations of all agents at the time of the sandbox's clock; thread-safe.
 
     Attributes:
-        config: what it was made from.
-        oddities: who has which.
-        revision: grows with each change of anything.
+        config: The configuration.
+        oddities: Assignment of oddities to conversations.
+        revision: Incremented with each change of the state.
     """
 
     def __init__(self, config: SandboxConfig) -> None:
@@ -56,11 +56,11 @@ class State:
 
     @property
     def now(self) -> datetime:
-        """The sandbox's clock."""
+        """Time of the sandbox's clock."""
         return self._now
 
     def advance(self, by: timedelta = timedelta(), arrivals: int = 0) -> None:
-        """Moves the clock, and lets `arrivals` new conversations of each agent begin meanwhile."""
+        """Advances the clock by `by`; `arrivals` conversations of each agent begin in that time."""
         with self._lock:
             start = to_microseconds(self._now)
             for agent in self._agents.values():
@@ -69,7 +69,7 @@ class State:
             self.revision += 1
 
     def drift(self, agent_id: str) -> None:
-        """Lets those conversations begin that arrive with one listing request."""
+        """Adds the conversations that arrive during one listing request."""
         if not self.config.arrivals_per_request:
             return
         with self._lock:
@@ -84,10 +84,10 @@ class State:
             self.revision += 1
 
     def delete(self, agent_id: str, conversation_id: str) -> None:
-        """Lets a conversation vanish from every answer.
+        """Deletes a conversation, from details and listings.
 
         Raises:
-            KeyError: if there is no such conversation.
+            KeyError: The conversation does not exist.
         """
         with self._lock:
             insort(self._agents[agent_id].deleted, self._index(agent_id, conversation_id))
@@ -108,23 +108,23 @@ class State:
         withhold_turns: bool | EllipsisType = ...,
         keep_turns: int | EllipsisType | None = ...,
     ) -> None:
-        """Changes a conversation late, as people and retention do; what is not given stays.
+        """Changes a conversation, as reviewers and retention do. Omitted parameters stay unchanged.
 
         Args:
-            agent_id: of the conversation.
-            conversation_id: of the conversation.
-            note: its note, None for none.
-            tags: its tags, None for null.
-            poly_score: its score, None for null.
-            summary: the content of its summary, None for no summary.
-            extra: unknown keys of the conversation.
-            metrics: name → value, recorded now in addition to the others.
-            annotations: (turn index, annotation) in addition to the others.
-            withhold_turns: whether `turns` is empty.
-            keep_turns: how many turns remain, from the first; None for all.
+            agent_id: The agent.
+            conversation_id: The conversation.
+            note: Note; None for no note.
+            tags: Tags; None for null.
+            poly_score: PolyScore; None for null.
+            summary: Content of the summary; None for no summary.
+            extra: Undocumented keys of the conversation.
+            metrics: Values by name, recorded now, in addition to the existing ones.
+            annotations: (turn index, annotation), in addition to the existing ones.
+            withhold_turns: Send an empty list of turns.
+            keep_turns: Number of turns to keep, from the first; None for all.
 
         Raises:
-            KeyError: if there is no such conversation.
+            KeyError: The conversation does not exist.
         """
         given = {
             "note": note,
@@ -147,7 +147,7 @@ class State:
     def annotate(
         self, agent_id: str, conversation_id: str, annotations: Sequence[tuple[int, str, str]]
     ) -> None:
-        """Adds (turn index, role, annotation type) as the API's caller, now."""
+        """Adds annotations (turn index, role, annotation type) as an API client does, now."""
         made = [
             (turn, Annotation(role, kind, None, "api@example.com", self._now))
             for turn, role, kind in annotations
@@ -155,30 +155,30 @@ class State:
         self.edit(agent_id, conversation_id, annotations=made)
 
     def has_agent(self, agent_id: str) -> bool:
-        """Whether the agent is one of this sandbox."""
+        """Checks whether the sandbox has an agent."""
         return agent_id in self._agents
 
     def count(self, agent_id: str) -> int:
-        """How many conversations are listed now."""
+        """Number of listed conversations."""
         agent = self._agents[agent_id]
         return agent.timeline.count - len(agent.deleted)
 
     def listed(self, agent_id: str, offset: int = 0) -> Iterator[int]:
-        """The indices of the conversations from an offset on, newest first."""
+        """Iterates over the indices of listed conversations from an offset, newest first."""
         agent = self._agents[agent_id]
         with self._lock:
             deleted = list(agent.deleted)
             rank = agent.timeline.count - len(deleted) - 1 - offset
         if rank < 0:
             return iter(())
-        # the newest index that has `rank` listed ones before it
+        # the newest index with `rank` listed ones before it
         start = rank + bisect_right(range(len(deleted)), rank, key=lambda n: deleted[n] - n)
         return self._not_deleted(start, deleted)
 
     def listed_between(
         self, agent_id: str, start: datetime | None, end: datetime | None, newest: int | None
     ) -> Iterator[int]:
-        """The indices created in [start, end), newest first, from the index `newest` on."""
+        """Iterates over the indices created in [start, end), newest first, from index `newest`."""
         agent = self._agents[agent_id]
         timeline, deleted = agent.timeline, list(agent.deleted)
 
@@ -194,40 +194,40 @@ class State:
 
     @staticmethod
     def _not_deleted(newest: int, deleted: Sequence[int], oldest: int = 0) -> Iterator[int]:
-        gone = frozenset(deleted)
-        return (index for index in range(newest, oldest - 1, -1) if index not in gone)
+        excluded = frozenset(deleted)
+        return (index for index in range(newest, oldest - 1, -1) if index not in excluded)
 
     def traits(self, agent_id: str, index: int) -> Traits:
-        """The cheap part of a conversation."""
+        """Traits of a conversation, without generating it."""
         return self._agents[agent_id].world.traits(index)
 
     def is_in_progress(self, agent_id: str, index: int) -> bool:
-        """Whether a conversation has not ended yet."""
+        """Checks whether a conversation has not ended yet."""
         agent = self._agents[agent_id]
         return agent.world.finished_at(index, agent.timeline) > self._now
 
     def head(self, agent_id: str, index: int) -> Conversation:
-        """A conversation without turns, metrics and events."""
+        """Generates a conversation without turns, metrics and function events."""
         agent = self._agents[agent_id]
         head = agent.world.head(index, agent.timeline, self._now)
         edit = agent.edits.get(index)
-        return edit.applied_to_head(head) if edit else head
+        return edit.apply_to_head(head) if edit else head
 
     def conversation(self, agent_id: str, index: int) -> Conversation:
-        """A conversation as it stands now."""
+        """Generates a conversation at the current time."""
         agent = self._agents[agent_id]
         conversation = agent.world.conversation(index, agent.timeline, self._now)
         edit = agent.edits.get(index)
-        return edit.applied_to(conversation) if edit else conversation
+        return edit.apply_to(conversation) if edit else conversation
 
     def find(self, agent_id: str, conversation_id: str) -> int | None:
-        """The index of a conversation that is there now, None where it is not."""
+        """Index of a conversation; None if it does not exist at the current time."""
         agent = self._agents[agent_id]
         index = agent.world.index(conversation_id)
         if index is None or index >= agent.timeline.count:
             return None
-        place = bisect_left(agent.deleted, index)
-        is_deleted = place < len(agent.deleted) and agent.deleted[place] == index
+        position = bisect_left(agent.deleted, index)
+        is_deleted = position < len(agent.deleted) and agent.deleted[position] == index
         return None if is_deleted else index
 
     def _index(self, agent_id: str, conversation_id: str) -> int:
@@ -237,15 +237,15 @@ class State:
         return index
 
     def conversation_ids(self, agent_id: str) -> Iterator[str]:
-        """The ids, newest first, as listed now."""
+        """Iterates over the ids of listed conversations, newest first."""
         for index in self.listed(agent_id):
             yield self.traits(agent_id, index).conversation_id
 
     def detail(self, agent_id: str, conversation_id: str) -> dict[str, Any]:
-        """The detail's JSON document as served to a key with full access.
+        """Renders the detail for an API key with full access.
 
         Raises:
-            KeyError: if there is no such conversation.
+            KeyError: The conversation does not exist.
         """
         call = self.conversation(agent_id, self._index(agent_id, conversation_id))
         return DataPayloads(self.oddities).detail(call)
@@ -253,11 +253,11 @@ class State:
     def truth(
         self, agent_id: str, apis: Sequence[str] = ("data",)
     ) -> Iterator[dict[str, list[Row]]]:
-        """What a warehouse must hold: table → rows, a conversation at a time, newest first.
+        """Iterates over the expected rows of a warehouse, by table, per conversation, newest first.
 
         Args:
-            agent_id: whose conversations.
-            apis: what they were read through, in order: `data`, `conversations_v3`.
+            agent_id: The agent.
+            apis: APIs that they were fetched from, in order: `data`, `conversations_v3`.
         """
         for index in self.listed(agent_id):
             yield expected_rows(self.conversation(agent_id, index), apis)
@@ -270,10 +270,10 @@ class State:
         *,
         redacted: bool = True,
     ) -> bytes | None:
-        """The WAV file of a conversation, None where there is no recording (yet).
+        """Renders the recording of a conversation as WAV; None if there is no recording (yet).
 
         Raises:
-            KeyError: if there is no such conversation.
+            KeyError: The conversation does not exist.
         """
         index = self._index(agent_id, conversation_id)
         agent = self._agents[agent_id]

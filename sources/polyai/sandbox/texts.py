@@ -1,4 +1,4 @@
-"""What callers of a hotel with a restaurant say, and what its agent answers.
+"""Phrases of the callers of a hotel with a restaurant, and of its agent.
 
 A topic has the same exchanges in every language, so that the English ones are the translations.
 """
@@ -11,7 +11,7 @@ Exchange = tuple[str, str]
 
 
 class Phrasebook(NamedTuple):
-    """The phrases of one language; `topics` maps a topic to its exchanges in order."""
+    """Phrases of one language; `topics` maps a topic to its exchanges in order."""
 
     code: str
     greeting: str
@@ -23,7 +23,7 @@ class Phrasebook(NamedTuple):
 
 
 class Topic(NamedTuple):
-    """What a topic means to the agent: its function, its labels and how a summary reads."""
+    """Topic of the agent: its function, its labels and the template of its summary."""
 
     name: str
     function: str

@@ -1,4 +1,4 @@
-"""When each conversation of an agent began, without a table of them."""
+"""Creation times of an agent's conversations, computed without storing them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MICROSECOND = timedelta(microseconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1) // MICROSECOND
 RECENT = timedelta(minutes=30)
-"""The newest calls crowd here, so that some are in progress and some still await a summary."""
+"""Period with more calls at the start, so that some are in progress or without a summary yet."""
 RECENT_CALLS = 20
 BURST = 8
-"""Calls of one burst share their time of creation."""
+"""Number of calls with the same creation time."""
 
 _HOURLY_CALLS = (1, 1, 1, 1, 1, 2, 4, 8, 12, 14, 14, 13, 12, 11, 11, 12, 14, 16, 17, 14, 9, 6, 3, 2)
 _CALLS_UNTIL_HOUR = (0, *accumulate(_HOURLY_CALLS))
@@ -22,12 +22,12 @@ _HOUR = DAY // 24
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 of an aware datetime."""
+    """Converts an aware datetime to microseconds since 1970."""
     return (moment - EPOCH) // MICROSECOND
 
 
 def to_datetime(microseconds: int) -> datetime:
-    """The aware UTC datetime of microseconds since 1970."""
+    """Converts microseconds since 1970 to an aware datetime in UTC."""
     return EPOCH + timedelta(microseconds=microseconds)
 
 
@@ -43,13 +43,13 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The times of creation of all conversations up to now: ascending by index."""
+    """Creation times of all conversations up to now, ascending by index."""
 
     stretches: tuple[Stretch, ...] = ()
 
     @classmethod
     def spread(cls, conversations: int, now: datetime, span: timedelta) -> Timeline:
-        """The conversations that are there at the start: most over the span, a few just now."""
+        """Distributes the initial conversations over the span, with more of them at its end."""
         recent = min(RECENT_CALLS, max(1, conversations // 20)) if conversations else 0
         end, crowd = to_microseconds(now), min(RECENT, span) // MICROSECOND
         timeline = cls().extended(
@@ -59,28 +59,28 @@ class Timeline:
 
     @property
     def count(self) -> int:
-        """Conversations that exist."""
+        """Number of conversations."""
         return self.stretches[-1].first + self.stretches[-1].count if self.stretches else 0
 
     def extended(self, count: int, start: int, length: int) -> Timeline:
-        """With further conversations; times in microseconds."""
+        """Returns a timeline with further conversations; times in microseconds."""
         if count <= 0:
             return self
         if self.stretches:
             last = self.stretches[-1]
             joins = last.start + last.length == start
             if joins and last.length and last.length * count == length * last.count:
-                # the same pace goes on: a drift of thousands stays one stretch
+                # same rate: thousands of arrivals stay one stretch
                 grown = replace(last, count=last.count + count, length=last.length + length)
                 return Timeline((*self.stretches[:-1], grown))
         return Timeline((*self.stretches, Stretch(self.count, count, start, length)))
 
     def created(self, index: int, jitter: int) -> int:
-        """When conversation `index` was created, in microseconds, whole milliseconds.
+        """Returns the creation time in microseconds since 1970, in whole milliseconds.
 
         Args:
-            index: of the conversation, below `count`.
-            jitter: 0 to 255, moves it within its own slot.
+            index: Index of the conversation, below `count`.
+            jitter: 0 to 255, shifts the time within the conversation's slot.
         """
         stretches = self.stretches
         stretch = (
@@ -88,11 +88,11 @@ class Timeline:
             if len(stretches) == 1
             else stretches[bisect_right(stretches, index, key=_first) - 1]
         )
-        place = index - stretch.first
-        if place // BURST % 12 == 5:
-            place, jitter = place // BURST * BURST, 0
+        position = index - stretch.first
+        if position // BURST % 12 == 5:
+            position, jitter = position // BURST * BURST, 0
         slots = stretch.count * 256
-        moment = stretch.start + stretch.length * (place * 256 + jitter + 1) // slots
+        moment = stretch.start + stretch.length * (position * 256 + jitter + 1) // slots
         return _by_hour(moment, stretch) // 1000 * 1000
 
 
@@ -101,7 +101,7 @@ def _first(stretch: Stretch) -> int:
 
 
 def _by_hour(moment: int, stretch: Stretch) -> int:
-    """Moves a moment within its day so that calls come when people are awake."""
+    """Shifts a time within its day to follow the distribution of calls by hour."""
     day, share = divmod(moment, DAY)
     if day * DAY < stretch.start or (day + 1) * DAY > stretch.start + stretch.length:
         return moment

@@ -1,4 +1,4 @@
-"""What can be told of a conversation without composing it."""
+"""Traits of a conversation, available without generating it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHATS = frozenset({"WEBCHAT", "SMS"})
 
 
 class Traits(NamedTuple):
-    """The cheap part of a conversation, drawn from one hash."""
+    """Traits of a conversation, drawn from one hash."""
 
     conversation_id: str
     environment: str
@@ -28,32 +28,32 @@ class Traits(NamedTuple):
 
     @property
     def duration(self) -> timedelta:
-        """From creation to the end."""
+        """Time from creation to the end."""
         return timedelta(seconds=self.total_seconds, milliseconds=750)
 
     @property
     def is_chat(self) -> bool:
-        """Whether there is text only, hence no recording."""
+        """True for text channels, which have no recordings."""
         return self.channel in _CHATS
 
     @property
     def variant_id(self) -> str | None:
-        """The variant's id; one conversation in four has none."""
+        """Id of the variant; one conversation in four has none."""
         return f"VARIANT-{self.variant}" if self.variant < len(texts.VARIANTS) else None
 
     @property
     def variant_name(self) -> str | None:
-        """The variant's name in Agent Studio."""
+        """Name of the variant in Agent Studio."""
         return texts.VARIANTS[self.variant] if self.variant < len(texts.VARIANTS) else None
 
 
-def draws(entropy: int) -> Random:
-    """The draws of a conversation: the same for the same entropy, and no secret."""
-    return Random(entropy)  # noqa: S311
+def generator(entropy: int) -> Random:
+    """Random number generator of a conversation, seeded by its entropy."""
+    return Random(entropy)  # noqa: S311 - not a secret
 
 
 def slots(traits: Traits, created_at: datetime) -> dict[str, str]:
-    """What the caller wants: the words that fill the phrases."""
+    """Values for the placeholders of the phrases."""
     names = texts.NAMES[traits.language[:2]]
     date = created_at + timedelta(days=1 + traits.entropy % 20)
     return {

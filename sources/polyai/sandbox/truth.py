@@ -1,6 +1,6 @@
-"""What a warehouse must hold after it has loaded a conversation, from either API or from both.
+"""Expected rows of a warehouse after a conversation was loaded from one API or from both.
 
-Derived from the model alone: an oracle for whoever parses the payloads.
+Derived from the model only, so that they are an oracle for code that parses the payloads.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ Row = dict[str, Any]
 DATA = "data"
 CONVERSATIONS_V3 = "conversations_v3"
 APIS = (DATA, CONVERSATIONS_V3)
-"""The APIs that a conversation can be read through, by their names in `source_api`."""
+"""APIs that a conversation can be fetched from, by their names in `source_api`."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _BOOLEANS = {"true": True, "false": False}
 
 
 def expected_rows(call: Conversation, apis: Sequence[str] = (DATA,)) -> dict[str, list[Row]]:
-    """The rows of each table: every column but `fetched_at`, `summary_hash` and note validity.
+    """Returns the rows by table, without `fetched_at`, `summary_hash` and the validity of notes.
 
-    JSON columns are Python objects, times aware UTC datetimes, NULL is None.
+    JSON columns are Python objects, times are aware datetimes in UTC, NULL is None.
 
     Args:
-        call: the conversation as it stood at every reading.
-        apis: what it was read through, in order. The newest wins, and what it does not tell stays.
+        call: The conversation, unchanged between the fetches.
+        apis: APIs that it was fetched from, in order. Later values replace earlier ones; columns
+            that an API does not have keep theirs.
     """
     key: Row = {"agent_id": call.agent_id, "conversation_id": call.conversation_id}
     turns = list(enumerate(call.turns or ()))
@@ -86,18 +87,18 @@ def expected_rows(call: Conversation, apis: Sequence[str] = (DATA,)) -> dict[str
 
 
 def text(value: Any) -> str | None:
-    """What a text column holds: JSON text of what is no text, None for empty text."""
+    """Value of a text column: JSON for values that are not text, None for empty text."""
     if value is None or isinstance(value, str):
         return value or None
     return orjson.dumps(value).decode()
 
 
 def _merged(apis: Sequence[str], data: Row, v3: Row) -> Row:
-    """A row after these readings of it; NULL is what was never read."""
-    told = dict(zip(APIS, (data, v3), strict=True))
+    """Merges a row over the fetches; NULL for columns that were never fetched."""
+    by_api = dict(zip(APIS, (data, v3), strict=True))
     row: Row = dict.fromkeys(data | v3)
     for api in apis:
-        row |= told[api]
+        row |= by_api[api]
     return row
 
 
@@ -105,7 +106,7 @@ def _conversation(call: Conversation, apis: Sequence[str]) -> Row:
     row = _merged(apis, _data_conversation(call), _v3_conversation(call))
     row |= {"region": call.region, "is_transcript_withheld": False, "source_api": apis[-1]}
     shown = len(call.turns or ())
-    # only v3 counts for itself, and no later answer of the other takes that back
+    # only v3 sends counts of its own, and a later answer of the Data API does not remove them
     if CONVERSATIONS_V3 in apis and call.turn_count != shown:
         if shown:
             row["extra"] = (row["extra"] or {}) | {"num_turns": call.turn_count}
@@ -115,7 +116,7 @@ def _conversation(call: Conversation, apis: Sequence[str]) -> Row:
 
 
 def _own_counts(call: Conversation) -> Row:
-    """The counts that v3 sends of itself: they speak of all turns, also of those not shown."""
+    """Counts that v3 sends, which include withheld turns."""
     return {
         "num_turns": call.turn_count,
         "num_silences": call.silence_count,
@@ -173,7 +174,7 @@ def _v3_conversation(call: Conversation) -> Row:
         "variant_name": call.variant_name,
         "from_number": call.from_number,
         "to_number": call.to_number,
-        # v3 knows one moment only, which stands for both
+        # v3 has only one time for both
         "created_at": call.created_at,
         "started_at": call.created_at,
         "total_duration_seconds": _whole(call.total_duration_seconds),
@@ -189,12 +190,12 @@ def _v3_conversation(call: Conversation) -> Row:
 
 
 def _whole(seconds: float | None) -> float:
-    """Whole seconds, 0 where they are unknown."""
+    """Rounds down to whole seconds; 0 if unknown."""
     return float(math.floor(seconds or 0))
 
 
 def _count(flags: list[bool | None]) -> int | None:
-    """How many are set; None where none is known."""
+    """Counts flags that are set; None if all are unknown."""
     return sum(flag is True for flag in flags) if any(f is not None for f in flags) else None
 
 
@@ -251,7 +252,7 @@ def _entities_json(turn: Turn) -> Any:
 
 
 def _entities(turn: Turn) -> list[tuple[str, Any]]:
-    """A pair for each single value."""
+    """Names and values, one pair per single value."""
     return [
         (name, single)
         for name, value in turn.entities or ()
@@ -285,7 +286,7 @@ def _value(value: str | None) -> Row:
 
 
 def _v3_text(value: Any) -> str | None:
-    """The text that v3 sends of a metric's value: Python's own wording, not JSON's."""
+    """Text that v3 sends for a metric's value: Python's representation, not JSON."""
     return None if value is None else str(value) or None
 
 
@@ -297,15 +298,15 @@ def _number(value: str | None) -> float | None:
 
 
 def _function_events(call: Conversation) -> list[Row]:
-    places: dict[int, int] = {}
+    positions: dict[int, int] = {}
     rows = []
     for event in call.function_events or ():
-        place = places.get(event.turn_number, 0)
-        places[event.turn_number] = place + 1
+        position = positions.get(event.turn_number, 0)
+        positions[event.turn_number] = position + 1
         rows.append(
             {
                 "turn_index": event.turn_number - 1,
-                "event_index": place,
+                "event_index": position,
                 "event_id": event.event_id,
                 "function_id": event.function_id,
                 "function_version": event.function_version,

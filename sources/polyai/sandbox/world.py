@@ -1,4 +1,4 @@
-"""The conversations of one agent, each a pure function of (seed, agent, index) and the clock."""
+"""Conversations of one agent: pure functions of the seed, the agent, the index and the time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .dialogue import dialogue
 from .model import Conversation, Summary
 from .oddities import Odd, Oddities
 from .timeline import Timeline, to_datetime
-from .traits import Traits, draws, slots
+from .traits import Traits, generator, slots
 
 SCORE_SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
-"""Conversations created before carry a PolyScore of 0-10, later ones of 1-5."""
+"""Conversations created earlier have a PolyScore of 0-10, later ones of 1-5."""
 _ENVIRONMENTS = ("live",) * 17 + ("sandbox", "sandbox", "pre-release")
 _CHANNELS = ("VOICE-SIP",) * 12 + ("VOICE",) * 3 + ("WEBCHAT",) * 4 + ("SMS",)
 _NO_TAGS = {"tags null", "tags missing"}
 _NO_TURNS_KEY = {"turns null", "turns missing"}
 _NO_METRICS = {"metrics null", "metrics missing"}
 _NO_EVENTS = {"events null", "events missing"}
-_UNKNOWN: dict[str, Any] = {
+_UNKNOWN_KEYS: dict[str, Any] = {
     "sentiment": "positive",
     "routing": {"queue": "bookings", "skills": ["es", None], "hint": ""},
     "experiment": None,
@@ -35,7 +35,7 @@ _UNKNOWN: dict[str, Any] = {
 
 
 class World:
-    """The conversations of one agent; holds none of them."""
+    """Generator of an agent's conversations; stores none of them."""
 
     def __init__(self, config: SandboxConfig, agent_id: str) -> None:
         self.agent_id = agent_id
@@ -44,7 +44,7 @@ class World:
         self._hash = blake2b(f"{config.seed}/{agent_id}".encode(), digest_size=32)
 
     def traits(self, index: int) -> Traits:
-        """The cheap part of conversation `index`."""
+        """Returns the traits of conversation `index`."""
         hashed = self._hash.copy()
         hashed.update(index.to_bytes(8, "big"))
         draw = hashed.digest()
@@ -80,7 +80,7 @@ class World:
         return f"acme/2026 100%/{index:08x}"
 
     def index(self, conversation_id: str) -> int | None:
-        """The index of a conversation id, None where it is none of this agent's."""
+        """Index of a conversation id; None if it is not one of this agent's."""
         try:
             index = int(conversation_id[-8:], 16)
         except ValueError:
@@ -90,18 +90,18 @@ class World:
         return index
 
     def created_at(self, index: int, timeline: Timeline) -> datetime:
-        """When conversation `index` was created."""
+        """Creation time of conversation `index`."""
         return to_datetime(timeline.created(index, self.traits(index).jitter))
 
     def finished_at(self, index: int, timeline: Timeline) -> datetime:
-        """When conversation `index` has ended or will end."""
+        """Past or future end of conversation `index`."""
         traits = self.traits(index)
         return to_datetime(timeline.created(index, traits.jitter)) + traits.duration
 
     def head(self, index: int, timeline: Timeline, now: datetime) -> Conversation:
-        """All of conversation `index` that a listing shows: no turns, metrics or events."""
+        """Generates the listed fields of conversation `index`: no turns, metrics or events."""
         traits, odd, config = self.traits(index), self._oddities.of(index), self._config
-        rng = draws(traits.entropy)
+        rng = generator(traits.entropy)
         created_at = to_datetime(timeline.created(index, traits.jitter))
         end = created_at + traits.duration
         done = end <= now
@@ -165,14 +165,14 @@ class World:
             ood_count=0,
             metrics=(),
             function_events=(),
-            extra=_UNKNOWN if "unknown in conversation" in odd else {},
+            extra=_UNKNOWN_KEYS if "unknown in conversation" in odd else {},
         )
 
     def conversation(self, index: int, timeline: Timeline, now: datetime) -> Conversation:
-        """Conversation `index` as it stands at `now`."""
+        """Generates conversation `index` at the time `now`."""
         traits, odd = self.traits(index), self._oddities.of(index)
         head = self.head(index, timeline, now)
-        rng = draws(traits.entropy ^ 1)
+        rng = generator(traits.entropy ^ 1)
         small = self._config.detail == "small"
         turns = dialogue(head, traits, rng, odd, now, small=small)
         events = function_events(head, traits, turns, rng, odd, now)
@@ -191,7 +191,7 @@ class World:
         )
 
     def has_recording(self, index: int, timeline: Timeline, now: datetime) -> bool:
-        """Whether the audio endpoint has a recording of conversation `index`."""
+        """Checks whether conversation `index` has a recording."""
         return self.head(index, timeline, now).audio_url is not None
 
 

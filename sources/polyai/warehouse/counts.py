@@ -1,8 +1,8 @@
-"""Whether the warehouse agrees with itself, and with what the answers say they hold.
+"""Reconciliation of the warehouse: counts of rows, orphans, duplicates and missing turns.
 
-A conversation is held once the load package that wrote its row is complete. What belongs to a
-package that never became so is left out of every comparison: a load is under way, or one was
-killed, and the next one reads those conversations again.
+A conversation is loaded once the package that wrote its row is complete. Rows of incomplete
+packages are excluded from every comparison: a load is running, or one was killed, and the next one
+fetches those conversations again.
 """
 
 from __future__ import annotations
@@ -24,60 +24,61 @@ _IS_WITHHELD = "coalesce(is_transcript_withheld, FALSE)"
 
 @dataclass(frozen=True)
 class ConversationCounts:
-    """The conversations of an agent; all but `incomplete` are held."""
+    """Conversations of an agent, as stored in the warehouse."""
 
     held: int = 0
+    """Loaded conversations. The other counts except `incomplete` are of these."""
     in_progress: int = 0
     withheld: int = 0
-    """Their newest answer came without the turns that they have."""
+    """Conversations whose turns were missing in the newest detail (retention or permissions)."""
     newest_created_at: datetime | None = None
     incomplete: int = 0
-    """Their load package never became complete."""
+    """Conversations of incomplete load packages."""
 
 
 @dataclass(frozen=True)
 class TurnCounts:
-    """The turns of an agent's held conversations, against their `num_turns`."""
+    """Turns of an agent's loaded conversations, compared with their `num_turns`."""
 
     expected: int = 0
-    """Sum of `num_turns`, where the turns are not withheld."""
+    """Sum of `num_turns` of conversations whose turns are not withheld."""
     rows: int = 0
-    """Rows in `turns` of the same conversations."""
+    """Rows in `turns` of these conversations."""
     unequal: int = 0
-    """Conversations among them that have more or fewer rows than `num_turns`."""
+    """Number of these conversations with more or fewer rows than `num_turns`."""
     withheld_rows: int = 0
-    """Rows of the other conversations, from answers before turns were withheld."""
+    """Rows of conversations whose turns were withheld after they were loaded."""
 
 
 @dataclass(frozen=True)
 class TableCounts:
-    """The rows of an agent in one table."""
+    """Rows of an agent in one table."""
 
     rows: int = 0
     incomplete: int = 0
-    """Rows of load packages that never became complete; not among `rows`."""
+    """Rows of incomplete load packages; not included in `rows`."""
     orphans: int = 0
-    """Rows of no conversation."""
+    """Rows without a conversation."""
     doubled: int = 0
-    """Keys that stand more than once."""
+    """Number of duplicate keys."""
 
 
 def unequal_turns(
     warehouse: Warehouse, agent_id: str, load_ids: Sequence[str]
 ) -> dict[str, tuple[int, int]]:
-    """Conversations with more or fewer rows in `turns` than their answer had turns.
+    """Finds conversations with more or fewer rows in `turns` than their detail had turns.
 
-    Looks at what these load packages wrote and at nothing else, so it costs as little in a large
-    warehouse as in a small one. Only for packages that `turns` was loaded with.
+    Reads only rows of the given load packages, so that the cost does not grow with the warehouse.
+    Only for packages that include `turns`.
 
     Args:
-        warehouse: Where to look.
+        warehouse: The warehouse.
         agent_id: The agent.
-        load_ids: Complete load packages. Turns always travel in the package of their conversation,
-            but for those that are kept because a later answer withheld them, which is left out.
+        load_ids: Ids of complete load packages. Turns are in the same package as their
+            conversation, except for withheld turns, which are excluded.
 
     Returns:
-        `num_turns` and the rows in `turns`, by conversation.
+        `num_turns` and the number of rows in `turns`, by conversation id.
     """
     if not load_ids:
         return {}
@@ -103,14 +104,14 @@ def unequal_turns(
 
 
 def conversation_counts(warehouse: Warehouse) -> dict[str, ConversationCounts]:
-    """Counts of all conversations, by agent."""
+    """Counts all conversations, by agent."""
     rows = warehouse.rows(
         f"""
-        SELECT agent_id, sum(is_held), sum(is_held * in_progress), sum(is_held * withheld),
-            max(CASE WHEN is_held = 1 THEN created_at END), sum(1 - is_held)
+        SELECT agent_id, sum(is_loaded), sum(is_loaded * in_progress), sum(is_loaded * withheld),
+            max(CASE WHEN is_loaded = 1 THEN created_at END), sum(1 - is_loaded)
         FROM (
             SELECT c.agent_id AS agent_id,
-                max(CASE WHEN l.load_id IS NULL THEN 0 ELSE 1 END) AS is_held,
+                max(CASE WHEN l.load_id IS NULL THEN 0 ELSE 1 END) AS is_loaded,
                 max(CASE WHEN c.in_progress THEN 1 ELSE 0 END) AS in_progress,
                 max(CASE WHEN c.is_transcript_withheld THEN 1 ELSE 0 END) AS withheld,
                 max(coalesce(c.created_at, c.started_at)) AS created_at
@@ -124,17 +125,17 @@ def conversation_counts(warehouse: Warehouse) -> dict[str, ConversationCounts]:
     )
     return {
         agent_id: ConversationCounts(
-            int(held),
+            int(loaded),
             int(in_progress),
             int(withheld),
             in_utc(newest),
             int(incomplete),
         )
-        for agent_id, held, in_progress, withheld, newest, incomplete in rows
+        for agent_id, loaded, in_progress, withheld, newest, incomplete in rows
     }
 
 
-_TURNS_OF_HELD = f"""
+_TURNS_OF_LOADED = f"""
     (
         SELECT agent_id, conversation_id, max(num_turns) AS num_turns,
             max(CASE WHEN {_IS_WITHHELD} THEN 1 ELSE 0 END) AS withheld
@@ -148,18 +149,18 @@ _TURNS_OF_HELD = f"""
     LEFT JOIN (
         SELECT DISTINCT agent_id, conversation_id FROM {{turns}}
         WHERE _dlt_load_id NOT IN ({COMPLETE_PACKAGES})
-    ) torn ON torn.agent_id = c.agent_id AND torn.conversation_id = c.conversation_id
-    WHERE torn.agent_id IS NULL
+    ) i ON i.agent_id = c.agent_id AND i.conversation_id = c.conversation_id
+    WHERE i.agent_id IS NULL
 """
-"""Held conversations with their rows in `turns`, but for those whose turns are being replaced."""
+"""Loaded conversations with their rows in `turns`, except those with rows of a running load."""
 
 _IS_UNEQUAL = "c.withheld = 0 AND c.num_turns <> coalesce(t.n, 0)"
 
 
 def turn_counts(warehouse: Warehouse) -> dict[str, TurnCounts]:
-    """Counts of turns, by agent; nothing of one without any: its turns were never loaded.
+    """Counts turns, by agent. Agents without any rows in `turns` are left out.
 
-    The views make tables that a load has left out, empty.
+    `turns` may be empty because it is not among the loaded tables: the views create missing tables.
     """
     rows = warehouse.rows(
         f"""
@@ -168,7 +169,7 @@ def turn_counts(warehouse: Warehouse) -> dict[str, TurnCounts]:
             sum(CASE WHEN c.withheld = 0 THEN coalesce(t.n, 0) ELSE 0 END),
             sum(CASE WHEN {_IS_UNEQUAL} THEN 1 ELSE 0 END),
             sum(CASE WHEN c.withheld = 1 THEN coalesce(t.n, 0) ELSE 0 END)
-        FROM {_TURNS_OF_HELD}
+        FROM {_TURNS_OF_LOADED}
         GROUP BY c.agent_id
         """
     )
@@ -183,13 +184,13 @@ def turn_counts(warehouse: Warehouse) -> dict[str, TurnCounts]:
 def some_unequal_turns(
     warehouse: Warehouse, agent_id: str, limit: int
 ) -> dict[str, tuple[int, int]]:
-    """Some of the conversations that `TurnCounts.unequal` counts, as `unequal_turns` gives them."""
+    """Returns some of the conversations that `TurnCounts.unequal` counts, like `unequal_turns`."""
     rows = warehouse.rows(
         f"""
         SELECT conversation_id, num_turns, n FROM (
             SELECT c.conversation_id AS conversation_id, c.num_turns AS num_turns,
                 coalesce(t.n, 0) AS n, row_number() OVER (ORDER BY c.conversation_id) AS nth
-            FROM {_TURNS_OF_HELD}
+            FROM {_TURNS_OF_LOADED}
             AND c.agent_id = %s AND {_IS_UNEQUAL}
         ) numbered
         WHERE nth <= %s ORDER BY nth
@@ -201,7 +202,7 @@ def some_unequal_turns(
 
 
 def table_counts(warehouse: Warehouse) -> dict[str, dict[str, TableCounts]]:
-    """Counts of rows by agent and table, without tables that were never loaded."""
+    """Counts rows by agent and table, without tables that do not exist yet."""
     tables = reconciled_tables()
     rows = _rows(warehouse, tables)
     sizes = Counter[str]()
@@ -210,30 +211,30 @@ def table_counts(warehouse: Warehouse) -> dict[str, dict[str, TableCounts]]:
     loaded = [table for table in tables if table.name in sizes]
     children = [table for table in conversation_tables() if table.name != CONVERSATIONS.name]
     orphans = _orphans(warehouse, [table for table in loaded if table in children])
-    doubled: dict[_Of, int] = {}
-    # one large table at a time: a load may be waiting for the DuckDB file
+    duplicates: dict[_Of, int] = {}
+    # one query per large table, since a load may be waiting for the DuckDB file
     large = [table for table in loaded if sizes[table.name] > _SMALL]
     small = [table for table in loaded if sizes[table.name] <= _SMALL]
     for together in (small, *([table] for table in large)):
-        doubled |= _doubled(warehouse, together)
+        duplicates |= _duplicates(warehouse, together)
     found: dict[str, dict[str, TableCounts]] = {}
     for (agent_id, table), (complete, incomplete) in rows.items():
         of = agent_id, table
         found.setdefault(agent_id, {})[table] = TableCounts(
-            complete, incomplete, orphans.get(of, 0), doubled.get(of, 0)
+            complete, incomplete, orphans.get(of, 0), duplicates.get(of, 0)
         )
     return found
 
 
 _SMALL = 100_000
-"""Rows of a table that are grouped by their key in a moment."""
+"""Maximum rows of a table that is grouped by its key together with other tables."""
 
 _Of = tuple[str, str]
-"""Agent and table."""
+"""Agent id and table name."""
 
 
 def _rows(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, tuple[int, int]]:
-    """Rows of complete load packages and of others."""
+    """Counts rows of complete and of incomplete load packages."""
     counted = " UNION ALL ".join(
         f"SELECT agent_id, '{table.name}' AS table_name, _dlt_load_id, count(*) AS n "
         f"FROM {{{table.name}}} GROUP BY agent_id, _dlt_load_id"
@@ -248,18 +249,21 @@ def _rows(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, tuple[int,
         """
     )
     if not rows and len(tables) > 1:
-        # one of them was never loaded
+        # one of the tables does not exist yet
         return {of: n for table in tables for of, n in _rows(warehouse, [table]).items()}
     order = [table.name for table in tables]
     rows.sort(key=lambda row: (row[0], order.index(row[1])))
-    return {(agent_id, table): (int(held), int(others)) for agent_id, table, held, others in rows}
+    return {
+        (agent_id, table): (int(complete), int(incomplete))
+        for agent_id, table, complete, incomplete in rows
+    }
 
 
 def _orphans(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, int]:
-    """Rows without a conversation."""
+    """Counts orphans: rows without a conversation."""
     if not tables:
         return {}
-    # one query for all: the conversations are looked up in one hash table, made once
+    # one query for all tables, so that the hash table of conversations is built once
     children = " UNION ALL ".join(
         f"SELECT agent_id, '{table.name}' AS table_name, conversation_id, _dlt_load_id "
         f"FROM {{{table.name}}}"
@@ -282,13 +286,13 @@ def _orphans(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, int]:
     return {(agent_id, table): int(n) for agent_id, table, n in rows}
 
 
-def _doubled(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, int]:
-    """Keys that stand more than once."""
+def _duplicates(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, int]:
+    """Counts duplicate keys."""
     if not tables:
         return {}
     keys = " UNION ALL ".join(
         f"SELECT t.agent_id AS agent_id, '{table.name}' AS table_name FROM {{{table.name}}} t "
-        f"{_narrowed(table)} WHERE t._dlt_load_id IN ({COMPLETE_PACKAGES}) "
+        f"{_excluding_distinct(table)} WHERE t._dlt_load_id IN ({COMPLETE_PACKAGES}) "
         f"GROUP BY {', '.join(f't.{name}' for name in _key(table))} HAVING count(*) > 1"
         for table in tables
     )
@@ -302,11 +306,12 @@ def _key(table: Table) -> Iterable[str]:
     return dict.fromkeys((*table.merge_key, *table.key))
 
 
-def _narrowed(table: Table) -> str:
-    """A join that leaves conversations out whose keys are distinct for certain.
+def _excluding_distinct(table: Table) -> str:
+    """Renders a join that excludes conversations whose keys are certainly distinct.
 
-    Grouping a table by its whole key costs most of all. Where one number counts the rows of a
-    conversation from 0, its sums tell whether they are 0, 1, … n - 1; few have to be looked at.
+    Grouping a table by its full key is the most expensive step. If the key is one number that
+    counts a conversation's rows from 0, its sums show whether the numbers are 0, 1, … n - 1, and
+    few conversations remain to be grouped.
     """
     types = {column.name: column.type for column in table.columns}
     if len(table.key) != 1 or types[table.key[0]] != "bigint":
