@@ -249,7 +249,7 @@ def test_a_destination_that_is_no_database_is_refused() -> None:
             DESTINATION__FILESYSTEM__BUCKET_URL="files",
         )
         assert result.returncode == 1
-        assert error_of(result).startswith("error: destination: filesystem is no database")
+        assert error_of(result).startswith("error: destination: filesystem")
 
 
 def test_views_that_are_made_by_another_run_are_left_to_it(

@@ -672,7 +672,7 @@ class TestCommand:
     def test_locked(self, writer: subprocess.Popen[str]) -> None:
         result = run("status", "--wait", "0s")
         assert result.returncode == 75
-        assert "is being written by process" in error_of(result)
+        assert f"process {writer.pid} " in error_of(result)
 
     def test_no_file(self, own_folder: Path) -> None:
         result = run("status", "--json")

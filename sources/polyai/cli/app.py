@@ -67,7 +67,7 @@ from ..tables.registry import loaded_tables
 from ..views import Refreshed, refresh
 from ..views import show as show_views
 from ..views.cli import views
-from ..warehouse.open import open_pipeline, place
+from ..warehouse.open import destination_label, open_pipeline
 from ..warehouse.read_only import WAIT, open_to_read
 from ..write_backs.cli import annotate, note
 from . import render as show
@@ -332,7 +332,7 @@ def backfill(
     if as_json:
         print_json(show.backfill_as_json(reports, code))
     else:
-        show.backfill(stdout, reports, place(pipeline))
+        show.backfill(stdout, reports, destination_label(pipeline))
     failed = [report for report in reports if report.error]
     if failed:
         names = ", ".join(str(report.slice) for report in failed[:5])

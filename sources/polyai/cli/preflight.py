@@ -13,7 +13,7 @@ from ..config.settings import Agent, Settings
 from ..errors import ApiError, ConversationError, PolyAIError
 from ..shape.answer import V3
 from ..shape.redaction import has_redacted_numbers
-from ..warehouse.open import place
+from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
@@ -62,7 +62,9 @@ def _destination(pipeline: dlt.Pipeline) -> Finding:
         held = Warehouse(pipeline).count_rows("conversations")
     except PolyAIError as error:
         return Finding("", "destination", "failed", str(error))
-    return Finding("", "destination", "ok", f"{place(pipeline)}: {held:,} conversations held")
+    return Finding(
+        "", "destination", "ok", f"{destination_label(pipeline)}: {held:,} conversations held"
+    )
 
 
 def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:

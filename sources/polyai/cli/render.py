@@ -23,7 +23,7 @@ from ..status.report import AgentStatus, Run, Status
 from ..tables.registry import loaded_tables
 from ..tables.rules import has_read_all
 from ..warehouse.counts import TableCounts
-from ..warehouse.open import place
+from ..warehouse.open import destination_label
 from .demo import Demo
 from .preflight import Finding
 
@@ -71,7 +71,7 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
                 f"  [yellow]given up[/] {report.given_up:,} that have failed for too long: "
                 "load --full tries them again"
             )
-    console.print(f"warehouse: {escape(place(pipeline))}", soft_wrap=True)
+    console.print(f"warehouse: {escape(destination_label(pipeline))}", soft_wrap=True)
 
 
 def _reconciled(report: RunReport) -> str:
@@ -258,7 +258,7 @@ def status(console: Console, result: Status, pipeline: dlt.Pipeline) -> None:
         if (more := agent.failures.open - len(agent.failures.named)) > 0:
             _paragraph(console, f"… and {more:,} more in fetch_failures")
         console.print()
-    console.print(f"warehouse: {escape(place(pipeline))}", soft_wrap=True)
+    console.print(f"warehouse: {escape(destination_label(pipeline))}", soft_wrap=True)
 
 
 _TO_MEND = (

@@ -23,7 +23,7 @@ from ..console.options import (
 )
 from ..console.terminal import Exit, print_error, print_json, stderr, stdout, stop_on_signals
 from ..errors import ConfigurationError, PolyAIError
-from ..warehouse.open import open_pipeline, place
+from ..warehouse.open import destination_label, open_pipeline
 from . import show
 from .chat import ChatApi, ChatSetup
 from .interactive import InteractiveChat, Transcript, ask_person, ask_stream
@@ -128,7 +128,7 @@ def debug_chat(
         if pipeline is not None:
             with _collected(errors):
                 store_results(run, pipeline, wait=settings.lock_wait)
-                stored_in = place(pipeline)
+                stored_in = destination_label(pipeline)
     code = _exit_code(run)
     if as_json:
         print_json(show.chats_as_json(run, code, stored_in))

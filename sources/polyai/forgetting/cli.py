@@ -25,7 +25,7 @@ from ..console.terminal import (
     stdout,
     stop_on_signals,
 )
-from ..warehouse.open import open_pipeline, place
+from ..warehouse.open import destination_label, open_pipeline
 from ..warehouse.read_only import open_to_read
 from . import show
 from .run import PIPELINE_NAME, Erasures, Readers, planned
@@ -113,7 +113,7 @@ def forget(
     if as_json:
         print_json(show.erasures_as_json(done, code, dry_run=False))
     else:
-        show.erasures(stdout, done, place(pipeline))
+        show.erasures(stdout, done, destination_label(pipeline))
     print_failed(done.agents)
     if done.error:
         print_error(done.error)

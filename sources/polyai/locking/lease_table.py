@@ -68,7 +68,7 @@ _RELEASE_ALL = f"UPDATE {TABLE} SET owner = '', expires_at = CURRENT_TIMESTAMP W
 
 
 class LeaseTable:
-    """The table over an open connection, for one owner. Statements that fail are retried.
+    """Table over an open connection, for one owner. Statements that fail are retried.
 
     dlt does not distinguish a conflict with another machine's statement from most other failures.
 

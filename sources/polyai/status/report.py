@@ -24,7 +24,7 @@ from ..warehouse.counts import (
     table_counts,
     turn_counts,
 )
-from ..warehouse.open import place
+from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 
 SHOWN_RUNS = 5
@@ -191,7 +191,8 @@ def status(
     now = clock()
     if not any(_exists(warehouse, table) for table in ("sync_runs", "conversations")):
         raise DestinationError(
-            f"nothing has been loaded into {place(warehouse.pipeline)}: run polyai-warehouse load"
+            f"nothing has been loaded into {destination_label(warehouse.pipeline)}: "
+            "run polyai-warehouse load"
         )
     # first the runs: what lands meanwhile is then held too many, and never missing
     runs = _runs(warehouse)

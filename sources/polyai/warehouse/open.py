@@ -140,7 +140,7 @@ def owner_only() -> Iterator[None]:
         os.umask(before)
 
 
-def place(pipeline: dlt.Pipeline) -> str:
+def destination_label(pipeline: dlt.Pipeline) -> str:
     """Describes a pipeline's destination and dataset for messages."""
     name, dataset = str(pipeline.destination.destination_name), pipeline.dataset_name
     credentials: Any = pipeline.destination_client().config.credentials

@@ -16,7 +16,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from ..errors import BusyError, DestinationError
 from .duckdb_file import LOCKED, duckdb_path
-from .open import open_pipeline, place
+from .open import destination_label, open_pipeline
 from .queries import Warehouse
 from .retry import retry
 
@@ -108,7 +108,7 @@ class _SharedWarehouse(Warehouse):
         if locked and self._waited_seconds >= self._limit_seconds:
             writer = f"process {locked[1]}" if locked[1] else "another process"
             raise BusyError(
-                f"{place(self.pipeline)} has been locked by {writer} for "
+                f"{destination_label(self.pipeline)} has been locked by {writer} for "
                 f"{self._waited_seconds:.0f} s. Run the command again later, or wait longer with "
                 "--wait"
             ) from error
