@@ -153,6 +153,18 @@ def half_of_package(call: Call, arguments: Arguments) -> None:
     half_of_folder(call, (packages.storage, load_id))
 
 
+def half_of_packages(call: Call, arguments: Arguments) -> None:
+    """Dies when half of the files of packages that are not loaded are deleted."""
+    (pipeline,) = arguments
+    folder = Path(pipeline.working_dir)
+    stages = ("normalize/*", "load/new", "load/normalized")
+    packages = [package for stage in stages for package in folder.glob(f"{stage}/*/")]
+    files = sorted(path for package in packages for path in package.rglob("*") if path.is_file())
+    for path in files[: (len(files) + 1) // 2]:
+        path.unlink()
+    die()
+
+
 def _always(arguments: Arguments) -> bool:
     return True
 
@@ -226,6 +238,8 @@ def _sql(method: str) -> tuple[str, ...]:
 _IN_FIRST_RUNS = ("schema", "version")
 
 _HALF_LOADED = "job: committed but not marked"
+_DISCARD = "polyai.load.committer:discard"
+_DROP_STAGING = "polyai.load.committer:Committer.drop_staging"
 
 POINTS: dict[str, Point] = {
     # what is asked of the API
@@ -315,24 +329,34 @@ POINTS: dict[str, Point] = {
         f"{_FILES}.delete_folder", half_of_folder, file_name("/completed_jobs")
     ),
     "end: after the jobs are gone": Point(f"{_LOADS}.maybe_remove_completed_jobs", after),
-    # recovery of what an earlier kill has left
-    "recovery: before it begins": Point("polyai.load.discard:start_over", before),
-    "recovery: after packages are taken back": Point("polyai.load.discard:start_over", after),
-    "recovery: before a package is taken back": Point(
-        "polyai.load.discard:_start_package_over", before, needs=_HALF_LOADED
+    # removal of what an earlier kill left
+    "discard: before it begins": Point(_DISCARD, before),
+    "discard: after it ends": Point(_DISCARD, after),
+    "discard: half of a draft of an extraction is gone": Point(
+        _DISCARD, half_of_packages, needs="extract: after a table's items"
     ),
-    "recovery: before a package's jobs are new": Point(
-        f"{_PACKAGES}.save_schema_updates", before, package_in("normalized"), needs=_HALF_LOADED
+    "discard: half of an extracted package is gone": Point(
+        _DISCARD, half_of_packages, needs="extract: after the package is committed"
     ),
-    "recovery: half of a package's update is written": Point(
-        f"{_PACKAGES}.save_schema_updates",
-        half_of_update,
-        package_in("normalized"),
-        needs=_HALF_LOADED,
+    "discard: half of a draft of a normalization is gone": Point(
+        _DISCARD, half_of_packages, needs="normalize: files spooled"
     ),
-    "recovery: after a package is taken back": Point(
-        "polyai.load.discard:_start_package_over", after, needs=_HALF_LOADED
+    "discard: half of a normalized package is gone": Point(
+        _DISCARD, half_of_packages, needs="load: at the start"
     ),
+    "discard: half of a package in loading is gone": Point(
+        _DISCARD, half_of_packages, needs=_HALF_LOADED
+    ),
+    "discard: half of a loaded package is gone": Point(
+        _DISCARD, half_of_packages, needs="end: after the row in _dlt_loads"
+    ),
+    "discard: after a package in loading is gone": Point(_DISCARD, after, needs=_HALF_LOADED),
+    "discard: before staging is dropped": Point(_DROP_STAGING, before, needs=_HALF_LOADED),
+    "discard: after staging is dropped": Point(_DROP_STAGING, after, needs=_HALF_LOADED),
+    # the end of a run
+    "tidy: before staging is dropped": Point(_DROP_STAGING, before),
+    "tidy: after staging is dropped": Point(_DROP_STAGING, after),
+    "tidy: after old records are removed": Point("polyai.load.committer:remove_old_records", after),
     "lease: before it is asked for": Point(
         "polyai.locking.leases:Leases.acquire", before, destinations=("postgres",)
     ),

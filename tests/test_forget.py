@@ -23,7 +23,7 @@ from polyai import load, open_pipeline, resolve
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
 from polyai.forgetting.run import PIPELINE_NAME, Erasures, Readers, forget
-from polyai.load.committer import Job
+from polyai.load.committer import Committer
 from polyai.locking.files import LockTimeout, database_lock
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS
 from polyai.recordings.run import fetch_recordings
@@ -311,7 +311,7 @@ def test_a_forgotten_conversation_that_was_not_loaded_is_not_requested(company: 
 
 STEPS = [
     (forgetting, "erase_audio"),
-    (Job, "erase"),
+    (Committer, "erase"),
     (forgetting, "_discard_waiting"),
     (forgetting, "rewrite"),
     (forgetting._AgentErasure, "finish"),
@@ -395,7 +395,7 @@ def test_pending_packages_of_a_killed_load_are_discarded(
     known = set(first_column(f"{IDS_IN}conversations"))
     company.sandbox.advance(timedelta(hours=2), arrivals=4)
     passes = iter([False, True])
-    finish = Job._finish_packages
+    finish = Committer._load
 
     def dies(*arguments: Any) -> None:
         if next(passes):
@@ -403,7 +403,7 @@ def test_pending_packages_of_a_killed_load_are_discarded(
         finish(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Job, "_finish_packages", dies)
+        patched.setattr(Committer, "_load", dies)
         with pytest.raises(Killed):
             company.load()
     pending = list(Path(".dlt/pipelines/polyai/normalize/extracted").rglob("*.parquet"))

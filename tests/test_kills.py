@@ -393,7 +393,7 @@ def kill_at_each(bench: Bench, points: Sequence[str], **settings: Any) -> None:
 def pass_over_conversations(point: str) -> int:
     """A pass in the second package of a run; the first one only tells that the run has begun."""
     kind = point.partition(":")[0]
-    if POINTS[point].needs or kind in ("listing", "recovery", "lease", "state"):
+    if POINTS[point].needs or kind in ("listing", "discard", "tidy", "lease", "state"):
         return 1
     if point in ("job: before its commit", "job: after its commit"):
         return 2
@@ -511,7 +511,7 @@ class TestDuckDBUpToNormalize:
 class TestDuckDBFromLoadOn:
     @pytest.mark.long
     @pytest.mark.parametrize(
-        "points", groups("load|job|merge|end|recovery|half a file") + groups("state", size=1)
+        "points", groups("load|job|merge|end|discard|tidy|half a file") + groups("state", size=1)
     )
     def test_a_load_goes_on_after_a_kill_at_any_point(
         self, on_duckdb: Bench, points: list[str]

@@ -381,5 +381,5 @@ class TestSource:
         assert "metrics" not in tables
 
     def test_an_unknown_table_is_named(self, base_url: str) -> None:
-        with pytest.raises(ConfigurationError, match="no table turn"):
+        with pytest.raises(ConfigurationError, match=r"\bturn\b.*\bturns\b"):
             load(settings_for(base_url), open_pipeline(), select=["turn"])

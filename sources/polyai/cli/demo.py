@@ -14,7 +14,7 @@ import duckdb
 
 from ..config.settings import resolve
 from ..errors import ConfigurationError
-from ..load.committer import OnBegin
+from ..load.loop import OnBegin
 from ..load.report import RunReport
 from ..load.run import load
 from ..tables.registry import conversation_tables

@@ -11,7 +11,7 @@ from typing import Any
 import dlt
 
 from ..errors import BusyError
-from ..load.committer import audit_job
+from ..load.committer import open_committer
 from ..locking.files import LockTimeout
 from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult
@@ -50,11 +50,11 @@ def store_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = ti
     def lease_names() -> list[str]:
         return [lease_name(agent_id) for agent_id in agent_ids]
 
-    with audit_job(pipeline, LOCK_ENDING, lease_names, timeout) as (job, others):
+    with open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others):
         for holder in others.values():
             raise BusyError(f"{holder} is writing debug chats: these results were not stored")
-        job.make_tables([DEBUG_CHATS, DEBUG_CHAT_TURNS])
-        job.write({DEBUG_CHATS: chats, DEBUG_CHAT_TURNS: turns}, agent_ids[0])
+        committer.create_tables([DEBUG_CHATS, DEBUG_CHAT_TURNS])
+        committer.write({DEBUG_CHATS: chats, DEBUG_CHAT_TURNS: turns})
 
 
 def lease_name(agent_id: str) -> str:

@@ -23,8 +23,8 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..debug_chats import result_store as debug_chats
 from ..errors import BusyError, PolyAIError, StoreError
-from ..load import discard as recovery
-from ..load.committer import Job, audit_job
+from ..load.committer import Committer, open_committer
+from ..load.discard import discard_all
 from ..load.report import RunReport
 from ..locking.files import LockTimeout, database_lock, staging_datasets
 from ..recordings import run as recordings
@@ -167,18 +167,18 @@ def forget(
         )
 
     with (
-        _alone(pipeline, LockTimeout(lock_wait, stop), chosen) as job,
-        _place(job, recordings_url) as place,
+        _alone(pipeline, LockTimeout(lock_wait, stop), chosen) as committer,
+        _place(committer, recordings_url) as place,
     ):
-        selections = chosen(job.warehouse)
-        agents = [_AgentErasure(job, selection, reason, clock) for selection in selections]
+        selections = chosen(committer.warehouse)
+        agents = [_AgentErasure(committer, selection, reason, clock) for selection in selections]
         begun = []
         for agent in agents:
             if stop.is_set():
                 break
             agent.erase(place)
             begun.append(agent)
-        _discard_waiting(job)
+        _discard_waiting(committer)
         is_rewritten = rewrite(pipeline)
         for agent in begun:
             agent.finish()
@@ -189,8 +189,10 @@ def forget(
 class _AgentErasure:
     """One agent's part of a run."""
 
-    def __init__(self, job: Job, selection: Selection, reason: str | None, clock: Clock) -> None:
-        self._job = job
+    def __init__(
+        self, committer: Committer, selection: Selection, reason: str | None, clock: Clock
+    ) -> None:
+        self._committer = committer
         self._selection = selection
         self._reason = reason
         self._clock = clock
@@ -202,19 +204,19 @@ class _AgentErasure:
 
     def erase(self, place: _Place | None) -> None:
         """Writes down what is to go, then deletes it: files first, for rows tell of them."""
-        job, selection = self._job, self._selection
+        committer, selection = self._committer, self._selection
         agent_id, conversations = selection.agent_id, selection.conversations
-        self._killed = job.begin(self._report, _TABLES, [COMMAND])
-        job.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows()}, agent_id)
+        self._killed = committer.begin(self._report, _TABLES, [COMMAND])
+        committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows()})
         try:
             if place is not None:
                 self._files = erase_audio(
-                    job.warehouse, place.store, place.incoming, agent_id, conversations
+                    committer.warehouse, place.store, place.incoming, agent_id, conversations
                 )
         except StoreError as error:
             self._error = error
             return
-        self._report.rows.update(job.erase(agent_id, list(conversations)))
+        self._report.rows.update(committer.erase(agent_id, list(conversations)))
 
     def finish(self) -> None:
         """Writes down that nothing is left, where that is so."""
@@ -228,7 +230,7 @@ class _AgentErasure:
                 row | {"erased_at": now, "recordings": self._files[row["conversation_id"]]}
                 for row in self._rows()
             ]
-        self._job.write(rows, self._selection.agent_id)
+        self._committer.write(rows)
         self.erasure.rows = self._report.rows
         self.erasure.recordings = self._files.total()
         self.erasure.error = self._report.error
@@ -254,7 +256,7 @@ class _AgentErasure:
 
     def _caller_rows(self) -> list[dict[str, Any]]:
         agent_id = self._selection.agent_id
-        known = self._job.warehouse.forgotten_callers(agent_id)
+        known = self._committer.warehouse.forgotten_callers(agent_id)
         salt = known[0].salt if known else secrets.token_hex(_SALT_BYTES)
         hashes = {caller_hash(caller, salt) for caller in self._selection.callers}
         return [
@@ -281,8 +283,8 @@ class _Place:
 @contextmanager
 def _alone(
     pipeline: dlt.Pipeline, timeout: LockTimeout, chosen: Callable[[Warehouse], list[Selection]]
-) -> Iterator[Job]:
-    """A job, and nobody else who writes rows of conversations until it ends."""
+) -> Iterator[Committer]:
+    """A committer, and nobody else who writes rows of conversations until it ends."""
 
     def lease_names() -> list[str]:
         warehouse = Warehouse(pipeline, locks_file=True)
@@ -300,31 +302,33 @@ def _alone(
     with ExitStack() as held:
         for ending in _OTHERS:
             held.enter_context(database_lock(pipeline, timeout, ending))
-        job, others = held.enter_context(audit_job(pipeline, _LOCK_ENDING, lease_names, timeout))
+        committer, others = held.enter_context(
+            open_committer(pipeline, _LOCK_ENDING, lease_names, timeout)
+        )
         for name, holder in others.items():
             raise BusyError(f"{holder} is at work on {name}")
-        yield job
+        yield committer
 
 
 @contextmanager
-def _place(job: Job, url: str) -> Iterator[_Place | None]:
+def _place(committer: Committer, url: str) -> Iterator[_Place | None]:
     """The store; None where there is none, and never was a recording."""
     store = open_store(url)
     folder = store.local_folder
     is_missing = folder is not None and not folder.exists()
-    if is_missing and not job.warehouse.has_table(RECORDINGS.name):
+    if is_missing and not committer.warehouse.has_table(RECORDINGS.name):
         yield None
         return
-    with Incoming(store, working_folder(job.pipeline.pipelines_dir)) as incoming:
+    with Incoming(store, working_folder(committer.pipeline.pipelines_dir)) as incoming:
         store.check()
         yield _Place(store, incoming)
 
 
-def _discard_waiting(job: Job) -> None:
+def _discard_waiting(committer: Committer) -> None:
     """Throws away what killed runs on this machine have read and not loaded."""
-    pipeline = job.pipeline
-    names = recovery.discard_all(working_folder(pipeline.pipelines_dir), STEADY_PIPELINE)
-    job.drop_datasets(staging_datasets(pipeline, names))
+    pipeline = committer.pipeline
+    names = discard_all(working_folder(pipeline.pipelines_dir), STEADY_PIPELINE)
+    committer.drop_datasets(staging_datasets(pipeline, names))
 
 
 def _taken_anew(pipeline: dlt.Pipeline, readers: Readers, wait: timedelta) -> str | None:

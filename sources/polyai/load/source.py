@@ -1,12 +1,13 @@
-"""The dlt source: `listing → details →` one selectable resource a table.
+"""dlt sources: `polyai` for pipelines of the user, and those of the committer's load packages.
 
-However many tables are selected, each detail is read and shaped once.
+In `polyai`, one `listing → details` chain feeds a selectable resource per table, so that each
+detail is read and shaped once, however many tables are selected.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dlt
@@ -14,21 +15,23 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource, DltSource
 
 from ..config.settings import resolve
+from ..shape.audit_rows import audit_table
 from ..tables.declaration import Table
 from ..tables.registry import loaded_tables
 from ..warehouse.held import LoadState
-from .agent_reader import AgentReader, Chunk, Tables, rows_in
+from .agent_reader import AgentReader
+from .chunk import Batch, Chunk
 
-CountRows = Callable[[str, int], None]
-"""Told of each table's rows as they go to dlt."""
+OnBatch = Callable[[Batch], None]
+"""Called with each batch before its rows go to dlt."""
 
 
-def _not_counted(table: str, rows: int) -> None:
-    """Counts nothing."""
+def _no_op(batch: Batch) -> None:
+    """No-op."""
 
 
 # without a spec of its own, dlt would fill the parameters from its configuration before the
-# environment's POLYAI_* are looked at: `resolve` alone knows the order
+# environment's POLYAI_* are looked at: only `resolve` knows the order
 @dlt.source(name="polyai", section="polyai", spec=BaseConfiguration)
 def polyai(
     agent_id: str | None = None,
@@ -40,19 +43,19 @@ def polyai(
 ) -> list[DltResource]:
     """Every conversation of one or several PolyAI agents, as ten related tables.
 
-    Reads what the pipeline's destination does not hold yet, or holds otherwise: the first run
-    everything, later runs what is new or changed. Parameters that are not given come from the
-    environment's `POLYAI_*` and from dlt's configuration under `sources.polyai`.
+    Reads what is missing or outdated in the pipeline's destination: the first run reads everything,
+    later runs what is new or changed. Parameters that are not given come from the environment's
+    `POLYAI_*` and from dlt's configuration under `sources.polyai`.
 
     Args:
         agent_id: PolyAI agent (project), several separated by commas, or a Studio URL.
         api_key: Key of the Data API, for this agent and region.
         region: us, eu, uk or studio.
-        full: Read the whole listing, not only the look-back.
+        full: Read the whole listing, not only the look-back window.
         options: Any other setting, such as `workers` or `pii`.
 
     Returns:
-        `listing`, `details` and a resource for each table; select tables with `with_resources`.
+        `listing`, `details` and a resource per table; select tables with `with_resources`.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
@@ -67,34 +70,42 @@ def polyai(
                 if reader.stopped_by is not None:
                     raise reader.stopped_by
 
-    return list(_resources(chunks, _not_counted))
+    return list(_resources(chunks, _no_op))
 
 
-def one_chunk(chunk: Chunk, count_rows: CountRows, schema: str) -> DltSource:
-    """The same source over a chunk that is already under way: one load package.
+def chunk_source(chunk: Chunk, on_batch: OnBatch, schema: str) -> DltSource:
+    """The same source over one chunk: one load package.
 
     Args:
-        chunk: The chunk.
-        count_rows: Told of each table's rows.
-        schema: dlt's name of the schema, by which the load package is known afterwards.
+        chunk: The chunk, whose rows are read while dlt extracts.
+        on_batch: Called with each batch before its rows go to dlt.
+        schema: Name of the dlt schema, recorded with the load package in `_dlt_loads`.
     """
-    return _source(schema, lambda: list(_resources(lambda: [chunk], count_rows)))
+    return _source(schema, lambda: list(_resources(lambda: [chunk], on_batch)))
 
 
-def some_tables(rows: Mapping[Table, Callable[[], Any]], schema: str) -> DltSource:
-    """A source for audit tables; what gives their rows is called while dlt extracts."""
-    return _source(
-        schema, lambda: [dlt.resource(given, **_hints(table)) for table, given in rows.items()]
-    )
+def rows_source(rows: Mapping[Table, Sequence[Mapping[str, Any]]], schema: str) -> DltSource:
+    """A source of rows of audit tables: one load package.
+
+    Args:
+        rows: Rows by column name; times as `datetime`, JSON columns as objects. A table without
+            rows is created.
+        schema: Name of the dlt schema.
+    """
+
+    def items(table: Table) -> Callable[[], Iterator[Any]]:
+        return lambda: iter([audit_table(table, rows[table], _load_id())])
+
+    return _source(schema, lambda: [dlt.resource(items(table), **_hints(table)) for table in rows])
 
 
-def empty_tables(tables: Iterable[Table], schema: str) -> DltSource:
-    """A source that makes tables and nothing else."""
+def _load_id() -> str:
+    """Returns the id of the load package that dlt is extracting.
 
-    def nothing(table: Table) -> Callable[[], Iterator[Any]]:
-        return lambda: iter([table.arrow_schema.empty_table()])
-
-    return some_tables({table: nothing(table) for table in tables}, schema)
+    dlt 1.31 creates the id itself and accepts none from its caller. It passes it to resources by
+    `dlt.current` alone; from here on it is an argument.
+    """
+    return str(dlt.current.load_package_state()["load_id"])
 
 
 def _source(schema: str, resources: Callable[[], list[DltResource]]) -> DltSource:
@@ -102,35 +113,34 @@ def _source(schema: str, resources: Callable[[], list[DltResource]]) -> DltSourc
     return made
 
 
-def _resources(
-    chunks: Callable[[], Iterable[Chunk]], count_rows: CountRows
-) -> Iterator[DltResource]:
+def _resources(chunks: Callable[[], Iterable[Chunk]], on_batch: OnBatch) -> Iterator[DltResource]:
     @dlt.resource(name="listing", selected=False)
     def listing() -> Iterator[Chunk]:
-        """`GET /v1/agents/{agentId}/conversations`, compared with what is held, in chunks."""
+        """`GET /v1/agents/{agentId}/conversations`, compared with the warehouse, in chunks."""
         yield from chunks()
 
     @dlt.transformer(name="details", data_from=listing, selected=False)
-    def details(chunk: Chunk) -> Iterator[Tables]:
+    def details(chunk: Chunk) -> Iterator[Batch]:
         """`GET /v1/agents/{agentId}/conversations/{conversationId}`, shaped in batches."""
-        yield from chunk.batches
+        for batch in chunk.batches(_load_id()):
+            on_batch(batch)
+            yield batch
 
     yield listing
     yield details
     for table in loaded_tables():
-        yield _table_resource(table, details, count_rows)
+        yield _table_resource(table, details)
 
 
-def _table_resource(table: Table, details: DltResource, count_rows: CountRows) -> DltResource:
+def _table_resource(table: Table, details: DltResource) -> DltResource:
     is_first = True
 
-    def rows(batch: Tables) -> Iterator[Any]:
+    def rows(batch: Batch) -> Iterator[Any]:
         nonlocal is_first
-        found = batch[table.name]
-        # an empty first batch creates the table, so that no query fails for want of data
+        found = batch.tables[table.name]
+        # an empty first batch creates the table, so that no query fails for lack of data
         if found.num_rows or is_first:
             is_first = False
-            count_rows(table.name, rows_in(found))
             yield found
 
     resource: DltResource = dlt.transformer(rows, data_from=details, **_hints(table))
@@ -138,7 +148,7 @@ def _table_resource(table: Table, details: DltResource, count_rows: CountRows) -
 
 
 def _hints(table: Table) -> dict[str, Any]:
-    _quiet_json_hints()
+    _silence_json_hints()
     hints: dict[str, Any] = {
         "name": table.name,
         "columns": table.dlt_columns,
@@ -153,8 +163,8 @@ def _hints(table: Table) -> dict[str, Any]:
     return hints
 
 
-def _quiet_json_hints() -> None:
-    """Silences dlt's warning that Arrow text is declared as JSON, which is meant so."""
+def _silence_json_hints() -> None:
+    """Silences dlt's warning that Arrow text is declared as JSON, which is intended."""
     dlt_logger = logging.getLogger("dlt")
     if not any(isinstance(known, _JsonHintFilter) for known in dlt_logger.filters):
         dlt_logger.addFilter(_JsonHintFilter())

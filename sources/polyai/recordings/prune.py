@@ -95,7 +95,7 @@ def prune(
         for agent_id in work.agent_ids:
             result = Pruning(agent_id, clock() - older_than)
             results.append(result)
-            archive = Archive(work.job.warehouse, agent_id)
+            archive = Archive(work.committer.warehouse, agent_id)
             if dry_run:
                 for rows in archive.days(result.before):
                     result.count(rows)
@@ -114,9 +114,9 @@ def _prune(
 ) -> None:
     agent_id, before = result.agent_id, result.before
     report = RunReport(agent_id, PRUNE, Traffic(), range_to=before, started_at=clock())
-    killed = work.job.begin(report, TABLES, COMMANDS)
+    killed = work.committer.begin(report, TABLES, COMMANDS)
     manifest = Manifest(work.store, work.incoming, agent_id)
-    open_failures = work.job.warehouse.open_failures(agent_id, "recording")
+    open_failures = work.committer.warehouse.open_failures(agent_id, "recording")
     for rows in archive.days(before):
         if stop.is_set():
             break
@@ -139,9 +139,9 @@ def _prune(
                 )
                 for conversation_id in sorted(over)
             ]
-            work.job.write({FETCH_FAILURES: settled}, agent_id)
+            work.committer.write({FETCH_FAILURES: settled})
         first = min(row["started_at"] for row in rows)
-        work.job.delete(
+        work.committer.delete(
             RECORDINGS,
             "agent_id = %s AND started_at >= %s AND started_at < %s",
             agent_id,
@@ -152,7 +152,7 @@ def _prune(
         on_rows(result.rows)
     report.rows[RECORDINGS.name] = result.rows
     report.finish(interrupted=stop.is_set(), now=clock())
-    work.job.write({SYNC_RUNS: [report.as_row(), *killed]}, agent_id)
+    work.committer.write({SYNC_RUNS: [report.as_row(), *killed]})
 
 
 def path_to_delete(store: Store, uri: str) -> str:

@@ -22,7 +22,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
-from ..load.committer import Job, audit_job
+from ..load.committer import Committer, open_committer
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..shape.audit_rows import Failure, failure_row
@@ -119,14 +119,14 @@ class Work:
     """What a run over recordings needs, held until it ends.
 
     Attributes:
-        job: Writes into the warehouse.
+        committer: Writes into the warehouse.
         store: Where files are.
         incoming: Where they are written first.
         agent_ids: Whose recordings.
         others: Who holds the leases that this run did not get.
     """
 
-    job: Job
+    committer: Committer
     store: Store
     incoming: Incoming
     agent_ids: tuple[str, ...]
@@ -164,12 +164,12 @@ def at_work(
         return [lease_name(name) for name in agent_ids]
 
     with (
-        audit_job(pipeline, LOCK_ENDING, lease_names, timeout) as (job, others),
+        open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others),
         Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
     ):
         store.check()
         store.delete_orphans()
-        yield Work(job, store, incoming, tuple(agent_ids or ()), others)
+        yield Work(committer, store, incoming, tuple(agent_ids or ()), others)
 
 
 def lease_name(agent_id: str) -> str:
@@ -204,18 +204,18 @@ class AgentRecordings:
         self._report = report
         self._stop = stop
         self._clock = clock
-        self._archive = Archive(work.job.warehouse, agent.agent_id)
+        self._archive = Archive(work.committer.warehouse, agent.agent_id)
         self._manifest = Manifest(work.store, work.incoming, agent.agent_id)
         self._failed: set[str] = set()
         """Calls of which a recording failed in this run."""
 
     def fetch(self, tasks: Sequence[Task] | None = None) -> None:
         """Fetches these recordings, or all that are missing, and keeps the report."""
-        job, report = self._work.job, self._report
-        killed = job.begin(report, TABLES, COMMANDS)
+        committer, report = self._work.committer, self._report
+        killed = committer.begin(report, TABLES, COMMANDS)
         rows, error = self._fetch(tasks)
         report.finish(error, interrupted=self._stop.is_set(), now=self._clock())
-        job.write(rows | {SYNC_RUNS: [report.as_row(), *killed]}, report.agent_id)
+        committer.write(rows | {SYNC_RUNS: [report.as_row(), *killed]})
 
     def _fetch(self, tasks: Iterable[Task] | None) -> tuple[Rows, PolyAIError | None]:
         """Fetches; the rows that are still to be written, and what stopped it."""
@@ -242,7 +242,7 @@ class AgentRecordings:
         try:
             with fetcher:
                 for batch in fetcher.batches(self._missing(api) if tasks is None else tasks):
-                    work.job.write(self._rows(batch), self._agent.agent_id)
+                    work.committer.write(self._rows(batch))
         except (ApiError, StoreError) as stopped_by:
             error = stopped_by
         try:
@@ -257,7 +257,7 @@ class AgentRecordings:
         kinds = self._kinds(api)
         report.expected = self._archive.count_due(kinds, wait) * len(kinds)
         too_old = self._clock() - settings.give_up_after
-        forgotten = self._work.job.warehouse.forgotten(self._agent.agent_id)
+        forgotten = self._work.committer.warehouse.forgotten(self._agent.agent_id)
         for due in self._archive.due(kinds, wait):
             if due.conversation_id in forgotten:
                 continue
@@ -293,7 +293,7 @@ class AgentRecordings:
     @cached_property
     def _failures(self) -> dict[str, Failure]:
         """Calls of which a recording could not be fetched so far."""
-        return self._work.job.warehouse.open_failures(self._agent.agent_id, "recording")
+        return self._work.committer.warehouse.open_failures(self._agent.agent_id, "recording")
 
     def _failure_rows(self, batch: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
         """Failures that are new or again, and those that are over; one row a call."""

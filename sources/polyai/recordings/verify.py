@@ -158,7 +158,7 @@ def verify_and_mend(
 
         def look(*, quick: bool) -> Verification:
             return verify(
-                work.job.warehouse,
+                work.committer.warehouse,
                 work.store,
                 names,
                 quick=quick,
@@ -200,7 +200,7 @@ def _is_of(finding: Finding, conversation_ids: set[str]) -> bool:
 def _write_manifests(work: Work, agent_id: str, uris: set[str]) -> None:
     """Writes these partitions' manifests anew, from the warehouse."""
     manifest = Manifest(work.store, work.incoming, agent_id)
-    for rows in Archive(work.job.warehouse, agent_id).days() if uris else ():
+    for rows in Archive(work.committer.warehouse, agent_id).days() if uris else ():
         folder = partition(agent_id, rows[0]["started_at"])
         if work.store.uri(manifest_path(folder)) in uris:
             manifest.replace(folder, rows)

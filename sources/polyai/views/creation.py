@@ -16,7 +16,7 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from ..config.time_zones import DEFAULT_ZONE, time_zone
 from ..errors import BusyError, DestinationError, first_line
-from ..load.committer import Job, audit_job
+from ..load.committer import Committer, open_committer
 from ..locking.files import LockTimeout
 from ..tables.registry import tables
 from ..warehouse.duckdb_file import kept_open
@@ -87,20 +87,20 @@ def create_views(
             ours from being replaced. Nothing has changed then.
     """
     zone = time_zone(zone)
-    with _job(pipeline, lock_wait) as job:
+    with _committer(pipeline, lock_wait) as committer:
         with kept_open(pipeline):
             missing = [
                 table
                 for table in tables()
-                if table.name in tables_read() and not job.warehouse.has_table(table.name)
+                if table.name in tables_read() and not committer.warehouse.has_table(table.name)
             ]
         if missing:
-            job.make_tables(missing)
+            committer.create_tables(missing)
         with destination_errors(), kept_open(pipeline), pipeline.sql_client() as client:
             held = {
                 table.name: _columns(client, table.name)
                 for table in tables()
-                if job.warehouse.has_table(table.name)
+                if committer.warehouse.has_table(table.name)
             }
             wording = wording_of(client, zone)
             failed = _create_all(client, wording)
@@ -122,7 +122,7 @@ def drop_views(pipeline: dlt.Pipeline, *, lock_wait: timedelta = timedelta()) ->
             ours. Nothing has changed then.
     """
     with (
-        _job(pipeline, lock_wait),
+        _committer(pipeline, lock_wait),
         destination_errors(),
         kept_open(pipeline),
         pipeline.sql_client() as client,
@@ -153,13 +153,13 @@ def wording_of(client: SqlClientBase[Any], zone: str) -> Wording:
 
 
 @contextmanager
-def _job(pipeline: dlt.Pipeline, lock_wait: timedelta) -> Iterator[Job]:
+def _committer(pipeline: dlt.Pipeline, lock_wait: timedelta) -> Iterator[Committer]:
     """The one run that makes or drops views."""
     timeout = LockTimeout(lock_wait, threading.Event())
-    with audit_job(pipeline, _LOCK_ENDING, lambda: [_LEASE], timeout) as (job, others):
+    with open_committer(pipeline, _LOCK_ENDING, lambda: [_LEASE], timeout) as (committer, others):
         if others:
             raise BusyError(f"the views are being made by {others[_LEASE]}")
-        yield job
+        yield committer
 
 
 def _columns(client: SqlClientBase[Any], table: str) -> frozenset[str]:

@@ -330,10 +330,6 @@ class LoadState(Warehouse):
                 yield part["conversation_id"].to_pylist()
             last_id = found[-1]["conversation_id"][-1].as_py()
 
-    def complete_packages(self) -> frozenset[str]:
-        """Returns the ids of complete load packages."""
-        return frozenset(row[0] for row in self.rows(COMPLETE_PACKAGES))
-
     def unfinished_runs(self, agent_id: str, commands: Sequence[str]) -> list[dict[str, Any]]:
         """Returns the rows of `sync_runs` with status `running`: in progress or killed.
 

@@ -14,7 +14,6 @@ from dlt.common.destination.dataset import DBApiCursor
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from ..errors import DestinationError
 from .dialects import parse, to_sql
 from .duckdb_file import file_lock, retry_while_locked
 from .errors import destination_errors
@@ -106,13 +105,6 @@ class Warehouse:
         """Counts the rows of a table; 0 if it does not exist yet."""
         rows = self.rows(f"SELECT count(*) FROM {{{table}}}")
         return int(rows[0][0]) if rows else 0
-
-    def is_reachable(self) -> bool:
-        """Checks whether the destination answers queries at all."""
-        try:
-            return bool(self.rows("SELECT 1"))
-        except DestinationError:
-            return False
 
     def later(self, moment: str, duration: timedelta) -> str:
         """Renders SQL for a moment plus a duration in the destination's dialect.

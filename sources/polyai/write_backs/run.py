@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
-from ..load.committer import audit_job
+from ..load.committer import open_committer
 from ..locking.files import LockTimeout
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.held import LoadState
@@ -182,14 +182,14 @@ def write_back(
         return [lease_name(agent_id) for agent_id in by_agent]
 
     timeout = LockTimeout(settings.lock_wait, stop)
-    with audit_job(pipeline, LOCK_ENDING, lease_names, timeout) as (job, others):
+    with open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others):
         for agent_id in by_agent:
-            with begun(agent_id, job.warehouse) as run:
+            with begun(agent_id, committer.warehouse) as run:
                 if holder := others.get(lease_name(agent_id)):
                     run.leave_to(holder)
                 else:
                     on_begin(run.report)
-                    run.send(job)
+                    run.send(committer)
     return done
 
 

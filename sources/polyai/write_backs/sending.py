@@ -34,7 +34,7 @@ from ..errors import (
     UnavailableError,
     UncertainError,
 )
-from ..load.committer import Job
+from ..load.committer import Committer
 from ..locking.leases import Holder
 from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
@@ -154,9 +154,9 @@ class AgentWriteBacks:
             self.report.add(Result.of(row, "not sent", str(error)))
         self._end(error)
 
-    def send(self, job: Job) -> None:
+    def send(self, committer: Committer) -> None:
         """Sends the rows, and tells the warehouse of it."""
-        killed = job.begin(self.report, [WRITE_BACKS], list(COMMANDS.values()))
+        killed = committer.begin(self.report, [WRITE_BACKS], list(COMMANDS.values()))
         self._told = self._read_told()
         self._settle()
         rows = self._to_send()
@@ -169,14 +169,14 @@ class AgentWriteBacks:
             asked_at = self._clock()
             sending = {row.write_back_id: self._as_row(row, "sending", asked_at) for row in batch}
             # what came of those before goes with them: a package a batch
-            job.write({WRITE_BACKS: list((self._untold | sending).values())}, self._agent_id)
+            committer.write({WRITE_BACKS: list((self._untold | sending).values())})
             self._untold = {}
             for told, result in self._pool.map(partial(self._sent, asked_at=asked_at), batch):
                 self._untold[told["write_back_id"]] = told
                 self.report.add(result)
         self._end(self._stopped_by)
         runs = [self.report.as_row(), *killed]
-        job.write({WRITE_BACKS: list(self._untold.values()), SYNC_RUNS: runs}, self._agent_id)
+        committer.write({WRITE_BACKS: list(self._untold.values()), SYNC_RUNS: runs})
 
     def _end(self, error: PolyAIError | None) -> None:
         self.report.finish(error, interrupted=self._stop.is_set(), now=self._clock())

@@ -1,0 +1,62 @@
+"""Chunks: conversations that are committed together, as batches of shaped rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..tables.audit import FETCH_FAILURES
+from ..tables.conversations import CONVERSATIONS
+from ..tables.declaration import TOMBSTONE
+
+Tables = dict[str, pa.Table]
+"""Rows by table name."""
+
+Days = frozenset[int | None]
+"""Days in UTC on which conversations were created, as days since 1970; None for an unknown one."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Conversations that were shaped together.
+
+    Attributes:
+        tables: Their rows, for every table of `loaded_tables()`.
+        days: The days on which they were created.
+    """
+
+    tables: Tables
+    days: Days
+
+    @classmethod
+    def of(cls, tables: Tables) -> Batch:
+        """Makes a batch of these rows."""
+        created_at = tables[CONVERSATIONS.name]["created_at"]
+        days = pc.unique(created_at.cast(pa.date32()).cast(pa.int32())).to_pylist()
+        # a failed conversation has no row that tells its day
+        unknown = [None] if tables[FETCH_FAILURES.name].num_rows else []
+        return cls(tables, frozenset([*days, *unknown]))
+
+    def count_rows(self, table: str) -> int:
+        """Counts the rows that the warehouse will have, which excludes tombstones."""
+        rows = self.tables[table]
+        if TOMBSTONE not in rows.column_names:
+            return int(rows.num_rows)
+        return int(rows[TOMBSTONE].null_count)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Conversations that are committed together.
+
+    The batches are a stream, so that memory does not depend on the size of a chunk.
+
+    Attributes:
+        batches: Reads and shapes the batches for the load package with the given id. To be called
+            once, and read to its end before the reader is asked for the next chunk.
+    """
+
+    batches: Callable[[str], Iterator[Batch]]

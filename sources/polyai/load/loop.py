@@ -1,0 +1,196 @@
+"""Loop of a load: reads agents side by side, and hands their chunks to the committer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..errors import ApiError
+from ..shape.audit_rows import failure_row
+from ..tables.audit import FETCH_FAILURES, FORGOTTEN, SYNC_RUNS
+from ..tables.conversations import TURNS
+from ..tables.declaration import Table
+from ..tables.registry import loaded_tables
+from ..warehouse.counts import unequal_turns
+from ..warehouse.held import LOAD_COMMANDS
+from .agent_reader import AgentReader
+from .chunk import Batch, Chunk
+from .committer import Committer
+from .memory import cycles_collected_per_chunk
+from .plan import may_be_at_work
+from .report import RunReport
+
+logger = logging.getLogger("polyai")
+
+OnBegin = Callable[[RunReport], None]
+"""Called with the report of each agent when its load begins; the counts are updated in place."""
+
+CONCURRENT_AGENTS = 4
+"""Agents that are read at once; each with `workers` requests in flight, and its own rate limit."""
+
+_POLL_SECONDS = 0.02
+"""Pause between two checks of whether an agent has a chunk ready."""
+
+
+@dataclass
+class _Active:
+    """An agent that is being read.
+
+    Attributes:
+        reader: Its reader.
+        chunks: The chunks of the reader.
+        interrupted: Runs without an end, which this one completes.
+    """
+
+    reader: AgentReader
+    chunks: Iterator[Chunk]
+    interrupted: list[dict[str, Any]]
+
+
+class LoadLoop:
+    """Loads several agents at once, one chunk at a time.
+
+    Args:
+        committer: Commits chunks and audit rows.
+        tables: Names of the tables to load.
+        on_begin: Called with the report of each agent.
+        stop: Event that ends the run; what was read is still loaded.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        tables: Sequence[str],
+        on_begin: OnBegin,
+        stop: threading.Event,
+    ) -> None:
+        self._committer = committer
+        self._warehouse = committer.warehouse
+        self._tables = tables
+        self._on_begin = on_begin
+        self._stop = stop
+
+    def run(self, readers: Sequence[AgentReader]) -> list[RunReport]:
+        """Loads all chunks of the readers, from whichever has one ready.
+
+        Returns:
+            The reports of the agents that were begun.
+        """
+        waiting, active = deque(readers), deque[_Active]()
+        reports: list[RunReport] = []
+        with ExitStack() as opened, cycles_collected_per_chunk() as collect:
+            if self._committer.may_have_rivals:
+                self._committer.create_tables(
+                    [table for table in loaded_tables() if table.name in self._tables]
+                )
+            while waiting or active:
+                while waiting and len(active) < CONCURRENT_AGENTS and not self._stop.is_set():
+                    reader = opened.enter_context(waiting.popleft())
+                    reports.append(reader.report)
+                    active.append(self._begin(reader, active))
+                if not active:
+                    break
+                one = _next_ready(active)
+                if chunk := next(one.chunks, None):
+                    self._commit(chunk, one.reader.report)
+                    active.append(one)
+                else:
+                    self._end(one)
+                collect()
+        return reports
+
+    def _begin(self, reader: AgentReader, active: Collection[_Active]) -> _Active:
+        report = reader.report
+        self._on_begin(report)
+        # before anything is queried: the row gives the table the columns of this version
+        self._committer.write({SYNC_RUNS: [report.as_row()]})
+        interrupted = [
+            run
+            for run in self._warehouse.unfinished_runs(report.agent_id, LOAD_COMMANDS)
+            if run["run_id"] != report.run_id and _is_over(run, report)
+        ]
+        reader.start()
+
+        def others_wait() -> bool:
+            return any(other.reader.is_ready for other in active if other.reader is not reader)
+
+        return _Active(reader, reader.chunks(others_wait), interrupted)
+
+    def _commit(self, chunk: Chunk, report: RunReport) -> None:
+        def count_rows(batch: Batch) -> None:
+            for table in self._tables:
+                report.rows[table] += batch.count_rows(table)
+
+        self._committer.commit_chunk(chunk, report.agent_id, self._tables, count_rows)
+
+    def _end(self, one: _Active) -> None:
+        reader, report = one.reader, one.reader.report
+        if returned := self._warehouse.reloaded_after_erasure(report.agent_id):
+            # read before they were erased, here or on another machine, and loaded since
+            self._committer.erase(report.agent_id, returned)
+        if TURNS.name in self._tables:
+            self._check_turns(report, reader.now())
+        if report.range_from is None:
+            # not reported for a slice, and counting takes longer the more is loaded
+            report.held = self._warehouse.count_conversations(report.agent_id)
+        report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
+        rows: dict[Table, Sequence[Mapping[str, Any]]] = {}
+        if reader.forgotten:
+            rows[FORGOTTEN] = reader.forgotten
+        ended = [report.as_row()]
+        if report.has_read_all:
+            # what the interrupted runs left partially loaded has been read again
+            ended += [{**run, "status": "interrupted"} for run in one.interrupted]
+        self._committer.write(rows | {SYNC_RUNS: ended})
+
+    def _check_turns(self, report: RunReport, now: datetime) -> None:
+        """Records conversations with another number of turns in the warehouse than were read."""
+        known = self._warehouse.open_failures(report.agent_id)
+        rows = []
+        for conversation_id, (read, loaded) in unequal_turns(
+            self._warehouse, report.agent_id, sorted(report.load_ids)
+        ).items():
+            error = ApiError(f"{read} turns were read, {loaded} are in the warehouse")
+            logger.error("conversation %s: %s", conversation_id, error)
+            report.failed += 1
+            report.failures[conversation_id] = error
+            rows.append(
+                failure_row(
+                    report.agent_id,
+                    conversation_id,
+                    known.get(conversation_id),
+                    now,
+                    error,
+                    is_over=False,
+                )
+            )
+        if rows:
+            self._committer.write({FETCH_FAILURES: rows})
+
+
+def _next_ready(active: deque[_Active]) -> _Active:
+    """Removes and returns the next agent with a chunk ready; waits for one."""
+    while True:
+        for place, one in enumerate(active):
+            if one.reader.is_ready:
+                del active[place]
+                return one
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_over(run: Mapping[str, Any], report: RunReport) -> bool:
+    """Checks whether a run without an end cannot be at work any more.
+
+    There is one load per agent at a time. Slices of a backfill run concurrently, so that this is
+    known only of a run over the same slice.
+    """
+    if report.range_from is not None:
+        return (run["range_from"], run["range_to"]) == (report.range_from, report.range_to)
+    return not may_be_at_work(run, report.started_at)

@@ -1,0 +1,46 @@
+"""Memory of a long run: when garbage is collected, and what is returned to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pyarrow as pa
+
+_M_MMAP_THRESHOLD = -3
+"""glibc's name for the size from which on an allocation gets a mapping of its own. Unless it is
+set, glibc raises it by itself, and then DuckDB's blocks of 256 KB leave holes behind."""
+
+_MMAP_THRESHOLD_BYTES = 128 * 1024
+"""The threshold at the start of a process."""
+
+
+@contextmanager
+def cycles_collected_per_chunk() -> Iterator[Callable[[], object]]:
+    """Turns automatic garbage collection off; yields the function to call after each chunk.
+
+    Parsed JSON contains no reference cycles, but triggers the collector, which would cost more
+    than the parsing.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield gc.collect
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def fix_mmap_threshold() -> None:
+    """Makes glibc return what DuckDB frees; otherwise a long run grows with each chunk."""
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+
+
+def release_unused() -> None:
+    """Returns memory freed after reading to the system, because loading needs as much again."""
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
