@@ -1,4 +1,4 @@
-"""Whole runs over recordings: from the sandbox into a folder, a manifest and DuckDB."""
+"""Runs over recordings: from the sandbox into a folder, a manifest and DuckDB."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from polyai.recordings.manifest import Manifest
 from polyai.recordings.prune import prune
 from polyai.recordings.report import RecordingsReport
 from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
-from polyai.recordings.verify import Verification, verify_and_mend
+from polyai.recordings.verify import Verification, verify_and_repair
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ KIND = "conversation_id, direction, redacted"
 
 
 class Archive:
-    """A sandbox, the warehouse in the working directory, and the recordings beside it."""
+    """A sandbox, with warehouse and recordings in the working directory."""
 
     def __init__(self, sandbox: Sandbox, base_url: str) -> None:
         self.sandbox = sandbox
@@ -64,16 +64,16 @@ class Archive:
 
     def verify(self, *, quick: bool = False, **options: Any) -> Verification:
         """Runs `recordings verify --refetch` once."""
-        return verify_and_mend(
+        return verify_and_repair(
             resolve(**self.options | options), open_pipeline(name=PIPELINE_NAME), quick=quick
         )
 
     def asked(self) -> Counter[str]:
-        """How often each recording was asked for."""
+        """Number of requests per recording."""
         return Counter(self.sandbox.requests.paths("/audio"))
 
     def calls(self) -> list[str]:
-        """Calls that are over and may have recordings."""
+        """Finished calls that may have recordings."""
         return [
             conversation_id
             for index in self.sandbox.listed(AGENT)
@@ -83,7 +83,7 @@ class Archive:
         ]
 
     def served(self, direction: str = "combined", *, redacted: bool = True) -> dict[str, bytes]:
-        """What the sandbox serves of these calls."""
+        """Recordings that the sandbox serves of these calls."""
         bodies = {
             name: self.sandbox.recording(AGENT, name, direction, redacted=redacted)  # type: ignore[arg-type]
             for name in self.calls()
@@ -91,11 +91,11 @@ class Archive:
         return {name: body for name, body in bodies.items() if body is not None}
 
     def stored(self, columns: str) -> list[tuple[Any, ...]]:
-        """Rows of what is stored."""
+        """Rows of stored recordings."""
         return query(f"SELECT {columns} FROM polyai.recordings WHERE status = 'stored'")
 
-    def assert_whole(self, direction: str = "combined", *, redacted: bool = True) -> None:
-        """Warehouse, manifest and files agree with each other and with what is served."""
+    def assert_consistent(self, direction: str = "combined", *, redacted: bool = True) -> None:
+        """Asserts that warehouse, manifest, files and sandbox agree."""
         served = self.served(direction, redacted=redacted)
         rows = query(
             "SELECT conversation_id, uri, bytes, sha256 FROM polyai.recordings "
@@ -122,20 +122,20 @@ def chunks_of(path: Path) -> dict[bytes, bytes]:
 
 
 def assert_manifest_agrees() -> None:
-    """The manifest has the rows of the warehouse, all columns."""
+    """Asserts that the manifest has the rows of the warehouse, with all columns."""
     columns = (
         f"agent_id, {KIND}, status, uri, {FACTS}, started_at, fetched_at, attempts, error_code"
     )
-    told = duckdb.sql(
+    listed = duckdb.sql(
         f"SELECT {columns} FROM read_parquet('recordings/manifest/**/*.parquet', "
         "hive_partitioning = true) ORDER BY ALL"
     ).fetchall()
-    assert told == query(f"SELECT {columns} FROM polyai.recordings ORDER BY ALL")
-    assert told
+    assert listed == query(f"SELECT {columns} FROM polyai.recordings ORDER BY ALL")
+    assert listed
 
 
 def assert_no_other_files() -> None:
-    """Each file is one of the warehouse's, or a manifest."""
+    """Asserts that each file is a manifest or has a row in the warehouse."""
     uris = {uri for (uri,) in query("SELECT uri FROM polyai.recordings WHERE uri IS NOT NULL")}
     files = {str(path) for path in Path("recordings").resolve().rglob("*") if path.is_file()}
     manifests = {path for path in files if path.endswith("/recordings.parquet")}
@@ -160,7 +160,7 @@ def archive(sandbox: Sandbox) -> Iterator[Archive]:
     ("conversations", "recordings"),
     [(300, 150), pytest.param(2_900, 2_000, marks=pytest.mark.slow)],
 )
-def test_all_land_as_they_were_served_and_are_not_asked_for_again(
+def test_all_are_stored_unchanged_and_not_requested_again(
     conversations: int, recordings: int
 ) -> None:
     config = SandboxConfig(conversations=conversations, recording_cap_seconds=0.5, detail="small")
@@ -170,10 +170,10 @@ def test_all_land_as_they_were_served_and_are_not_asked_for_again(
         report = archive.fetch()
         assert report.status == "complete"
         assert report.fetched >= recordings
-        archive.assert_whole()
+        archive.assert_consistent()
         assert report.traffic.requests == len(archive.calls())
         assert report.traffic.retries == 0
-        # old enough, so that what was not found is left alone too
+        # old enough that missing ones are not requested again
         archive.now = NOW + timedelta(days=8)
         archive.fetch()
         sandbox.requests.clear()
@@ -182,10 +182,10 @@ def test_all_land_as_they_were_served_and_are_not_asked_for_again(
         shutil.rmtree(".dlt/pipelines")
         elsewhere = archive.fetch()
         assert (elsewhere.fetched, elsewhere.traffic.requests) == (0, 0)
-        archive.assert_whole()
+        archive.assert_consistent()
 
 
-def test_a_file_is_on_the_disk_before_it_is_told_of(
+def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_disk: list[int] = []
@@ -207,10 +207,10 @@ def test_a_file_is_on_the_disk_before_it_is_told_of(
     monkeypatch.setattr(fetcher, "BATCH_SIZE", 25)
     assert archive.fetch().status == "complete"
     assert len(told) == len(set(told)) == len(archive.served()) > 25
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
-def test_what_the_manifest_tells_of_is_taken_over_without_a_write(
+def test_files_in_the_manifest_are_adopted_without_a_write(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = archive.fetch()
@@ -225,10 +225,10 @@ def test_what_the_manifest_tells_of_is_taken_over_without_a_write(
         disk.setattr(os, "fsync", sent)
         again = archive.fetch()
     assert (again.status, again.fetched, again.adopted) == ("complete", 0, first.fetched)
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
-def test_what_a_failing_disk_did_not_take_is_not_told_of_and_taken_over_later(
+def test_files_that_a_failing_disk_lost_are_not_registered_and_adopted_later(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, fsync = 10, os.fsync
@@ -249,13 +249,13 @@ def test_what_a_failing_disk_did_not_take_is_not_told_of_and_taken_over_later(
     assert "cannot be written" in str(report.error)
     assert 1 <= len(archive.stored("uri")) <= 10
     assert archive.fetch().status == "complete"
-    archive.assert_whole()
+    archive.assert_consistent()
     served = archive.served()
     asked = {unquote(path.split("/")[5]): times for path, times in archive.asked().items()}
     assert {asked[name] for name in served} == {1}
 
 
-def test_the_facts_of_the_sound_are_told(archive: Archive) -> None:
+def test_the_audio_format_is_in_the_warehouse(archive: Archive) -> None:
     archive.fetch()
     for name, uri, *facts in archive.stored(f"conversation_id, uri, {FACTS}"):
         size, sha256, seconds, rate, channels, width, encoding = facts
@@ -267,7 +267,7 @@ def test_the_facts_of_the_sound_are_told(archive: Archive) -> None:
         assert len(sha256) == 64
 
 
-def test_who_knows_nothing_of_us_finds_and_plays_a_call_from_the_manifest(
+def test_another_program_finds_and_reads_a_call_from_the_manifest(
     archive: Archive,
 ) -> None:
     archive.fetch()
@@ -288,17 +288,19 @@ def test_who_knows_nothing_of_us_finds_and_plays_a_call_from_the_manifest(
     assert body == archive.served()[name]
 
 
-def test_every_id_has_a_file_of_its_own(archive: Archive) -> None:
+def test_each_id_has_its_own_file(archive: Archive) -> None:
     archive.fetch()
     rows = archive.stored("conversation_id, uri")
-    assert any("/" in name or " " in name for name in archive.served()), "no odd id to look at"
+    assert any("/" in name or " " in name for name in archive.served()), (
+        "no unusual id in the sample"
+    )
     assert len({uri for _, uri in rows}) == len(rows)
     for name, uri in rows:
         assert unquote(Path(uri).name) == f"{name}.combined.redacted.wav"
 
 
 @pytest.mark.long
-def test_neither_chats_nor_what_goes_on_is_asked_for(archive: Archive) -> None:
+def test_chats_and_calls_in_progress_are_not_requested(archive: Archive) -> None:
     sandbox = archive.sandbox
     sandbox.advance(timedelta(minutes=1), arrivals=30)
     load(resolve(**archive.options), open_pipeline())
@@ -312,11 +314,11 @@ def test_neither_chats_nor_what_goes_on_is_asked_for(archive: Archive) -> None:
     later = archive.fetch()
     voices = [i for i in going_on if not sandbox.traits(AGENT, i).is_chat]
     assert later.traffic.requests >= len(voices) > 0
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
 @pytest.mark.long
-def test_what_is_not_found_is_asked_for_until_the_call_is_old_enough(archive: Archive) -> None:
+def test_a_missing_recording_is_requested_until_the_call_is_old_enough(archive: Archive) -> None:
     sandbox = archive.sandbox
     missing = len(archive.calls()) - len(archive.served())
     archive.now = NOW + timedelta(minutes=5)
@@ -345,7 +347,7 @@ def test_what_is_not_found_is_asked_for_until_the_call_is_old_enough(archive: Ar
     assert_manifest_agrees()
 
 
-def test_one_that_appears_late_is_fetched(archive: Archive) -> None:
+def test_a_recording_that_appears_late_is_downloaded(archive: Archive) -> None:
     sandbox = archive.sandbox
     late = next(iter(archive.served()))
     code = "CONVERSATIONS_RECORDING_NOT_FOUND"
@@ -355,20 +357,20 @@ def test_one_that_appears_late_is_fetched(archive: Archive) -> None:
     sandbox.faults.clear()
     report = archive.fetch()
     assert report.fetched == 1
-    archive.assert_whole()
+    archive.assert_consistent()
     assert query(
         "SELECT status, attempts, error_code FROM polyai.recordings "
         f"WHERE conversation_id = '{late}'"
     ) == [("stored", 2, None)]
 
 
-def test_directions_and_raw_ones_are_files_of_their_own(archive: Archive) -> None:
+def test_each_direction_and_redaction_has_its_own_file(archive: Archive) -> None:
     archive.fetch(directions="user,agent")
     archive.fetch(directions="combined,user", redacted=False)
-    archive.assert_whole("user")
-    archive.assert_whole("agent")
-    archive.assert_whole("user", redacted=False)
-    archive.assert_whole("combined", redacted=False)
+    archive.assert_consistent("user")
+    archive.assert_consistent("agent")
+    archive.assert_consistent("user", redacted=False)
+    archive.assert_consistent("combined", redacted=False)
     endings = Counter(uri.split(".", 1)[1] for (uri,) in archive.stored("uri"))
     wanted = len(archive.served())
     assert endings == {
@@ -381,56 +383,58 @@ def test_directions_and_raw_ones_are_files_of_their_own(archive: Archive) -> Non
 
 
 @pytest.mark.long
-def test_a_key_without_access_stores_what_it_is_given_as_redacted(archive: Archive) -> None:
+def test_without_access_to_personal_data_recordings_are_stored_as_redacted(
+    archive: Archive,
+) -> None:
     report = archive.fetch(api_key="sandbox-key-no-pii", redacted=False)
     assert report.status == "complete"
     assert archive.stored("DISTINCT redacted") == [(True,)]
-    archive.assert_whole(redacted=True)
+    archive.assert_consistent(redacted=True)
     asked = len(archive.asked())
     archive.fetch(api_key="sandbox-key-no-pii", redacted=False)
     assert len(archive.asked()) == asked, "asked again for what it will never be given"
-    # with a better key the raw ones come, beside the others
+    # with another key the raw ones are downloaded too
     archive.fetch(redacted=False)
-    archive.assert_whole(redacted=True)
-    archive.assert_whole(redacted=False)
+    archive.assert_consistent(redacted=True)
+    archive.assert_consistent(redacted=False)
 
 
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
         pytest.param("status", {"status": 503}, id="503"),
-        pytest.param("truncated", {}, id="broken off"),
+        pytest.param("truncated", {}, id="incomplete"),
         pytest.param("status", {"status": 429}, marks=pytest.mark.long, id="429"),
         pytest.param("html", {"status": 502}, marks=pytest.mark.long, id="html"),
         pytest.param("reset", {}, marks=pytest.mark.long, id="reset"),
-        pytest.param("truncated_json", {}, marks=pytest.mark.long, id="shortened"),
+        pytest.param("truncated_json", {}, marks=pytest.mark.long, id="truncated json"),
         pytest.param("envelope", {}, marks=pytest.mark.long, id="error with 200"),
         pytest.param("empty", {}, marks=pytest.mark.long, id="empty"),
     ],
 )
-def test_faults_are_tried_again(archive: Archive, kind: str, options: dict[str, Any]) -> None:
+def test_faults_are_retried(archive: Archive, kind: str, options: dict[str, Any]) -> None:
     archive.sandbox.faults.add(kind, path="/audio", rate=0.2, **options)  # type: ignore[arg-type]
     report = archive.fetch(max_attempts=12)
     assert archive.sandbox.faults.hits > 10
     assert (report.status, report.failed) == ("complete", 0)
     assert report.traffic.retries == archive.sandbox.faults.hits
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
-def test_one_bad_recording_is_recorded_and_tried_again(archive: Archive) -> None:
+def test_one_bad_recording_is_recorded_and_retried(archive: Archive) -> None:
     sandbox = archive.sandbox
     bad = next(iter(archive.served()))
     sandbox.faults.add("truncated_json", path=bad)
     report = archive.fetch()
     assert (report.status, report.failed) == ("partial", 1)
-    assert "breaks off" in str(report.failures[bad])
+    assert "incomplete" in str(report.failures[bad])
     failures = (
         "SELECT conversation_id, attempts, message, resolved_at IS NULL FROM polyai.fetch_failures "
         "WHERE stage = 'recording'"
     )
     ((name, attempts, message, is_open),) = query(failures)
     assert (name, attempts, is_open) == (bad, 1, True)
-    assert "breaks off" in str(message)
+    assert "incomplete" in str(message)
     state = f"SELECT status, uri, attempts FROM polyai.recordings WHERE conversation_id = '{bad}'"
     assert query(state) == [("failed", None, 1)]
     assert_manifest_agrees()
@@ -439,10 +443,10 @@ def test_one_bad_recording_is_recorded_and_tried_again(archive: Archive) -> None
     assert archive.fetch().fetched == 1
     assert query(failures)[0][1:] == (2, "read after all", False)
     assert query(state)[0][0::2] == ("stored", 3)
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
-def test_a_failure_that_is_too_old_is_left_alone(archive: Archive) -> None:
+def test_a_failure_that_is_too_old_is_not_retried(archive: Archive) -> None:
     archive.sandbox.faults.add("status", path="/audio", status=400)
     first = archive.fetch()
     assert first.failed == len(archive.calls())
@@ -451,7 +455,7 @@ def test_a_failure_that_is_too_old_is_left_alone(archive: Archive) -> None:
     assert (later.given_up, later.traffic.requests) == (len(archive.calls()), 0)
 
 
-def test_404_without_the_apis_own_code_is_a_failure(archive: Archive) -> None:
+def test_404_without_an_error_code_of_the_api_is_a_failure(archive: Archive) -> None:
     archive.sandbox.faults.add("html", path="/audio", status=404)
     report = archive.fetch()
     assert (report.not_found, report.failed) == (0, len(archive.calls()))
@@ -466,7 +470,7 @@ def test_a_refused_key_stops_at_once(archive: Archive) -> None:
     assert len(archive.sandbox.requests.matching()) <= 4
 
 
-def test_an_api_that_is_down_does_not_take_hours(archive: Archive) -> None:
+def test_an_outage_stops_the_run(archive: Archive) -> None:
     archive.sandbox.faults.add("status", path="/audio", status=503)
     report = archive.fetch(max_attempts=1, workers=4)
     assert report.status == "failed"
@@ -474,7 +478,7 @@ def test_an_api_that_is_down_does_not_take_hours(archive: Archive) -> None:
 
 
 @pytest.mark.long
-def test_a_new_warehouse_takes_over_what_is_in_the_store(archive: Archive) -> None:
+def test_a_new_warehouse_adopts_the_files_in_the_store(archive: Archive) -> None:
     archive.fetch(directions="combined,user")
     before = query(f"SELECT {KIND}, {FACTS}, fetched_at FROM polyai.recordings ORDER BY ALL")
     for name in ("polyai.duckdb", ".dlt"):
@@ -490,10 +494,10 @@ def test_a_new_warehouse_takes_over_what_is_in_the_store(archive: Archive) -> No
     }
     stored = f"SELECT {KIND}, {FACTS}, fetched_at FROM polyai.recordings WHERE status = 'stored'"
     assert query(f"{stored} ORDER BY ALL") == [row for row in before if row[4] is not None]
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
-def test_without_a_manifest_the_files_themselves_are_read(archive: Archive) -> None:
+def test_without_a_manifest_the_files_are_read(archive: Archive) -> None:
     archive.fetch()
     before = query(f"SELECT {KIND}, uri, {FACTS} FROM polyai.recordings ORDER BY ALL")
     shutil.rmtree("recordings/manifest")
@@ -504,10 +508,10 @@ def test_without_a_manifest_the_files_themselves_are_read(archive: Archive) -> N
     assert report.adopted == len(archive.served())
     assert report.traffic.requests == len(archive.calls()) - len(archive.served())
     assert query(f"SELECT {KIND}, uri, {FACTS} FROM polyai.recordings ORDER BY ALL") == before
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
-def test_a_file_that_is_not_whole_is_not_taken_over(archive: Archive) -> None:
+def test_an_incomplete_file_is_not_adopted(archive: Archive) -> None:
     archive.fetch()
     ((name, uri),) = archive.stored("conversation_id, uri")[:1]
     with duckdb.connect("polyai.duckdb") as connection:
@@ -515,7 +519,7 @@ def test_a_file_that_is_not_whole_is_not_taken_over(archive: Archive) -> None:
     shutil.rmtree("recordings/manifest")
     Path(uri).write_bytes(archive.served()[name][:100])
     assert archive.fetch().fetched == 1
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
 def _damage_size(path: Path) -> None:
@@ -536,7 +540,7 @@ def _damage_byte(path: Path) -> None:
         pytest.param(_damage_byte, "changed", id="another byte"),
     ],
 )
-def test_verify_names_and_mends(archive: Archive, damage: Any, trouble: str) -> None:
+def test_verify_names_and_repairs(archive: Archive, damage: Any, trouble: str) -> None:
     archive.fetch()
     assert run("recordings", "verify").returncode == 0
     uri = archive.stored("uri")[3][0]
@@ -547,12 +551,12 @@ def test_verify_names_and_mends(archive: Archive, damage: Any, trouble: str) -> 
     assert f"{trouble} {uri}" in result.stdout
     assert not archive.sandbox.requests.matching()
     found = archive.verify()
-    assert [(one.trouble, one.uri, one.is_mended) for one in found.findings] == [
+    assert [(one.trouble, one.uri, one.is_repaired) for one in found.findings] == [
         (trouble, uri, True)
     ]
     assert found.is_sound
     assert len(archive.asked()) == 1
-    archive.assert_whole()
+    archive.assert_consistent()
     assert run("recordings", "verify").returncode == 0
 
 
@@ -565,14 +569,14 @@ def test_a_quick_verification_reads_no_file(archive: Archive) -> None:
 
 
 @pytest.mark.long
-def test_what_polyai_has_no_more_keeps_its_row(archive: Archive) -> None:
+def test_a_recording_that_polyai_no_longer_has_keeps_its_row(archive: Archive) -> None:
     archive.fetch()
     name, uri, sha256 = archive.stored("conversation_id, uri, sha256")[0]
     Path(uri).unlink()
     code = "CONVERSATIONS_RECORDING_NOT_FOUND"
     archive.sandbox.faults.add("status", path="/audio", status=404, error_code=code)
     found = archive.verify()
-    assert [one.is_mended for one in found.findings] == [False]
+    assert [one.is_repaired for one in found.findings] == [False]
     assert not found.is_sound
     assert name in found.reports[0].failures
     held = f"SELECT status, sha256 FROM polyai.recordings WHERE conversation_id = '{name}'"
@@ -583,7 +587,7 @@ def _without_manifest(manifest: Path) -> None:
     manifest.unlink()
 
 
-def _torn_manifest(manifest: Path) -> None:
+def _truncated_manifest(manifest: Path) -> None:
     manifest.write_bytes(manifest.read_bytes()[:100])
 
 
@@ -597,24 +601,24 @@ def _other_manifest(manifest: Path) -> None:
     "damage",
     [
         _without_manifest,
-        _torn_manifest,
+        _truncated_manifest,
         _other_manifest,
     ],
 )
 @pytest.mark.long
-def test_a_manifest_that_differs_is_written_anew(archive: Archive, damage: Any) -> None:
+def test_a_manifest_that_differs_is_rewritten(archive: Archive, damage: Any) -> None:
     archive.fetch()
     damage(sorted(Path("recordings/manifest").rglob("*.parquet"))[2])
     assert run("recordings", "verify").returncode == 1
     archive.sandbox.requests.clear()
     found = archive.verify()
-    assert [(one.trouble, one.is_mended) for one in found.findings] == [("manifest", True)]
+    assert [(one.trouble, one.is_repaired) for one in found.findings] == [("manifest", True)]
     assert not archive.sandbox.requests.matching()
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
 @pytest.mark.long
-def test_a_folder_that_was_moved_is_found_again(archive: Archive) -> None:
+def test_a_moved_folder_is_adopted(archive: Archive) -> None:
     archive.fetch()
     Path("recordings").rename("archive")
     result = run("recordings", "verify", "--recordings-url", "archive")
@@ -628,7 +632,7 @@ def test_a_folder_that_was_moved_is_found_again(archive: Archive) -> None:
 
 
 @pytest.mark.long
-def test_prune_deletes_by_age_and_nothing_comes_back(archive: Archive) -> None:
+def test_prune_deletes_by_age_and_nothing_is_downloaded_again(archive: Archive) -> None:
     archive.fetch()
     age = datetime.now(UTC) - (NOW - timedelta(days=10))
     limit = f"{int(age.total_seconds())}s"
@@ -659,7 +663,7 @@ def test_prune_deletes_by_age_and_nothing_comes_back(archive: Archive) -> None:
 
 
 @pytest.mark.long
-def test_a_pruning_that_was_stopped_is_done_to_its_end_by_the_next(archive: Archive) -> None:
+def test_the_next_pruning_completes_one_that_was_stopped(archive: Archive) -> None:
     archive.fetch()
     stop = threading.Event()
     url = resolve(**archive.options).recordings_url
@@ -683,7 +687,7 @@ def test_a_pruning_that_was_stopped_is_done_to_its_end_by_the_next(archive: Arch
     assert_no_other_files()
 
 
-def test_prune_does_not_pretend(archive: Archive) -> None:
+def test_prune_fails_for_files_in_another_store(archive: Archive) -> None:
     archive.fetch()
     files = len(archive.stored("uri"))
     result = run("recordings", "prune", "--older-than", "1d", "--recordings-url", "elsewhere")
@@ -708,11 +712,11 @@ def test_a_second_run_waits_or_leaves(archive: Archive) -> None:
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
     assert set(archive.asked().values()) == {1}
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
 @pytest.mark.long
-def test_interrupted_it_keeps_what_it_has(archive: Archive) -> None:
+def test_an_interrupted_run_keeps_what_it_has(archive: Archive) -> None:
     archive.sandbox.faults.add("delay", path="/audio", seconds=0.1)
     process = start("recordings", **access(archive.base_url), POLYAI_WORKERS="2")
     wait_until(lambda: len(archive.asked()) > 20)
@@ -724,7 +728,7 @@ def test_interrupted_it_keeps_what_it_has(archive: Archive) -> None:
     archive.sandbox.faults.clear()
     assert run("recordings", **access(archive.base_url)).returncode == 0
     assert set(archive.asked().values()) == {1}
-    archive.assert_whole()
+    archive.assert_consistent()
 
 
 def test_load_with_recordings_does_both(sandbox: Sandbox) -> None:
@@ -743,7 +747,7 @@ def test_load_with_recordings_does_both(sandbox: Sandbox) -> None:
     assert int(str(stored)) > 10 * int(str(other)) > 0
 
 
-def test_without_a_warehouse_there_is_nothing_to_fetch(sandbox: Sandbox) -> None:
+def test_without_a_warehouse_there_is_nothing_to_download(sandbox: Sandbox) -> None:
     with serve(sandbox) as url:
         result = run("recordings", **access(url))
     assert result.returncode == 0, result.stderr
@@ -751,7 +755,7 @@ def test_without_a_warehouse_there_is_nothing_to_fetch(sandbox: Sandbox) -> None
     assert not sandbox.requests.matching()
 
 
-def test_files_are_for_their_owner_alone(archive: Archive) -> None:
+def test_files_are_readable_by_their_owner_only(archive: Archive) -> None:
     archive.fetch()
     for path in [Path("recordings"), *Path("recordings").rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path

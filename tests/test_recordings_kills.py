@@ -1,8 +1,8 @@
-"""Runs over recordings that are killed at any moment: no half file, no orphan, no second download.
+"""Runs over recordings that are killed at any time: no partial file, orphan or second download.
 
-What is counted is what the server was asked for: a file that was in its place when a run was killed
-is not asked for again, whatever the warehouse knew of it. The small version runs with the other
-tests; a hundred kills, with a fifth of all answers failing, into a folder and into S3, is
+Requests are counted at the server: a file that was in place when a run was killed is not requested
+again, whatever the warehouse had registered. The small version runs with the other tests; a hundred
+kills into a folder and into S3, with a fifth of all answers failing:
 
     python -m pytest -m slow tests/test_recordings_kills.py
 """
@@ -34,7 +34,7 @@ needs_s3 = pytest.mark.skipif(
 )
 
 Store = tuple[str, dict[str, str], fsspec.AbstractFileSystem, str]
-"""URL, environment, and the file system with its root, to look from outside."""
+"""URL, environment, and the file system with its root for inspection."""
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def in_s3() -> Iterator[Store]:
 
 
 class Killed:
-    """A sandbox whose recordings are fetched by runs that do not live long."""
+    """A sandbox whose recordings are downloaded by runs that are killed."""
 
     def __init__(self, conversations: int, store: Store) -> None:
         self.config = SandboxConfig(
@@ -65,18 +65,18 @@ class Killed:
         self.doubled: list[str] = []
 
     def files(self) -> set[str]:
-        """The audio files in the store, by their path in it."""
+        """Paths of the audio files in the store."""
         found = self.fs.find(self.root) if self.fs.exists(self.root) else []
         return {path.removeprefix(f"{self.root}/") for path in found if path.endswith(".wav")}
 
     def in_place(self) -> set[str]:
-        """Names of what is in its place."""
+        """Names of the files that are in place."""
         return {
             path.rpartition("/")[2] for path in self.files() if not path.startswith(".incoming/")
         }
 
     def kill_one(self, base_url: str, pick: random.Random) -> None:
-        """Starts a run and kills it: after some answers, and a while that reaches all steps."""
+        """Starts a run and kills it after some answers and a delay that reaches all steps."""
         before, asked = self.in_place(), len(self.sandbox.requests.matching("/audio"))
         process = start("recordings", **self.environment_of(base_url))
         wanted = asked + pick.choice([0, 1, 3, 10, 30, 60])
@@ -93,7 +93,7 @@ class Killed:
         self.check_asked(asked, before)
 
     def check_asked(self, asked: int, before: set[str]) -> None:
-        """Nothing was asked for that was in its place already."""
+        """Notes requests for files that were in place already."""
         for request in self.sandbox.requests.matching("/audio")[asked:]:
             name = unquote(request.path.split("/")[5])
             self.doubled += [one for one in before if unquote(one).startswith(f"{name}.")]
@@ -103,7 +103,7 @@ class Killed:
         return access(base_url) | self.environment | given
 
     def go(self, kills: int, base_url: str, seed: int) -> None:
-        """All kills, then a run to the end, and what must be so then."""
+        """Kills runs, then completes one and checks the result."""
         pick = random.Random(seed)
         load(resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url), open_pipeline())
         self.sandbox.faults.add("status", path="/audio", rate=0.1, status=503)
@@ -123,7 +123,7 @@ class Killed:
         assert verified.returncode == 0, verified.stdout
 
     def check_end(self) -> None:
-        """Each recording is there, once, whole, and nothing else is."""
+        """Asserts that each recording is there once, complete, and nothing else."""
         served = {
             name: body
             for index in self.sandbox.listed(AGENT)
@@ -142,13 +142,13 @@ class Killed:
         assert not [path for path in self.fs.find(self.root) if "/.incoming/" in path]
         for path in self.fs.find(f"{self.root}/manifest"):
             assert path.endswith("/recordings.parquet")
-        told = sum(self.rows_in(path) for path in self.fs.find(f"{self.root}/manifest"))
-        assert query("SELECT count(*) FROM polyai.recordings") == [(told,)]
+        listed = sum(self.rows_in(path) for path in self.fs.find(f"{self.root}/manifest"))
+        assert query("SELECT count(*) FROM polyai.recordings") == [(listed,)]
         assert query("SELECT count(*) FROM polyai.sync_runs WHERE status = 'running'") == [(0,)]
         assert [str(path) for path in Path().rglob(".incoming")] == []
 
     def rows_in(self, path: str) -> int:
-        """Rows of a manifest."""
+        """Number of rows of a manifest."""
         with self.fs.open(path) as file:
             return int(pq.read_metadata(file).num_rows)
 

@@ -1,4 +1,4 @@
-"""Recordings told of in PostgreSQL, and kept in S3: what differs from a folder and DuckDB."""
+"""Recordings with PostgreSQL and S3, as far as they differ from DuckDB and a folder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def base_url(sandbox: Sandbox) -> Iterator[str]:
 
 
 def served(sandbox: Sandbox) -> dict[str, bytes]:
-    """Every recording that there is, by conversation."""
+    """All recordings of the sandbox, by conversation."""
     names = [sandbox.traits(AGENT, i).conversation_id for i in sandbox.listed(AGENT)]
     bodies = {name: sandbox.recording(AGENT, name) for name in names}
     return {name: body for name, body in bodies.items() if body is not None}
@@ -65,7 +65,7 @@ def test_postgres_two_machines_and_pruning(sandbox: Sandbox, base_url: str) -> N
 
         assert run("load", **environment).returncode == 0
         sandbox.faults.add("delay", path="/audio", seconds=0.05)
-        # as two machines that share the folder of recordings: each has a working directory
+        # like two machines that share the folder of recordings: each has its working directory
         here = os.path.abspath("recordings")  # noqa: PTH100
         shared = environment | {"POLYAI_RECORDINGS_URL": here, "POLYAI_LOCK_WAIT": "60s"}
         runs = []
@@ -99,14 +99,14 @@ def test_postgres_two_machines_and_pruning(sandbox: Sandbox, base_url: str) -> N
 
 
 def in_s3(server: S3Server, base_url: str) -> dict[str, str]:
-    """The environment of the command."""
+    """Environment of the command."""
     place = f"s3://{server.bucket}/audio/calls"
     return access(base_url) | server.environment() | {"POLYAI_RECORDINGS_URL": place}
 
 
 @needs_s3
 @pytest.mark.long
-def test_s3_from_first_to_last(sandbox: Sandbox, base_url: str) -> None:
+def test_s3_download_verify_repair_and_prune(sandbox: Sandbox, base_url: str) -> None:
     with s3() as server:
         environment = in_s3(server, base_url)
         loaded = run("load", "--recordings", **environment)
@@ -126,8 +126,8 @@ def test_s3_from_first_to_last(sandbox: Sandbox, base_url: str) -> None:
         assert sum(path.endswith(".wav") for path in files) == len(wanted)
         manifests = [path for path in files if path.endswith("/recordings.parquet")]
         assert len(files) == len(wanted) + len(manifests)
-        told = sum(len(pq.read_table(path, filesystem=fs)) for path in manifests)
-        assert query("SELECT count(*) FROM polyai.recordings") == [(told,)]
+        listed = sum(len(pq.read_table(path, filesystem=fs)) for path in manifests)
+        assert query("SELECT count(*) FROM polyai.recordings") == [(listed,)]
         asked = sandbox.requests.count("/audio")
         with duckdb.connect("polyai.duckdb") as connection:
             connection.execute("DELETE FROM polyai.recordings")
@@ -143,8 +143,8 @@ def test_s3_from_first_to_last(sandbox: Sandbox, base_url: str) -> None:
         assert broken.returncode == 1
         assert "1 changed" in broken.stdout
         assert "1 missing" in broken.stdout
-        mended = run("recordings", "verify", "--refetch", **environment)
-        assert mended.returncode == 0, mended.stdout + mended.stderr
+        repaired = run("recordings", "verify", "--refetch", **environment)
+        assert repaired.returncode == 0, repaired.stdout + repaired.stderr
         assert fs.cat_file(str(rows[0][1])) == wanted[str(rows[0][0])]
         pruned = run("recordings", "prune", "--older-than", "1d", **environment)
         assert pruned.returncode == 0, pruned.stderr
@@ -154,7 +154,7 @@ def test_s3_from_first_to_last(sandbox: Sandbox, base_url: str) -> None:
 
 @needs_s3
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "fact"),
     [
         ({"POLYAI_RECORDINGS_URL": "s3://no-such-bucket/x"}, "no-such-bucket"),
         ({"POLYAI_RECORDINGS_URL": "ftpx://host/x"}, "recordings_url ftpx://host/x"),
@@ -162,18 +162,18 @@ def test_s3_from_first_to_last(sandbox: Sandbox, base_url: str) -> None:
     ids=["no such bucket", "unknown protocol"],
 )
 @pytest.mark.long
-def test_a_store_that_cannot_be_used_is_one_line(
-    base_url: str, change: dict[str, str], said: str
+def test_a_store_that_cannot_be_used_gives_an_error_of_one_line(
+    base_url: str, change: dict[str, str], fact: str
 ) -> None:
     with s3() as server:
         environment = in_s3(server, base_url) | change
         assert run("load", **environment).returncode == 0
         result = run("recordings", **environment)
         assert result.returncode == 1
-        assert said in error_of(result)
+        assert fact in error_of(result)
 
 
-def test_s3_without_credentials_says_where_they_belong(
+def test_s3_without_credentials_names_the_setting(
     base_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

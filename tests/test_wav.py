@@ -208,13 +208,13 @@ class TestLengths:
     def test_that_are_unknown_in_the_header_still_count_in_data(self, whole: int) -> None:
         body = riff(encoding(), sound(), length=whole)
         check(body)
-        with pytest.raises(NotAcceptedError, match="15999 of 16000 bytes of sound"):
+        with pytest.raises(NotAcceptedError, match="15999 of 16000 bytes"):
             check(body[:-1])
 
     def test_just_below_the_unknown_ones_count(self) -> None:
         with pytest.raises(NotAcceptedError, match=f"of {0x7FFF_0000 - 1} bytes"):
             check(riff(encoding(), sound(), length=0x7FFF_0000 - 9))
-        with pytest.raises(NotAcceptedError, match="bytes of sound"):
+        with pytest.raises(NotAcceptedError, match="bytes of audio"):
             check(riff(encoding(), sound(length=0x7FFF_0000 - 1), length=0))
 
 
@@ -223,18 +223,18 @@ class TestAnIncompleteFile:
         ("end", "reason"),
         [
             (0, "is empty"),
-            (1, "is no WAV file"),
-            (4, "is no WAV file"),
-            (11, "is no WAV file"),
-            (12, "breaks off: 12 of "),
-            (16, "breaks off"),
-            (19, "breaks off"),
-            (30, "breaks off"),
-            (36, "breaks off"),
-            (40, "breaks off"),
-            (44, "breaks off"),
-            (45, "breaks off"),
-            (-1, "breaks off"),
+            (1, "is not a WAV file"),
+            (4, "is not a WAV file"),
+            (11, "is not a WAV file"),
+            (12, "is incomplete: 12 of "),
+            (16, "incomplete"),
+            (19, "incomplete"),
+            (30, "incomplete"),
+            (36, "incomplete"),
+            (40, "incomplete"),
+            (44, "incomplete"),
+            (45, "incomplete"),
+            (-1, "incomplete"),
         ],
         ids=[
             "before it begins",
@@ -254,9 +254,9 @@ class TestAnIncompleteFile:
     )
     def test_is_refused(self, end: int, reason: str, file: Path) -> None:
         body = riff(encoding(), sound())
-        with pytest.raises(NotAcceptedError, match=f"^{reason}"):
+        with pytest.raises(NotAcceptedError, match=reason):
             receive([body[:end]], file)
-        with pytest.raises(NotAcceptedError, match=f"^{reason}"):
+        with pytest.raises(NotAcceptedError, match=reason):
             receive(pieces(body[:end], 1), file)
 
     @pytest.mark.parametrize(
@@ -291,23 +291,23 @@ class TestAnIncompleteFile:
     @pytest.mark.parametrize("container", ["WAV", "WAVEX"])
     @pytest.mark.parametrize("lost", [1, 100, 31_999], ids="without {} bytes".format)
     def test_is_refused_in_each_container(self, container: str, lost: int) -> None:
-        with pytest.raises(NotAcceptedError, match="breaks off"):
+        with pytest.raises(NotAcceptedError, match="incomplete"):
             check(written(container, "PCM_16")[:-lost])
 
     @pytest.mark.parametrize("lost", [1, 100, 31_999], ids="without {} bytes".format)
     def test_is_refused_if_its_length_has_64_bits(self, lost: int) -> None:
         """The chunk `ds64` contains the lengths of an RF64 file."""
-        with pytest.raises(NotAcceptedError, match="breaks off"):
+        with pytest.raises(NotAcceptedError, match="incomplete"):
             check(written("RF64", "PCM_16")[:-lost])
 
     def test_is_refused_if_a_chunk_extends_beyond_its_end(self) -> None:
-        with pytest.raises(NotAcceptedError, match="without sound, or breaks off"):
+        with pytest.raises(NotAcceptedError, match="incomplete"):
             check(riff(encoding(), chunk(b"LIST", b"", 0xFFFF_FFFF), sound(), length=0))
 
     def test_is_refused_without_a_data_chunk(self) -> None:
-        with pytest.raises(NotAcceptedError, match="without sound"):
+        with pytest.raises(NotAcceptedError, match="without audio"):
             check(riff(encoding()))
-        with pytest.raises(NotAcceptedError, match="without sound"):
+        with pytest.raises(NotAcceptedError, match="without audio"):
             check(riff())
 
 
@@ -342,7 +342,7 @@ class TestAnIncompleteFile:
 )
 @pytest.mark.parametrize("size", [1, 5, 12, 1_000_000], ids="in pieces of {}".format)
 def test_another_kind_of_file_is_refused(body: bytes, size: int, file: Path) -> None:
-    with pytest.raises(NotAcceptedError, match=r"^is no WAV file$"):
+    with pytest.raises(NotAcceptedError, match=r"^is not a WAV file$"):
         receive(pieces(body, size), file)
 
 
@@ -362,7 +362,7 @@ def test_another_kind_of_file_is_not_read_to_its_end(size: int, file: Path) -> N
             given_out += size
             yield b"<" * size
 
-    with pytest.raises(NotAcceptedError, match="no WAV file"):
+    with pytest.raises(NotAcceptedError, match="not a WAV file"):
         receive(long_page(), file)
     assert given_out < 12 + size
 

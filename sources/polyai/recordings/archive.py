@@ -1,4 +1,4 @@
-"""What the warehouse knows of an agent's recordings: which are missing, held, or given up."""
+"""Queries over an agent's recordings in the warehouse: missing, stored, pruned."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..warehouse.held import PRUNE
 from ..warehouse.queries import IDS_PER_QUERY, Warehouse
 
 _WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
-"""Channels that have no recordings; an unknown one is asked for."""
+"""Channels without recordings; those of an unknown channel are requested."""
 
 _KNOWN = ("status", "attempts", "fetched_at")
-"""What has to be known of a recording to ask for it again."""
+"""Columns of a recording that decide on a retry."""
 
 _BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
 
@@ -30,27 +30,27 @@ _FINISHED_CALLS = (
 )
 
 
-def agents_held(warehouse: Warehouse) -> list[str]:
-    """The agents of which the warehouse tells of recordings."""
+def agents_with_recordings(warehouse: Warehouse) -> list[str]:
+    """Agents that have rows in `recordings`."""
     rows = warehouse.rows("SELECT DISTINCT agent_id FROM {recordings} ORDER BY agent_id")
     return [agent_id for (agent_id,) in rows]
 
 
 class Kind(NamedTuple):
-    """One of the recordings that a conversation can have."""
+    """Variant of a conversation's recording."""
 
     direction: str
     redacted: bool
 
 
 class Due(NamedTuple):
-    """A conversation of which a recording is missing.
+    """Conversation with a missing recording.
 
     Attributes:
         conversation_id: The conversation.
-        began: When it began, as far as is known.
-        ended_at: When it ended, as far as is known.
-        rows: What is known of its recordings.
+        began: Its start; None if unknown.
+        ended_at: Its end; None if unknown.
+        rows: Its known recordings.
     """
 
     conversation_id: str
@@ -59,7 +59,7 @@ class Due(NamedTuple):
     rows: Mapping[Kind, Mapping[str, Any]]
 
     def lacks(self, kind: Kind, wait: timedelta) -> bool:
-        """Whether this recording is neither stored nor past being asked for."""
+        """Whether this recording is not stored and may still appear."""
         row = self.rows.get(kind, {})
         if row.get("status") == "not_found" and self.ended_at is not None:
             return bool(row["fetched_at"] < self.ended_at + wait)
@@ -67,10 +67,10 @@ class Due(NamedTuple):
 
 
 class Archive:
-    """Reads of the warehouse, for one agent.
+    """One agent's recordings in the warehouse.
 
     Args:
-        warehouse: Where conversations and recordings are.
+        warehouse: The warehouse.
         agent_id: The agent.
     """
 
@@ -79,14 +79,14 @@ class Archive:
         self._agent_id = agent_id
 
     def due(self, kinds: Sequence[Kind], wait: timedelta) -> Iterator[Due]:
-        """Calls that are over and lack one of these recordings, oldest first.
+        """Yields finished calls that lack one of these recordings, oldest first.
 
-        A recording lacks until it is stored, or was not found `wait` after the call's end.
+        A recording is missing until it is stored, or was not found `wait` after the call's end.
         """
         last_place, last_id = self.pruned_before() or _BEGINNING, ""
         while True:
             sql, parameters = self._lacking(kinds, wait, last_place, last_id)
-            # by a join, for DuckDB takes its time over each parameter
+            # a join, because DuckDB is slow with many parameters
             rows = self._warehouse.rows(
                 f"SELECT d.*, r.direction, r.redacted, {', '.join(f'r.{n}' for n in _KNOWN)} "
                 f"FROM ({sql} ORDER BY c.place, c.conversation_id LIMIT {IDS_PER_QUERY}) d "
@@ -110,7 +110,7 @@ class Archive:
                 return
 
     def count_due(self, kinds: Sequence[Kind], wait: timedelta) -> int:
-        """How many calls `due` gives."""
+        """Number of calls that `due` yields."""
         begin = self.pruned_before() or _BEGINNING
         sql, parameters = self._lacking(kinds, wait, begin, "")
         found = self._warehouse.rows(f"SELECT count(*) FROM ({sql}) d", *parameters)
@@ -119,7 +119,7 @@ class Archive:
     def _lacking(
         self, kinds: Sequence[Kind], wait: timedelta, place: datetime, last_id: str
     ) -> tuple[str, list[object]]:
-        """SQL for the calls behind a place that lack a recording, and its parameters."""
+        """SQL, with parameters, for the calls after a position that lack a recording."""
         wanted = " OR ".join(["(direction = %s AND redacted = %s)"] * len(kinds))
         old_enough = self._warehouse.later("c.ended_at", wait)
         sql = (
@@ -137,7 +137,7 @@ class Archive:
         return sql, [*parameters, place, place, last_id]
 
     def pruned_before(self) -> datetime | None:
-        """What began before was deleted for its age, and is not to come back."""
+        """Limit of the last pruning: older recordings are not downloaded again."""
         rows = self._warehouse.rows(
             "SELECT max(range_to) FROM {sync_runs} WHERE agent_id = %s AND command = %s",
             self._agent_id,
@@ -146,11 +146,11 @@ class Archive:
         return in_utc(rows[0][0]) if rows else None
 
     def days(self, before: datetime | None = None) -> Iterator[list[dict[str, Any]]]:
-        """The rows of the agent's recordings, a day of conversations at a time, in UTC.
+        """Yields the rows of the agent's recordings, one day (UTC) of conversations at a time.
 
         Args:
-            before: Only of conversations that began before; None for all, also those of which it
-                is not known when they began.
+            before: Only conversations that began before; None for all, including those whose
+                start is unknown.
         """
         end = before or datetime.max.replace(tzinfo=UTC)
         place = _BEGINNING
@@ -181,12 +181,12 @@ class Archive:
 
 
 def next_day(moment: datetime) -> datetime:
-    """When the day after begins, in the moment's time zone."""
+    """Start of the next day, in the moment's time zone."""
     day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     return day + timedelta(days=1)
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, its times in UTC."""
+    """Converts the row's times to UTC."""
     times = ("started_at", "fetched_at")
     return row | {name: in_utc(row[name]) for name in times if name in row}

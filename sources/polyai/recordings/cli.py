@@ -1,4 +1,4 @@
-"""The command `polyai-warehouse recordings` and what goes with it."""
+"""Commands `polyai-warehouse recordings`, `recordings verify` and `recordings prune`."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from ..errors import BusyError
 from ..warehouse.open import open_pipeline
 from ..warehouse.read_only import open_to_read
 from . import show
-from .archive import agents_held
+from .archive import agents_with_recordings
 from .prune import prune
 from .report import RecordingsReport
 from .run import PIPELINE_NAME, OnBegin, fetch_recordings
 from .store import open_store
-from .verify import verify, verify_and_mend
+from .verify import verify, verify_and_repair
 
 app = typer.Typer(
     name="recordings",
-    help="Fetch the audio that is missing; verify what is there; prune what is old.",
+    help="Download missing recordings; verify or prune stored ones.",
     epilog="Example: polyai-warehouse recordings --recordings-url s3://bucket/recordings",
     invoke_without_command=True,
     subcommand_metavar="[verify|prune]",
@@ -70,10 +70,10 @@ def recordings(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch the audio that is missing of calls which the warehouse holds.
+    """Download the missing recordings of calls in the warehouse.
 
     Files go into a folder or bucket; the table `recordings` and a Parquet
-    manifest beside them say where each one is. Can be killed at any time.
+    manifest beside the files list them. Can be killed at any time.
     """
     if context.invoked_subcommand:
         return
@@ -95,7 +95,7 @@ def recordings(
         show.recordings(stdout, reports, settings.recordings_url)
     print_failed(reports)
     if code == Exit.INTERRUPTED:
-        stderr.print("interrupted: what was fetched is kept, the next run goes on there")
+        stderr.print("interrupted: downloaded recordings are kept, the next run continues")
     raise typer.Exit(code)
 
 
@@ -106,7 +106,7 @@ def fetch(
     stop: threading.Event,
     on_begin: OnBegin,
 ) -> list[RecordingsReport]:
-    """Fetches what is missing; nothing where it is interrupted while it waits for another run."""
+    """Downloads missing recordings; empty if interrupted while waiting for another run."""
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
     try:
         return fetch_recordings(settings, pipeline, stop=stop, on_begin=on_begin)
@@ -120,11 +120,14 @@ def fetch(
 def verify_command(
     agent: AgentOption = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Compare sizes, not hashes: no file is read.")
+        bool,
+        typer.Option("--quick", help="Compare sizes only, without reading files."),
     ] = False,
     refetch: Annotated[
         bool,
-        typer.Option("--refetch", help="Fetch anew what is missing or changed; mend manifests."),
+        typer.Option(
+            "--refetch", help="Download missing or changed files again and repair manifests."
+        ),
     ] = False,
     recordings_url: RecordingsUrlOption = None,
     wait: WaitOption = None,
@@ -137,11 +140,11 @@ def verify_command(
 ) -> None:
     """Check files against the warehouse, the manifest and their hashes.
 
-    Needs no key and changes nothing, unless it is to --refetch.
+    Needs no API key and changes nothing unless --refetch is given.
 
-    Exits with 1 where something does not agree.
+    Exits with 1 if there is a discrepancy.
     """
-    with stop_on_signals("ending") as stop, FilesProgress(stderr) as progress:
+    with stop_on_signals("stopping") as stop, FilesProgress(stderr) as progress:
         if refetch:
             settings = resolve(
                 recordings_url=recordings_url,
@@ -152,7 +155,7 @@ def verify_command(
             ).only(agent or ())
             url = settings.recordings_url
             pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
-            found = verify_and_mend(
+            found = verify_and_repair(
                 settings, pipeline, quick=quick, stop=stop, on_files=progress.tell
             )
         else:
@@ -163,7 +166,7 @@ def verify_command(
                 found = verify(
                     warehouse,
                     store,
-                    agent or agents_held(warehouse),
+                    agent or agents_with_recordings(warehouse),
                     quick=quick,
                     workers=workers or shared_setting("workers"),
                     stop=stop,
@@ -190,13 +193,13 @@ def prune_command(
     older_than: Annotated[
         timedelta,
         typer.Option(
-            help="Age of a call from which on its recordings go, such as 730d.",
+            help="Minimum age of a call whose recordings are deleted, such as 730d.",
             parser=duration,
             metavar="DURATION",
         ),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be deleted.")
+        bool, typer.Option("--dry-run", help="Only report what would be deleted.")
     ] = False,
     agent: AgentOption = None,
     recordings_url: RecordingsUrlOption = None,
@@ -207,12 +210,14 @@ def prune_command(
 ) -> None:
     """Delete recordings by age: files, manifest and rows.
 
-    Needs no key. They do not come back: `recordings` fetches nothing from
-    before.
+    Needs no API key. `recordings` does not download them again.
     """
     url = recordings_url or shared_setting("recordings_url")
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
-    with stop_on_signals("ending after this day") as stop, FilesProgress(stderr) as progress:
+    with (
+        stop_on_signals("stopping after this day") as stop,
+        FilesProgress(stderr) as progress,
+    ):
         results = prune(
             pipeline,
             url,

@@ -20,27 +20,27 @@ from ..warehouse.held import PRUNE
 from .archive import Archive, next_day
 from .layout import partition
 from .manifest import Manifest, Row
-from .run import COMMANDS, TABLES, Work, at_work
+from .run import COMMANDS, TABLES, Work, open_work
 from .store import Store
 
 OnRows = Callable[[int], None]
-"""Told how many rows have been deleted."""
+"""Callback for the number of rows deleted so far."""
 
 
 def _silent(_: int) -> None:
-    """Takes no notice."""
+    """No-op."""
 
 
 @dataclass
 class Pruning:
-    """What was deleted of one agent, or would be.
+    """Recordings of one agent that were deleted, or would be.
 
     Attributes:
         agent_id: The agent.
-        before: Calls that began before.
-        files: Files.
-        bytes: Their size.
-        rows: Rows of `recordings`, also of those that have no file.
+        before: Limit: calls that began earlier.
+        files: Number of files.
+        bytes: Total size of the files.
+        rows: Rows of `recordings`, including those without a file.
     """
 
     agent_id: str
@@ -50,7 +50,7 @@ class Pruning:
     rows: int = 0
 
     def count(self, rows: Sequence[Row]) -> None:
-        """Adds rows that go."""
+        """Adds deleted rows."""
         stored = [row for row in rows if row["status"] == "stored"]
         self.files += len(stored)
         self.bytes += sum(row["bytes"] or 0 for row in stored)
@@ -69,28 +69,28 @@ def prune(
     on_rows: OnRows = _silent,
     clock: Clock = utc_now,
 ) -> list[Pruning]:
-    """Deletes the recordings of calls that began longer ago, and keeps them from coming back.
+    """Deletes recordings of calls older than an age; they are not downloaded again.
 
-    The limit is written down before anything is deleted: `recordings` fetches nothing from before
-    it, with whatever settings. A pruning that was killed is done to its end by the next one.
+    The limit is committed before anything is deleted: `recordings` requests nothing older than it,
+    whatever the settings. The next pruning completes one that was killed.
 
     Args:
         pipeline: As for `fetch_recordings`.
-        recordings_url: Where the files are.
-        older_than: Age from which on they go.
-        agent_ids: Whose; None for all that the warehouse tells of.
-        lock_wait: How long to wait for another run over the same recordings.
+        recordings_url: Address of the store.
+        older_than: Minimum age of a call.
+        agent_ids: Agents; None for all that have recordings in the warehouse.
+        lock_wait: Maximum time to wait for another run over the same recordings.
         dry_run: Delete nothing.
-        stop: When set, ends after the day that is being deleted.
-        on_rows: Told how many rows have been deleted.
-        clock: What time it is.
+        stop: When set, ends after the current day.
+        on_rows: Called with the number of rows deleted so far.
+        clock: Current time.
 
     Raises:
         PolyAIError: As `fetch_recordings` does.
     """
     stop = stop or threading.Event()
     results = []
-    with at_work(pipeline, recordings_url, LockTimeout(lock_wait, stop), agent_ids) as work:
+    with open_work(pipeline, recordings_url, LockTimeout(lock_wait, stop), agent_ids) as work:
         work.refuse_others()
         for agent_id in work.agent_ids:
             result = Pruning(agent_id, clock() - older_than)
@@ -122,12 +122,12 @@ def _prune(
             break
         folder = partition(agent_id, rows[0]["started_at"])
         work.store.delete([path_to_delete(work.store, row["uri"]) for row in rows if row["uri"]])
-        told = manifest.read(folder).values()
-        # a file that the limit cuts through keeps what is younger
-        manifest.replace(folder, [row for row in told if row["started_at"] >= before])
-        over = {row["conversation_id"] for row in rows} & open_failures.keys()
-        if over:
-            settled = [
+        listed = manifest.read(folder).values()
+        # on the day of the limit, younger rows are kept
+        manifest.replace(folder, [row for row in listed if row["started_at"] >= before])
+        resolved = {row["conversation_id"] for row in rows} & open_failures.keys()
+        if resolved:
+            failures = [
                 failure_row(
                     agent_id,
                     conversation_id,
@@ -137,9 +137,9 @@ def _prune(
                     is_over=True,
                     stage="recording",
                 )
-                for conversation_id in sorted(over)
+                for conversation_id in sorted(resolved)
             ]
-            work.committer.write({FETCH_FAILURES: settled})
+            work.committer.write({FETCH_FAILURES: failures})
         first = min(row["started_at"] for row in rows)
         work.committer.delete(
             RECORDINGS,
@@ -156,15 +156,15 @@ def _prune(
 
 
 def path_to_delete(store: Store, uri: str) -> str:
-    """The path of a file in the store.
+    """Returns the path of a file in the store.
 
     Raises:
-        StoreError: It lies in another one.
+        StoreError: It is in another store.
     """
     path = store.path_of(uri)
     if path is None:
         raise StoreError(
-            f"{uri} is not in {store}, so it is not deleted: set recordings_url to where it is, or "
-            "where it was moved, let `recordings verify --refetch` correct the warehouse first"
+            f"{uri} is not in {store} and was not deleted: set recordings_url to its store, or, if "
+            "the files were moved, run `recordings verify --refetch` to correct the warehouse first"
         )
     return path

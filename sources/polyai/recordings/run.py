@@ -1,8 +1,7 @@
-"""Recordings: those that are missing are fetched, kept as files, and told of in the warehouse.
+"""Runs that download missing recordings and register them in the warehouse.
 
-A file is in its place before the manifest tells of it, and there before the warehouse does. So a
-run that is killed leaves nothing that the next one does not find: what the warehouse lacks is
-looked for in the store before it is asked for.
+A file is stored before it is added to the manifest, and there before its row is committed. A killed
+run therefore leaves no orphan: the next one looks for files in the store before it requests them.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from ..tables.declaration import Table
 from ..warehouse.held import PRUNE
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
-from .archive import Archive, Kind, agents_held
+from .archive import Archive, Kind, agents_with_recordings
 from .fetcher import Outcome, RecordingFetcher, Task
 from .manifest import Manifest
 from .report import RecordingsReport
@@ -41,30 +40,30 @@ from .store import Incoming, Store, open_store
 logger = logging.getLogger("polyai")
 
 PIPELINE_NAME = "polyai_recordings"
-"""dlt pipeline and schema of what is told of recordings; beside `load`, which goes on meanwhile."""
+"""dlt pipeline and schema of recordings; separate from `load`, which may run meanwhile."""
 
 COMMAND = "recordings"
 
 COMMANDS = (COMMAND, "verify", PRUNE)
-"""What runs over recordings are called in `sync_runs`; there is one at a time."""
+"""Commands of runs over recordings in `sync_runs`; they exclude each other."""
 
 TABLES = (RECORDINGS, FETCH_FAILURES)
-"""What a run writes beside `sync_runs`."""
+"""Tables that a run writes besides `sync_runs`."""
 
 LOCK_ENDING = ".recordings.lock"
 
 _NEWEST = 100
-"""Conversations whose numbers tell what the key may hear."""
+"""Sample of conversations whose phone numbers show whether the key sees personal data."""
 
 Rows = dict[Table, Sequence[Mapping[str, Any]]]
-"""Rows to write, by table."""
+"""Rows to commit, by table."""
 
 OnBegin = Callable[[RecordingsReport], None]
-"""Told of each agent's report when its run begins; the counts then move in place."""
+"""Callback for each agent's report as its run begins; the counts then change in place."""
 
 
 def _silent(report: RecordingsReport) -> None:
-    """Takes no notice."""
+    """No-op."""
 
 
 def fetch_recordings(
@@ -75,39 +74,40 @@ def fetch_recordings(
     on_begin: OnBegin = _silent,
     clock: Clock = utc_now,
 ) -> list[RecordingsReport]:
-    """Fetches the recordings that are missing of calls which the warehouse holds, oldest first.
+    """Downloads the missing recordings of calls in the warehouse, oldest first.
 
-    Can be killed at any moment, and runs beside `load`. What is held is not asked for again.
+    Can be killed at any time, and can run at the same time as `load`. Stored recordings are not
+    requested again.
 
     Args:
-        settings: Agents, which recordings, and where to keep them.
-        pipeline: Where the warehouse is; `open_pipeline` with the name `PIPELINE_NAME`.
-        stop: When set, what is under way is finished, and the run ends as interrupted.
+        settings: Agents, kinds of recordings, and the store.
+        pipeline: The warehouse; `open_pipeline` with the name `PIPELINE_NAME`.
+        stop: When set, recordings in progress are finished and the run ends as interrupted.
         on_begin: Called with the report of each agent.
-        clock: What time it is.
+        clock: Current time.
 
     Returns:
-        A report for each agent that was begun; one that failed did not keep the others.
+        One report per agent that was begun; an agent that fails does not stop the others.
 
     Raises:
-        BusyError: Another run on this machine fetches recordings into the same place.
+        BusyError: Another run on this machine downloads recordings into the same store.
         ConfigurationError: `recordings_url` cannot be used.
         DestinationError: The destination cannot be read or written.
-        LeaseLostError: Another machine has taken over, because this one stood still.
+        LeaseLostError: The lease expired, and a run on another machine has taken over.
         StoreError: The store cannot be read or written.
     """
     stop = stop or threading.Event()
     reports = []
     agent_ids = [agent.agent_id for agent in settings.agents]
     timeout = LockTimeout(settings.lock_wait, stop)
-    with at_work(pipeline, settings.recordings_url, timeout, agent_ids) as work:
+    with open_work(pipeline, settings.recordings_url, timeout, agent_ids) as work:
         for agent in settings.agents:
             if stop.is_set():
                 break
             report = RecordingsReport(agent.agent_id, COMMAND, Traffic(), started_at=clock())
             reports.append(report)
             if holder := work.others.get(lease_name(agent.agent_id)):
-                report.finish(BusyError(f"{holder} fetches recordings of {agent.agent_id}"))
+                report.finish(BusyError(f"{holder} downloads recordings of {agent.agent_id}"))
                 continue
             on_begin(report)
             AgentRecordings(work, agent, settings, report, stop, clock).fetch()
@@ -116,14 +116,14 @@ def fetch_recordings(
 
 @dataclass(frozen=True)
 class Work:
-    """What a run over recordings needs, held until it ends.
+    """Resources of a run over recordings, open until it ends.
 
     Attributes:
-        committer: Writes into the warehouse.
-        store: Where files are.
-        incoming: Where they are written first.
-        agent_ids: Whose recordings.
-        others: Who holds the leases that this run did not get.
+        committer: Commits to the warehouse.
+        store: The files.
+        incoming: Folder in which files are written first.
+        agent_ids: Agents whose recordings are processed.
+        others: Holders of the leases that this run did not get.
     """
 
     committer: Committer
@@ -133,34 +133,34 @@ class Work:
     others: Mapping[str, Holder]
 
     def refuse_others(self) -> None:
-        """Lets go on only where this run has all the leases.
+        """Checks that this run holds all leases.
 
         Raises:
-            BusyError: Another run has one of them.
+            BusyError: Another run holds one of them.
         """
         for agent_id in self.agent_ids:
             if holder := self.others.get(lease_name(agent_id)):
-                raise BusyError(f"{holder} is at work on recordings of {agent_id}")
+                raise BusyError(f"{holder} is processing recordings of {agent_id}")
 
 
 @contextmanager
-def at_work(
+def open_work(
     pipeline: dlt.Pipeline, url: str, timeout: LockTimeout, agent_ids: Sequence[str] | None = None
 ) -> Iterator[Work]:
-    """Opens store and warehouse, and keeps other runs over the same recordings away.
+    """Opens store and warehouse, with locks and leases against other runs over recordings.
 
     Args:
-        pipeline: Where the warehouse is.
-        url: Where the store is.
-        timeout: How long to wait for another run.
-        agent_ids: Whose recordings; None for all that the warehouse tells of.
+        pipeline: The warehouse.
+        url: Address of the store.
+        timeout: Maximum time to wait for another run.
+        agent_ids: Agents; None for all that have recordings in the warehouse.
     """
     store = open_store(url)
 
     def lease_names() -> list[str]:
         nonlocal agent_ids
         if agent_ids is None:
-            agent_ids = agents_held(Warehouse(pipeline, locks_file=True))
+            agent_ids = agents_with_recordings(Warehouse(pipeline, locks_file=True))
         return [lease_name(name) for name in agent_ids]
 
     with (
@@ -173,7 +173,7 @@ def at_work(
 
 
 def lease_name(agent_id: str) -> str:
-    """The lease on an agent's recordings; that of `load` is another one."""
+    """Name of the lease on an agent's recordings; `load` has its own."""
     return f"{agent_id} recordings"
 
 
@@ -181,12 +181,12 @@ class AgentRecordings:
     """One agent's part of a run.
 
     Args:
-        work: What the run holds.
+        work: Resources of the run.
         agent: The agent.
-        settings: The run's settings.
-        report: Counts, which move in place.
-        stop: Set from outside: begin no more.
-        clock: What time it is.
+        settings: Settings of the run.
+        report: Counts, updated in place.
+        stop: When set, no further recording is begun.
+        clock: Current time.
     """
 
     def __init__(
@@ -207,10 +207,10 @@ class AgentRecordings:
         self._archive = Archive(work.committer.warehouse, agent.agent_id)
         self._manifest = Manifest(work.store, work.incoming, agent.agent_id)
         self._failed: set[str] = set()
-        """Calls of which a recording failed in this run."""
+        """Calls with a failed recording in this run."""
 
     def fetch(self, tasks: Sequence[Task] | None = None) -> None:
-        """Fetches these recordings, or all that are missing, and keeps the report."""
+        """Downloads these recordings, or all missing ones, and commits the report."""
         committer, report = self._work.committer, self._report
         killed = committer.begin(report, TABLES, COMMANDS)
         rows, error = self._fetch(tasks)
@@ -218,7 +218,7 @@ class AgentRecordings:
         committer.write(rows | {SYNC_RUNS: [report.as_row(), *killed]})
 
     def _fetch(self, tasks: Iterable[Task] | None) -> tuple[Rows, PolyAIError | None]:
-        """Fetches; the rows that are still to be written, and what stopped it."""
+        """Downloads; returns the rows that are not committed yet, and the error that stopped it."""
         settings, work = self._settings, self._work
         api = DataApi(
             self._agent,
@@ -246,13 +246,13 @@ class AgentRecordings:
         except (ApiError, StoreError) as stopped_by:
             error = stopped_by
         try:
-            # what is in the store is told of, whatever happened to the others
+            # files in the store are registered, whatever happened to the others
             return self._rows(fetcher.rest), error
         except StoreError as stopped_by:
             return {}, error or stopped_by
 
     def _missing(self, api: DataApi) -> Iterator[Task]:
-        """What neither the warehouse has, nor is past being asked for."""
+        """Yields missing recordings, except those of calls that have failed for too long."""
         settings, report, wait = self._settings, self._report, self._settings.recordings_wait
         kinds = self._kinds(api)
         report.expected = self._archive.count_due(kinds, wait) * len(kinds)
@@ -268,22 +268,22 @@ class AgentRecordings:
             yield from (Task(due, kind) for kind in kinds if due.lacks(kind, wait))
 
     def _kinds(self, api: DataApi) -> list[Kind]:
-        """The recordings that are wanted of each call, and that the key is given."""
+        """Kinds of recordings to download per call, as far as the key gives access."""
         redacted = self._settings.redacted
         if not redacted and has_redacted_numbers(
             api.conversations(limit=_NEWEST, offset=0).conversations
         ):
-            # it is given the redacted ones whatever it asks, and nothing in the answer tells
+            # it gets redacted ones whatever it requests, and the answer does not show it
             logger.warning(
-                "%s: the key has no access to personal data, so PolyAI gives it redacted "
-                "recordings only: they are stored as such",
+                "%s: the API key has no access to personal data: PolyAI sends redacted recordings "
+                "only, and they are stored as redacted",
                 self._agent.agent_id,
             )
             redacted = True
         return [Kind(direction, redacted) for direction in self._settings.directions]
 
     def _rows(self, batch: Sequence[Outcome]) -> Rows:
-        """Tells the manifest of what is in the store, and what to tell the warehouse."""
+        """Adds stored files to the manifest; returns the rows for the warehouse."""
         if not batch:
             return {}
         rows = [outcome.row for outcome in batch]
@@ -292,11 +292,11 @@ class AgentRecordings:
 
     @cached_property
     def _failures(self) -> dict[str, Failure]:
-        """Calls of which a recording could not be fetched so far."""
+        """Open failures of recordings, by call."""
         return self._work.committer.warehouse.open_failures(self._agent.agent_id, "recording")
 
     def _failure_rows(self, batch: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
-        """Failures that are new or again, and those that are over; one row a call."""
+        """Yields rows of new, repeated and resolved failures; one row per call."""
         by_call: dict[str, Outcome] = {}
         for outcome in batch:
             conversation_id = outcome.row["conversation_id"]

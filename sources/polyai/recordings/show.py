@@ -1,4 +1,4 @@
-"""What was done to recordings, as a person reads it in a terminal, and as JSON for programs."""
+"""Terminal and JSON output of the commands over recordings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .report import RecordingsReport
 from .verify import HARMLESS, Verification
 
 SHOWN_FINDINGS = 20
-"""Findings that are shown; JSON has all of them."""
+"""Findings that the terminal shows; JSON has all of them."""
 
 
 def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) -> None:
-    """The summary of a run: a paragraph an agent; an error that stopped one goes elsewhere."""
+    """Prints the summary of a run, one paragraph per agent; errors are printed elsewhere."""
     for report in reports:
         seconds = seconds_of(report)
         console.print(
@@ -29,7 +29,7 @@ def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) 
             f"{report.not_found:,} not found, {report.failed:,} failed"
         )
         if report.adopted:
-            console.print(f"  {report.adopted:,} were in the store already, and are told of now")
+            console.print(f"  {report.adopted:,} were in the store already and are now registered")
         console.print(
             f"  {report.traffic.requests:,} requests ({report.traffic.retries:,} retries), "
             f"{report.fetched / max(seconds, 0.001):,.0f} recordings/s"
@@ -37,18 +37,18 @@ def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) 
         for conversation_id, error in list(report.failures.items())[:SHOWN_FAILURES]:
             console.print(f"  [red]failed[/] {escape(conversation_id)}: {escape(str(error))}")
         if report.failed:
-            console.print("  what failed is in fetch_failures, and the next run tries it again")
+            console.print("  failures are in fetch_failures; the next run retries them")
         if report.given_up:
             console.print(
                 f"  [yellow]given up[/] {report.given_up:,} that have failed for too long: "
-                "a longer give_up_after tries them again"
+                "a longer give_up_after retries them"
             )
     if reports:
         console.print(f"recordings: {escape(url)}", soft_wrap=True)
 
 
 def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, Any]]:
-    """The same for programs, an object an agent."""
+    """JSON of a run, one object per agent."""
     return [
         without_internals(report.as_row())
         | {
@@ -62,27 +62,27 @@ def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, An
 
 
 def verification(console: Console, found: Verification, url: str) -> None:
-    """What was looked at, and what does not agree."""
+    """Prints the result of a verification."""
     console.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(url)}")
     for one in found.findings[:SHOWN_FINDINGS]:
-        colour = "green" if one.is_mended else "yellow" if one.trouble in HARMLESS else "red"
-        word = f"{one.trouble}, mended" if one.is_mended else one.trouble
+        colour = "green" if one.is_repaired else "yellow" if one.trouble in HARMLESS else "red"
+        word = f"{one.trouble}, repaired" if one.is_repaired else one.trouble
         console.print(
-            f"  [{colour}]{word}[/] {escape(one.uri)}: {escape(one.said)}", soft_wrap=True
+            f"  [{colour}]{word}[/] {escape(one.uri)}: {escape(one.detail)}", soft_wrap=True
         )
     if len(found.findings) > SHOWN_FINDINGS:
         console.print(f"  … and {len(found.findings) - SHOWN_FINDINGS:,} more")
-    left = Counter(one.trouble for one in found.findings if not one.is_mended)
+    left = Counter(one.trouble for one in found.findings if not one.is_repaired)
     if found.is_sound:
-        mended = sum(one.is_mended for one in found.findings)
-        console.print(f"all is in order, {mended:,} mended" if mended else "all is in order")
+        repaired = sum(one.is_repaired for one in found.findings)
+        console.print("no discrepancies" + (f", {repaired:,} repaired" if repaired else ""))
     else:
         stated = ", ".join(f"{count:,} {trouble}" for trouble, count in left.most_common())
-        console.print(f"[red]{stated}[/]: `recordings verify --refetch` mends what can be mended")
+        console.print(f"[red]{stated}[/]: `recordings verify --refetch` repairs what it can")
 
 
 def verification_as_json(found: Verification, url: str, code: int) -> dict[str, Any]:
-    """The same for programs."""
+    """JSON of a verification."""
     return {
         "exit_code": int(code),
         "recordings_url": url,
@@ -92,10 +92,10 @@ def verification_as_json(found: Verification, url: str, code: int) -> dict[str, 
         "findings": [
             {
                 "trouble": one.trouble,
-                "is_mended": one.is_mended,
+                "is_mended": one.is_repaired,
                 "agent_id": one.agent_id,
                 "uri": one.uri,
-                "said": one.said,
+                "said": one.detail,
             }
             | (
                 {name: one.row[name] for name in ("conversation_id", "direction", "redacted")}
@@ -109,19 +109,19 @@ def verification_as_json(found: Verification, url: str, code: int) -> dict[str, 
 
 
 def pruning(console: Console, results: Sequence[Pruning], url: str, *, dry_run: bool) -> None:
-    """What was deleted, or would be."""
+    """Prints the result of a pruning."""
     word = "would delete" if dry_run else "deleted"
     for one in results:
         console.print(
             f"[bold]{escape(one.agent_id)}[/]: {word} {one.files:,} files, "
-            f"{one.bytes / 1e6:,.1f} MB, and {one.rows:,} rows of calls from before "
+            f"{one.bytes / 1e6:,.1f} MB, and {one.rows:,} rows of calls before "
             f"{one.before:%Y-%m-%d %H:%M} UTC"
         )
     console.print(f"recordings: {escape(url)}", soft_wrap=True)
 
 
 def pruning_as_json(results: Sequence[Pruning], *, dry_run: bool, code: int) -> dict[str, Any]:
-    """The same for programs."""
+    """JSON of a pruning."""
     return {
         "exit_code": int(code),
         "dry_run": dry_run,

@@ -1,4 +1,4 @@
-"""Checks the files of recordings against warehouse, manifest and hashes, and mends what is off."""
+"""Verification and repair of recordings: files, manifest, hashes and warehouse."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ from .layout import agent_folder, file_name, partition
 from .manifest import FOLDER as MANIFEST
 from .manifest import SCHEMA, Manifest, Row, key_of, manifest_path, read_partition
 from .report import RecordingsReport
-from .run import AgentRecordings, Work, at_work
+from .run import AgentRecordings, Work, open_work
 from .store import Store
 
 COMMAND = "verify"
 
 Trouble = Literal["missing", "changed", "moved", "manifest", "untold"]
-"""No such file; another size or hash; in another place than its row says; a manifest that has other
-rows than the warehouse; a file that the warehouse does not tell of (yet)."""
+"""The file does not exist; has another size or hash; has another address than in its row; the
+manifest differs from the warehouse; the warehouse has no row of the file (yet)."""
 
 HARMLESS: frozenset[Trouble] = frozenset({"untold"})
-"""A run that is under way, or was killed, has put it there; the next one tells of it."""
+"""Left by a run that is in progress or was killed; the next run registers the file."""
 
 OnFiles = Callable[[int], None]
-"""Told how many files have been looked at."""
+"""Callback for the number of files checked so far."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not agree.
+    """Discrepancy.
 
     Attributes:
-        trouble: What it is.
+        trouble: Its kind.
         agent_id: The agent.
-        uri: Of the file, or of the manifest's partition.
-        said: In which way.
-        row: What the warehouse tells of the file; None of a partition.
-        is_mended: It was fetched, or written, anew.
+        uri: Address of the file or of the manifest's partition.
+        detail: Explanation.
+        row: The file's row in the warehouse; None for a partition.
+        is_repaired: The file was downloaded again, or the manifest rewritten.
     """
 
     trouble: Trouble
     agent_id: str
     uri: str
-    said: str
+    detail: str
     row: Row | None = None
-    is_mended: bool = False
+    is_repaired: bool = False
 
 
 @dataclass
 class Verification:
-    """How the files of all agents stand.
+    """Result for the files of all agents.
 
     Attributes:
-        files: Files that were looked at.
-        bytes: Their size.
-        findings: What does not agree.
-        reports: Of what was fetched anew, an agent each.
+        files: Number of files checked.
+        bytes: Their total size.
+        findings: Discrepancies.
+        reports: One report per agent whose recordings were downloaded again.
     """
 
     files: int = 0
@@ -78,12 +78,12 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all agrees, or was made to."""
-        return all(one.is_mended or one.trouble in HARMLESS for one in self.findings)
+        """Whether there is no discrepancy left."""
+        return all(one.is_repaired or one.trouble in HARMLESS for one in self.findings)
 
 
 def _silent(_: int) -> None:
-    """Takes no notice."""
+    """No-op."""
 
 
 def verify(
@@ -96,16 +96,16 @@ def verify(
     stop: threading.Event | None = None,
     on_files: OnFiles = _silent,
 ) -> Verification:
-    """Compares what the warehouse tells of files with the files themselves; changes nothing.
+    """Compares rows of the warehouse with files and manifest; changes nothing.
 
     Args:
-        warehouse: Where the rows are.
-        store: Where the files are.
-        agent_ids: Whose.
-        quick: Compare sizes only, which reads no file.
-        workers: Files that are read at once.
-        stop: When set, ends after the day that is looked at.
-        on_files: Told how many files have been looked at.
+        warehouse: The warehouse.
+        store: The files.
+        agent_ids: Agents to check.
+        quick: Compare sizes only, without reading files.
+        workers: Files that are read in parallel.
+        stop: When set, ends after the current day.
+        on_files: Called with the number of files checked so far.
 
     Raises:
         DestinationError: The warehouse cannot be read.
@@ -126,7 +126,7 @@ def verify(
     return found
 
 
-def verify_and_mend(
+def verify_and_repair(
     settings: Settings,
     pipeline: dlt.Pipeline,
     *,
@@ -135,17 +135,17 @@ def verify_and_mend(
     on_files: OnFiles = _silent,
     clock: Clock = utc_now,
 ) -> Verification:
-    """The same; then fetches anew what is missing or changed, and writes differing manifests anew.
+    """Verifies, then downloads missing or changed files again and rewrites differing manifests.
 
-    What PolyAI does not have any more keeps its row, with the size and hash that the file had.
+    A recording that PolyAI no longer has keeps its row, with the size and hash of the file.
 
     Args:
-        settings: Agents, and where their files are.
+        settings: Agents and store.
         pipeline: As for `fetch_recordings`.
-        quick: Compare sizes only, which reads no file.
+        quick: Compare sizes only, without reading files.
         stop: When set, ends early.
-        on_files: Told how many files have been looked at.
-        clock: What time it is.
+        on_files: Called with the number of files checked so far.
+        clock: Current time.
 
     Raises:
         PolyAIError: As `fetch_recordings` does.
@@ -153,10 +153,10 @@ def verify_and_mend(
     stop = stop or threading.Event()
     names = [agent.agent_id for agent in settings.agents]
     timeout = LockTimeout(settings.lock_wait, stop)
-    with at_work(pipeline, settings.recordings_url, timeout, names) as work:
+    with open_work(pipeline, settings.recordings_url, timeout, names) as work:
         work.refuse_others()
 
-        def look(*, quick: bool) -> Verification:
+        def check(*, quick: bool) -> Verification:
             return verify(
                 work.committer.warehouse,
                 work.store,
@@ -167,7 +167,7 @@ def verify_and_mend(
                 on_files=on_files,
             )
 
-        found = look(quick=quick)
+        found = check(quick=quick)
         if not found.findings or stop.is_set():
             return found
         for agent in settings.agents:
@@ -177,17 +177,17 @@ def verify_and_mend(
                 AgentRecordings(work, agent, settings, report, stop, clock).fetch(tasks)
                 found.reports.append(report)
             _write_manifests(work, agent.agent_id, {one.uri for one in own if one.row is None})
-        left = {(one.trouble, one.uri) for one in look(quick=True).findings}
+        left = {(one.trouble, one.uri) for one in check(quick=True).findings}
         failed = {name for report in found.reports for name in report.failures}
         found.findings = [
-            replace(one, is_mended=(one.trouble, one.uri) not in left and not _is_of(one, failed))
+            replace(one, is_repaired=(one.trouble, one.uri) not in left and not _is_of(one, failed))
             for one in found.findings
         ]
     return found
 
 
 def _task(row: Row, trouble: Trouble) -> Task:
-    """Asks for a file again; one that was moved is taken over where it is."""
+    """Task to download a file again; a moved file is adopted at its new address."""
     kind = Kind(row["direction"], row["redacted"])
     due = Due(row["conversation_id"], row["started_at"], None, {kind: row})
     return Task(due, kind, again=trouble != "moved")
@@ -198,7 +198,7 @@ def _is_of(finding: Finding, conversation_ids: set[str]) -> bool:
 
 
 def _write_manifests(work: Work, agent_id: str, uris: set[str]) -> None:
-    """Writes these partitions' manifests anew, from the warehouse."""
+    """Rewrites the manifests of these partitions from the warehouse."""
     manifest = Manifest(work.store, work.incoming, agent_id)
     for rows in Archive(work.committer.warehouse, agent_id).days() if uris else ():
         folder = partition(agent_id, rows[0]["started_at"])
@@ -207,7 +207,7 @@ def _write_manifests(work: Work, agent_id: str, uris: set[str]) -> None:
 
 
 class _Check:
-    """Compares one agent's rows with files and manifest, a day at a time."""
+    """Comparison of one agent's rows with files and manifest, one day at a time."""
 
     def __init__(self, store: Store, agent_id: str, *, quick: bool, workers: int) -> None:
         self._store = store
@@ -217,13 +217,13 @@ class _Check:
         self._folders: set[str] = set()
 
     def day(self, rows: Sequence[Row]) -> list[Finding]:
-        """What does not agree of a day's rows."""
+        """Discrepancies of one day's rows."""
         folder = partition(self._agent_id, rows[0]["started_at"])
         self._folders.add(folder)
         return [*self._files(folder, rows), *self._manifest(folder, rows)]
 
     def rest(self) -> Iterator[Finding]:
-        """Partitions of the manifest of which the warehouse has no row."""
+        """Yields partitions of the manifest that have no row in the warehouse."""
         for name in self._store.folders(f"{MANIFEST}/{agent_folder(self._agent_id)}"):
             folder = f"{agent_folder(self._agent_id)}/{name}"
             if folder not in self._folders:
@@ -235,59 +235,59 @@ class _Check:
         sizes = {
             name: size for name, size in self._store.sizes(folder).items() if name.endswith(".wav")
         }
-        whole: dict[str, Row] = {}
+        same_size: dict[str, Row] = {}
         for row in rows:
             if row["status"] != "stored":
                 continue
             name = file_name(row["conversation_id"], row["direction"], redacted=row["redacted"])
             uri, size = self._store.uri(f"{folder}/{name}"), sizes.pop(name, None)
             if size is None:
-                yield Finding("missing", self._agent_id, row["uri"], "there is no file", row)
+                yield Finding("missing", self._agent_id, row["uri"], "the file does not exist", row)
             elif size != row["bytes"]:
-                said = f"{size:,} bytes instead of {row['bytes']:,}"
-                yield Finding("changed", self._agent_id, row["uri"], said, row)
+                detail = f"{size:,} bytes instead of {row['bytes']:,}"
+                yield Finding("changed", self._agent_id, row["uri"], detail, row)
             elif row["uri"] != uri:
-                yield Finding("moved", self._agent_id, row["uri"], f"it is {uri}", row)
+                yield Finding("moved", self._agent_id, row["uri"], f"it is now at {uri}", row)
             else:
-                whole[f"{folder}/{name}"] = row
+                same_size[f"{folder}/{name}"] = row
         for name in sizes:
-            yield self._finding("untold", f"{folder}/{name}", "the warehouse does not tell of it")
+            yield self._finding("untold", f"{folder}/{name}", "the warehouse has no row of it")
         if not self._quick:
             with ThreadPoolExecutor(self._workers, thread_name_prefix="polyai-verify") as pool:
-                for row, sha256 in zip(whole.values(), pool.map(self._sha256, whole)):
+                for row, sha256 in zip(same_size.values(), pool.map(self._sha256, same_size)):
                     if sha256 != row["sha256"]:
-                        said = f"SHA-256 {sha256} instead of {row['sha256']}"
-                        yield Finding("changed", self._agent_id, row["uri"], said, row)
+                        detail = f"SHA-256 {sha256} instead of {row['sha256']}"
+                        yield Finding("changed", self._agent_id, row["uri"], detail, row)
 
     def _sha256(self, path: str) -> str | None:
         digest = hashlib.sha256()
         try:
             for part in self._store.parts(path):
                 digest.update(part)
-        except FileNotFoundError:  # just now
+        except FileNotFoundError:  # deleted meanwhile
             return None
         return digest.hexdigest()
 
     def _manifest(self, folder: str, rows: Sequence[Row]) -> Iterator[Finding]:
         try:
-            told = read_partition(self._store, self._agent_id, folder)
+            listed = read_partition(self._store, self._agent_id, folder)
         except StoreError as error:
             yield self._finding("manifest", manifest_path(folder), str(error))
             return
-        held = {key_of(row): row for row in rows}
-        if missing := held.keys() - told.keys():
-            said = f"{len(missing):,} rows of the warehouse are missing in it"
-        elif more := told.keys() - held.keys():
-            said = f"it has {len(more):,} rows that the warehouse has not"
-        elif others := [key for key in held if _told(held[key]) != _told(told[key])]:
-            said = f"{len(others):,} of its rows differ from the warehouse's"
+        loaded = {key_of(row): row for row in rows}
+        if missing := loaded.keys() - listed.keys():
+            detail = f"{len(missing):,} rows of the warehouse are missing in it"
+        elif extra := listed.keys() - loaded.keys():
+            detail = f"{len(extra):,} of its rows are missing in the warehouse"
+        elif differing := [key for key in loaded if _values(loaded[key]) != _values(listed[key])]:
+            detail = f"{len(differing):,} of its rows differ from the warehouse"
         else:
             return
-        yield self._finding("manifest", manifest_path(folder), said)
+        yield self._finding("manifest", manifest_path(folder), detail)
 
-    def _finding(self, trouble: Trouble, path: str, said: str) -> Finding:
-        return Finding(trouble, self._agent_id, self._store.uri(path), said)
+    def _finding(self, trouble: Trouble, path: str, detail: str) -> Finding:
+        return Finding(trouble, self._agent_id, self._store.uri(path), detail)
 
 
-def _told(row: Row) -> list[Any]:
+def _values(row: Row) -> list[Any]:
     return [row.get(name) for name in SCHEMA.names]

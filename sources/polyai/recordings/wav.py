@@ -131,7 +131,7 @@ def check_whole(read_at: ReadAt, size: int) -> Sound:
     """
     stated, long_data, encoding = _stated_bytes(read_at(0, _HEADER.size)), 0, b""
     if size < stated < _NO_LENGTH:
-        raise NotAcceptedError(f"breaks off: {size} of {stated} bytes arrived")
+        raise NotAcceptedError(f"is incomplete: {size} of {stated} bytes arrived")
     position = _HEADER.size
     while position + _CHUNK.size <= size:
         name, length = _CHUNK.unpack(read_at(position, _CHUNK.size))
@@ -146,14 +146,14 @@ def check_whole(read_at: ReadAt, size: int) -> Sound:
             expected = length if length < _NO_LENGTH else long_data
             available = size - position
             if is_known and available < expected:
-                raise NotAcceptedError(f"breaks off: {available} of {expected} bytes of sound")
+                raise NotAcceptedError(f"is incomplete: {available} of {expected} bytes of audio")
             if length == 0 and stated == _CHUNK.size + _NOT_CLOSED:
                 length = available
             elif length == _LONG and long_data:
                 length = long_data
             return _sound(encoding, min(length, available))
         position += length + length % 2  # padded to an even length
-    raise NotAcceptedError("is a WAV file without sound, or breaks off")
+    raise NotAcceptedError("is incomplete, or a WAV file without audio")
 
 
 def _stated_bytes(header: bytes) -> int:
@@ -162,7 +162,7 @@ def _stated_bytes(header: bytes) -> int:
         kind, length, form = _HEADER.unpack(header)
         if kind in _KINDS and form == b"WAVE":
             return int(length) + _CHUNK.size
-    raise NotAcceptedError("is no WAV file" if header else "is empty")
+    raise NotAcceptedError("is not a WAV file" if header else "is empty")
 
 
 def _sound(encoding: bytes, data_bytes: int) -> Sound:
