@@ -1,4 +1,4 @@
-"""The Data API's client against a server that answers oddly."""
+"""Data API client against a server with irregular answers."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ BROKEN = {
     "a list": Answer([{"conversationId": "CA1"}]),
     "json null": Answer(None),
     "too deep": Answer(b"[" * 3000 + b"]" * 3000),
-    "a number that is none": Answer(b'{"conversationId": 1e}'),
+    "an invalid number": Answer(b'{"conversationId": 1e}'),
 }
 
 
-def test_listing_asks_for_a_page_and_reads_it() -> None:
+def test_listing_requests_a_page_and_reads_it() -> None:
     row = {"conversationId": "CA1", "tags": []}
     with api_with(in_turn(listing(row, count=3, limit=1, offset=2))) as (api, server):
         page = api.conversations(limit=100, offset=2)
@@ -117,14 +117,14 @@ def test_listing_asks_for_a_page_and_reads_it() -> None:
     assert "gzip" in headers["accept-encoding"]
 
 
-def test_nothing_is_sent_at_construction() -> None:
+def test_construction_sends_no_request() -> None:
     with api_with(in_turn(detail())) as (api, server):
         assert server.connections == 0
         assert vars(api.traffic).items() >= {"requests": 0, "retries": 0}.items()
     assert server.requests == []
 
 
-def test_listing_without_limit_and_offset_takes_those_asked_for() -> None:
+def test_listing_without_limit_and_offset_assumes_the_requested_ones() -> None:
     with api_with(in_turn(Answer({"conversations": [], "count": 0}))) as (api, _):
         page = api.conversations(limit=7, offset=9)
     assert (page.count, page.limit, page.offset) == (0, 7, 9)
@@ -145,14 +145,14 @@ def test_listing_without_limit_and_offset_takes_those_asked_for() -> None:
     ],
     ids=str,
 )
-def test_listing_of_another_shape_is_tried_again_and_then_given_up(body: Any) -> None:
+def test_listing_of_another_shape_is_retried_until_the_attempts_are_used_up(body: Any) -> None:
     with api_with(in_turn(Answer(body))) as (api, server), pytest.raises(UnavailableError):
         api.conversations(limit=1, offset=0)
     assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_answer_is_tried_again(broken: Answer) -> None:
+def test_a_broken_answer_is_retried(broken: Answer) -> None:
     with api_with(in_turn(broken, broken, detail(note="x"))) as (api, server):
         assert api.conversation("CA1") == {"conversationId": "CA1", "note": "x"}
     assert len(server.requests) == 3
@@ -160,7 +160,7 @@ def test_a_broken_answer_is_tried_again(broken: Answer) -> None:
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_answer_is_given_up_after_all_attempts(broken: Answer) -> None:
+def test_a_broken_answer_fails_after_all_attempts(broken: Answer) -> None:
     with api_with(in_turn(broken)) as (api, server), pytest.raises(UnavailableError) as caught:
         api.conversation("CA1")
     assert len(server.requests) == 3
@@ -168,14 +168,14 @@ def test_a_broken_answer_is_given_up_after_all_attempts(broken: Answer) -> None:
     assert caught.value.url == f"{server.url}/v1/agents/PROJECT-1/conversations/CA1"
 
 
-def test_a_timeout_is_tried_again() -> None:
+def test_a_timeout_is_retried() -> None:
     script = in_turn(Answer(is_silent=True, then="hang"), detail())
     with api_with(script, request_timeout=0.2) as (api, server):
         assert api.conversation("CA1")
     assert len(server.requests) == 2
 
 
-def test_a_timeout_within_the_body_is_given_up_with_its_name() -> None:
+def test_a_timeout_within_the_body_fails_after_all_attempts() -> None:
     script = in_turn(Answer({"conversationId": "CA1"}, cut=5, then="hang"))
     with (
         api_with(script, request_timeout=0.1, max_attempts=2) as (api, server),
@@ -186,7 +186,7 @@ def test_a_timeout_within_the_body_is_given_up_with_its_name() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
-def test_a_conversation_that_cannot_be_read_is_an_error_of_its_own(status: int) -> None:
+def test_a_conversation_that_cannot_be_read_has_its_own_error(status: int) -> None:
     script = in_turn(refused(status, "CONVERSATIONS_NOT_FOUND"))
     with api_with(script) as (api, server), pytest.raises(ConversationError) as caught:
         api.conversation("CA1")
@@ -212,7 +212,7 @@ def test_a_detail_whose_agent_is_unknown_stops_the_run(code: str) -> None:
         (404, "studio.us.poly.ai/ACCOUNT/AGENT"),
     ],
 )
-def test_refused_access_stops_at_once_and_says_what_to_do(status: int, words: str) -> None:
+def test_refused_access_stops_at_once_with_advice(status: int, words: str) -> None:
     script = in_turn(refused(status))
     with api_with(script) as (api, server), pytest.raises(AccessError, match=words) as caught:
         api.conversations(limit=1, offset=0)
@@ -228,14 +228,14 @@ def test_refused_access_to_a_detail_stops_at_once(status: int) -> None:
     assert len(server.requests) == 1
 
 
-def test_another_refusal_of_the_listing_stops() -> None:
+def test_another_refusal_of_the_listing_stops_the_run() -> None:
     with api_with(in_turn(refused(400))) as (api, server), pytest.raises(ApiError) as caught:
         api.conversations(limit=1, offset=0)
     assert type(caught.value) is ApiError
     assert len(server.requests) == 1
 
 
-def test_without_an_envelope_the_header_tells_the_correlation_id() -> None:
+def test_without_an_envelope_the_correlation_id_is_read_from_the_header() -> None:
     script = in_turn(Answer(b"<html>", 400, CORRELATION))
     with api_with(script) as (api, _), pytest.raises(ConversationError) as caught:
         api.conversation("CA1")
@@ -255,7 +255,7 @@ IDS = ["a/b", "100%", "a%2Fb", "..", ".", "...", "x?y#z", "ü ñ", "+", "a;b=c&d
 
 
 @pytest.mark.parametrize("conversation_id", IDS)
-def test_an_id_arrives_as_it_is(conversation_id: str) -> None:
+def test_an_id_arrives_unchanged(conversation_id: str) -> None:
     with api_with(in_turn(detail(conversation_id))) as (api, server):
         assert api.conversation(conversation_id)["conversationId"] == conversation_id
     prefix, _, last = server.targets[0].rpartition("/")
@@ -265,7 +265,7 @@ def test_an_id_arrives_as_it_is(conversation_id: str) -> None:
     assert unquote(last) == conversation_id
 
 
-def test_connections_are_kept_open() -> None:
+def test_connections_are_reused() -> None:
     with api_with(in_turn(detail())) as (api, server):
         for _ in range(5):
             api.conversation("CA1")
@@ -283,14 +283,14 @@ def test_threads_share_a_client() -> None:
     assert (api.traffic.requests, api.traffic.answers) == (200, 200)
 
 
-def test_bytes_are_counted_as_they_came_over_the_wire() -> None:
+def test_bytes_are_counted_before_decompression() -> None:
     body = gzip.compress(json.dumps({"conversationId": "CA1", "note": "x" * 10_000}).encode())
     with api_with(in_turn(Answer(body, headers={"Content-Encoding": "gzip"}))) as (api, _):
         assert len(api.conversation("CA1")["note"]) == 10_000
     assert api.traffic.bytes_received == len(body)
 
 
-def test_retry_after_holds_all_threads_back() -> None:
+def test_retry_after_pauses_all_threads() -> None:
     first = threading.Event()
 
     def once_limited(_: Request) -> Answer:
@@ -310,34 +310,34 @@ def test_retry_after_holds_all_threads_back() -> None:
     assert all(request.at - limited_at >= 0.5 for request in server.requests[1:])
 
 
-def test_retry_after_of_a_503_holds_back_too() -> None:
+def test_retry_after_of_a_503_is_respected() -> None:
     script = in_turn(refused(503, **{"Retry-After": "0.5"}), detail())
     with api_with(script) as (api, server):
         api.conversation("CA1")
     assert server.requests[1].at - server.requests[0].at >= 0.5
 
 
-def test_being_held_off_while_others_are_served_costs_no_attempt() -> None:
+def test_a_rate_limit_costs_no_attempt_while_other_requests_succeed() -> None:
     arrivals: list[str] = []
 
-    def refuse_one_while_others_come(request: Request) -> Answer:
+    def limit_one_while_others_succeed(request: Request) -> Answer:
         conversation_id = request.target.rpartition("/")[2]
         arrivals.append(conversation_id)
-        if conversation_id == "CA-other" or arrivals.count("CA-held") > 8:
+        if conversation_id == "CA-other" or arrivals.count("CA-limited") > 8:
             return detail(conversation_id)
         others_expected = arrivals.count("CA-other") + 2
         while arrivals.count("CA-other") < others_expected:
             time.sleep(0.001)
         return refused(429)
 
-    with api_with(refuse_one_while_others_come) as (api, _), ThreadPoolExecutor(1) as pool:
-        held = pool.submit(api.conversation, "CA-held")
-        while not held.done():
+    with api_with(limit_one_while_others_succeed) as (api, _), ThreadPoolExecutor(1) as pool:
+        limited = pool.submit(api.conversation, "CA-limited")
+        while not limited.done():
             api.conversation("CA-other")
-        assert held.result()["conversationId"] == "CA-held"
+        assert limited.result()["conversationId"] == "CA-limited"
 
 
-def test_a_pause_that_is_too_long_is_not_slept() -> None:
+def test_a_pause_beyond_the_limit_is_not_waited_for() -> None:
     script = in_turn(refused(429, **{"Retry-After": "3600"}))
     started = time.monotonic()
     with (
@@ -389,12 +389,12 @@ NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
         ("Sat, 99 Aug 2026 12:00:05 GMT", None),
     ],
 )
-def test_retry_after_is_read(header: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed(header: str | None, seconds: float | None) -> None:
     assert parse_retry_after(header, NOW) == seconds
 
 
 @pytest.mark.parametrize("header", ["soon", "-1", "Sat, 99 Aug 2026"])
-def test_retry_after_that_makes_no_sense_is_a_plain_retry(header: str) -> None:
+def test_an_invalid_retry_after_is_an_ordinary_retry(header: str) -> None:
     with api_with(in_turn(refused(429, **{"Retry-After": header}), detail())) as (api, server):
         assert api.conversation("CA1")
     assert len(server.requests) == 2
@@ -406,7 +406,7 @@ def closed_port() -> int:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_a_host_that_is_not_there_is_named(host: str) -> None:
+def test_an_unreachable_host_is_named(host: str) -> None:
     port = closed_port()
     with (
         DataApi(agent_at(f"http://{host}:{port}"), max_attempts=2, backoff_seconds=0.01) as api,
@@ -429,7 +429,9 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert proxy.targets == [f"{base}/a%2F..%2Fb"]
 
 
-def test_a_proxy_that_is_not_there_is_told_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_proxy_is_distinguished_from_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("http_proxy", f"http://user:password@127.0.0.1:{closed_port()}")
     monkeypatch.setenv("no_proxy", "")
     with (
@@ -440,7 +442,7 @@ def test_a_proxy_that_is_not_there_is_told_from_the_host(monkeypatch: pytest.Mon
     assert "password" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_ca_bundle_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ca_bundle_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "no-such-bundle.pem")
     with (
         DataApi(agent_at(f"https://127.0.0.1:{closed_port()}")) as api,
@@ -450,7 +452,7 @@ def test_a_ca_bundle_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def json_texts() -> st.SearchStrategy[str]:
-    """JSON as lenient servers write it: NaN, lone surrogates, U+0000, numbers of any size."""
+    """JSON of lenient servers: NaN, lone surrogates, U+0000, numbers of any size."""
     texts = st.text(st.characters(), max_size=5) | st.sampled_from(
         ["\0", "\ud800", "a\0", "\udc00"]
     )
@@ -478,7 +480,7 @@ ECHOES = {
 
 @pytest.mark.parametrize("call", FAILURES.values(), ids=FAILURES.keys())
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
-def test_the_key_is_in_no_error_and_no_log(
+def test_no_error_and_no_log_contains_the_key(
     echo: Answer, call: Callable[[DataApi], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -491,7 +493,7 @@ def test_the_key_is_in_no_error_and_no_log(
     assert "\n" not in str(error)
 
 
-def test_a_burst_of_retries_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_burst_of_retries_logs_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="polyai")
     script = in_turn(*[refused(500)] * 8, detail())
     with api_with(script, max_attempts=9) as (api, _), ThreadPoolExecutor(4) as pool:
@@ -501,7 +503,7 @@ def test_a_burst_of_retries_is_one_warning(caplog: pytest.LogCaptureFixture) -> 
 
 
 @given(st.binary() | st.text().map(json.dumps).map(str.encode) | json_texts().map(str.encode))
-def test_whatever_is_decoded_can_be_stored(body: bytes) -> None:
+def test_decoded_values_can_be_stored(body: bytes) -> None:
     try:
         value = decode(body)
     except NotAcceptedError:
@@ -510,7 +512,7 @@ def test_whatever_is_decoded_can_be_stored(body: bytes) -> None:
 
 
 @given(st.text())
-def test_no_retry_after_breaks_the_client(header: str) -> None:
+def test_any_retry_after_is_a_delay_or_ignored(header: str) -> None:
     seconds = parse_retry_after(header)
     assert seconds is None or seconds >= 0
 
@@ -537,21 +539,21 @@ def test_no_retry_after_breaks_the_client(header: str) -> None:
         (b"[" + b"9" * 5000 + b", 1e999, -1e999, 1.5]", [None, None, None, 1.5]),
     ],
 )
-def test_json_is_read_so_that_a_warehouse_can_hold_it(body: bytes, value: Any) -> None:
+def test_json_is_decoded_into_values_that_a_warehouse_accepts(body: bytes, value: Any) -> None:
     assert decode(body) == value
 
 
 NOT_CARRIED_OUT = ("429",)
-"""What the API says before it does anything: anything may be asked again after it."""
+"""Refusals before the request takes effect: safe to retry."""
 
 DONE = ("another conversation", "no id", "a list", "json null")
-"""JSON with 200: what was sent was carried out."""
+"""JSON with 200: the request took effect."""
 
 LOST = [name for name in BROKEN if name not in DONE]
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_what_may_be_done_once_only_is_not_asked_twice(name: str) -> None:
+def test_a_request_that_is_not_idempotent_is_not_retried(name: str) -> None:
     done = Answer({"success": True}, 201)
     with api_with(in_turn(BROKEN[name], done)) as (api, server):
         if name in NOT_CARRIED_OUT:
@@ -564,14 +566,14 @@ def test_what_may_be_done_once_only_is_not_asked_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_what_may_be_done_twice_is_asked_again(name: str) -> None:
+def test_an_idempotent_request_is_retried(name: str) -> None:
     done = Answer({"success": True}, 201)
     with api_with(in_turn(BROKEN[name], done)) as (api, server):
         api.set_note("CA/1", "seen")
         assert len(server.requests) == 2
 
 
-def test_a_host_that_is_not_there_cannot_have_done_anything() -> None:
+def test_a_request_to_an_unreachable_host_has_not_taken_effect() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -583,7 +585,7 @@ def test_a_host_that_is_not_there_cannot_have_done_anything() -> None:
         assert api.traffic.requests == 3
 
 
-def test_what_is_sent_is_json_at_the_right_place() -> None:
+def test_requests_send_json_to_the_documented_paths() -> None:
     chat = Answer({"conversationId": "DC 1", "response": "Hello"}, 201)
     with api_with(lambda request: chat) as (api, server):
         api.annotate("CA/1", 3, "agent", "wrong_info")

@@ -1,4 +1,4 @@
-"""`dlt init polyai <destination> --location <repository>`: what it hands out, and that it runs."""
+"""`dlt init polyai DESTINATION --location REPOSITORY`: copied files, and the example's run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(json.dumps(polyai.__file__))
 
 
 def run(*command: str, folder: Path, **environment: str) -> str:
-    """What a fresh process writes that knows nothing of this repository, nor of git's state."""
+    """Output of a new process without this repository's path and git state."""
     outside = {
         name: value
         for name, value in os.environ.items()
@@ -50,7 +50,7 @@ def run(*command: str, folder: Path, **environment: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """The sources as a repository of their own: dlt reads what is committed in one."""
+    """A git repository of the sources: dlt copies committed files."""
     folder = tmp_path / "repository"
     shutil.copytree(
         ROOT / "sources", folder / "sources", ignore=shutil.ignore_patterns("__pycache__")
@@ -75,15 +75,15 @@ def init(destination: str, repository: Path, project: Path) -> str:
 
 
 @pytest.mark.parametrize("destination", ["duckdb", "postgres"])
-def test_init_hands_out_the_package_and_the_example(
+def test_init_copies_the_package_and_the_example(
     destination: str, repository: Path, project: Path
 ) -> None:
-    said = init(destination, repository, project)
-    assert "Verified source polyai was added to your project" in said
-    given = repository / "sources" / "polyai"
+    output = init(destination, repository, project)
+    assert "Verified source polyai was added to your project" in output
+    original = repository / "sources" / "polyai"
     assert {path.relative_to(project) for path in (project / "polyai").rglob("*.*")} == {
-        path.relative_to(given.parent)
-        for path in given.rglob("*.*")
+        path.relative_to(original.parent)
+        for path in original.rglob("*.*")
         # dlt keeps the requirements at the project's root
         if path.suffix != ".pyc" and path.name != "requirements.txt"
     }
@@ -94,11 +94,11 @@ def test_init_hands_out_the_package_and_the_example(
     assert len(requirements) == len(dependencies())
 
 
-def test_the_example_runs_from_the_copied_package_alone(repository: Path, project: Path) -> None:
+def test_the_example_runs_with_only_the_copied_package(repository: Path, project: Path) -> None:
     init("duckdb", repository, project)
     sandbox = Sandbox(SandboxConfig(conversations=30))
     with serve(sandbox) as base_url:
-        said = run(
+        output = run(
             sys.executable,
             "-c",
             RUN,
@@ -107,9 +107,9 @@ def test_the_example_runs_from_the_copied_package_alone(repository: Path, projec
             SOURCES__POLYAI__BASE_URL=base_url,
             POLYAI_API_KEY="sandbox-key",
         )
-    package = Path(json.loads(said.splitlines()[-1]))
+    package = Path(json.loads(output.splitlines()[-1]))
     assert package == project / "polyai" / "__init__.py"
-    assert "sandbox-key" not in said
+    assert "sandbox-key" not in output
     assert counts(project / "polyai_pipeline.duckdb") == counts(project / "polyai_turns.duckdb")
     conversations, turns = counts(project / "polyai_pipeline.duckdb")
     assert conversations == len(list(sandbox.truth(AGENT)))
@@ -117,7 +117,7 @@ def test_the_example_runs_from_the_copied_package_alone(repository: Path, projec
 
 
 def counts(database: Path) -> tuple[int, int]:
-    """Conversations and turns under the names that a user writes."""
+    """Numbers of conversations and turns, under the documented names."""
     with duckdb.connect(str(database), read_only=True) as connection:
         (row,) = connection.execute(
             "SELECT (SELECT count(*) FROM polyai.conversations), "
@@ -132,6 +132,6 @@ def dependencies() -> list[str]:
 
 
 def test_requirements_are_the_dependencies_of_pyproject() -> None:
-    # without their reasons: dlt init takes every line of the file for a requirement
+    # without comments: dlt init reads every line of the file as a requirement
     text = (ROOT / "sources" / "polyai" / "requirements.txt").read_text(encoding="utf-8")
     assert text.splitlines() == dependencies()

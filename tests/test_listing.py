@@ -1,4 +1,4 @@
-"""The walk over a listing that drifts under it: nothing that was there throughout is missed."""
+"""Offset pagination over a list that shifts during the walk: no row that stays listed is missed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNREADABLE: list[dict[str, Any]] = [
     {},
     {"createdAt": None},
     {"createdAt": "soon"},
-    # a time of another kind is no place in the list
+    # another time does not give the position in the list
     {"startedAt": "1999-01-01T00:00:00Z"},
 ]
 
@@ -43,19 +43,19 @@ def at(seconds: float) -> datetime:
 
 
 def microseconds(seconds: float) -> int:
-    """The moment as landmarks hold it."""
+    """Time in the unit of landmarks."""
     return int(at(seconds).timestamp() * 1_000_000)
 
 
 class DriftingList:
-    """A listing, newest first, that is changed before each page is cut.
+    """A list, newest first, that changes before each page is returned.
 
     Args:
-        seconds: When the conversations were created.
-        changes: For each request: arrivals at the head, deletions, late entries somewhere in the
-            list, and the most rows that the server gives.
-        cap: The most rows that it gives once all changes are spent.
-        unreadable: Each how manieth row hides when it was created; 0 for none.
+        seconds: Creation times of the conversations.
+        changes: For each request: arrivals at the head, deletions, late insertions somewhere in
+            the list, and the maximum rows per page.
+        cap: Maximum rows per page after the last change.
+        unreadable: Every n-th row has an invalid creation time; 0 for none.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DriftingList:
         self.rows = [self._row(f"old-{n}", s) for n, s in enumerate(sorted(seconds, reverse=True))]
         self.newest = max(seconds, default=0)
         self.requests: list[tuple[int, int]] = []
-        self.throughout = set(self.ids)
+        self.stays_listed = set(self.ids)
         self.arrivals = 0
 
     @property
@@ -98,8 +98,8 @@ class DriftingList:
             self.rows.insert(0, self._row(f"new-{self.arrivals}", self.newest))
         for n in range(deletions):
             if self.rows:
-                gone = self.rows.pop((n * 7 + offset) % len(self.rows))
-                self.throughout.discard(gone["conversationId"])
+                deleted = self.rows.pop((n * 7 + offset) % len(self.rows))
+                self.stays_listed.discard(deleted["conversationId"])
         for n in range(late):
             if self.rows:
                 place = (n * 5 + offset) % len(self.rows)
@@ -116,8 +116,8 @@ class DriftingList:
         return Page(rows, len(self.rows), min(limit, cap), offset)
 
 
-class OneSidedList(DriftingList):
-    """It knows its head only."""
+class HeadOnlyList(DriftingList):
+    """A list that always returns its head, whatever the offset."""
 
     def fetch(self, limit: int, offset: int) -> Page:
         return replace(super().fetch(limit, 0), offset=offset)
@@ -132,7 +132,7 @@ def walk(
     short_sweep_pages: int = SHORT_SWEEP_PAGES,
     landmarks: Landmarks | None = None,
 ) -> list[str]:
-    """The ids that a walk yields, in its order."""
+    """Ids that a walk yields, in order."""
     requests = len(listing.requests)
     walk = OffsetListing(
         listing.fetch, page_size, short_sweep_pages=short_sweep_pages, landmarks=landmarks
@@ -147,7 +147,7 @@ def walk(
     return [row["conversationId"] for rows in pages for row in rows]
 
 
-# now and then more than several pages at once
+# occasionally more than several pages at once
 shifts = st.sampled_from([*range(10), 30])
 histories = st.fixed_dictionaries(
     {
@@ -164,7 +164,7 @@ histories = st.fixed_dictionaries(
 moments = st.integers(-2, 16)
 spans = st.integers(0, 8)
 
-# none, outdated, another agent's, or nonsense
+# none, outdated, another agent's, or invalid
 known_landmarks = st.one_of(
     st.builds(Landmarks),
     st.builds(
@@ -183,11 +183,11 @@ WALKS = ("whole", "short sweep", "bisection", "range")
 def check_history(
     kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
 ) -> None:
-    """Walks over a history in one way, and compares what came with what was there."""
+    """Walks over a history and compares the rows yielded with the rows listed."""
     listing = DriftingList(**history)
     first = None if kind == "whole" or (kind == "range" and span == 8) else since
     before = since + span if kind == "range" else None
-    # bisections at once, and behind a sweep that was too short
+    # bisection at once, and after a sweep that was too short
     sweep_pages = 100_000 if kind == "short sweep" else span // 2
     listed = walk(
         listing, first, before, page_size=5, short_sweep_pages=sweep_pages, landmarks=known
@@ -195,21 +195,21 @@ def check_history(
 
     wanted = {
         name
-        for name in listing.throughout
+        for name in listing.stays_listed
         if (first is None or listing.seconds[name] >= first)
         and (before is None or (listing.seconds[name] < before and name in listing.readable))
     }
     assert wanted <= set(listed)
-    # among rows that were swept already, what enters late is met out of its place
+    # a late insertion among rows already swept is yielded out of order
     is_swept = first is not None and before is None
-    in_place = [name for name in listed if not (is_swept and name.startswith("late"))]
-    places = [listing.seconds[name] for name in in_place if name in listing.readable]
-    assert places == sorted(places)
+    in_order = [name for name in listed if not (is_swept and name.startswith("late"))]
+    positions = [listing.seconds[name] for name in in_order if name in listing.readable]
+    assert positions == sorted(positions)
     if kind == "short sweep":
         assert len(listed) == len(set(listed))
     if before is not None:
-        assert len(places) == len(listed)
-        assert all(place < before and (first is None or place >= first) for place in places)
+        assert len(positions) == len(listed)
+        assert all(place < before and (first is None or place >= first) for place in positions)
 
 
 many_histories = given(history=histories, since=moments, span=spans, known=known_landmarks)
@@ -219,7 +219,7 @@ unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.parametrize("kind", WALKS)
 @settings(unhurried, max_examples=1_000)
 @many_histories
-def test_no_row_that_was_there_throughout_is_missed(
+def test_no_row_that_stays_listed_is_missed(
     kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
 ) -> None:
     check_history(kind, history, since, span, known)
@@ -229,7 +229,7 @@ def test_no_row_that_was_there_throughout_is_missed(
 @pytest.mark.parametrize("kind", WALKS)
 @settings(unhurried, max_examples=3_000)
 @many_histories
-def test_nothing_is_missed_in_more_than_ten_thousand_histories(
+def test_no_row_is_missed_in_more_than_ten_thousand_histories(
     kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
 ) -> None:
     check_history(kind, history, since, span, known)
@@ -241,7 +241,7 @@ def test_nothing_is_missed_in_more_than_ten_thousand_histories(
     edges=st.lists(moments, min_size=2, max_size=5, unique=True).map(sorted),
     known=known_landmarks,
 )
-def test_slices_share_landmarks_and_no_row(
+def test_slices_that_share_landmarks_have_no_row_in_common(
     history: dict[str, Any], edges: list[int], known: Landmarks
 ) -> None:
     listing = DriftingList(**history)
@@ -253,7 +253,7 @@ def test_slices_share_landmarks_and_no_row(
     assert len(listed) == sum(map(len, slices))
     assert listed >= {
         name
-        for name in listing.throughout & listing.readable
+        for name in listing.stays_listed & listing.readable
         if edges[0] <= listing.seconds[name] < edges[-1]
     }
 
@@ -261,7 +261,7 @@ def test_slices_share_landmarks_and_no_row(
 @pytest.mark.parametrize("since", [None, -1], ids=["from the oldest end", "swept to the end"])
 @settings(unhurried)
 @given(count=st.integers(0, 50), cap=st.integers(2, 7))
-def test_a_list_at_rest_is_read_once_in_order(since: int | None, count: int, cap: int) -> None:
+def test_an_unchanged_list_is_read_once_in_order(since: int | None, count: int, cap: int) -> None:
     listing = DriftingList(list(range(count)), cap=cap)
     walk = OffsetListing(listing.fetch, page_size=7)
     ids = [
@@ -272,7 +272,7 @@ def test_a_list_at_rest_is_read_once_in_order(since: int | None, count: int, cap
     assert ids == listing.ids[::-1]
     assert walk.gaps_repaired == 0
     assert walk.api_count == count
-    # each page but the first brings its length less the one row of overlap
+    # each page but the first adds its length minus one row of overlap
     pages = 1 if count <= cap else 1 + -(-(count - cap) // (cap - 1))
     found_the_end = since is None and count > cap
     assert len(listing.requests) == pages + found_the_end
@@ -287,8 +287,8 @@ parts_at_rest = given(
 )
 
 
-class TestPartOfAListAtRest:
-    """What comes is what is wanted, each row once, in order."""
+class TestPartOfAnUnchangedList:
+    """Exactly the requested rows, each once, in order."""
 
     @settings(unhurried, max_examples=300)
     @parts_at_rest
@@ -308,7 +308,7 @@ class TestPartOfAListAtRest:
 
     @settings(unhurried, max_examples=300)
     @parts_at_rest
-    def test_a_walk_from_a_place_that_was_bisected_for(
+    def test_a_walk_from_a_bisected_position(
         self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
     ) -> None:
         listing = DriftingList(seconds, cap=cap, unreadable=unreadable)
@@ -334,7 +334,7 @@ class TestPartOfAListAtRest:
         assert len(hidden & set(wanted)) <= walk.undated <= len(hidden)
 
 
-def test_the_sweep_stops_behind_the_first_page_before_the_lookback() -> None:
+def test_the_sweep_stops_after_the_first_page_before_the_lookback() -> None:
     listing = DriftingList(list(range(100)))
     ids = walk(listing, since=85)
     assert len(listing.requests) == 3
@@ -342,24 +342,24 @@ def test_the_sweep_stops_behind_the_first_page_before_the_lookback() -> None:
 
 
 @pytest.mark.parametrize("since", [100, 10_000], ids=["newer than all", "far in the future"])
-def test_nothing_new_costs_one_page(since: int) -> None:
+def test_no_new_conversation_costs_one_page(since: int) -> None:
     listing = DriftingList(list(range(100)))
     assert walk(listing, since) == listing.ids[:10][::-1]
     assert listing.requests == [(10, 0)]
 
 
-def test_the_sweep_reads_its_last_page_and_not_one_more_before_it_guesses() -> None:
+def test_the_sweep_reads_exactly_its_limit_of_pages_before_it_searches() -> None:
     for since, swept in ((64, True), (63, False)):
         listing = DriftingList(list(range(1_000, 1_100)))
         listed = walk(listing, since=1_000 + since, short_sweep_pages=5)
         assert [offset for _, offset in listing.requests[:5]] == [0, 9, 18, 27, 36]
-        # page 5 holds the rows of 1063 down to 1054, and its landmarks tell where the walk begins
+        # page 5 has the rows 1063 down to 1054, whose landmarks give the start of the walk
         assert [offset for _, offset in listing.requests[5:6]] == ([] if swept else [29])
         assert {f"old-{n}" for n in range(100 - since)} <= set(listed)
 
 
 class TestCost:
-    """A part of three years, 100,000 conversations, 100 a page."""
+    """Part of three years with 100,000 conversations, at 100 per page."""
 
     bisection = math.ceil(math.log2(100_000 / 100)) + 4
     seconds: ClassVar[list[int]] = [
@@ -369,9 +369,9 @@ class TestCost:
     @pytest.mark.parametrize(
         ("arrivals", "deletions"),
         [
-            pytest.param(0, 0, id="at rest"),
-            pytest.param(3, 0, id="three arrivals a request"),
-            pytest.param(0, 3, id="three deletions a request"),
+            pytest.param(0, 0, id="unchanged"),
+            pytest.param(3, 0, id="three arrivals per request"),
+            pytest.param(0, 3, id="three deletions per request"),
         ],
     )
     @pytest.mark.parametrize("days", [0, 30, 547, 1_087])
@@ -383,7 +383,7 @@ class TestCost:
         week = [name for name in listing.ids if since <= listing.seconds[name] < before]
         assert len(week) > 600
         listed = walk(listing, since, before, page_size=100)
-        assert set(week) & listing.throughout <= set(listed)
+        assert set(week) & listing.stays_listed <= set(listed)
         if not arrivals + deletions:
             assert listed == week[::-1]
         pages = math.ceil(len(week) / (99 - arrivals - deletions))
@@ -403,7 +403,7 @@ class TestCost:
         assert walk(listing, since, before, page_size=100) == []
         assert len(listing.requests) <= requests
 
-    def test_what_an_interrupted_first_load_left_costs_a_short_sweep_more(self) -> None:
+    def test_the_rest_of_an_interrupted_first_load_costs_an_additional_short_sweep(self) -> None:
         listing = DriftingList(self.seconds, cap=100)
         since = int(YEARS.total_seconds() * 0.8)
         listed = walk(listing, since, page_size=100)
@@ -414,15 +414,15 @@ class TestCost:
 
 
 class TestSlices:
-    """One week of three years, 300,000 conversations, 100 a page; in one walk, or a day each."""
+    """One week of three years with 300,000 conversations, in one walk or in slices of a day."""
 
     count = 300_000
     years = int(YEARS.total_seconds())
     day = 86_400
     halvings = math.ceil(math.log2(count / 100))
 
-    class StillList:
-        """A listing at rest, whose rows are made when they are asked for."""
+    class UnchangedList:
+        """A list that does not change, whose rows are built on request."""
 
         def __init__(self, moments: list[int]) -> None:
             self.moments = moments
@@ -431,15 +431,15 @@ class TestSlices:
         def fetch(self, limit: int, offset: int) -> Page:
             self.requests += 1
             count = len(self.moments)
-            places = range(count - offset, max(0, count - offset - min(limit, 100)), -1)
+            positions = range(count - offset, max(0, count - offset - min(limit, 100)), -1)
             rows = [
                 {"conversationId": str(n), "createdAt": at(self.moments[n - 1]).isoformat()}
-                for n in places
+                for n in positions
             ]
             return Page(rows, count, 100, offset)
 
         def pages(self, since: int, before: int, landmarks: Landmarks) -> tuple[int, int]:
-            """Pages that were asked for, and that it takes with a row on both sides."""
+            """Pages requested, and pages needed including a row on both sides."""
             self.requests = 0
             walk = OffsetListing(self.fetch, 100, landmarks=landmarks)
             listed = sum(len(rows) for rows in walk.oldest_first(at(since), at(before)))
@@ -448,8 +448,8 @@ class TestSlices:
             return self.requests, max(1, math.ceil((listed + 1) / 99))
 
     @classmethod
-    def drawn(cls, weight: Callable[[float], float]) -> list[int]:
-        """Moments that are as frequent as they weigh."""
+    def sampled(cls, weight: Callable[[float], float]) -> list[int]:
+        """Random times with this density."""
         random_ = random.Random(7)
         moments: list[int] = []
         while len(moments) < cls.count:
@@ -459,9 +459,9 @@ class TestSlices:
         return sorted(moments)
 
     @classmethod
-    def superfluous(cls, moments: list[int]) -> dict[str, list[int]]:
-        """Pages more than it takes: of one walk, of slices on their own, of those that share."""
-        still, day = cls.StillList(moments), cls.day
+    def extra_pages(cls, moments: list[int]) -> dict[str, list[int]]:
+        """Pages beyond those needed: one walk, separate slices, slices sharing landmarks."""
+        still, day = cls.UnchangedList(moments), cls.day
         first = cls.years // 2 // day * day
         shared = Landmarks()
         days = [(first + n * day, first + (n + 1) * day) for n in range(7)]
@@ -479,27 +479,27 @@ class TestSlices:
         ],
     )
     def test_steady_traffic(self, weight: Callable[[float], float]) -> None:
-        pages = self.superfluous(self.drawn(weight))
+        pages = self.extra_pages(self.sampled(weight))
         assert sum(pages["walk"]) <= 6
         assert all(more <= 6 for more in pages["alone"])
         assert sum(pages["sharing"]) <= 2 * 7 + 6
         assert all(more <= 1 for more in pages["sharing"][1:])
 
     @pytest.mark.parametrize("shape", ["growing", "gaps", "bursts", "ever denser"])
-    def test_any_other_costs_no_more_than_three_requests_a_halving(self, shape: str) -> None:
+    def test_any_other_traffic_costs_at_most_three_requests_per_halving(self, shape: str) -> None:
         years, day = self.years, self.day
         if shape == "growing":
-            moments = self.drawn(lambda at: 0.2 + 0.8 * at / years)
+            moments = self.sampled(lambda at: 0.2 + 0.8 * at / years)
         elif shape == "gaps":
-            moments = self.drawn(lambda at: at // day % 70 < 20)
+            moments = self.sampled(lambda at: at // day % 70 < 20)
         elif shape == "bursts":
             moments = sorted(
-                self.drawn(lambda at: 1)[::2] + [years * n // 31 for n in range(30)] * 5_000
+                self.sampled(lambda at: 1)[::2] + [years * n // 31 for n in range(30)] * 5_000
             )
         else:
-            # one in 24 lies in the older half
+            # one in 24 is in the older half
             moments = [int(years * (1 - (1 - n / self.count) ** 16)) for n in range(self.count)]
-        pages = self.superfluous(moments)
+        pages = self.extra_pages(moments)
         for more in (*pages["walk"], *pages["alone"]):
             assert more <= 3 * self.halvings + 4
         assert sum(pages["sharing"]) <= sum(pages["alone"])
@@ -511,13 +511,13 @@ class TestSlices:
             pytest.param(lambda at, place: (at, place * 3), id="of a larger agent"),
             pytest.param(lambda at, place: (at + 10**13, place), id="of another time"),
             pytest.param(lambda at, place: (at, place - 5_000), id="before a deletion"),
-            pytest.param(lambda at, place: (at, 150_000 + place % 2), id="nonsense"),
+            pytest.param(lambda at, place: (at, 150_000 + place % 2), id="invalid"),
         ],
     )
-    def test_wrong_landmarks_cost_requests_and_no_row(
+    def test_wrong_landmarks_cost_requests_but_no_row(
         self, wrong: Callable[[int, int], tuple[int, int]]
     ) -> None:
-        still, known = self.StillList(self.drawn(lambda at: 1)), Landmarks()
+        still, known = self.UnchangedList(self.sampled(lambda at: 1)), Landmarks()
         for since in range(0, self.years, self.years // 50):
             still.pages(since, since + self.day, known)
         landmarks = Landmarks(known.count, [wrong(*point) for point in known.points])
@@ -526,12 +526,12 @@ class TestSlices:
 
 
 def cost(pages: tuple[int, int]) -> int:
-    """Pages that were asked for and not needed."""
+    """Pages requested but not needed."""
     asked, needed = pages
     return asked - needed
 
 
-def test_a_page_with_a_row_on_both_sides_of_a_range_is_all_that_is_asked_for() -> None:
+def test_one_page_with_a_row_on_both_sides_of_a_range_is_enough() -> None:
     listing, known = DriftingList(list(range(100))), Landmarks()
     walk(listing, 20, 30, landmarks=known)
     listing.requests.clear()
@@ -539,7 +539,7 @@ def test_a_page_with_a_row_on_both_sides_of_a_range_is_all_that_is_asked_for() -
     assert len(listing.requests) == 1
 
 
-def test_a_row_that_hides_its_moment_is_counted_and_in_no_range() -> None:
+def test_a_row_with_an_invalid_time_is_counted_and_in_no_range() -> None:
     listing = DriftingList(list(range(40)), unreadable=4)
     slices = [OffsetListing(listing.fetch, 10) for _ in range(4)]
     listed = [
@@ -549,7 +549,7 @@ def test_a_row_that_hides_its_moment_is_counted_and_in_no_range() -> None:
         for row in rows
     ]
     assert listed == [name for name in listing.ids[::-1] if name in listing.readable]
-    # pages overlap, so that two ranges may meet the same one
+    # pages overlap, so that two ranges may count the same row
     assert sum(each.undated for each in slices) >= 10
     whole = OffsetListing(listing.fetch, 10)
     assert sum(len(rows) for rows in whole.oldest_first()) == 40
@@ -557,7 +557,7 @@ def test_a_row_that_hides_its_moment_is_counted_and_in_no_range() -> None:
 
 
 class TestLandmarks:
-    def test_they_can_be_sent_and_kept(self) -> None:
+    def test_they_can_be_pickled_and_stored_as_json(self) -> None:
         known = Landmarks()
         walk(DriftingList(list(range(100))), 20, 80, landmarks=known)
         assert known.count == 100
@@ -570,17 +570,17 @@ class TestLandmarks:
         walk(listing, 20, 30, landmarks=known)
         assert all(microseconds(place - 1) == when for when, place in known.points if place <= 100)
 
-    def test_a_place_is_on_the_line_through_its_neighbours_or_the_whole(self) -> None:
+    def test_positions_are_interpolated_or_extrapolated(self) -> None:
         known = Landmarks(100, [(0, 10), (10, 20), (20, 80)])
         epoch = datetime.fromtimestamp(0, UTC)
         guesses = {-10: -25, 0: 10, 5: 15, 10: 20, 15: 50, 30: 115}
         for moment, place in guesses.items():
-            # below the first and above the last the line through both goes on
+            # before the first and after the last: extrapolated from both
             assert known.position_before(epoch + timedelta(microseconds=moment)) == place
         for unknown in (Landmarks(), Landmarks(9, [(5, 1)]), Landmarks(9, [(5, 1), (5, 9)])):
             assert unknown.position_before(epoch) is None
 
-    def test_the_newest_word_counts(self) -> None:
+    def test_newer_landmarks_replace_contradicting_ones(self) -> None:
         known = Landmarks(100, [(10, 10), (20, 20), (30, 30), (40, 40)])
         known.update(Landmarks(90, [(35, 15)]))
         assert known == Landmarks(90, [(10, 10), (35, 15), (40, 40)])
@@ -592,14 +592,16 @@ class TestLandmarks:
         known=known_landmarks,
         more=st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 9_999)), max_size=3_000),
     )
-    def test_they_are_few_and_in_order(self, known: Landmarks, more: list[tuple[int, int]]) -> None:
+    def test_they_are_limited_and_in_order(
+        self, known: Landmarks, more: list[tuple[int, int]]
+    ) -> None:
         known.update(Landmarks(None, sorted(more)))
         assert len(known.points) <= MAX_LANDMARKS
         assert known.points == sorted(known.points)
         for (_, older), (_, newer) in itertools.pairwise(known.points):
             assert older < newer
 
-    def test_what_was_learned_last_is_known_best(self) -> None:
+    def test_the_latest_pages_have_the_densest_landmarks(self) -> None:
         known = Landmarks()
         for page in range(5_000):
             known.learn(10**6, [(at(page * 100), 10**6 - page * 100)])
@@ -610,7 +612,7 @@ class TestLandmarks:
 
 
 class TestMemory:
-    """Rows are counted while they live."""
+    """Rows alive at a time."""
 
     class Counted(dict[str, Any]):
         alive = 0
@@ -623,13 +625,13 @@ class TestMemory:
             type(self).alive -= 1
 
     def most_alive(self, since: int | None, before: int | None) -> tuple[int, int]:
-        """The most rows that a walk held while it searched, and while it yielded."""
+        """Peak number of rows in memory during the search, and while yielding."""
         listing = DriftingList(list(range(5_000)))
-        held = {False: 0, True: 0}
+        peak = {False: 0, True: 0}
         yielding = False
 
         def fetch(limit: int, offset: int) -> Page:
-            held[yielding] = max(held[yielding], self.Counted.alive)
+            peak[yielding] = max(peak[yielding], self.Counted.alive)
             page = listing.fetch(limit, offset)
             return replace(page, conversations=[self.Counted(r) for r in page.conversations])
 
@@ -638,17 +640,17 @@ class TestMemory:
             None if since is None else at(since), None if before is None else at(before)
         ):
             yielding = True
-            held[yielding] = max(held[yielding], self.Counted.alive)
+            peak[yielding] = max(peak[yielding], self.Counted.alive)
         assert walk.pages > 20
-        return held[False], held[True]
+        return peak[False], peak[True]
 
-    def test_the_sweep_holds_its_bound_and_drops_it_when_it_bisects(self) -> None:
+    def test_the_sweep_is_bounded_and_released_before_the_bisection(self) -> None:
         searching, yielding = self.most_alive(since=100, before=None)
         assert 150 < searching <= 20 * 10
         assert yielding <= 4 * 10
 
     @pytest.mark.parametrize(("since", "before"), [(None, None), (1_000, 4_000), (None, 4_000)])
-    def test_other_walks_hold_a_few_pages(self, since: int | None, before: int | None) -> None:
+    def test_other_walks_keep_a_few_pages(self, since: int | None, before: int | None) -> None:
         assert max(self.most_alive(since, before)) <= 4 * 10
 
 
@@ -669,19 +671,21 @@ def test_a_list_that_empties_while_it_is_walked_ends_the_walk(
         listing = DriftingList(list(range(100)), [(0, 0, 0, 10)] * pages + [(0, 100, 0, 10)])
         listed = walk(listing, *part, short_sweep_pages=3)
         assert listed == sorted(set(listed), key=listing.seconds.__getitem__)
-        # a bisection asks for the list's place once more, then the head makes sure
+        # a bisection requests the position once more, then the head
         assert len(listing.requests) <= max(pages, 1) + 3
 
 
 @pytest.mark.parametrize("since", [None, -1, -2], ids=["whole", "bisection", "sweep"])
-def test_a_long_walk_is_no_endless_one(since: int | None) -> None:
+def test_a_long_walk_is_not_taken_for_an_endless_one(since: int | None) -> None:
     listing = DriftingList(list(range(2_500)), cap=3)
     sweep_pages = 2_000 if since == -2 else 0
     assert walk(listing, since, short_sweep_pages=sweep_pages) == listing.ids[::-1]
     assert len(listing.requests) > MAX_PAGES_WITHOUT_PROGRESS
 
 
-def test_arrivals_that_deletions_hide_from_the_count_are_searched_for_in_longer_strides() -> None:
+def test_the_walk_steps_back_in_longer_strides_when_deletions_hide_arrivals_from_the_count() -> (
+    None
+):
     listing = DriftingList(list(range(10_000)))
     walk = OffsetListing(listing.fetch, 10)
     pages = walk.oldest_first(at(5_000), at(9_000))
@@ -701,28 +705,28 @@ def test_arrivals_that_deletions_hide_from_the_count_are_searched_for_in_longer_
     ),
     since=st.sampled_from([None, 4, 5]),
 )
-def test_where_little_shifts_nothing_comes_twice(
+def test_small_shifts_yield_no_row_twice(
     changes: list[tuple[int, int, int, int]], since: int | None
 ) -> None:
-    # one timestamp for all, so that ids alone can tell what was seen
+    # one timestamp for all rows, so that only ids identify the rows seen
     listing = DriftingList([5] * 80, changes)
     listed = walk(listing, since, short_sweep_pages=0)
     assert len(listed) == len(set(listed))
-    assert listing.throughout <= set(listed)
+    assert listing.stays_listed <= set(listed)
 
 
-def test_a_pause_in_which_much_arrived_is_caught_up_with_at_once() -> None:
-    # the walk goes on with what it had seen, neither far below it nor row by row
+def test_many_arrivals_during_a_pause_are_caught_up_with_at_once() -> None:
+    # the walk continues at the rows seen, neither far below them nor row by row
     changes = [(0, 0, 0, 10)] * 5 + [(1_000, 0, 0, 10)]
     listing = DriftingList(list(range(100)), changes)
     listed = walk(listing)
     assert listed == listing.ids[::-1]
-    # one page finds the end, one does not join, its successor overlaps more: then 9 rows with each
+    # one page finds the end, one does not join, the next one overlaps more; then 9 rows per page
     assert len(listing.requests) <= 3 + math.ceil(1_100 / 9)
 
 
-def test_a_head_that_comes_and_goes_does_not_pass_for_a_server_without_offsets() -> None:
-    # at first each page holds just what the one before it held at another offset
+def test_a_changing_head_is_not_taken_for_a_server_that_ignores_offsets() -> None:
+    # at first, each page has the same rows as the previous one at another offset
     listing = DriftingList(list(range(40)))
     there, head = listing.ids, [{"conversationId": f"new-{n}"} for n in range(9)]
 
@@ -738,10 +742,10 @@ def test_a_head_that_comes_and_goes_does_not_pass_for_a_server_without_offsets()
 
 @pytest.mark.parametrize("sweep_pages", [0, SHORT_SWEEP_PAGES])
 @pytest.mark.parametrize("part", [(None, None), (5, None), (5, 50)], ids=str)
-def test_rows_without_an_id_are_never_taken_for_one_another(
+def test_rows_without_an_id_are_never_treated_as_equal(
     part: tuple[int | None, int | None], sweep_pages: int
 ) -> None:
-    # pages that do not join must not seem to
+    # pages that do not join must not appear to
     listing = DriftingList(list(range(60)), [(0, 0, 0, 10)] * 4 + [(30, 9, 0, 10)] * 3)
 
     def fetch(limit: int, offset: int) -> Page:
@@ -759,7 +763,7 @@ def test_rows_without_an_id_are_never_taken_for_one_another(
     names = {row["name"] for rows in pages for row in rows}
     assert names >= {
         name
-        for name in listing.throughout
+        for name in listing.stays_listed
         if (since is None or listing.seconds[name] >= since)
         and (before is None or listing.seconds[name] < before)
     }
@@ -777,16 +781,16 @@ PARTS = pytest.mark.parametrize(
 
 
 @PARTS
-class TestServersThatCannotBeWalked:
-    def test_one_that_ignores_the_offset_is_found_out(
+class TestInvalidServers:
+    def test_one_that_ignores_the_offset_is_detected(
         self, since: int | None, sweep_pages: int, before: int | None
     ) -> None:
-        listing = OneSidedList(list(range(40)))
+        listing = HeadOnlyList(list(range(40)))
         with pytest.raises(ListingError, match="same page"):
             walk(listing, since, before, short_sweep_pages=sweep_pages)
 
     @pytest.mark.parametrize("arrivals", [6, 9, 30])
-    def test_a_list_that_never_ends_is_given_up(
+    def test_a_list_that_never_ends_is_abandoned(
         self, since: int | None, sweep_pages: int, before: int | None, arrivals: int
     ) -> None:
         changes = [(arrivals, 0, 0, 6)] * 5_000
@@ -815,7 +819,7 @@ class TestServersThatCannotBeWalked:
         assert len(listing.requests) == 1
 
 
-def test_pages_in_a_list_come_oldest_first_each() -> None:
+def test_each_yielded_page_is_oldest_first() -> None:
     listing = DriftingList(list(range(50)))
     walk = OffsetListing(listing.fetch, 10)
     for since, before in ((None, None), (at(20), None), (at(20), at(40))):

@@ -1,4 +1,4 @@
-"""A page that is read while it arrives: the same as read whole, or not at all."""
+"""Streaming parser of pages: the result equals that of a whole body, or is an error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERS = (
 
 unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
-# also halves of surrogate pairs and U+0000; the sharp marks a number that is written as it stands
+# also halves of surrogate pairs and U+0000; # marks a number that is written unchanged
 texts = st.text(st.characters(exclude_categories=(), exclude_characters="#"), max_size=12)
 scalars = st.one_of(
     st.none(),
@@ -46,7 +46,7 @@ top_keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """A page as some server may write it."""
+    """A page in any valid JSON notation."""
     members: list[tuple[str, Any]] = list(
         draw(st.dictionaries(top_keys.filter(lambda key: key != LIST), values, max_size=4)).items()
     )
@@ -61,7 +61,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     )
     written = re.sub(r'"#([^#"]*)#"', r"\1", written)
     if draw(st.booleans()):
-        # characters as they are, but for those that have to be escaped
+        # plain characters, except those that have to be escaped
         written = re.sub(r"\\u([4-9a-c]...)", lambda m: chr(int(m[1], 16)), written)
     space = st.text(st.sampled_from(" \t\r\n"), max_size=3)
     return (draw(space) + written + draw(space)).encode()
@@ -75,7 +75,7 @@ def deep(levels: int) -> Any:
 
 
 def cut(body: bytes, places: Sequence[int]) -> Iterator[bytes]:
-    """The body in pieces; some may be empty."""
+    """The body in chunks, some of them empty."""
     start = 0
     for place in sorted(place % (len(body) + 1) for place in places):
         yield body[start:place]
@@ -89,8 +89,8 @@ def read(chunks: Iterator[bytes]) -> tuple[dict[str, Any], list[dict[str, Any]]]
     return rest, items
 
 
-def alike(value: Any) -> str:
-    """JSON in one way of writing, which tells 1 from 1.0 and from true."""
+def canonical(value: Any) -> str:
+    """Canonical JSON, which distinguishes 1, 1.0 and true."""
     return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
@@ -99,39 +99,37 @@ def check_page(body: bytes, places: Sequence[int]) -> None:
     spool, documents = Spool(), list[Document]()
     rest, items = read(cut(body, places))
     documents = [spool.put(encode(item)) for item in items]
-    assert alike(items) == alike(whole.pop(LIST))
-    assert alike(rest) == alike(whole)
-    assert alike([document.read() for document in documents]) == alike(items)
+    assert canonical(items) == canonical(whole.pop(LIST))
+    assert canonical(rest) == canonical(whole)
+    assert canonical([document.read() for document in documents]) == canonical(items)
 
 
-pages_in_pieces = given(bodies(), st.lists(st.integers(0, 100_000), max_size=40))
+pages_in_chunks = given(bodies(), st.lists(st.integers(0, 100_000), max_size=40))
 
 
 @settings(unhurried, max_examples=100)
-@pages_in_pieces
-def test_a_page_in_pieces_is_what_it_is_as_a_whole(body: bytes, places: list[int]) -> None:
+@pages_in_chunks
+def test_a_page_in_chunks_equals_the_whole_page(body: bytes, places: list[int]) -> None:
     check_page(body, places)
 
 
 @pytest.mark.slow
 @settings(unhurried, max_examples=1_500)
-@pages_in_pieces
-def test_a_thousand_pages_in_pieces_are_what_they_are_as_a_whole(
-    body: bytes, places: list[int]
-) -> None:
+@pages_in_chunks
+def test_a_thousand_pages_in_chunks_equal_the_whole_pages(body: bytes, places: list[int]) -> None:
     check_page(body, places)
     check_page(body, range(len(body)))
 
 
 @settings(unhurried, max_examples=50)
 @given(bodies())
-def test_a_page_comes_byte_by_byte(body: bytes) -> None:
+def test_a_page_byte_by_byte(body: bytes) -> None:
     check_page(body, range(len(body)))
 
 
 @settings(unhurried, max_examples=100)
 @given(bodies(), st.integers(0), st.lists(st.integers(0, 100_000), max_size=5))
-def test_a_page_that_breaks_off_is_none(body: bytes, end: int, places: list[int]) -> None:
+def test_an_incomplete_page_is_an_error(body: bytes, end: int, places: list[int]) -> None:
     whole = body.rstrip()
     with pytest.raises(NotAcceptedError):
         read(cut(whole[: end % len(whole)], places))
@@ -146,7 +144,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("body", WHOLE, ids=["escapes", "list last", "empty", "spaces"])
-def test_no_beginning_of_a_page_passes_for_a_page(body: bytes) -> None:
+def test_no_prefix_of_a_page_is_accepted(body: bytes) -> None:
     check_page(body, [])
     for end in range(len(body)):
         begun = body[:end]
@@ -157,7 +155,7 @@ def test_no_beginning_of_a_page_passes_for_a_page(body: bytes) -> None:
 
 @pytest.mark.parametrize("number", ["15", "1.5", "-1.5", "1e5", "1E+5", "1.25e-10", "-Infinity"])
 @pytest.mark.parametrize("is_last", [False, True])
-def test_a_number_is_cut_anywhere(number: str, is_last: bool) -> None:
+def test_a_number_split_between_chunks(number: str, is_last: bool) -> None:
     members = [f'"n": {number}', '"conversations": []']
     body = f"{{{', '.join(members[::-1] if is_last else members)}}}".encode()
     for place in range(len(body)):
@@ -165,12 +163,14 @@ def test_a_number_is_cut_anywhere(number: str, is_last: bool) -> None:
         check_page(body, [place, place + 1])
 
 
-@pytest.mark.parametrize("rubbish", [b"x", b"}", b",", b"]", b"{}", b"\0", b" null", b"\xff", b"0"])
+@pytest.mark.parametrize(
+    "trailing", [b"x", b"}", b",", b"]", b"{}", b"\0", b" null", b"\xff", b"0"]
+)
 @pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
-def test_nothing_may_follow_a_page(rubbish: bytes, is_late: bool) -> None:
+def test_trailing_bytes_are_rejected(trailing: bytes, is_late: bool) -> None:
     for body in WHOLE:
         with pytest.raises(NotAcceptedError):
-            read(cut(body + rubbish, [len(body)] * is_late))
+            read(cut(body + trailing, [len(body)] * is_late))
         assert read(cut(body + b" \r\n\t", [len(body)] * is_late))
 
 
@@ -210,13 +210,13 @@ def test_nothing_may_follow_a_page(rubbish: bytes, is_late: bool) -> None:
     ],
     ids=lambda given: repr(given)[:60],
 )
-def test_another_answer_is_not_a_page(body: bytes, words: str) -> None:
+def test_other_answers_are_rejected(body: bytes, words: str) -> None:
     for places in (range(0), range(len(body))):
         with pytest.raises(NotAcceptedError, match=words):
             read(cut(body, places))
 
 
-def test_an_item_is_handed_over_as_soon_as_it_is_there() -> None:
+def test_an_item_is_delivered_as_soon_as_it_is_complete() -> None:
     taken: list[Any] = []
 
     def chunks() -> Iterator[bytes]:
@@ -236,7 +236,7 @@ MEGABYTE = 2**20
 
 
 def long_page(items: int, item_bytes: int, chunk: int = READ_BYTES) -> Iterator[bytes]:
-    """A page that is never there as a whole."""
+    """A long page, produced chunk by chunk."""
     turn = {"user_input": "é" * (item_bytes // 32), "latency": 1.5, "is_ood": False}
     item = json.dumps({"id": "CA1", "turns": [turn] * 16}, ensure_ascii=False).encode()
     waiting = b'{"conversations": ['
@@ -248,7 +248,7 @@ def long_page(items: int, item_bytes: int, chunk: int = READ_BYTES) -> Iterator[
     yield waiting + b'], "cursor": "next"}'
 
 
-def test_a_page_of_200_megabytes_is_never_held() -> None:
+def test_a_page_of_200_megabytes_is_never_in_memory() -> None:
     spool, documents = Spool(), list[Document]()
     received = 0
 
@@ -273,7 +273,7 @@ def test_a_page_of_200_megabytes_is_never_held() -> None:
 
 
 class Work:
-    """What is decoded, tries that came to nothing among it."""
+    """Counters of decoding attempts and decoded characters."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tries = self.failures = self.characters = 0
@@ -294,7 +294,7 @@ class Work:
 
 
 @pytest.mark.parametrize("chunk", [1_000, READ_BYTES])
-def test_one_huge_conversation_is_tried_a_few_times_only(
+def test_a_huge_conversation_is_parsed_a_few_times_only(
     monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     work = Work(monkeypatch)
@@ -316,7 +316,7 @@ def test_each_byte_is_decoded_a_few_times_at_most(
     assert work.tries < items * 14
 
 
-def test_documents_of_one_spool_do_not_mix() -> None:
+def test_documents_of_one_spool_are_separate() -> None:
     spool = Spool()
     rows = [{"id": f"CA{n}", "text": "é" * n} for n in range(50)]
     documents = []
@@ -367,14 +367,14 @@ def test_a_row_hash_ignores_nulls_and_the_order_of_keys(
 
 @settings(unhurried, max_examples=200)
 @given(rows, rows)
-def test_rows_with_one_hash_are_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
-    are_alike = alike(filled(one)) == alike(filled(other))
-    assert (row_hash(one) == row_hash(other)) is are_alike
+def test_rows_with_equal_hashes_are_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    are_equal = canonical(filled(one)) == canonical(filled(other))
+    assert (row_hash(one) == row_hash(other)) is are_equal
 
 
 @settings(unhurried)
 @given(row=rows, data=st.data())
-def test_a_row_hash_sees_each_change(row: dict[str, Any], data: st.DataObject) -> None:
+def test_a_row_hash_detects_each_change(row: dict[str, Any], data: st.DataObject) -> None:
     changed = json.loads(json.dumps(row))
     name = data.draw(st.sampled_from([*row, "new"]))
     place = changed
@@ -387,12 +387,12 @@ def test_a_row_hash_sees_each_change(row: dict[str, Any], data: st.DataObject) -
 
 
 def values_but(was: Any) -> st.SearchStrategy[Any]:
-    """Something else, and no null."""
+    """Any other value that is not null."""
     others = st.integers(5, 9) | st.sampled_from(["new", "", [], {}, [None], 0, 0.0, False, True])
-    return others.filter(lambda value: alike(value) != alike(was))
+    return others.filter(lambda value: canonical(value) != canonical(was))
 
 
-def test_rows_that_orjson_does_not_write_have_a_hash() -> None:
+def test_rows_that_orjson_cannot_encode_have_a_hash() -> None:
     row = {"id": "a", "deep": deep(300), "half": "\ud800", "large": 2**70}
     assert row_hash(row) == row_hash(in_another_order(row))
     assert row_hash(row) != row_hash({**row, "large": 2**71})

@@ -1,4 +1,4 @@
-"""Personal data: what is hidden, what stays, and that nothing said gets past `transcripts=drop`."""
+"""Redaction of personal data with `pii`, and of transcripts with `transcripts=drop`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ADDRESSES = [
     "4155550100@pbx.example.com",
 ]
 
-NOBODYS = [
+NOT_PERSONAL = [
     "2026-06-03",
     "2026-06-03 13:18:09",
     "2026-06-03T13:18:06.370000+00:00",
@@ -80,7 +80,7 @@ NOBODYS = [
 SENTENCES = ["{}", "my number is {} thanks", "call {}, please.", "tel:{}", "{}: no answer", "<{}>"]
 
 
-def hidden(value: Any, pii: Any = "hash", secret: str = SECRET, name: str = "note") -> Any:
+def redacted(value: Any, pii: Any = "hash", secret: str = SECRET, name: str = "note") -> Any:
     return Redaction(pii, secret, "keep").apply({name: value})[name]
 
 
@@ -98,7 +98,7 @@ def in_rows(result: Shaped) -> str:
 
 
 class TestKeep:
-    def test_the_answer_itself_is_handed_on(self) -> None:
+    def test_the_answer_is_returned_unchanged(self) -> None:
         detail = {"fromNumber": "+442079460000", "turns": [{"user_input": "hi"}]}
         assert Redaction("keep", "", "keep").apply(detail) is detail
 
@@ -106,39 +106,39 @@ class TestKeep:
 class TestPatterns:
     @pytest.mark.parametrize("sentence", SENTENCES)
     @pytest.mark.parametrize("personal", PHONE_NUMBERS + ADDRESSES)
-    def test_numbers_and_addresses_are_hidden(self, personal: str, sentence: str) -> None:
-        assert hidden(sentence.format(personal), "drop") == sentence.format(DROPPED)
+    def test_numbers_and_addresses_are_redacted(self, personal: str, sentence: str) -> None:
+        assert redacted(sentence.format(personal), "drop") == sentence.format(DROPPED)
 
     @pytest.mark.parametrize("sentence", ["{}", "it is {} then", "({})"])
-    @pytest.mark.parametrize("text", NOBODYS)
-    def test_nobodys_digits_stay(self, text: str, sentence: str) -> None:
-        assert hidden(sentence.format(text)) == sentence.format(text)
+    @pytest.mark.parametrize("text", NOT_PERSONAL)
+    def test_other_digits_are_unchanged(self, text: str, sentence: str) -> None:
+        assert redacted(sentence.format(text)) == sentence.format(text)
 
     def test_several_in_one_text(self) -> None:
         text = "5550100000 5550100001\n07700 900123, ann@example.com; order 12345 of 2026-06-03"
-        assert hidden(text, "drop") == (
+        assert redacted(text, "drop") == (
             "[dropped] [dropped]\n[dropped], [dropped]; order 12345 of 2026-06-03"
         )
 
-    def test_an_extension_does_not_save_its_number(self) -> None:
-        assert hidden("415-555-0100x12", "drop") == "[dropped]x12"
+    def test_a_number_with_an_extension_is_redacted(self) -> None:
+        assert redacted("415-555-0100x12", "drop") == "[dropped]x12"
 
     @pytest.mark.parametrize(
         "text",
         ["a" * 2**20, "1" * 2**20, "1 " * 2**19, "a@" * 2**19, "((" * 2**19, "x@" + "a-" * 2**19],
         ids=["letters", "digits", "spaced digits", "ats", "brackets", "domain"],
     )
-    def test_a_megabyte_takes_no_longer_than_its_length(self, text: str) -> None:
+    def test_a_megabyte_takes_linear_time(self, text: str) -> None:
         began = time.process_time()
-        hidden(text)
+        redacted(text)
         # linear is a fraction of a second, quadratic is minutes
         assert time.process_time() - began < 20
 
 
 class TestHash:
     def test_is_hmac_sha256_in_hex(self) -> None:
-        assert hidden("+44 20 7946 0000") == digest("442079460000")
-        assert hidden("Guest@Example.com") == digest("guest@example.com")
+        assert redacted("+44 20 7946 0000") == digest("442079460000")
+        assert redacted("Guest@Example.com") == digest("guest@example.com")
 
     @pytest.mark.parametrize(
         "written",
@@ -154,14 +154,14 @@ class TestHash:
         ids=str,
     )
     def test_the_same_caller_has_the_same_hash(self, written: Any) -> None:
-        assert hidden(written) == digest("442079460000")
+        assert redacted(written) == digest("442079460000")
 
-    def test_another_secret_gives_another_hash(self) -> None:
-        assert hidden("+442079460000", secret="salt") == digest("442079460000", "salt")
-        assert hidden("+442079460000", secret="salt") != hidden("+442079460000")
+    def test_another_secret_changes_the_hash(self) -> None:
+        assert redacted("+442079460000", secret="salt") == digest("442079460000", "salt")
+        assert redacted("+442079460000", secret="salt") != redacted("+442079460000")
 
     def test_another_caller_has_another_hash(self) -> None:
-        assert hidden("+442079460000") != hidden("+442079460001")
+        assert redacted("+442079460000") != redacted("+442079460001")
 
     def test_everywhere_in_an_answer(self) -> None:
         number, plain = "+44 20 7946 0000", "442079460000"
@@ -203,7 +203,7 @@ class TestHash:
             assert json.dumps(found).count(mark) == json.dumps(detail).count("7946")
             assert "7946" not in in_rows(shaped(found))
 
-    def test_ids_times_and_paths_are_as_they_were(self) -> None:
+    def test_ids_times_and_paths_are_unchanged(self) -> None:
         detail = {
             "conversationId": "4155550100",
             "accountId": "5550100000",
@@ -236,12 +236,12 @@ class TestHash:
             max_leaves=10,
         )
     )
-    def test_the_shape_of_an_answer_stays(self, value: Any) -> None:
-        assert outline(hidden(value, name="new")) == outline(value)
+    def test_the_structure_of_an_answer_is_unchanged(self, value: Any) -> None:
+        assert outline(redacted(value, name="new")) == outline(value)
 
 
 def outline(value: Any) -> Any:
-    """The containers of a document."""
+    """Containers of a document, without values."""
     if isinstance(value, dict):
         return {key: outline(item) for key, item in value.items()}
     return [outline(item) for item in value] if isinstance(value, list) else None
@@ -251,7 +251,7 @@ MARKER = "xylophone"
 
 
 def spoken(words: Any) -> Json:
-    """A conversation in which `words` stand in every field that carries what was said."""
+    """A conversation with `words` in every field of the transcript."""
     return {
         "conversationId": "CA1",
         "createdAt": "2026-06-03T13:18:06.370000+00:00",
@@ -307,14 +307,14 @@ words = st.recursive(
 class TestTranscriptsDropped:
     @settings(deadline=None)
     @given(words)
-    def test_no_word_that_was_said_is_left(self, said: Any) -> None:
+    def test_no_word_of_the_transcript_is_left(self, said: Any) -> None:
         for pii in ("keep", "hash", "drop"):
             redaction = Redaction(pii, SECRET, "drop")
             detail = redaction.apply(spoken(said))
             assert MARKER not in json.dumps(detail)
             assert MARKER not in in_rows(shaped(detail))
 
-    def test_measures_stay(self) -> None:
+    def test_metrics_and_durations_are_kept(self) -> None:
         result = shaped(Redaction("keep", "", "drop").apply(spoken("said")))
         (conversation,) = result.tables["conversations"].to_pylist()
         assert conversation["num_turns"] == 2
@@ -332,7 +332,7 @@ class TestTranscriptsDropped:
         (event,) = result.tables["function_events"].to_pylist()
         assert (event["turn_index"], event["name"], event["duration_ms"]) == (1, "book", 4108.0)
 
-    def test_the_answer_is_not_changed(self) -> None:
+    def test_the_original_answer_is_not_changed(self) -> None:
         detail = spoken("said")
         before = copy.deepcopy(detail)
         Redaction("drop", "", "drop").apply(detail)

@@ -1,4 +1,4 @@
-"""The key stays where it was given, and what people said is for the owner's eyes alone."""
+"""Secrecy of the API key, and file permissions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sandbox() -> Sandbox:
     return Sandbox(SandboxConfig(conversations=40, api_key=KEY))
 
 
-def assert_not_told(folder: Path, *results: subprocess.CompletedProcess[str]) -> None:
+def assert_key_not_written(folder: Path, *results: subprocess.CompletedProcess[str]) -> None:
     """Asserts that the key is in no output, file or table."""
     for result in results:
         assert KEY not in result.stdout + result.stderr
@@ -36,8 +36,8 @@ def assert_not_told(folder: Path, *results: subprocess.CompletedProcess[str]) ->
         assert not any(form in content for form in forms), path
 
 
-def assert_not_held(database: str = "polyai.duckdb") -> None:
-    """Asserts that the key is in no row, also where DuckDB or dlt has compressed it."""
+def assert_key_not_in_warehouse(database: str = "polyai.duckdb") -> None:
+    """Asserts that the key is in no row, also where DuckDB or dlt compresses values."""
     with duckdb.connect(database, read_only=True) as connection:
         tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()")
         names = tables.fetchall()
@@ -52,9 +52,9 @@ def assert_not_held(database: str = "polyai.duckdb") -> None:
         assert KEY.encode() not in zlib.decompress(base64.b64decode(text))
 
 
-class TestTheKeyIsNowhere:
+class TestApiKeyIsNotExposed:
     @pytest.mark.long
-    def test_after_loads_that_worked_or_failed(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    def test_after_successful_and_failed_loads(self, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.faults.add("status", path="/conversations/", times=4)
         sandbox.faults.add("reset", path="/conversations/", times=2)
         bad = next(sandbox.conversation_ids(AGENT))
@@ -65,11 +65,11 @@ class TestTheKeyIsNowhere:
             assert "DEBUG attempt" in first.stderr
             second = run("-v", "load", "--json", "--full", **access(url, KEY))
             checked = run("-v", "check", **access(url, KEY))
-        assert_not_told(tmp_path, first, second, checked)
-        assert_not_held()
+        assert_key_not_written(tmp_path, first, second, checked)
+        assert_key_not_in_warehouse()
 
     @pytest.mark.long
-    def test_after_a_load_that_was_refused(self, tmp_path: Path) -> None:
+    def test_after_a_refused_load(self, tmp_path: Path) -> None:
         with serve(Sandbox(SandboxConfig(conversations=10))) as url:
             refused = run("-v", "load", **access(url, KEY))
             unknown = run("-v", "load", "--json", **access(url, KEY, "PROJECT-OTHER"))
@@ -78,22 +78,22 @@ class TestTheKeyIsNowhere:
             "-v", "load", **access("http://127.0.0.1:1", KEY), POLYAI_MAX_ATTEMPTS="1"
         )
         assert unreachable.returncode == 1
-        assert_not_told(tmp_path, refused, unknown, unreachable)
+        assert_key_not_written(tmp_path, refused, unknown, unreachable)
 
     @pytest.mark.long
-    def test_when_the_destination_fails_in_the_middle(
+    def test_when_the_destination_fails_during_a_load(
         self, sandbox: Sandbox, tmp_path: Path
     ) -> None:
         with duckdb.connect("polyai.duckdb") as connection:
-            # what no merge can go into
+            # a merge into a view fails
             connection.execute("CREATE VIEW conversations AS SELECT 1 AS other")
         with serve(sandbox) as url:
             result = run("-v", "load", **access(url, KEY))
         assert result.returncode == 1
         error_of(result)
-        assert_not_told(tmp_path, result)
+        assert_key_not_written(tmp_path, result)
 
-    def test_when_the_key_comes_from_a_file_and_is_wrong_as_such(self, tmp_path: Path) -> None:
+    def test_when_the_key_in_a_file_is_invalid(self, tmp_path: Path) -> None:
         folder = tmp_path / ".dlt"
         folder.mkdir()
         secrets = folder / "secrets.toml"
@@ -107,12 +107,12 @@ class TestTheKeyIsNowhere:
         assert "unknown settings key" in error_of(unknown)
         secrets.unlink()
         (tmp_path / "some").touch()
-        assert_not_told(tmp_path, result, unknown)
+        assert_key_not_written(tmp_path, result, unknown)
 
 
 class TestFiles:
     @pytest.mark.parametrize("command", ["load", "demo", "check"])
-    def test_are_for_their_owner_alone(
+    def test_are_readable_by_their_owner_only(
         self, command: str, sandbox: Sandbox, tmp_path: Path
     ) -> None:
         with serve(sandbox) as url:
@@ -122,7 +122,7 @@ class TestFiles:
         assert [path for path in made if path.stat().st_mode & 0o077] == []
 
     @pytest.mark.long
-    def test_no_copy_of_a_conversation_is_left_beside_the_warehouse(
+    def test_no_copy_of_a_conversation_remains_outside_the_warehouse(
         self, sandbox: Sandbox, tmp_path: Path
     ) -> None:
         with serve(sandbox) as url:
@@ -133,12 +133,12 @@ class TestFiles:
 
 
 class TestPlainHttp:
-    def test_is_refused_in_the_environment(self) -> None:
+    def test_is_rejected_in_the_environment(self) -> None:
         result = run("load", **access("http://127.0.0.1.example.com", KEY))
         assert result.returncode == 1
         assert "would send the key unencrypted" in error_of(result)
 
-    def test_is_refused_as_an_option(self) -> None:
+    def test_is_rejected_as_an_option(self) -> None:
         https = access("https://api.us.poly.ai", KEY)
         result = run("check", "--base-url", "http://api.us.poly.ai", **https)
         assert result.returncode == 1

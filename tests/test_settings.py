@@ -1,4 +1,4 @@
-"""Where settings come from, which goes first, and what a wrong one says."""
+"""Settings: sources, precedence, and errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def only_agent(**options: Any) -> Agent:
 
 
 def resolve_in(folder: Path, **files: str) -> dict[str, Any]:
-    """What a fresh process resolves in a folder with these files under `.dlt`."""
+    """Settings that a new process resolves in a folder with these files under `.dlt`."""
     (folder / ".dlt").mkdir()
     for name, text in files.items():
         (folder / ".dlt" / f"{name}.toml").write_text(text, encoding="utf-8")
@@ -136,7 +136,7 @@ def test_a_studio_url_names_agent_account_and_region(
 
 
 @pytest.mark.parametrize("setting", [{"region": "us"}, {"account_id": "other"}], ids=str)
-def test_a_studio_url_that_disagrees_is_refused(setting: dict[str, str]) -> None:
+def test_a_studio_url_that_contradicts_other_settings_is_rejected(setting: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="in the Studio URL"):
         only_agent(agent_id="https://studio.uk.poly.ai/acme/p", **setting)
 
@@ -151,12 +151,12 @@ def test_a_studio_url_that_disagrees_is_refused(setting: dict[str, str]) -> None
         "acme/p",
     ],
 )
-def test_an_address_of_something_else_is_no_agent(url: str) -> None:
+def test_other_urls_are_rejected(url: str) -> None:
     with pytest.raises(ConfigurationError, match="Studio URL"):
         only_agent(agent_id=url)
 
 
-def test_options_go_before_the_environment_and_that_before_dlt(
+def test_options_override_the_environment_which_overrides_dlt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SOURCES__POLYAI__REGION", "eu")
@@ -169,7 +169,7 @@ def test_options_go_before_the_environment_and_that_before_dlt(
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "\n", "<configure me>"])
-def test_what_is_empty_is_not_given(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_values_count_as_not_set(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYAI_REGION", empty)
     monkeypatch.setenv("POLYAI_WORKERS", empty)
     monkeypatch.setenv("SOURCES__POLYAI__REGION", "eu")
@@ -179,7 +179,7 @@ def test_what_is_empty_is_not_given(empty: str, monkeypatch: pytest.MonkeyPatch)
         resolve(agent_id="PROJECT-1", api_key=empty)
 
 
-def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {
         "API_KEY": f"{KEY}\n",
         "AGENT_ID": "A, B,,A ",
@@ -241,12 +241,12 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_a_page_is_as_large_as_the_listing_allows() -> None:
+def test_the_default_page_size_depends_on_the_listing() -> None:
     assert resolve(**NAMED, api="conversations_v3").page_size == 1000
     assert resolve(**NAMED, api="conversations_v3", page_size=10).page_size == 10
 
 
-def test_behind_a_base_url_v3_does_not_go_past_it() -> None:
+def test_a_base_url_is_also_used_for_v3() -> None:
     assert only_agent(base_url="http://127.0.0.1:1").v3_base_url == "http://127.0.0.1:1"
 
 
@@ -285,7 +285,7 @@ def test_tables_in_secrets_toml(tmp_path: Path) -> None:
     assert (found["workers"], found["settle_after"], found["request_timeout"]) == (4, [], 9.0)
 
 
-def test_an_agent_picked_in_the_environment_keeps_its_table(
+def test_an_agent_selected_in_the_environment_uses_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POLYAI_AGENT_ID", "C,D")
@@ -294,20 +294,20 @@ def test_an_agent_picked_in_the_environment_keeps_its_table(
     assert facts == [("C", "own-c", "uk"), ("D", "shared", "us")]
 
 
-def test_lists_and_numbers_as_they_are() -> None:
+def test_options_can_be_lists_and_timedeltas() -> None:
     settings = resolve(agent_id=["A", "B"], api_key=KEY, settle_after=["2d", timedelta(hours=1)])
     assert [agent.agent_id for agent in settings.agents] == ["A", "B"]
     assert settings.settle_after == (timedelta(hours=1), timedelta(days=2))
 
 
-def test_agent_id_and_tables_in_one_place_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_id_and_tables_in_one_place_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCES__POLYAI__AGENTS", '[{"agent_id": "A"}]')
     monkeypatch.setenv("SOURCES__POLYAI__AGENT_ID", "D")
     with pytest.raises(ConfigurationError, match="agent_id and agents are both set"):
         resolve(api_key=KEY)
 
 
-def test_a_key_in_config_toml_is_not_taken(tmp_path: Path) -> None:
+def test_a_key_in_config_toml_is_ignored(tmp_path: Path) -> None:
     found = resolve_in(tmp_path, config=f'[sources.polyai]\nagent_id = "A"\napi_key = "{KEY}"\n')
     assert "api_key of agent A is missing" in found["error"]
     assert ".dlt/secrets.toml" in found["error"]
@@ -331,13 +331,13 @@ def test_tables_as_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         ({"agent_id": "A"}, "a list of tables"),
     ],
 )
-def test_wrong_tables_say_what_is_wrong(tables: Any, words: str) -> None:
+def test_errors_of_tables_name_the_mistake(tables: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         resolve(agents=tables)
     assert KEY not in str(caught.value)
 
 
-def test_only_some_agents() -> None:
+def test_selection_of_agents() -> None:
     settings = resolve(agent_id="A,B,C", api_key=KEY)
     assert [agent.agent_id for agent in settings.only(["C", "A", "C"]).agents] == ["C", "A"]
     assert settings.only([]) == settings
@@ -345,17 +345,33 @@ def test_only_some_agents() -> None:
         settings.only(["A", "D"])
 
 
-def test_no_agent_is_an_error_that_says_what_to_set() -> None:
+def test_a_missing_agent_is_an_error_that_names_the_setting() -> None:
     with pytest.raises(ConfigurationError, match="POLYAI_AGENT_ID"):
         resolve(api_key=KEY)
 
 
-def test_an_unknown_option_is_refused() -> None:
+class TestHowToSet:
+    def test_only_existing_places_are_named(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            resolve(agent_id="PROJECT-1")
+        message = str(caught.value)
+        assert "POLYAI_API_KEY" in message
+        assert "api_key under [sources.polyai] in .dlt/secrets.toml" in message
+        assert "option" not in message
+
+    def test_an_option_is_named_where_the_caller_has_it(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"as an option.*POLYAI_WORKERS"):
+            resolve(**NAMED, workers=0)
+        with pytest.raises(ConfigurationError, match=r"as an option.*POLYAI_API_KEY"):
+            resolve(agent_id="PROJECT-1", api_key=None)
+
+
+def test_an_unknown_option_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"unknown setting worker\b.*workers"):
         resolve(**NAMED, worker=3)
 
 
-def test_hashing_needs_a_secret() -> None:
+def test_hashing_requires_a_secret() -> None:
     with pytest.raises(ConfigurationError, match="POLYAI_PII_SECRET"):
         resolve(**NAMED, pii="hash")
 
@@ -389,7 +405,9 @@ def test_hashing_needs_a_secret() -> None:
         ("settle_after", 3600, "1h,24h,7d"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: Any, allowed: str) -> None:
+def test_an_invalid_value_is_named_with_the_accepted_values(
+    name: str, value: Any, allowed: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve(**NAMED, **{name: value})
     message = str(caught.value)
@@ -400,13 +418,13 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: Any, allo
 
 
 @pytest.mark.parametrize("key", ["smart’quote-key", "line\nbreak-key", "nul\0-key", "\x7f-key"])
-def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
+def test_a_key_with_invalid_characters_is_rejected_and_not_shown(key: str) -> None:
     with pytest.raises(ConfigurationError, match="api_key of agent PROJECT-1") as caught:
         resolve(agent_id="PROJECT-1", api_key=key)
     assert "-key" not in str(caught.value)
 
 
-def test_secrets_are_in_no_repr() -> None:
+def test_no_repr_contains_secrets() -> None:
     settings = resolve(**NAMED, pii="hash", pii_secret="pepper")
     assert KEY not in repr(settings)
     assert "pepper" not in repr(settings)
@@ -424,7 +442,7 @@ def test_secrets_are_in_no_repr() -> None:
         ("http://[::1]:8000/", "http://[::1]:8000"),
     ],
 )
-def test_base_urls_that_are_taken(url: str, parsed: str) -> None:
+def test_accepted_base_urls(url: str, parsed: str) -> None:
     assert parse_base_url(url) == parsed
 
 
@@ -453,7 +471,7 @@ def test_base_urls_that_are_taken(url: str, parsed: str) -> None:
         "api.us.poly.ai",
     ],
 )
-def test_base_urls_that_are_refused(url: str) -> None:
+def test_rejected_base_urls(url: str) -> None:
     with pytest.raises(ConfigurationError, match="base_url: ") as caught:
         resolve(**NAMED, base_url=url)
     assert "password@" not in str(caught.value)
@@ -479,6 +497,6 @@ def test_durations(text: str, duration: timedelta) -> None:
 @pytest.mark.parametrize(
     "text", ["", "h", "1", "1.5h", "1h1d", "1h 30m", "١h", "99999999999999d", "9" * 5000 + "s"]
 )
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(ConfigurationError, match="1d12h"):
         parse_duration(text)

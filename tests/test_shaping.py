@@ -1,4 +1,4 @@
-"""Payloads in, rows out: every oddity of the API alone, then all sorts of drift at once."""
+"""Shaping of payloads into rows: each irregularity of the API alone, then random drift."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READ_AT = datetime(2026, 8, 1, 9, tzinfo=UTC)
 Json = dict[str, Any]
 Row = dict[str, Any]
 
-NOTHING_HELD = LoadedConversation(
+EMPTY_ROW = LoadedConversation(
     num_turns=None,
     num_silences=None,
     num_ood=None,
@@ -53,7 +53,7 @@ def shaped(*answers: Answer | Json) -> Shaped:
 
 
 def rows(result: Shaped, table: str) -> list[Row]:
-    """Rows with JSON columns read; tombstones are rows as well."""
+    """Rows with decoded JSON columns, including tombstones."""
     json_columns = {
         column.name
         for declared in conversation_tables()
@@ -86,7 +86,7 @@ def picked(found: Sequence[Row], *names: str) -> list[tuple[Any, ...]]:
 
 
 class TestConversation:
-    def test_plain_fields_land_in_their_columns(self) -> None:
+    def test_plain_fields_have_their_columns(self) -> None:
         row = one(
             {
                 "conversationId": "CA1",
@@ -154,14 +154,14 @@ class TestConversation:
             "anonymous",
         ],
     )
-    def test_parties_stay_as_they_are(self, party: str) -> None:
+    def test_numbers_are_unchanged(self, party: str) -> None:
         row = one({"fromNumber": party, "toNumber": party})
         assert (row["from_number"], row["to_number"]) == (party, party)
 
     @pytest.mark.parametrize(
         "conversation_id", ["CA12", "a/b", "50%", "../..", "?id=1#x", "عربي", "AS_CHAT_1 2"]
     )
-    def test_ids_stay_as_they_are(self, conversation_id: str) -> None:
+    def test_ids_are_unchanged(self, conversation_id: str) -> None:
         detail = {
             "conversationId": conversation_id,
             "turns": [{}],
@@ -177,7 +177,7 @@ class TestConversation:
         assert one({"projectId": "hotel-uk"})["extra"] == {"projectId": "hotel-uk"}
         assert one({"projectId": AGENT})["extra"] is None
 
-    def test_unknown_keys_are_kept_as_they_came(self) -> None:
+    def test_unknown_keys_are_kept_unchanged(self) -> None:
         unknown = {"sentiment": {"v": [1, None]}, "queue": "", "cost": None, "pi": 3.10}
         result = shaped({"channel": "WEBCHAT", **unknown}, {"conversationId": "2", "queue": "q"})
         first, second = rows(result, "conversations")
@@ -197,7 +197,9 @@ class TestConversation:
             ("num_ood", "num_ood", 1.5),
         ],
     )
-    def test_what_a_column_cannot_hold_is_kept(self, field: str, column: str, garbage: Any) -> None:
+    def test_values_that_do_not_fit_their_column_are_kept(
+        self, field: str, column: str, garbage: Any
+    ) -> None:
         row = one({field: garbage})
         assert row[column] in (None, 0)
         assert row["extra"] == {field: garbage}
@@ -209,7 +211,7 @@ class TestConversation:
         assert rows(result, "notes")[0]["note"] == text
         assert rows(result, "turns")[0]["user_input"] == text
 
-    def test_what_decoding_cleans_can_be_shaped(self) -> None:
+    def test_decoded_values_can_be_shaped(self) -> None:
         body = rb'{"note": "a\u0000b\ud800", "k\u0000": 123456789012345678901234567890}'
         row = one(decode(body))
         assert (row["note"], row["extra"]) == ("ab\ufffd", {"k": 123456789012345678901234567890.0})
@@ -232,7 +234,7 @@ class TestTimes:
             pytest.param("", None, id="empty"),
         ],
     )
-    def test_wherever_they_stand(self, sent: Any, moment: datetime | None) -> None:
+    def test_in_every_column(self, sent: Any, moment: datetime | None) -> None:
         result = shaped(
             {
                 "createdAt": sent,
@@ -253,7 +255,7 @@ class TestTimes:
             assert (found.replace(microsecond=0) if found else None) == moment, table
             assert row.get("extra") is None, table
 
-    def test_garbage_is_kept_beside_null(self) -> None:
+    def test_invalid_times_are_kept_beside_null(self) -> None:
         garbage = "20 past 1"
         result = shaped(
             {
@@ -275,7 +277,7 @@ class TestTimes:
 
 class TestTurns:
     @pytest.mark.parametrize(
-        ("sent", "seconds", "held", "extra"),
+        ("sent", "seconds", "latency", "extra"),
         [
             pytest.param(
                 {"label": "slow", "perceived_latency": 3.88, "perceived_latency_percentile_1d": 9},
@@ -293,23 +295,23 @@ class TestTurns:
             pytest.param("1.25", 1.25, None, None, id="number as text"),
             pytest.param(None, None, None, None, id="null"),
             pytest.param("", None, None, None, id="empty"),
-            pytest.param("fast", None, None, {"latency": "fast"}, id="garbage"),
+            pytest.param("fast", None, None, {"latency": "fast"}, id="invalid"),
             pytest.param([1.2], None, None, {"latency": [1.2]}, id="list"),
             pytest.param(True, None, None, {"latency": True}, id="boolean"),
         ],
     )
     def test_latency(
-        self, sent: Any, seconds: float | None, held: Json | None, extra: Json | None
+        self, sent: Any, seconds: float | None, latency: Json | None, extra: Json | None
     ) -> None:
         row = first_turn(latency=sent)
-        assert (row["latency_seconds"], row["latency"], row["extra"]) == (seconds, held, extra)
+        assert (row["latency_seconds"], row["latency"], row["extra"]) == (seconds, latency, extra)
 
     def test_latency_missing(self) -> None:
         row = first_turn(user_input="hi")
         assert (row["latency_seconds"], row["latency"], row["extra"]) == (None, None, None)
 
     @pytest.mark.parametrize(
-        ("sent", "held", "extra"),
+        ("sent", "turn_id", "extra"),
         [
             (743916318, 743916318, None),
             (2**63 - 1, 2**63 - 1, None),
@@ -321,11 +323,11 @@ class TestTurns:
         ],
         ids=str,
     )
-    def test_turn_id(self, sent: Any, held: int | None, extra: Json | None) -> None:
+    def test_turn_id(self, sent: Any, turn_id: int | None, extra: Json | None) -> None:
         row = first_turn(turn_id=sent)
-        assert (row["turn_index"], row["turn_id"], row["extra"]) == (0, held, extra)
+        assert (row["turn_index"], row["turn_id"], row["extra"]) == (0, turn_id, extra)
 
-    def test_items_that_are_no_objects_keep_their_place(self) -> None:
+    def test_items_that_are_not_objects_keep_their_index(self) -> None:
         found = rows(shaped({"turns": [None, {"user_input": "a"}, "b", 4, ["c"]]}), "turns")
         assert picked(found, "turn_index", "user_input", "extra") == [
             (0, None, None),
@@ -402,7 +404,7 @@ class TestTurns:
         assert rows(result, "turns")[0]["metadata"] == {"retrieved_topics": sent}
 
     @pytest.mark.parametrize("metadata", [None, "", "none", 0, ["a"]], ids=repr)
-    def test_metadata_that_is_no_object(self, metadata: Any) -> None:
+    def test_metadata_that_is_not_an_object(self, metadata: Any) -> None:
         row = first_turn(metadata=metadata)
         assert row["current_node"] is None
         assert row["metadata"] == (metadata if metadata != "" else None)
@@ -428,7 +430,7 @@ class TestAnnotations:
         assert rows(result, "turns")[1]["extra"] is None
 
     @pytest.mark.parametrize("own", [None, ""], ids=["null", "empty"])
-    def test_another_spelling_beside_an_empty_one(self, own: Any) -> None:
+    def test_an_alias_beside_an_empty_field(self, own: Any) -> None:
         review = {
             "annotationType": own,
             "label": "wrong_info",
@@ -440,7 +442,7 @@ class TestAnnotations:
         assert row["annotated_at"] == datetime(2026, 6, 4, 8, tzinfo=UTC)
         assert row["extra"] is None
 
-    def test_a_second_spelling_is_kept(self) -> None:
+    def test_a_second_alias_is_kept(self) -> None:
         row = one({"turns": [{"reviews": [{"type": "a", "label": "b"}]}]}, "annotations")
         assert (row["annotation_type"], row["extra"]) == ("a", {"label": "b"})
 
@@ -491,7 +493,7 @@ class TestMetrics:
         assert picked(found, "name", "occurrence") == [("M", n) for n in range(len(expected))]
         assert rows(result, "conversations")[0]["extra"] is None
 
-    def test_names_are_the_customers_own(self) -> None:
+    def test_names_are_customer_defined(self) -> None:
         names = ["Booked", "BOOKED", "booked room", "a:b", " ", "", "日本"]
         found = rows(shaped({"metrics": dict.fromkeys(names, "1")}), "metrics")
         assert picked(found, "name", "occurrence") == [(name, 0) for name in names]
@@ -547,27 +549,27 @@ class TestFunctionEvents:
             pytest.param({"two": [{}], "1": [{}]}, [(-1, 0), (0, 0)], id="no turn number"),
             pytest.param({"two": [{}], "0": [{}]}, [(-1, 0), (0, 0)], id="no number, from 0"),
             pytest.param({"9" * 30: [{}]}, [(-1, 0)], id="number beyond 64 bits"),
-            pytest.param({"9" * 5000: [{"turn_id": 10**20}]}, [(-1, 0)], id="digits without end"),
+            pytest.param({"9" * 5000: [{"turn_id": 10**20}]}, [(-1, 0)], id="thousands of digits"),
             pytest.param({}, [], id="empty"),
             pytest.param(None, [], id="null"),
         ],
     )
-    def test_placed_at_their_turn(self, sent: Any, expected: list[tuple[int, int]]) -> None:
+    def test_turn_and_event_index(self, sent: Any, expected: list[tuple[int, int]]) -> None:
         found = rows(shaped({"functionEvents": sent}), "function_events")
         assert picked(found, "turn_index", "event_index") == expected
 
-    def test_a_key_that_is_no_number_is_kept(self) -> None:
+    def test_a_key_that_is_not_a_number_is_kept(self) -> None:
         event = {"turn": 4, "turn_id": "x"}
         row = one({"functionEvents": {"greeting": [event]}}, "function_events")
         assert row["extra"] == {"turn": 4, "turn_id": "x", "functionEvents": "greeting"}
 
     @pytest.mark.parametrize("event", ["said", 7, False, ["a"]], ids=repr)
-    def test_an_event_that_is_no_object(self, event: Any) -> None:
+    def test_an_event_that_is_not_an_object(self, event: Any) -> None:
         row = one({"functionEvents": {"1": [event]}}, "function_events")
         assert (row["turn_index"], row["extra"]) == (0, {"value": event})
 
     @pytest.mark.parametrize("handoff", ["desk", True, False, ["desk"], 1], ids=repr)
-    def test_a_handoff_that_is_no_object(self, handoff: Any) -> None:
+    def test_a_handoff_that_is_not_an_object(self, handoff: Any) -> None:
         row = one({"functionEvents": {"1": [{"handoff": handoff}]}}, "function_events")
         assert (row["handoff_type"], row["extra"]) == (None, {"handoff": handoff})
 
@@ -614,7 +616,7 @@ class TestScore:
         row = one({"polyScore": 4, "createdAt": created_at})
         assert (row["poly_score"], row["poly_score_scale"]) == (4.0, scale)
 
-    def test_started_stands_in_for_created(self) -> None:
+    def test_the_start_replaces_a_missing_creation_time(self) -> None:
         assert one({"polyScore": 6, "startedAt": "2026-06-03T00:00:00Z"})["poly_score_scale"] == (
             "0-10"
         )
@@ -623,17 +625,17 @@ class TestScore:
     def test_no_score(self, sent: Any) -> None:
         row = one({"polyScore": sent})
         assert (row["poly_score"], row["poly_score_scale"]) == (None, None)
-        held = replace(NOTHING_HELD, poly_score=6.0, poly_score_scale="0-10")
-        row = one({"polyScore": sent}, loaded=held)
+        loaded = replace(EMPTY_ROW, poly_score=6.0, poly_score_scale="0-10")
+        row = one({"polyScore": sent}, loaded=loaded)
         assert (row["poly_score"], row["poly_score_scale"]) == (6.0, "0-10")
 
-    def test_a_new_score_replaces_the_held_one(self) -> None:
-        held = replace(NOTHING_HELD, poly_score=2.0, poly_score_scale="1-5")
-        row = one({"polyScore": "4.5", "createdAt": "2026-08-01T00:00:00Z"}, loaded=held)
+    def test_a_new_score_replaces_the_loaded_one(self) -> None:
+        loaded = replace(EMPTY_ROW, poly_score=2.0, poly_score_scale="1-5")
+        row = one({"polyScore": "4.5", "createdAt": "2026-08-01T00:00:00Z"}, loaded=loaded)
         assert (row["poly_score"], row["poly_score_scale"]) == (4.5, "1-5")
 
 
-HELD_TURNS = replace(NOTHING_HELD, num_turns=4, num_silences=1, num_ood=2)
+LOADED_TURNS = replace(EMPTY_ROW, num_turns=4, num_silences=1, num_ood=2)
 
 
 def tombstoned(result: Shaped) -> set[str]:
@@ -643,8 +645,8 @@ def tombstoned(result: Shaped) -> set[str]:
 
 class TestWithheldTranscripts:
     @pytest.mark.parametrize("turns", [[], None, "", "gone"], ids=repr)
-    def test_held_turns_stay(self, turns: Any) -> None:
-        result = shaped(answer({"turns": turns}, HELD_TURNS))
+    def test_loaded_turns_are_kept(self, turns: Any) -> None:
+        result = shaped(answer({"turns": turns}, LOADED_TURNS))
         (row,) = rows(result, "conversations")
         assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (4, 1, 2)
         assert row["is_transcript_withheld"] is True
@@ -659,10 +661,10 @@ class TestWithheldTranscripts:
 
     def test_a_count_that_disagrees_is_kept(self) -> None:
         assert one({"num_turns": 7, "turns": [{}]})["extra"] == {"num_turns": 7}
-        row = one({"num_turns": 7}, loaded=HELD_TURNS)
+        row = one({"num_turns": 7}, loaded=LOADED_TURNS)
         assert (row["num_turns"], row["extra"]) == (4, {"num_turns": 7})
 
-    def test_no_turns_at_all(self) -> None:
+    def test_a_conversation_without_turns(self) -> None:
         result = shaped({"turns": []})
         (row,) = rows(result, "conversations")
         assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (0, None, None)
@@ -671,7 +673,7 @@ class TestWithheldTranscripts:
 
     def test_turns_are_counted(self) -> None:
         turns = [{"is_silence": True, "is_ood": None}, {"is_silence": False}, None]
-        row = one({"turns": turns}, loaded=HELD_TURNS)
+        row = one({"turns": turns}, loaded=LOADED_TURNS)
         assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (3, 1, None)
         assert row["is_transcript_withheld"] is False
 
@@ -679,17 +681,17 @@ class TestWithheldTranscripts:
 class TestTombstones:
     CHILDREN = frozenset(table.name for table in conversation_tables() if table.is_child)
 
-    def test_all_children_vanished(self) -> None:
-        result = shaped(answer({"turns": [{}]}, HELD_TURNS))
+    def test_all_children_are_gone(self) -> None:
+        result = shaped(answer({"turns": [{}]}, LOADED_TURNS))
         assert tombstoned(result) == self.CHILDREN - {"turns"}
         for name in self.CHILDREN - {"turns"}:
             (row,) = rows(result, name)
             assert (row["agent_id"], row["conversation_id"]) == (AGENT, ID)
 
-    def test_only_where_none_is_left(self) -> None:
+    def test_only_in_tables_without_rows(self) -> None:
         result = shaped(
-            answer({"conversationId": "a", "turns": [{}], "tags": ["x"]}, HELD_TURNS),
-            answer({"conversationId": "b", "turns": [{}]}, HELD_TURNS),
+            answer({"conversationId": "a", "turns": [{}], "tags": ["x"]}, LOADED_TURNS),
+            answer({"conversationId": "b", "turns": [{}]}, LOADED_TURNS),
             answer({"conversationId": "c", "turns": [{}]}),
         )
         assert picked(rows(result, "conversation_tags"), "conversation_id", "_deleted") == [
@@ -709,8 +711,8 @@ class TestTombstones:
 class TestNotes:
     FIRST, SECOND = READ_AT - timedelta(days=2), READ_AT - timedelta(days=1)
 
-    def versions(self, note: Any, held: str | None, *history: NoteVersion) -> list[Any]:
-        known = replace(NOTHING_HELD, note=held)
+    def versions(self, note: Any, loaded: str | None, *history: NoteVersion) -> list[Any]:
+        known = replace(EMPTY_ROW, note=loaded)
         result = shaped(answer({"note": note}, known, note_history=history))
         assert rows(result, "conversations")[0]["note"] == (note or None)
         return picked(rows(result, "notes"), "note", "valid_from", "valid_to")
@@ -750,20 +752,20 @@ class TestNotes:
             ("a", READ_AT, None),
         ]
 
-    def test_changed_when_the_history_was_already_merged(self) -> None:
+    def test_changed_with_a_loaded_history(self) -> None:
         history = (NoteVersion("a", self.FIRST, self.SECOND), NoteVersion("b", self.SECOND))
         assert self.versions("b", "a", *history) == [
             ("a", self.FIRST, self.SECOND),
             ("b", self.SECOND, None),
         ]
 
-    def test_removed_when_the_history_was_already_merged(self) -> None:
+    def test_removed_with_a_loaded_history(self) -> None:
         history = NoteVersion("a", self.FIRST, self.SECOND)
         assert self.versions(None, "a", history) == [("a", self.FIRST, self.SECOND)]
 
 
 def full_detail() -> Json:
-    """A detail with something in every place, each leaf unlike all others."""
+    """A detail with all fields, each leaf with a distinct value."""
     return {
         "conversationId": ID,
         "accountId": "ws-hotel",
@@ -833,11 +835,11 @@ KNOWN_KEYS = [
     "num_silences", "state", "extra", "1", "turn",
 ]
 # fmt: on
-"""Keys that mean something somewhere, to be met where they do not."""
+"""Keys with a meaning in some objects, used in others."""
 
 
 def leaf(kind: int, unique: int) -> Any:
-    """A value that stands nowhere else, of one kind after the other."""
+    """A distinct value, of alternating types."""
     moment = datetime(2026, 9, 1, tzinfo=UTC) + timedelta(seconds=unique)
     kinds = [
         f"word{unique}",
@@ -862,7 +864,7 @@ def leaf(kind: int, unique: int) -> Any:
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each container and key (or position) inside a document."""
+    """Each container and key (or index) inside a document."""
     found = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in list(found):
         if key == "conversationId":
@@ -901,7 +903,7 @@ def drifted(draw: st.DrawFn) -> Json:
 
 
 def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each scalar of a document that says something, with where it stands."""
+    """Each scalar of a document that is not empty, with its path."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves_of(item, f"{path}.{key}")
@@ -913,11 +915,11 @@ OURS = frozenset(
     {"agent_id", "region", "source_api", "is_transcript_withheld"}
     | {"fetched_at", "summary_hash", "_dlt_load_id"}
 )
-"""Columns that the API says nothing of."""
+"""Columns that the API does not send."""
 
 
-class Kept:
-    """All that the rows of a conversation hold, in whatever column."""
+class Values:
+    """All values in the rows of a conversation, in any column."""
 
     def __init__(self, result: Shaped, conversation_id: str) -> None:
         self.texts: set[str] = set()
@@ -932,7 +934,7 @@ class Kept:
                         if name not in OURS.union(table.key) - {"name"}:
                             self.take(value)
                 if table.name == "function_events":
-                    # an event repeats the number of its turn, from 1 or from 0
+                    # an event repeats the number of its turn, counted from 1 or from 0
                     self.numbers |= {row["turn_index"], row["turn_index"] + 1}
 
     def take(self, value: Any) -> None:
@@ -959,12 +961,12 @@ class Kept:
             return True
         if not isinstance(value, str) and (value in self.numbers or str(value) in self.texts):
             return True
-        # a flag that came as 0
+        # a flag sent as 0
         if value == 0 and False in self.booleans:
             return True
-        for held, read in ((self.numbers, number), (self.moments, parse_timestamp)):
+        for known, read in ((self.numbers, number), (self.moments, parse_timestamp)):
             try:
-                if read(value) in held:
+                if read(value) in known:
                     return True
             except ValueError:
                 pass
@@ -972,7 +974,7 @@ class Kept:
 
 
 def keys_of(value: Any) -> Iterator[str]:
-    """Each unknown key of a document; what names metrics without a value says nothing."""
+    """Each unknown key of a document, except names of metrics without a value."""
     if isinstance(value, dict):
         yield from (key for key in value if key.startswith("key") and value[key] not in ([], None))
     for item in value.values() if isinstance(value, dict) else value:
@@ -1000,21 +1002,21 @@ class TestDrift:
     @example({"functionEvents": "none"})
     @example({"num_turns": {"all": 3}, "num_ood": "few"})
     @example({"turns": [{"reviews": 0}]})
-    def test_nothing_that_was_sent_is_lost(self, detail: Json) -> None:
+    def test_no_value_is_lost(self, detail: Json) -> None:
         other = full_detail() | {"conversationId": "other"}
         sent = copy.deepcopy(detail)
         result = shaped(other, detail)
         assert detail == sent
         assert_declared(result)
-        held = Kept(result, ID)
-        missing = [(path, value) for path, value in leaves_of(sent) if value not in held]
+        kept = Values(result, ID)
+        missing = [(path, value) for path, value in leaves_of(sent) if value not in kept]
         assert missing == []
-        assert set(keys_of(sent)) <= held.keys | held.texts
+        assert set(keys_of(sent)) <= kept.keys | kept.texts
         assert plain(shaped(other)) == plain(result, "other")
 
     @given(st.data())
     @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-    def test_whatever_is_missing_or_null_other_rows_keep_their_keys(
+    def test_missing_or_null_fields_do_not_change_keys_of_other_rows(
         self, data: st.DataObject
     ) -> None:
         detail = full_detail()
@@ -1030,7 +1032,7 @@ class TestDrift:
         for table, found in identities(result).items():
             assert found <= before[table], table
 
-    def test_the_recorded_shape_needs_no_extra_but_for_unknown_keys(self) -> None:
+    def test_only_unknown_keys_of_the_recorded_shape_are_in_extra(self) -> None:
         result = shaped(full_detail())
         assert set(result.unmapped) == {
             "conversations.projectId",

@@ -1,4 +1,4 @@
-"""The walk over the Conversations API v3: oldest first, whole, without asking twice."""
+"""Listing of the Conversations API v3: oldest first, complete, no page requested twice."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
 YEAR = 365 * DAY
 NEVER_SET = "0001-01-01T00:00:00Z"
-"""What a server shows where a moment was never set."""
+"""Time that a server shows where none was set."""
 
 Order = Literal["newest", "oldest", "shuffled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A conversation as the API has it.
+    """A conversation of the fake API.
 
     Attributes:
-        name: its id.
-        at: what it is filtered and ordered by.
-        shown: its `started_at`.
-        rank: where it stands among those of its moment, or in a list without order.
+        name: Its id.
+        at: Time for filters and order.
+        shown: Its `started_at`.
+        rank: Order among conversations of the same time, or in a shuffled list.
     """
 
     name: str
@@ -55,21 +55,21 @@ class Row:
 
     @property
     def shown_at(self) -> datetime | None:
-        is_told = isinstance(self.shown, str) and self.shown not in ("", "soon", NEVER_SET)
-        return datetime.fromisoformat(self.shown) if is_told else None
+        is_valid = isinstance(self.shown, str) and self.shown not in ("", "soon", NEVER_SET)
+        return datetime.fromisoformat(self.shown) if is_valid else None
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How the API behaves.
+class Behaviour:
+    """Behaviour of the fake API.
 
     Attributes:
-        order: of the rows.
-        has_start: whether a row at `start_time` belongs to the window.
-        has_end: whether a row at `end_time` does.
-        caps: the most rows of its pages, in turn; 0 is an empty page with a cursor.
-        arrivals: conversations that begin with each request.
-        is_light: whether rows come without documents.
+        order: Order of the rows.
+        has_start: Whether a row at `start_time` belongs to the window.
+        has_end: Whether a row at `end_time` belongs to the window.
+        caps: Maximum rows of successive pages; 0 is an empty page with a cursor.
+        arrivals: Conversations that start with each request.
+        is_light: Whether rows have no documents.
     """
 
     order: Order = "newest"
@@ -81,11 +81,11 @@ class Manner:
 
 
 class Api:
-    """A Conversations API v3 over a synthetic history; cursors hold while rows arrive."""
+    """Conversations API v3 over a synthetic history; cursors stay valid while rows arrive."""
 
-    def __init__(self, rows: Sequence[Row], manner: Manner) -> None:
+    def __init__(self, rows: Sequence[Row], behaviour: Behaviour) -> None:
         self.rows = sorted(rows, key=attrgetter("at", "rank"))
-        self.manner = manner
+        self.behaviour = behaviour
         self.now = max([row.at for row in rows], default=NOW) + SECOND
         self.requests: list[tuple[datetime | None, datetime | None, int, str | None]] = []
         self._windows: dict[Any, list[Row]] = {}
@@ -106,38 +106,38 @@ class Api:
         assert environment == "live"
         assert 1 <= limit <= 1_000
         request = (since, before, limit, cursor)
-        assert request not in self.requests[-200:], "asked for twice"
+        assert request not in self.requests[-200:], "requested twice"
         self.requests.append(request)
         if cursor is None:
-            # what arrives later stays out of the window
+            # later arrivals are not in the window
             window, start = self._window(since, before), 0
         else:
             (asked, window), start = self._cursors.pop(cursor)
             assert asked == (since, before)
-        length = min(limit, self.manner.caps[len(self.requests) % len(self.manner.caps)])
+        length = min(limit, self.behaviour.caps[len(self.requests) % len(self.behaviour.caps)])
         found = window[start : start + length]
         following = None
         if start + length < len(window):
             following = f"cursor-{len(self.requests)}"
             self._cursors[following] = ((since, before), window), start + length
         self._arrive()
-        return page(found, following, is_light=self.manner.is_light)
+        return page(found, following, is_light=self.behaviour.is_light)
 
     def _window(self, since: datetime | None, before: datetime | None) -> list[Row]:
         found = [
             row
             for row in self.rows
-            if (since is None or row.at > since or (self.manner.has_start and row.at == since))
-            and (before is None or row.at < before or (self.manner.has_end and row.at == before))
+            if (since is None or row.at > since or (self.behaviour.has_start and row.at == since))
+            and (before is None or row.at < before or (self.behaviour.has_end and row.at == before))
         ]
-        if self.manner.order == "newest":
+        if self.behaviour.order == "newest":
             found.reverse()
-        elif self.manner.order == "shuffled":
+        elif self.behaviour.order == "shuffled":
             found.sort(key=attrgetter("rank"))
         return found
 
     def _arrive(self) -> None:
-        for _ in range(self.manner.arrivals):
+        for _ in range(self.behaviour.arrivals):
             self.now += SECOND
             number = len(self.rows)
             self.rows.append(Row(f"new-{number}", self.now, zulu(self.now), number % 7))
@@ -172,12 +172,12 @@ def zulu(moment: datetime) -> str:
 def history(
     segments: Sequence[tuple[int, float]], *, odd: Sequence[Any] = (), lag: float = 0, seed: int = 1
 ) -> list[Row]:
-    """Rows back from now: of each segment so many, so many seconds apart.
+    """Rows backwards from now, by segment: a number of rows at an interval of seconds.
 
     Args:
         segments: the newest first.
-        odd: what stands in the place of each seventh moment.
-        lag: seconds by which the moments shown differ at most from those that count.
+        odd: Value shown instead of every seventh time.
+        lag: Maximum difference in seconds between shown and filtered times.
         seed: of all that is by chance.
     """
     draw = random.Random(seed)
@@ -212,8 +212,8 @@ def names(lists: Sequence[Sequence[Listed]]) -> list[str]:
 ODD_MOMENTS = (None, "", "soon", {"at": 1}, NEVER_SET, 0)
 gaps = st.sampled_from([0, 0, 0.001, 1, 7, 30, 60, 61, 121, 600, 3_600, 86_400, 2 * 31_536_000])
 segments = st.lists(st.tuples(st.sampled_from([1, 2, 3, 10, 60, 300]), gaps), max_size=7)
-manners = st.builds(
-    Manner,
+behaviours = st.builds(
+    Behaviour,
     order=st.sampled_from(["newest", "newest", "newest", "oldest"]),
     has_start=st.booleans(),
     has_end=st.booleans(),
@@ -226,7 +226,7 @@ lags = st.sampled_from([0, 0, 0, 29])
 unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 histories = given(
     segments=segments,
-    manner=manners,
+    behaviour=behaviours,
     odd=odds,
     lag=lags,
     page_size=st.sampled_from([2, 3, 10, 25, 100]),
@@ -237,7 +237,7 @@ histories = given(
 
 def check_walk(
     segments: list[tuple[int, float]],
-    manner: Manner,
+    behaviour: Behaviour,
     odd: tuple[Any, ...],
     lag: float,
     page_size: int,
@@ -248,16 +248,16 @@ def check_walk(
     start = None
     if since and rows:
         start = rows[since[0] % len(rows)].at + since[1] * SECOND
-    api = Api(rows, manner)
+    api = Api(rows, behaviour)
     listing = listing_of(api, page_size)
     wanted = [row for row in rows if start is None or row.at >= start]
-    # as they are met: whatever ends the walk, what is older than its last row has come
+    # in order: wherever the walk ends, everything older than its last row has been yielded
     by_moment = sorted(
         (row.shown_at or NOW, row.name)
         for row in wanted
         if row.shown_at and row.shown_at.year > 2016
     )
-    is_in_order = manner.order == "newest" and not lag
+    is_in_order = behaviour.order == "newest" and not lag
     seen: dict[str, Listed] = {}
     checked = 0
     with windows_of(window_pages):
@@ -282,19 +282,19 @@ def check_walk(
         assert listed.document
         assert listed.document.read() == {"id": name}
         assert listed.summary_hash == f"hash of {name}"
-    assert len(api.requests) == len(set(api.requests)), "a page was asked for twice"
+    assert len(api.requests) == len(set(api.requests)), "a page was requested twice"
 
 
 @settings(unhurried, max_examples=80)
 @histories
-def test_what_was_listed_throughout_comes_once_and_oldest_first(**chosen: Any) -> None:
+def test_conversations_that_stay_listed_are_yielded_once_and_oldest_first(**chosen: Any) -> None:
     check_walk(**chosen)
 
 
 @pytest.mark.slow
 @settings(unhurried, max_examples=1_500)
 @histories
-def test_thousands_of_histories_come_once_and_oldest_first(**chosen: Any) -> None:
+def test_thousands_of_histories_are_yielded_once_and_oldest_first(**chosen: Any) -> None:
     check_walk(**chosen)
 
 
@@ -307,23 +307,23 @@ def test_thousands_of_histories_come_once_and_oldest_first(**chosen: Any) -> Non
     page_size=st.sampled_from([30, 100]),
     window_pages=st.sampled_from([1, 3]),
 )
-def test_a_listing_without_order_comes_oldest_first(
+def test_an_unsorted_listing_is_yielded_oldest_first(
     count: int, gap: int, seed: int, odd: Any, page_size: int, window_pages: int
 ) -> None:
-    api = Api(history([(count, gap)], odd=odd, seed=seed), Manner(order="shuffled"))
+    api = Api(history([(count, gap)], odd=odd, seed=seed), Behaviour(order="shuffled"))
     with windows_of(window_pages):
         lists = list(listing_of(api, page_size).oldest_first())
     assert sorted(names(lists)) == sorted(row.name for row in api.rows)
     moments = [row.at for rows in lists for row in rows if row.at]
     assert moments == sorted(moments)
-    # it was read to its end at once
+    # read to its end at once
     assert len(api.requests) == max(-(-count // page_size), 1)
 
 
 @settings(unhurried, max_examples=60)
 @given(
     segments=segments,
-    manner=manners,
+    behaviour=behaviours,
     odd=odds,
     page_size=st.sampled_from([3, 25]),
     window_pages=st.sampled_from([1, 3]),
@@ -331,9 +331,9 @@ def test_a_listing_without_order_comes_oldest_first(
         st.tuples(st.integers(0, 2_000), st.sampled_from([-1, 0, 0, 1])), min_size=1, max_size=4
     ),
 )
-def test_adjacent_ranges_are_exact_and_hold_all(
+def test_adjacent_ranges_are_exact_and_complete(
     segments: list[tuple[int, float]],
-    manner: Manner,
+    behaviour: Behaviour,
     odd: Any,
     page_size: int,
     window_pages: int,
@@ -347,7 +347,7 @@ def test_adjacent_ranges_are_exact_and_hold_all(
     with windows_of(window_pages):
         for since, before in itertools.pairwise(edges):
             assert before
-            listing = listing_of(Api(rows, replace(manner, arrivals=0)), page_size)
+            listing = listing_of(Api(rows, replace(behaviour, arrivals=0)), page_size)
             lists = list(listing.oldest_first(since, before))
             for some in lists:
                 moments = [row.at for row in some if row.at]
@@ -363,7 +363,7 @@ def test_adjacent_ranges_are_exact_and_hold_all(
                 for margin in (-SECOND, MARGIN)
             )
             assert within <= listing.undated <= around
-    # those that were never set lie in no range but the one from the beginning on
+    # times that were never set are only in the range without a start
     never = {row.name for row in rows if row.shown in (0, NEVER_SET)}
     dated = {row.name for row in rows} - {row.name for row in undated}
     assert set(found) - never == dated - never
@@ -371,21 +371,21 @@ def test_adjacent_ranges_are_exact_and_hold_all(
 
 
 @pytest.mark.parametrize("odd", [(), (None,)], ids=["dated", "undated"])
-def test_details_make_another_hash_and_nothing_is_an_empty_walk(odd: Any) -> None:
-    api = Api(history([(3, 60)], odd=odd), Manner())
+def test_details_change_the_hash_and_an_empty_list_is_an_empty_walk(odd: Any) -> None:
+    api = Api(history([(3, 60)], odd=odd), Behaviour())
     (rows,) = listing_of(api, 10, details=True).oldest_first()
     assert {row.summary_hash for row in rows} == {f"hash of CA{n}+detail" for n in range(3)}
-    assert list(listing_of(Api([], Manner()), 10).oldest_first()) == []
-    assert list(listing_of(Api([], Manner()), 10).oldest_first(NOW, NOW + DAY)) == []
+    assert list(listing_of(Api([], Behaviour()), 10).oldest_first()) == []
+    assert list(listing_of(Api([], Behaviour()), 10).oldest_first(NOW, NOW + DAY)) == []
 
 
 class TestOddities:
-    """What a small chance does not meet."""
+    """Cases too rare for random histories."""
 
     @pytest.mark.parametrize("order", ["newest", "oldest"])
     def test_rows_older_than_2017_are_found(self, order: Order) -> None:
         segments = [(50, 3_600), (1, 20 * YEAR.total_seconds()), (300, 7_200)]
-        api = Api(history(segments), Manner(order=order))
+        api = Api(history(segments), Behaviour(order=order))
         with windows_of(2):
             lists = list(listing_of(api, 20).oldest_first())
         found = names(lists)
@@ -394,26 +394,26 @@ class TestOddities:
         assert moments == sorted(moments)
 
     @pytest.mark.parametrize("never", [NEVER_SET, 0])
-    def test_a_moment_that_was_never_set_is_no_place_in_the_list(self, never: Any) -> None:
+    def test_a_time_that_was_never_set_gives_no_position(self, never: Any) -> None:
         rows = history([(500, 3_600)])
         for place in (9, 19, 59, 200):
             rows[place] = replace(rows[place], shown=never)
-        api = Api(rows, Manner())
+        api = Api(rows, Behaviour())
         with windows_of(2):
             found = names(list(listing_of(api, 10).oldest_first()))
         assert sorted(found) == sorted(row.name for row in rows)
         assert api.pages(10) < 50 * 1.5
 
     @pytest.mark.parametrize("lag", [-59, -20, 20, 59])
-    def test_what_is_shown_may_be_earlier_or_later_than_what_is_filtered_by(self, lag: int) -> None:
+    def test_the_shown_time_may_differ_from_the_filtered_time(self, lag: int) -> None:
         rows = [replace(row, shown=zulu(row.at + lag * SECOND)) for row in history([(2_000, 13.0)])]
-        api = Api(rows, Manner())
+        api = Api(rows, Behaviour())
         with windows_of(2):
             found = names(list(listing_of(api, 50).oldest_first()))
         assert sorted(found) == sorted(row.name for row in rows)
 
-    def test_a_long_listing_in_another_order_keeps_few_files_open(self) -> None:
-        api = Api(history([(2_000, 600)]), Manner(order="oldest"))
+    def test_a_long_unsorted_listing_keeps_few_files_open(self) -> None:
+        api = Api(history([(2_000, 600)]), Behaviour(order="oldest"))
         lists = list(listing_of(api, 10).oldest_first())
         listed = [row for rows in lists for row in rows]
         assert len(api.requests) == 200
@@ -422,8 +422,8 @@ class TestOddities:
             assert row.document
             assert row.document.read() == {"id": row.conversation_id}
 
-    def test_a_server_that_gives_a_tenth_of_what_is_asked_is_not_held_as_a_whole(self) -> None:
-        api = Api(history([(5_000, 600)]), Manner(caps=(10,)))
+    def test_a_server_with_small_pages_is_not_spooled_as_a_whole(self) -> None:
+        api = Api(history([(5_000, 600)]), Behaviour(caps=(10,)))
         most = 0
         with windows_of(4):
             walk = listing_of(api, 100).oldest_first()
@@ -431,24 +431,24 @@ class TestOddities:
             most = len(api.requests)
             rest = list(walk)
         assert len(first) + sum(map(len, rest)) == 5_000
-        # a probe for each halving, and a few windows
+        # a probe per halving, and a few windows
         assert most < 40
         assert api.pages(100) < 500 * 1.4
 
-    def test_years_of_nothing_cost_a_few_requests(self) -> None:
-        api = Api(history([(3, 60), (1, 4 * YEAR.total_seconds()), (40, 60)]), Manner())
+    def test_empty_years_cost_a_few_requests(self) -> None:
+        api = Api(history([(3, 60), (1, 4 * YEAR.total_seconds()), (40, 60)]), Behaviour())
         with windows_of(2):
             found = names(list(listing_of(api, 2).oldest_first()))
         assert len(found) == 44
         assert api.pages(2) < 22 + 30
 
     @pytest.mark.parametrize("count", [1_000, 3_000])
-    def test_a_burst_costs_its_pages_and_a_few(self, count: int) -> None:
-        api = Api(history([(300, 600), (count, 0), (300, 600)]), Manner())
+    def test_a_burst_costs_its_pages_and_a_few_more(self, count: int) -> None:
+        api = Api(history([(300, 600), (count, 0), (300, 600)]), Behaviour())
         with windows_of(3):
             found = names(list(listing_of(api, 20).oldest_first()))
         assert len(found) == len(set(found)) == count + 600
-        # it may lie in the overlap of two windows
+        # it may be in the overlap of two windows
         assert api.pages(20) < 2 * count // 20 + 30 * 2
 
 
@@ -463,13 +463,13 @@ YEARS: dict[str, Callable[[float], float]] = {
 
 
 class TestCost:
-    """100,000 conversations, 1,000 a page."""
+    """100,000 conversations, 1,000 per page."""
 
     def walked(self, spread: Callable[[float], float], order: Order = "newest") -> Api:
         start, length = NOW - 3 * YEAR, 3 * YEAR
         moments = sorted(start + length * spread(n / 100_000) for n in range(100_000))
         rows = [Row(f"CA{n}", at, zulu(at), n) for n, at in enumerate(moments)]
-        api = Api(rows, Manner(order=order, is_light=True))
+        api = Api(rows, Behaviour(order=order, is_light=True))
         seen: set[str] = set()
         for some in listing_of(api, 1_000).oldest_first():
             seen.update(row.conversation_id for row in some)
@@ -485,7 +485,7 @@ class TestCost:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("spread", YEARS.values(), ids=YEARS.keys())
-    def test_whatever_its_shape_a_first_load_costs_little_more(
+    def test_a_first_load_of_any_shape_costs_little_more(
         self, spread: Callable[[float], float]
     ) -> None:
         api = self.walked(spread)
@@ -493,19 +493,19 @@ class TestCost:
         assert api.pages(1) <= 20
 
     @pytest.mark.slow
-    def test_another_order_costs_its_pages(self) -> None:
+    def test_an_unsorted_listing_costs_its_pages(self) -> None:
         api = self.walked(YEARS["evenly"], "oldest")
         assert (api.pages(1_000), api.pages(1)) == (100, 0)
 
-    def test_what_is_new_costs_its_pages(self) -> None:
-        api = Api(history([(5_000, 60)]), Manner())
+    def test_new_conversations_cost_their_pages(self) -> None:
+        api = Api(history([(5_000, 60)]), Behaviour())
         found = names(list(listing_of(api, 100).oldest_first(NOW - timedelta(hours=10))))
         assert len(found) >= 600
         assert len(api.requests) <= 7
 
 
 class Endless(Api):
-    """Pages without an end, as `give` has them."""
+    """Endless pages, produced by `give`."""
 
     give: Callable[[int], tuple[list[Row], str]]
 
@@ -515,33 +515,33 @@ class Endless(Api):
 
 
 class TestEndless:
-    """Listings that contradict themselves."""
+    """Listings that never end."""
 
     def walk(self, give: Callable[[int], tuple[list[Row], str]], words: str) -> int:
-        api = Endless([], Manner())
+        api = Endless([], Behaviour())
         api.give = give
         with pytest.raises(ListingError, match=words):
             list(listing_of(api, 10).oldest_first())
         return len(api.requests)
 
-    def test_a_cursor_that_comes_again(self) -> None:
+    def test_a_repeated_cursor(self) -> None:
         rows = history([(10, 0)])
         assert self.walk(lambda n: (rows[n : n + 1], f"c{n % 3}"), "the cursor 'c1'") == 4
 
-    def test_a_cursor_to_itself(self) -> None:
+    def test_a_cursor_of_the_same_page(self) -> None:
         assert self.walk(lambda n: ([], "x" * 1_000), f"the cursor '{'x' * 40}'") == 2
 
-    def test_the_same_rows_for_ever(self) -> None:
+    def test_the_same_rows_endlessly(self) -> None:
         rows = history([(10, 0)])
         words = f"{MAX_EMPTY_PAGES} consecutive pages .*does not end"
         assert self.walk(lambda n: (rows, str(n)), words) == MAX_EMPTY_PAGES + 2
 
-    def test_nothing_for_ever(self) -> None:
+    def test_empty_pages_endlessly(self) -> None:
         assert self.walk(lambda n: ([], str(n)), "does not end") == MAX_EMPTY_PAGES + 1
 
-    def test_a_hundred_empty_pages_in_a_row_are_borne(self) -> None:
+    def test_a_hundred_consecutive_empty_pages_are_tolerated(self) -> None:
         rows = history([(30, 60)])
-        api = Api(rows, Manner(caps=(10, *[0] * MAX_EMPTY_PAGES)))
+        api = Api(rows, Behaviour(caps=(10, *[0] * MAX_EMPTY_PAGES)))
         assert len(names(list(listing_of(api, 10).oldest_first(NOW - DAY)))) == 30
 
 
@@ -603,17 +603,17 @@ def sandbox(served_sandbox: tuple[Sandbox, str]) -> Sandbox:
 
 
 class TestSandbox:
-    """Over HTTP."""
+    """Listing of the sandbox over HTTP."""
 
     def live(self, sandbox: Sandbox) -> dict[str, datetime]:
-        """When each conversation began."""
+        """Start of each conversation."""
         return {
             traits.conversation_id: sandbox.conversation(AGENT, index).created_at
             for index in sandbox.listed(AGENT)
             if (traits := sandbox.traits(AGENT, index)).environment == "live"
         }
 
-    def check_whole(self, lists: list[list[Listed]], sandbox: Sandbox) -> None:
+    def check_complete(self, lists: list[list[Listed]], sandbox: Sandbox) -> None:
         live = self.live(sandbox)
         assert sorted(names(lists)) == sorted(live)
         moments = [row.at for rows in lists for row in rows]
@@ -624,10 +624,10 @@ class TestSandbox:
         with windows_of(2):
             return list(V3Listing(api, "live", 10, clock).oldest_first())
 
-    def test_it_gives_the_world_oldest_first(self, sandbox: Sandbox, url: str) -> None:
+    def test_all_conversations_are_yielded_oldest_first(self, sandbox: Sandbox, url: str) -> None:
         with api_at(url) as api:
             lists = self.listed(api, sandbox)
-        self.check_whole(lists, sandbox)
+        self.check_complete(lists, sandbox)
         targets = sandbox.requests.paths(V3_PAGE)
         assert len(targets) == len(set(targets))
         assert sandbox.requests.kinds == {"v3": len(targets)}
@@ -639,19 +639,19 @@ class TestSandbox:
             assert datetime.fromisoformat(document["started_at"]) == row.at
 
     @pytest.mark.parametrize("order", BROKEN.values(), ids=BROKEN.keys())
-    def test_a_page_that_fails_is_asked_for_again(
+    def test_a_failed_page_is_retried(
         self, sandbox: Sandbox, url: str, order: dict[str, Any]
     ) -> None:
         for place in ("limit=10&", "cursor=", "limit=1&"):
             sandbox.faults.add(**order, path=place, times=2)
         with api_at(url) as api:
             lists = self.listed(api, sandbox)
-        self.check_whole(lists, sandbox)
+        self.check_complete(lists, sandbox)
         assert sandbox.faults.hits == 6
         assert (api.traffic.retries, api.traffic.requests) == (6, sandbox.requests.count(V3_PAGE))
 
     @pytest.mark.parametrize("order", BROKEN.values(), ids=BROKEN.keys())
-    def test_a_page_that_fails_each_time_ends_the_walk(
+    def test_a_page_that_keeps_failing_ends_the_walk(
         self, sandbox: Sandbox, url: str, order: dict[str, Any]
     ) -> None:
         if order.get("status") == 429:
@@ -659,7 +659,7 @@ class TestSandbox:
         live = self.live(sandbox)
         yielded: list[list[Listed]] = []
 
-        def struck(walk: Iterator[list[Listed]]) -> Iterator[list[Listed]]:
+        def with_fault(walk: Iterator[list[Listed]]) -> Iterator[list[Listed]]:
             for number, rows in enumerate(walk):
                 yield rows
                 if number == 5:
@@ -669,13 +669,13 @@ class TestSandbox:
         with api_at(url) as api, windows_of(2):
             walk = V3Listing(api, "live", 10, lambda: sandbox.config.now).oldest_first()
             with pytest.raises(UnavailableError, match="3 attempts"):
-                yielded.extend(struck(walk))
+                yielded.extend(with_fault(walk))
         found = {row.conversation_id: row.at for rows in yielded for row in rows}
         newest = max(at for at in found.values() if at)
         assert {name for name, at in live.items() if at < newest} <= set(found) != set(live)
         assert sandbox.requests.count(V3_PAGE) == 3
 
-    def test_a_short_page_is_never_returned(self, sandbox: Sandbox, url: str) -> None:
+    def test_an_incomplete_page_is_never_returned(self, sandbox: Sandbox, url: str) -> None:
         sandbox.faults.add("truncated", path="/v3/")
         with api_at(url) as api, pytest.raises(UnavailableError, match=r"connection to .* broke"):
             one_page(api)
@@ -683,13 +683,13 @@ class TestSandbox:
         assert api.traffic.answers == 0
         assert api.traffic.bytes_received > 0
 
-    def test_it_waits_as_long_as_it_is_asked_to(self, sandbox: Sandbox, url: str) -> None:
+    def test_a_retry_after_beyond_the_limit_ends_the_walk(self, sandbox: Sandbox, url: str) -> None:
         sandbox.faults.add("status", status=429, retry_after="100000", path="/v3/")
         with api_at(url) as api, pytest.raises(UnavailableError, match="100000 s"):
             one_page(api)
         assert sandbox.requests.count(V3_PAGE) == 1
 
-    def test_a_malformed_cursor_is_refused_at_once(self, sandbox: Sandbox, url: str) -> None:
+    def test_a_malformed_cursor_is_rejected_at_once(self, sandbox: Sandbox, url: str) -> None:
         with api_at(url) as api, pytest.raises(ApiError) as caught:
             one_page(api, cursor="ü&limit=1")
         assert not isinstance(caught.value, UnavailableError)
@@ -700,7 +700,7 @@ class TestSandbox:
 BODY = json.dumps(
     {"conversations": [{"id": f"CA{n}", "text": "é" * 20_000} for n in range(30)], "cursor": ""}
 ).encode()
-RUBBISH = b"<html>" + bytes(4 * 2**20)
+INVALID = b"<html>" + bytes(4 * 2**20)
 
 
 @contextmanager
@@ -710,7 +710,7 @@ def served(script: Script) -> Iterator[tuple[ConversationsV3, OddServer]]:
 
 
 class TestConnections:
-    """What becomes of them, and what is counted."""
+    """Reuse of connections, and counters of traffic."""
 
     @pytest.mark.parametrize(
         "whole",
@@ -722,7 +722,7 @@ class TestConnections:
         ],
         ids=["plain", "chunked", "compressed", "compressed and chunked"],
     )
-    def test_a_whole_page_leaves_its_connection_to_the_next(self, whole: Answer) -> None:
+    def test_a_complete_page_keeps_its_connection_open(self, whole: Answer) -> None:
         with served(in_turn(whole)) as (api, server):
             pages = [one_page(api) for _ in range(3)]
             assert server.connections == 1
@@ -738,12 +738,12 @@ class TestConnections:
             Answer(BODY, cut=100, then="close"),
             Answer(BODY, cut=100, then="reset"),
             Answer(BODY, cut=100, then="close", is_chunked=True),
-            Answer(RUBBISH),
-            Answer(RUBBISH, is_chunked=True),
+            Answer(INVALID),
+            Answer(INVALID, is_chunked=True),
         ],
         ids=["closed", "reset", "chunked", "not read to its end", "the same chunked"],
     )
-    def test_a_broken_page_takes_its_connection_along(self, broken: Answer) -> None:
+    def test_a_broken_page_closes_its_connection(self, broken: Answer) -> None:
         with served(in_turn(broken, Answer(BODY))) as (api, server):
             assert len(one_page(api).rows) == 30
             assert server.connections == 2
@@ -753,7 +753,7 @@ class TestConnections:
         assert api.traffic.bytes_received >= 2 * len(BODY)
 
     @pytest.mark.parametrize("status", [429, 502, 503])
-    def test_a_refusal_leaves_its_connection(self, status: int) -> None:
+    def test_a_refusal_keeps_its_connection_open(self, status: int) -> None:
         refusal = Answer({"success": False}, status, {"Retry-After": "0"})
         with served(in_turn(refusal, Answer(BODY))) as (api, server):
             assert len(one_page(api).rows) == 30
@@ -772,12 +772,14 @@ class TestConnections:
         ],
         ids=str,
     )
-    def test_a_page_of_another_shape_is_tried_again_and_then_given_up(self, body: Any) -> None:
+    def test_a_page_of_another_shape_is_retried_until_the_attempts_are_used_up(
+        self, body: Any
+    ) -> None:
         with served(in_turn(Answer(body))) as (api, server), pytest.raises(UnavailableError):
             one_page(api)
         assert len(server.requests) == 3
 
-    def test_an_id_has_no_more_than_its_document(self) -> None:
+    def test_a_row_keeps_only_its_document(self) -> None:
         rows = [{"id": "a\0b"}, {"id": "c\ud800"}]
         answer = Answer({"conversations": rows, "cursor": "\ud800\0"})
         with served(in_turn(answer)) as (api, _):

@@ -1,4 +1,4 @@
-"""JSON values in Arrow columns: what each type takes, and that nothing unfit is lost."""
+"""Conversion of JSON values to Arrow columns: accepted values, and values returned as unfit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestTimestamp:
             pytest.param("2026-06-03T13:18:06.370000+00:00", MOMENT, id="offset zero"),
             pytest.param("2026-06-03T13:18:06.37Z", MOMENT, id="Z"),
             pytest.param("2026-06-03T13:18:06.370000", MOMENT, id="no zone is UTC"),
-            pytest.param("2026-06-03 13:18:06.370000", MOMENT, id="space for T"),
+            pytest.param("2026-06-03 13:18:06.370000", MOMENT, id="space instead of T"),
             pytest.param("2026-06-03T15:18:06.370000+02:00", MOMENT, id="east of Greenwich"),
             pytest.param("2026-06-03T08:18:06.370000-0500", MOMENT, id="west, no colon"),
             pytest.param("2026-06-03T13:18:06.370000123Z", MOMENT, id="nanoseconds"),
@@ -44,7 +44,7 @@ class TestTimestamp:
             pytest.param(None, None, id="null"),
         ],
     )
-    def test_every_form_is_utc(self, sent: Any, expected: datetime | None) -> None:
+    def test_every_format_is_converted_to_utc(self, sent: Any, expected: datetime | None) -> None:
         assert parse_timestamp(sent) == expected
         assert column([sent], "timestamp")[0].to_pylist() == [expected]
         assert column([sent, "2026-01-01T00:00:00Z", 0], "timestamp")[0][0].as_py() == expected
@@ -69,7 +69,7 @@ class TestTimestamp:
         ],
         ids=repr,
     )
-    def test_garbage_is_handed_back(self, garbage: Any) -> None:
+    def test_invalid_values_are_returned(self, garbage: Any) -> None:
         array, unfit = column([None, garbage], "timestamp")
         assert array.to_pylist() == [None, None]
         assert unfit == {1: garbage}
@@ -81,7 +81,7 @@ class TestNumber:
         [(3, 3.0), (3.7, 3.7), ("3.7", 3.7), (" -1e3 ", -1000.0), (".5", 0.5), ("", None)],
         ids=repr,
     )
-    def test_is_taken(self, sent: Any, expected: float | None) -> None:
+    def test_is_accepted(self, sent: Any, expected: float | None) -> None:
         assert number(sent) == expected
 
     @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ class TestNumber:
         [True, "1_000", "nan", "inf", "1e999", float("nan"), "three", [1], 2**53 + 1, 10**400],
         ids=lambda sent: repr(sent)[:20],
     )
-    def test_is_refused(self, sent: Any) -> None:
+    def test_is_rejected(self, sent: Any) -> None:
         with pytest.raises(ValueError, match="not a"):
             number(sent)
 
@@ -109,7 +109,7 @@ class TestInteger:
         ],
         ids=repr,
     )
-    def test_is_taken(self, sent: Any, expected: int | None) -> None:
+    def test_is_accepted(self, sent: Any, expected: int | None) -> None:
         assert integer(sent) == expected
         assert column([sent], "bigint")[0].to_pylist() == [expected]
 
@@ -118,7 +118,7 @@ class TestInteger:
         [2**63, str(2**63), 10**400, "1" * 5_000, 3.7, "3.7", True, "7th", [7], {}],
         ids=lambda sent: repr(sent)[:20],
     )
-    def test_is_handed_back(self, sent: Any) -> None:
+    def test_is_returned(self, sent: Any) -> None:
         assert column([1, sent], "bigint") == (pa.array([1, None], pa.int64()), {1: sent})
 
 
@@ -137,11 +137,11 @@ class TestBoolean:
         ],
         ids=repr,
     )
-    def test_is_taken(self, sent: Any, expected: bool | None) -> None:
+    def test_is_accepted(self, sent: Any, expected: bool | None) -> None:
         assert boolean(sent) is expected
 
     @pytest.mark.parametrize("sent", ["yes", 2, [], {"is": True}], ids=repr)
-    def test_is_refused(self, sent: Any) -> None:
+    def test_is_rejected(self, sent: Any) -> None:
         with pytest.raises(ValueError, match="not a"):
             boolean(sent)
 
@@ -162,22 +162,22 @@ class TestText:
         ],
         ids=repr,
     )
-    def test_anything_becomes_text(self, sent: Any, expected: str | None) -> None:
+    def test_any_value_becomes_text(self, sent: Any, expected: str | None) -> None:
         assert text(sent) == expected
         assert column([sent, "x"], "text") == (pa.array([expected, "x"]), {})
 
-    def test_a_megabyte_stays_whole(self) -> None:
+    def test_a_megabyte_is_unchanged(self) -> None:
         long = "🗣 word " * 150_000
         assert column([long, None], "text")[0].to_pylist() == [long, None]
 
-    def test_json_nested_deeper_than_orjson_writes(self) -> None:
+    def test_json_nested_deeper_than_orjson_supports(self) -> None:
         nested: dict[str, Any] = {}
         for _ in range(300):
             nested = {"a": nested}
         assert dumps(nested).count("{") == 301
 
 
-def test_json_columns_take_all_but_null_and_empty_text() -> None:
+def test_json_columns_accept_all_values_but_null_and_empty_text() -> None:
     sent: list[Any] = [None, "", "x", 0, False, [], {"a": None}]
     assert column(sent, "json") == (
         pa.array([None, None, '"x"', "0", "false", "[]", '{"a":null}']),
@@ -185,7 +185,7 @@ def test_json_columns_take_all_but_null_and_empty_text() -> None:
     )
 
 
-# sizes on both sides of what 53 and 64 bits hold, and the times in every form that was seen
+# sizes on both sides of 53 and 64 bits, and times in every known format
 times = st.datetimes(
     datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.sampled_from([UTC, None])
 )
@@ -218,7 +218,7 @@ scalars = st.one_of(
     st.dictionaries(st.text(max_size=2), st.booleans(), max_size=2),
 )
 cells = st.one_of(
-    # alike, so that the fast path has something to take, and all mixed
+    # equal types, for the fast path, and all types mixed
     st.lists(written_times | st.none()),
     st.lists(st.integers(-(2**66), 2**66) | st.none()),
     st.lists(st.floats(allow_nan=False) | st.integers(-(2**66), 2**66)),
@@ -247,7 +247,7 @@ def test_by_column_and_by_cell_agree(column_type: ColumnType, sent: list[Any]) -
 @pytest.mark.parametrize("column_type", COLUMN_TYPES)
 @settings(deadline=None)
 @given(sent=st.lists(scalars))
-def test_each_value_is_held_or_handed_back(column_type: ColumnType, sent: list[Any]) -> None:
+def test_each_value_is_in_the_column_or_returned(column_type: ColumnType, sent: list[Any]) -> None:
     array, unfit = column(sent, column_type)
     held = array.to_pylist()
     assert len(held) == len(sent)
