@@ -1,4 +1,4 @@
-"""A dashboard that is served in the test's own process, over a sandbox that was loaded."""
+"""Dashboards served in the test process, over a loaded sandbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import duckdb
 import kpis
 from polyai import load, open_pipeline, resolve
 from polyai.dashboard.dashboard import Dashboard
-from polyai.dashboard.serving import serve as serve_dashboard
+from polyai.dashboard.server import serve as serve_dashboard
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views
@@ -26,16 +26,16 @@ NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)
 FILE = "polyai.duckdb"
 
 DAYS = "days=custom&from=2026-09-20&to=2026-11-03"
-"""A query for days that have conversations, whenever the test runs."""
+"""Query for days that have conversations, independent of the current date."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A warehouse with views, and what is in it.
+    """A warehouse with views, and its content.
 
     Attributes:
-        folder: Where its file lies.
-        sandbox: Where it came from.
+        folder: Folder of the database file.
+        sandbox: The sandbox that it was loaded from.
         calls: Its conversations.
     """
 
@@ -45,7 +45,7 @@ class Loaded:
 
 
 def load_all(folder: Path, conversations: int = 60) -> Loaded:
-    """Loads two agents of a new sandbox into a file in the folder, and makes the views."""
+    """Loads two agents of a new sandbox into a file in the folder, and creates the views."""
     config = SandboxConfig(
         conversations=conversations, agents=AGENTS, now=NOW, span=timedelta(days=44)
     )
@@ -63,7 +63,7 @@ def load_all(folder: Path, conversations: int = 60) -> Loaded:
 
 
 def destination(folder: Path) -> dlt.destinations.duckdb:
-    """The DuckDB file in the folder."""
+    """Returns the destination for the DuckDB file in the folder."""
     return dlt.destinations.duckdb(str(folder / FILE))
 
 
@@ -71,12 +71,12 @@ def destination(folder: Path) -> dlt.destinations.duckdb:
 def dashboard(
     folder: Path, edit: Callable[[duckdb.DuckDBPyConnection], object] | None = None, **options: str
 ) -> Iterator[str]:
-    """Serves the folder's warehouse, and yields the URL.
+    """Serves the warehouse in the folder, and yields the URL.
 
     Args:
-        folder: Of the file.
-        edit: What to change in the warehouse first.
-        options: As `serving.serve` takes them.
+        folder: Folder of the database file.
+        edit: Changes the warehouse first.
+        options: Options of `server.serve`.
     """
     if edit:
         with duckdb.connect(str(folder / FILE)) as connection:
@@ -91,6 +91,6 @@ def dashboard(
 
 
 def copied(loaded: Loaded, folder: Path) -> Path:
-    """A folder with a copy of the warehouse."""
+    """Copies the warehouse to the folder, and returns it."""
     shutil.copy(loaded.folder / FILE, folder / FILE)
     return folder

@@ -21,7 +21,7 @@ import kpis
 from browser import LAPTOP, PHONE, Visit, chromium
 from command import access, start
 from dashboards import AGENTS, DAYS, Loaded, copied, dashboard, load_all
-from polyai.dashboard.serving import serve
+from polyai.dashboard.server import serve
 from polyai.errors import ConfigurationError
 from polyai.sandbox import serve as serve_api
 from polyai.sandbox.model import Conversation
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 PAGES = {
-    "Overview": "Conversations a day",
+    "Overview": "Conversations per day",
     "Topics & handoffs": "Top topics",
-    "Performance": "Latency a day",
+    "Performance": "Latency per day",
     "Conversations": "Conversations",
     "Reviews": "Review queue",
     "Data": "Freshness",
 }
-"""What the tabs are called, and a card that the page has."""
+"""Titles of the tabs, and of one card on each page."""
 
 CHARTED = ("Overview", "Topics & handoffs", "Performance")
 
@@ -81,7 +81,7 @@ def card(page: Page, title: str) -> Any:
 
 
 def expect_tile(page: Page, title: str, value: str) -> None:
-    """Waits until a tile says so."""
+    """Waits until a tile shows this value."""
     tile = page.locator(f'[data-tile="{title}"] .pw-value')
     try:
         tile.filter(has_text=re.compile(f"^{re.escape(value)}$")).wait_for(timeout=10_000)
@@ -90,7 +90,7 @@ def expect_tile(page: Page, title: str, value: str) -> None:
         raise
 
 
-def chosen(calls: list[Conversation], **wanted: str) -> list[Conversation]:
+def selected(calls: list[Conversation], **wanted: str) -> list[Conversation]:
     return [
         call
         for call in calls
@@ -121,7 +121,7 @@ def test_every_page_opens_light_and_dark_on_laptop_and_phone(
 
 
 @pytest.mark.long
-def test_filters_change_the_numbers_to_the_right_ones(
+def test_filters_change_the_numbers_correctly(
     browser: BrowserContext, url: str, loaded: Loaded
 ) -> None:
     with visit(browser, url, DAYS) as page:
@@ -136,23 +136,23 @@ def test_filters_change_the_numbers_to_the_right_ones(
             ("Environment", "All environments", {"agent_id": AGENTS[1], "channel": "VOICE-SIP"}),
         ):
             page.get_by_label(label).select_option(choice)
-            calls = chosen(loaded.calls, **wanted)
+            calls = selected(loaded.calls, **wanted)
             expect_tile(page, "Conversations", f"{len(calls):,}")
             finished = [call for call in calls if kpis.is_finished(call)]
             contained = sum(call.handoff is not True for call in finished)
             expect_tile(page, "Containment", f"{contained / len(finished) * 100:.1f} %")
         assert f"agent={AGENTS[1]}" in page.url
         assert "environment=all" in page.url
-        # the address leads to the same
+        # the address restores the same state
         page.goto(page.url)
         expect_tile(page, "Conversations", f"{len(calls):,}")
 
 
 @pytest.mark.long
-def test_a_variant_is_offered_by_the_agent_that_has_it(
+def test_the_variant_filter_shows_the_variants_of_the_agent(
     browser: BrowserContext, url: str, loaded: Loaded
 ) -> None:
-    calls = chosen(loaded.calls, environment="live", agent_id=AGENTS[0])
+    calls = selected(loaded.calls, environment="live", agent_id=AGENTS[0])
     without = [call for call in calls if not kpis.words(call.variant_id)]
     with visit(browser, url, f"{DAYS}&agent={AGENTS[0]}") as page:
         page.get_by_label("Variant").select_option("No variant")
@@ -160,7 +160,7 @@ def test_a_variant_is_offered_by_the_agent_that_has_it(
 
 
 @pytest.mark.long
-def test_tabs_lead_from_page_to_page(browser: BrowserContext, url: str) -> None:
+def test_tabs_and_the_back_button_change_the_page(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, DAYS) as page:
         for tab, title in (("Performance", "Functions"), ("Data", "Last runs"), ("Reviews", None)):
             page.get_by_role("tab", name=tab).click()
@@ -170,12 +170,12 @@ def test_tabs_lead_from_page_to_page(browser: BrowserContext, url: str) -> None:
         card(page, "Last runs").wait_for()
 
 
-def test_a_conversation_is_found_opened_and_left(
+def test_a_conversation_can_be_searched_and_opened(
     browser: BrowserContext, url: str, loaded: Loaded
 ) -> None:
     call = next(
         call
-        for call in chosen(loaded.calls, environment="live")
+        for call in selected(loaded.calls, environment="live")
         if call.turns and len(call.turns) > 3 and call.turns[1].user_input
     )
     with visit(browser, url, f"{DAYS}&page=conversations") as page:
@@ -184,11 +184,11 @@ def test_a_conversation_is_found_opened_and_left(
         page.get_by_text("1 – 1 of 1").wait_for()
         page.locator(".pw-row").click()
         page.wait_for_selector(".pw-transcript")
-        said = page.locator(".pw-said").all_inner_texts()
+        texts = page.locator(".pw-said").all_inner_texts()
         assert call.turns is not None
         for turn in call.turns:
             for text in (turn.user_input, turn.agent_response):
-                assert not text or " ".join(text.split()) in map(" ".join, map(str.split, said))
+                assert not text or " ".join(text.split()) in map(" ".join, map(str.split, texts))
         assert quote(call.conversation_id, safe="") in page.url
         address = page.url
         page.get_by_role("button", name="Back to the list").click()
@@ -198,7 +198,9 @@ def test_a_conversation_is_found_opened_and_left(
 
 
 @pytest.mark.long
-def test_a_review_is_opened_from_the_queue(browser: BrowserContext, url: str) -> None:
+def test_a_conversation_can_be_opened_from_the_review_queue(
+    browser: BrowserContext, url: str
+) -> None:
     with visit(browser, url, f"{DAYS}&page=reviews") as page:
         page.locator(".pw-row").first.click()
         page.wait_for_selector(".pw-transcript")
@@ -207,8 +209,8 @@ def test_a_review_is_opened_from_the_queue(browser: BrowserContext, url: str) ->
 
 
 @pytest.mark.long
-def test_pages_of_a_list_are_turned(browser: BrowserContext, url: str, loaded: Loaded) -> None:
-    number = len(chosen(loaded.calls, environment="live"))
+def test_lists_have_pages(browser: BrowserContext, url: str, loaded: Loaded) -> None:
+    number = len(selected(loaded.calls, environment="live"))
     with visit(browser, url, f"{DAYS}&page=conversations") as page:
         page.get_by_text(f"1 – 25 of {number}").wait_for()
         page.get_by_role("button", name="Next").click()
@@ -218,10 +220,10 @@ def test_pages_of_a_list_are_turned(browser: BrowserContext, url: str, loaded: L
 
 
 @pytest.mark.long
-def test_a_recording_is_played(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
+def test_a_recording_can_be_played(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
     calls = [
         call
-        for call in chosen(loaded.calls)
+        for call in selected(loaded.calls)
         if (call.channel or "").startswith("VOICE") and call.turns
     ][:3]
     sound = tmp_path / "agent_id=A" / "call.wav"
@@ -245,9 +247,9 @@ def test_a_recording_is_played(browser: BrowserContext, loaded: Loaded, tmp_path
                 [call.agent_id, call.conversation_id, status, uri and str(uri)],
             )
 
-    said = ("2 s, redacted, 32.0 kB", "is not where it was stored", "has no recording")
+    texts = ("2 s, redacted, 32.0 kB", "missing from its store", "has no recording")
     with dashboard(copied(loaded, tmp_path), add_recordings) as url:
-        for call, text in zip(calls, said):
+        for call, text in zip(calls, texts):
             key = quote(f"{call.agent_id}/{call.conversation_id}", safe="")
             with visit(browser, url, f"page=conversations&conversation={key}") as page:
                 card(page, "Recording").get_by_text(text).wait_for()
@@ -261,8 +263,8 @@ def test_a_recording_is_played(browser: BrowserContext, loaded: Loaded, tmp_path
                     assert at > 0
 
 
-def test_what_callers_say_is_text(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
-    def poison(connection: duckdb.DuckDBPyConnection) -> None:
+def test_untrusted_text_is_escaped(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
+    def inject(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(
             "UPDATE conversations SET summary = $1, summary_heading = $1, note = $1, "
             "handoff_reason = CASE WHEN handoff THEN $1 END, from_number = $1",
@@ -275,7 +277,7 @@ def test_what_callers_say_is_text(browser: BrowserContext, loaded: Loaded, tmp_p
         connection.execute("UPDATE conversation_tags SET tag = $1", [EVIL])
         connection.execute("UPDATE sync_runs SET error = $1, command = $1", [EVIL])
 
-    with dashboard(copied(loaded, tmp_path), poison) as url, visit(browser, url, DAYS) as page:
+    with dashboard(copied(loaded, tmp_path), inject) as url, visit(browser, url, DAYS) as page:
         for tab, title in PAGES.items():
             page.get_by_role("tab", name=tab).click()
             card(page, title).wait_for()
@@ -291,14 +293,14 @@ def test_what_callers_say_is_text(browser: BrowserContext, loaded: Loaded, tmp_p
 
 
 @pytest.mark.long
-def test_it_goes_on_while_a_load_runs(
+def test_the_dashboard_works_during_a_load(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader_module, "LOOKS_EVERY_SECONDS", 0.2)
     loaded.sandbox.advance(timedelta(minutes=30), arrivals=40)
-    before = len(chosen(loaded.calls, environment="live"))
+    before = len(selected(loaded.calls, environment="live"))
     calls = kpis.all_calls(loaded.sandbox)
-    after = len(chosen(calls, environment="live"))
+    after = len(selected(calls, environment="live"))
     assert after > before
     folder = copied(loaded, tmp_path)
     with (
@@ -313,10 +315,10 @@ def test_it_goes_on_while_a_load_runs(
                 page.get_by_label("Agent").select_option(agent)
                 page.wait_for_url(f"**agent={agent}*")
                 assert page.locator("[data-tile]").count() == 8
-        said, errors = loading.communicate()
-        assert loading.returncode == 0, said + errors
+        output, errors = loading.communicate()
+        assert loading.returncode == 0, output + errors
         for _ in range(20):
-            # the copy follows the warehouse in a moment
+            # the copy is updated with a short delay
             page.goto(f"{url}/?{DAYS}")
             page.wait_for_selector("[data-tile]")
             if page.locator('[data-tile="Conversations"] .pw-value').inner_text() == f"{after:,}":
@@ -325,23 +327,23 @@ def test_it_goes_on_while_a_load_runs(
 
 
 @pytest.mark.long
-def test_days_without_conversations_say_so(browser: BrowserContext, url: str) -> None:
+def test_days_without_conversations_show_a_message(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, "days=custom&from=2020-01-01&to=2020-01-07") as page:
-        page.get_by_text("No conversations in these days").wait_for()
+        page.get_by_text("No conversations on these days").wait_for()
         page.get_by_text("20 Sep – 3 Nov 2026").wait_for()
         page.get_by_role("tab", name="Conversations").click()
         page.get_by_text("No conversation matches").wait_for()
 
 
 @pytest.mark.long
-def test_filters_that_nothing_meets_show_dashes(browser: BrowserContext, url: str) -> None:
+def test_an_empty_selection_shows_dashes(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, "days=custom&from=2026-10-01&to=2026-10-01&channel=SMS") as page:
         expect_tile(page, "PolyScore, of 5", "–")
         expect_tile(page, "Containment", "–")
 
 
 @pytest.mark.long
-def test_an_odd_address_shows_what_it_can(browser: BrowserContext, url: str) -> None:
+def test_invalid_parts_of_an_address_are_ignored(browser: BrowserContext, url: str) -> None:
     with visit(
         browser, url, "page=nope&days=x&from=y&agent=%3Cb%3E&channel=&conversation=a"
     ) as page:
@@ -351,7 +353,7 @@ def test_an_odd_address_shows_what_it_can(browser: BrowserContext, url: str) -> 
 
 
 @pytest.mark.long
-def test_an_empty_warehouse_says_what_to_do(
+def test_an_empty_warehouse_names_the_load_command(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path
 ) -> None:
     def empty(connection: duckdb.DuckDBPyConnection) -> None:
@@ -362,7 +364,7 @@ def test_an_empty_warehouse_says_what_to_do(
 
 
 @pytest.mark.long
-def test_a_token_is_asked_for(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
+def test_a_token_has_to_be_entered(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
     with dashboard(copied(loaded, tmp_path), token="secret word") as url:
         assert requests.get(f"{url}/api/status", timeout=10).status_code in (401, 403)
         one = Visit(browser, url)
@@ -382,9 +384,9 @@ def test_a_token_is_asked_for(browser: BrowserContext, loaded: Loaded, tmp_path:
         {"Origin": "https://evil.example"},
         {"Host": "evil.example", "Origin": "http://evil.example"},
     ],
-    ids=["rebound", "another page", "both"],
+    ids=["dns rebinding", "cross-origin", "both"],
 )
-def test_pages_of_others_are_not_answered(url: str, headers: dict[str, str]) -> None:
+def test_requests_from_other_sites_are_rejected(url: str, headers: dict[str, str]) -> None:
     assert requests.get(url, timeout=10).status_code == 200
     assert requests.get(url, headers=headers, timeout=10).status_code == 403
 
@@ -393,21 +395,21 @@ def test_pages_of_others_are_not_answered(url: str, headers: dict[str, str]) -> 
     "host",
     ["0.0.0.0", "192.168.1.2", "::"],  # noqa: S104
 )
-def test_others_reach_it_with_a_token_alone(host: str) -> None:
+def test_addresses_other_than_loopback_need_a_token(host: str) -> None:
     with pytest.raises(ConfigurationError, match="token"), serve(None, host):  # type: ignore[arg-type]
         pass
 
 
 @pytest.mark.long
-def test_the_command_serves_until_it_is_told_to_end(
+def test_the_command_serves_until_it_is_interrupted(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path
 ) -> None:
     copied(loaded, tmp_path)
     process = start("dashboard", "--no-browser", "--port", "0")
     try:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        url = said.removeprefix("dashboard: ").strip()
+        line = process.stdout.readline()
+        url = line.removeprefix("dashboard: ").strip()
         one = Visit(browser, url)
         one.open(DAYS)
     finally:

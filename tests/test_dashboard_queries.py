@@ -1,4 +1,4 @@
-"""Each number of the dashboard equals what plain Python makes of the sandbox's own truth."""
+"""Numbers of the dashboard, compared with plain Python over the sandbox's own data."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ SELECTIONS = {
 
 @dataclass(frozen=True)
 class Warehouse:
-    """A warehouse that holds a sandbox."""
+    """A warehouse that has loaded a sandbox."""
 
     reader: Reader
     calls: list[Conversation]
 
-    def chosen(self, selection: Selection, period: Period | None = None) -> list[Conversation]:
-        """The conversations that a selection means."""
+    def selected(self, selection: Selection, period: Period | None = None) -> list[Conversation]:
+        """Returns the conversations of a selection."""
         days = period or selection.period
         wanted = (selection.agent, selection.channel, selection.environment, selection.variant)
         return [
@@ -101,12 +101,12 @@ def is_close(found: float | None, expected: float | None) -> bool:
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_tiles_of_both_periods(warehouse: Warehouse, name: str) -> None:
+def test_totals_of_both_periods(warehouse: Warehouse, name: str) -> None:
     selection = SELECTIONS[name]
     rows = queries.daily(warehouse.reader, selection)
     for period in (selection.period, selection.period.previous):
         found = total(queries.of_period(rows, period))
-        expected = kpis._day(warehouse.chosen(selection, period))
+        expected = kpis._day(warehouse.selected(selection, period))
         for measure in (
             "conversations",
             "containment_rate",
@@ -120,25 +120,25 @@ def test_tiles_of_both_periods(warehouse: Warehouse, name: str) -> None:
         ):
             assert is_close(getattr(found, measure), expected[measure]), (period, measure)
     handled = queries.handle_times(warehouse.reader, selection)
-    expected = kpis._day(warehouse.chosen(selection))
+    expected = kpis._day(warehouse.selected(selection))
     for measure in ("p50", "p95"):
         assert is_close(handled[measure], expected[f"handle_time_seconds_{measure}"])
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_latencies_are_exact_over_a_period_and_a_day(warehouse: Warehouse, name: str) -> None:
+def test_latencies_are_exact_per_period_and_day(warehouse: Warehouse, name: str) -> None:
     selection = SELECTIONS[name]
-    waits = queries.waits(warehouse.reader, selection)
-    calls = warehouse.chosen(selection)
-    places = [
-        (waits.now, calls),
-        (waits.before, warehouse.chosen(selection, selection.period.previous)),
+    latencies = queries.latencies(warehouse.reader, selection)
+    calls = warehouse.selected(selection)
+    cases = [
+        (latencies.now, calls),
+        (latencies.before, warehouse.selected(selection, selection.period.previous)),
         *(
             (row, [call for call in calls if kpis.local_date(call, ZONE) == day])
-            for day, row in waits.by_day.items()
+            for day, row in latencies.by_day.items()
         ),
     ]
-    for row, called in places:
+    for row, called in cases:
         known = kpis.latencies(called)
         assert row.get("turns", 0) == len(known)
         if known:
@@ -156,7 +156,7 @@ def test_topics_and_reasons_are_counted_in_both_periods(warehouse: Warehouse, na
     ):
         expected: dict[str, Counter[str]] = {"now": Counter(), "before": Counter()}
         for when, period in (("now", selection.period), ("before", selection.period.previous)):
-            for key, row in view(warehouse.chosen(selection, period), ZONE).items():
+            for key, row in view(warehouse.selected(selection, period), ZONE).items():
                 expected[when][key[-1]] += row[counted]
         rows = ask(warehouse.reader, selection)
         names = expected["now"] | expected["before"]
@@ -174,10 +174,10 @@ def test_topics_and_reasons_are_counted_in_both_periods(warehouse: Warehouse, na
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_functions_are_exact_over_a_period(warehouse: Warehouse, name: str) -> None:
+def test_functions_are_exact_per_period(warehouse: Warehouse, name: str) -> None:
     selection = SELECTIONS[name]
     events: dict[str, list[Any]] = {}
-    for call in warehouse.chosen(selection):
+    for call in warehouse.selected(selection):
         for event in call.function_events or ():
             events.setdefault(event.name, []).append(event)
     rows = queries.functions(warehouse.reader, selection)
@@ -191,7 +191,7 @@ def test_functions_are_exact_over_a_period(warehouse: Warehouse, name: str) -> N
     assert sum(row["calls"] for row in days) == sum(map(len, events.values()))
 
 
-def test_each_red_flag_is_shown_once_with_how_often_it_was(warehouse: Warehouse) -> None:
+def test_each_red_flag_is_listed_once_with_its_number_of_days(warehouse: Warehouse) -> None:
     selection = SELECTIONS["live"]
     rows = queries.red_flags(warehouse.reader, selection)
     expected: Counter[tuple[str, str]] = Counter()
@@ -207,25 +207,25 @@ def test_each_red_flag_is_shown_once_with_how_often_it_was(warehouse: Warehouse)
         assert (row["days"], row["local_date"]) == (expected[key], last[key])
 
 
-def test_a_list_turns_its_pages_through_each_conversation_once(warehouse: Warehouse) -> None:
+def test_pages_of_a_list_have_each_conversation_once(warehouse: Warehouse) -> None:
     selection = SELECTIONS["all"]
-    expected = {(call.agent_id, call.conversation_id) for call in warehouse.chosen(selection)}
+    expected = {(call.agent_id, call.conversation_id) for call in warehouse.selected(selection)}
     found: list[tuple[str, str]] = []
-    began: list[datetime] = []
+    started: list[datetime] = []
     for page in range(len(expected) // queries.ROWS_OF_A_PAGE + 1):
         rows, number = queries.conversations(warehouse.reader, selection, "", None, page)
         assert number == len(expected)
         found += [(row["agent_id"], row["conversation_id"]) for row in rows]
-        began += [row["local_started_at"] for row in rows]
+        started += [row["local_started_at"] for row in rows]
     assert len(found) == len(expected)
     assert set(found) == expected
-    assert began == sorted(began, reverse=True)
+    assert started == sorted(started, reverse=True)
 
 
-def test_a_search_looks_into_summaries_and_what_was_said(warehouse: Warehouse) -> None:
+def test_search_covers_summaries_and_transcripts(warehouse: Warehouse) -> None:
     selection = SELECTIONS["all"]
     expected = 0
-    for call in warehouse.chosen(selection):
+    for call in warehouse.selected(selection):
         texts = [call.note, call.from_number, call.conversation_id]
         texts += [kpis.words(call.handoff_reason), str(call.summary or "")]
         texts += [
@@ -237,14 +237,14 @@ def test_a_search_looks_into_summaries_and_what_was_said(warehouse: Warehouse) -
 
 
 @pytest.mark.parametrize("search", ["%", "'; DROP TABLE turns; --", "$since", "_"])
-def test_a_search_is_text_and_nothing_else(warehouse: Warehouse, search: str) -> None:
+def test_search_text_is_matched_literally(warehouse: Warehouse, search: str) -> None:
     queries.conversations(warehouse.reader, SELECTIONS["all"], search, None, 0)
     assert queries.conversations(warehouse.reader, SELECTIONS["all"], "", None, 0)[1]
 
 
-def test_outcomes_narrow_the_list(warehouse: Warehouse) -> None:
+def test_the_outcome_filter_restricts_the_list(warehouse: Warehouse) -> None:
     selection = SELECTIONS["all"]
-    calls = warehouse.chosen(selection)
+    calls = warehouse.selected(selection)
     expected = {
         "contained": sum(kpis.is_finished(c) and c.handoff is not True for c in calls),
         "handed_off": sum(kpis.is_handed_off(c) for c in calls),
@@ -259,16 +259,16 @@ def test_outcomes_narrow_the_list(warehouse: Warehouse) -> None:
         assert queries.conversations(warehouse.reader, selection, "", outcome, 0)[1] == number
 
 
-def test_the_queue_begins_with_most_reasons(warehouse: Warehouse) -> None:
+def test_the_review_queue_starts_with_most_reasons(warehouse: Warehouse) -> None:
     selection = SELECTIONS["live"]
-    expected = kpis.annotation_queue(warehouse.chosen(selection), ZONE)
+    expected = kpis.annotation_queue(warehouse.selected(selection), ZONE)
     rows, number = queries.queue(warehouse.reader, selection, 0)
     assert number == len(expected)
     reasons = sorted((row["num_reasons"] for row in expected.values()), reverse=True)
     assert [row["num_reasons"] for row in rows] == reasons[: queries.ROWS_OF_A_PAGE]
 
 
-def test_a_conversation_comes_with_all_that_was_said_and_done(warehouse: Warehouse) -> None:
+def test_a_conversation_has_all_turns_events_and_annotations(warehouse: Warehouse) -> None:
     call = max(
         warehouse.calls,
         key=lambda one: (
@@ -287,7 +287,7 @@ def test_a_conversation_comes_with_all_that_was_said_and_done(warehouse: Warehou
     assert queries.conversation(warehouse.reader, call.agent_id, "no-such") is None
 
 
-def test_choices_and_freshness_are_of_every_agent(warehouse: Warehouse) -> None:
+def test_filter_values_and_freshness_cover_all_agents(warehouse: Warehouse) -> None:
     choices = queries.choices(warehouse.reader)
     assert choices is not None
     assert {row[:4] for row in choices.rows} == {

@@ -1,6 +1,7 @@
-"""A dashboard over the views: a marimo app with Altair, served on this machine.
+"""Dashboard over the views: a marimo app with Altair charts, served locally.
 
-Imports point one way: `markup`, `wording`, `selection` and `totals` → `queries` → `charts` and
-`pieces` → a module a page → `dashboard` → `serving` → `cli`. The app itself, `app`, imports nothing
-of the package: it gets the dashboard from its server, so that the package can have any name.
+Imports go one way: `markup`, `formats`, `selection` and `totals` → `queries` → `charts` and
+`components` → one module per page → `dashboard` → `server` → `cli`. The app itself,
+`app`, imports nothing from the package: its server passes the dashboard in, so that the package can
+have any name.
 """

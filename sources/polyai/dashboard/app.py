@@ -2,12 +2,12 @@
 # [tool.marimo.display]
 # theme = "system"
 # ///
-"""The marimo app: which elements there are, and which page shows what they say.
+"""marimo app: input elements, and the pages that depend on them.
 
-The server hands the `Dashboard` over with each request, so nothing is imported from the package.
+The server passes the `Dashboard` with each request, so nothing is imported from the package.
 """
 
-# what a cell takes and gives is found by marimo, which knows no types
+# marimo infers inputs and outputs of cells from their code, without types
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, union-attr"
 
 import marimo
@@ -25,7 +25,7 @@ def _start():
     start = dashboard.start(mo.query_params().to_dict())
 
     def show(markup):
-        # marimo sends text of a class of its own as something else
+        # marimo does not treat a subclass of str as text
         return mo.Html(str(markup))
 
     mo.stop(start.choices is None, show(start.problem))
@@ -117,7 +117,7 @@ def _narrowing(dashboard, mo, start):
     search = mo.ui.text(
         value=start.search,
         label="Search",
-        placeholder="In summaries, notes and what was said",
+        placeholder="In summaries, notes and transcripts",
         debounce=True,
         full_width=True,
     )
@@ -129,7 +129,7 @@ def _narrowing(dashboard, mo, start):
 
 @app.cell
 def _turning(mo, outcome, search, selection, tabs):
-    # made anew, and so at its first page, where the list is another one
+    # runs again when the list changes, which resets it to the first page
     listed = outcome.value, search.value, selection, tabs.value
     get_number, set_number = mo.state(0)
     return get_number, listed, set_number

@@ -1,6 +1,6 @@
-"""Charts of Altair: as wide as their place, in the page's own colours, light or dark.
+"""Altair charts in the width of their container and the colours of the page.
 
-Colours are the style sheet's variables, which SVG follows also when the theme changes.
+Colours are variables of the style sheet, so that they follow changes between light and dark.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 import altair as alt
 import marimo as mo
 
+from .formats import weekday
 from .markup import Markup
-from .wording import weekday
 
 HEIGHT = 208
-"""Pixels, on the grid of 8."""
+"""Height in pixels, on the 8-pixel grid."""
 
 _DAYS_NAMED = 7
-"""Days that are named on the axis, up to the last one."""
+"""Maximum number of labelled days on the axis, which include the last one."""
 
 SERIES = ("var(--pw-series-1)", "var(--pw-series-2)", "var(--pw-series-3)", "var(--pw-series-4)")
 _MUTED = "var(--pw-muted)"
@@ -30,7 +30,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _TICKS = 4
 
 _NICE = alt.Scale(zero=True, nice=_TICKS)
-"""From 0 to a round number."""
+"""Scale from 0 to a round number."""
 
 PERCENT = "format(datum.value * 100, '.0f') + ' %'"
 SECONDS = "format(datum.value, '.1f') + ' s'"
@@ -38,22 +38,22 @@ COUNT = "format(datum.value, ',')"
 SCORE = "format(datum.value, '.1f')"
 
 Series = Mapping[str, Mapping[date, float | None]]
-"""Values by day of each line, by its name."""
+"""Values by day, by the name of the series."""
 
 
 def bars(
     dates: Sequence[date], values: Mapping[date, float | None], *, of: str, axis: str = COUNT
 ) -> Markup:
-    """A bar a day; days without a value are 0.
+    """Returns a bar chart with one bar per day; days without a value are 0.
 
     Args:
         dates: The days in order.
-        values: By day.
-        of: What is counted, for the tooltip.
-        axis: Vega's expression for a label of the axis.
+        values: Values by day.
+        of: Name of the counted things, for the tooltip.
+        axis: Vega expression for the labels of the axis.
     """
     rows = [
-        {"day": one.isoformat(), "said": weekday(one), of: values.get(one) or 0} for one in dates
+        {"day": one.isoformat(), "label": weekday(one), of: values.get(one) or 0} for one in dates
     ]
     chart = (
         alt.Chart(_data(rows))
@@ -61,23 +61,23 @@ def bars(
         .encode(
             x=_days(dates),
             y=alt.Y(f"{of}:Q", title=None, scale=_NICE, axis=_axis(axis, whole=True)),
-            tooltip=[alt.Tooltip("said:N", title="Day"), alt.Tooltip(f"{of}:Q", format=",")],
+            tooltip=[alt.Tooltip("label:N", title="Day"), alt.Tooltip(f"{of}:Q", format=",")],
         )
     )
     return html(chart)
 
 
 def stacked(dates: Sequence[date], series: Series) -> Markup:
-    """Bars of several parts a day, in the order of the series.
+    """Returns a stacked bar chart with one bar per day.
 
     Args:
         dates: The days in order.
-        series: Each part's values, at most as many as there are colours.
+        series: Values of each part, in stacking order; at most as many as there are colours.
     """
     rows = [
         {
             "day": one.isoformat(),
-            "said": weekday(one),
+            "label": weekday(one),
             "part": name,
             "order": order,
             "number": number,
@@ -95,7 +95,7 @@ def stacked(dates: Sequence[date], series: Series) -> Markup:
             color=_colours(list(series)),
             order=alt.Order("order:Q"),
             tooltip=[
-                alt.Tooltip("said:N", title="Day"),
+                alt.Tooltip("label:N", title="Day"),
                 alt.Tooltip("part:N", title="Reason"),
                 alt.Tooltip("number:Q", title="Number", format=","),
             ],
@@ -113,18 +113,18 @@ def lines(
     domain: tuple[float, float] | None = None,
     threshold: tuple[float, str] | None = None,
 ) -> Markup:
-    """A line each; a day without a value is a gap.
+    """Returns a line chart; a day without a value is a gap.
 
     Args:
         dates: The days in order.
-        series: Each line's values, at most as many as there are colours.
-        axis: Vega's expression for a label of the axis.
-        tooltip: Vega's format of a value.
-        domain: Ends of the axis, where they are known.
-        threshold: A value to stay below, and what it is called.
+        series: Values of each line; at most as many as there are colours.
+        axis: Vega expression for the labels of the axis.
+        tooltip: Vega format of a value.
+        domain: Fixed ends of the axis.
+        threshold: Upper limit of good values, and its label.
     """
     rows = [
-        {"day": one.isoformat(), "said": weekday(one), "part": name, "number": values.get(one)}
+        {"day": one.isoformat(), "label": weekday(one), "part": name, "number": values.get(one)}
         for name, values in series.items()
         for one in dates
     ]
@@ -136,13 +136,13 @@ def lines(
     )
     layers: list[Any] = [
         base.mark_line(strokeWidth=2, strokeJoin="round", point=_points(dates)),
-        # wide and unseen, so that a finger meets it
+        # large and invisible, so that it can be touched on a phone
         base.transform_filter("isValid(datum.number)")
         .mark_point(size=400, opacity=0, filled=True)
         .encode(
             tooltip=[
-                alt.Tooltip("said:N", title="Day"),
-                alt.Tooltip("part:N", title="What"),
+                alt.Tooltip("label:N", title="Day"),
+                alt.Tooltip("part:N", title="Series"),
                 alt.Tooltip("number:Q", title="Value", format=tooltip),
             ]
         ),
@@ -164,7 +164,7 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def html(chart: Any) -> Markup:
-    """What marimo's page makes the chart of."""
+    """Returns the chart as an element of marimo's page."""
     styled = (
         chart.properties(width="container", height=HEIGHT)
         .configure(
@@ -188,7 +188,7 @@ def html(chart: Any) -> Markup:
 
 
 def _days(dates: Sequence[date]) -> alt.X:
-    """The days from left to right, each with a place of its own, some of them named."""
+    """Axis of days, some of them labelled."""
     step = max(1, -(-len(dates) // _DAYS_NAMED))
     axis = alt.Axis(
         grid=False,
@@ -214,5 +214,5 @@ def _colours(names: list[str]) -> alt.Color:
 
 
 def _points(dates: Sequence[date]) -> Any:
-    """Dots where there are few days: a day between two gaps would not be seen."""
+    """Dots if there are few days: a single day between two gaps would be invisible otherwise."""
     return alt.OverlayMarkDef(filled=True, size=24) if len(dates) < 45 else False

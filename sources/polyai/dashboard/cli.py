@@ -18,46 +18,48 @@ from ..warehouse.open import open_pipeline
 
 def dashboard(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; others than this machine need a token.")
+        str, typer.Option(help="Address to listen on. Any but a loopback address needs a token.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Default: 2718, or a free one where it is taken."),
+        typer.Option(min=0, max=65535, help="Default: 2718, or a free port if it is in use."),
     ] = None,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="POLYAI_DASHBOARD_TOKEN",
-            help="What a browser has to know. Better in the environment, which others cannot see.",
+            help="Token that browsers have to enter. Other users can see options, not variables.",
         ),
     ] = None,
-    browser: Annotated[bool, typer.Option(help="Open it in the browser.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open the dashboard in the browser.")] = True,
     destination: DestinationOption = None,
     dataset: DatasetOption = None,
 ) -> None:
-    """Open the dashboard: numbers, trends, conversations with their recordings.
+    """Open the dashboard: metrics, trends, conversations with their recordings.
 
-    Needs no key, and runs beside a load. It asks nothing of the internet and
-    changes nothing. A DuckDB warehouse is read from a copy that follows it.
+    Needs no API key and no internet access, is read-only, and can run during a
+    load. A DuckDB warehouse is read from a copy that is kept up to date.
     """
     try:
         from .dashboard import Dashboard
-        from .serving import serve
+        from .server import serve
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the dashboard needs {error.name}: pip install 'polyai-warehouse[dashboard]'"
         ) from error
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
     with (
-        stop_on_signals("the dashboard ends") as stop,
+        stop_on_signals("stopping the dashboard") as stop,
         open_reader(pipeline, shared_setting("publish_to")) as reader,
     ):
         try:
             with serve(Dashboard(reader), host, port, token) as url:
                 stdout.print(f"dashboard: {url}")
-                stdout.print("Ctrl-C ends it")
+                stdout.print("Press Ctrl-C to stop")
                 if browser:
-                    webbrowser.open(url)  # the token is asked for: others see a command's arguments
+                    webbrowser.open(
+                        url
+                    )  # without the token: other users can see a command's arguments
                 stop.wait()
         except OSError as error:
-            raise ConfigurationError(f"{host} cannot be served: {error}") from error
+            raise ConfigurationError(f"cannot listen on {host}: {error}") from error

@@ -1,4 +1,4 @@
-"""What the app asks for: choices, a selection, and a page of each kind as HTML."""
+"""Interface of the app: filter options, selections, and pages as HTML."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from datetime import date
 from ..errors import PolyAIError
 from ..views.query_reader import Reader
 from . import (
+    components,
     conversation,
     conversations,
     data,
+    formats,
     overview,
     performance,
-    pieces,
     queries,
     reviews,
-    wording,
 )
 from . import topics as topics_page
 from .conversations import Found
@@ -34,7 +34,7 @@ PAGES = {
     "Reviews": "reviews",
     "Data": "data",
 }
-"""The pages by what they are called, with their names in a URL."""
+"""Page names in a URL, by their titles."""
 
 LISTS = ("conversations", "reviews")
 
@@ -57,22 +57,22 @@ _OUTCOMES = {
 }
 
 _NO_VARIANT = "none"
-"""What the views call a conversation without a variant."""
+"""The views' value for a conversation without a variant."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a URL asks for.
+    """Initial state, as given by a URL.
 
     Attributes:
-        choices: What there is to choose from; None where there are no conversations.
-        page: What it is called.
+        choices: Available filter values; None if there are no conversations.
+        page: Title of the page.
         period: A key of `PRESETS`, or `CUSTOM`.
-        days: The days if it is custom, otherwise a proposal.
-        chosen: Filters by name.
-        search: Text to look for.
-        opened: agent_id and conversation_id of the one that is open.
-        problem: What to say where nothing can be shown.
+        days: The days of a custom period, otherwise a default for it.
+        chosen: Values of the filters by name.
+        search: Search text.
+        opened: agent_id and conversation_id of the open conversation.
+        problem: Message to show in place of everything else.
     """
 
     choices: Choices | None
@@ -86,69 +86,69 @@ class Start:
 
 
 class Dashboard:
-    """The pages over one warehouse. Threads can share one.
+    """Pages over one warehouse. Thread-safe.
 
     Args:
-        reader: Of the warehouse.
+        reader: Reader of the warehouse.
     """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     def start(self, query: Mapping[str, str | list[str]]) -> Start:
-        """What a URL asks for; what it says that is not understood is left out."""
-        asked = {key: value for key, value in query.items() if isinstance(value, str)}
+        """Returns the initial state for the query of a URL; invalid values are ignored."""
+        given = {key: value for key, value in query.items() if isinstance(value, str)}
         try:
             choices = queries.choices(self._reader)
         except PolyAIError as error:
             return _not_started(_failed(error, _NO_VIEWS))
         if choices is None:
             return _not_started(_EMPTY)
-        period = asked.get("days", _FIRST)
-        since, until = _date(asked.get("from")), _date(asked.get("to"))
+        period = given.get("days", _FIRST)
+        since, until = _date(given.get("from")), _date(given.get("to"))
         days = Period(since, until) if since and until and since <= until else None
-        agent, _, opened = asked.get("conversation", "").partition("/")
+        agent, _, opened = given.get("conversation", "").partition("/")
         return Start(
             choices,
-            next((name for name, key in PAGES.items() if key == asked.get("page")), "Overview"),
+            next((name for name, key in PAGES.items() if key == given.get("page")), "Overview"),
             period if period in PRESETS or (period == CUSTOM and days) else _FIRST,
             days or ending(choices.today, PRESETS[_FIRST]),
-            _chosen(asked, choices),
-            asked.get("search", ""),
+            _chosen(given, choices),
+            given.get("search", ""),
             (agent, opened) if agent and opened else None,
         )
 
     @staticmethod
     def options(field: str, choices: Choices, agent: str | None = None) -> dict[str, str | None]:
-        """What a filter offers, by what it is called.
+        """Returns the values of a filter by their labels.
 
         Args:
             field: One of `selection.FIELDS`.
-            choices: What there is.
-            agent: Only what this agent has.
+            choices: Available filter values.
+            agent: Restricts the values to those of this agent.
         """
         column = FIELDS.index(field)
-        found: dict[str, str | None] = {f"All {field}s": None}
+        options: dict[str, str | None] = {f"All {field}s": None}
         for row in choices.rows:
             if agent is None or row[0] == agent:
                 name = row[column]
                 if field == "variant":
-                    given = choices.variant_names.get((row[0], name))
+                    variant_name = choices.variant_names.get((row[0], name))
                     label = (
                         "No variant"
                         if name == _NO_VARIANT
-                        else f"{given} ({name})"
-                        if given
+                        else f"{variant_name} ({name})"
+                        if variant_name
                         else name
                     )
-                    found[label] = name
+                    options[label] = name
                 else:
-                    found[name] = name
-        return found
+                    options[name] = name
+        return options
 
     @staticmethod
     def outcomes() -> dict[str, str | None]:
-        """What a list can be narrowed to, by what it is called."""
+        """Returns the values of the outcome filter by their labels."""
         return dict(_OUTCOMES)
 
     @staticmethod
@@ -161,7 +161,7 @@ class Dashboard:
         environment: str | None,
         variant: str | None,
     ) -> Selection:
-        """What the filters say; the days count where the period is custom."""
+        """Returns the selection of the filters; `days` is used for a custom period."""
         chosen = (
             Period(min(days), max(days))
             if period == CUSTOM
@@ -170,17 +170,17 @@ class Dashboard:
         return Selection(chosen, agent, channel, environment, variant)
 
     def page(self, name: str, selection: Selection, choices: Choices) -> Markup:
-        """A page without lists.
+        """Returns a page without lists.
 
         Args:
-            name: Its name in a URL.
-            selection: What is looked at.
-            choices: What there is.
+            name: Page name in a URL.
+            selection: Selection of the filters.
+            choices: Available filter values.
         """
         if name == "data":
             return _guarded(lambda: data.page(self._reader))
         if choices.newest < selection.period.since or choices.first > selection.period.until:
-            return pieces.page(_outside(selection, choices), name=name)
+            return components.page(_outside(selection, choices), name=name)
         build = {
             "overview": overview.page,
             "topics": topics_page.page,
@@ -191,7 +191,7 @@ class Dashboard:
     def find(
         self, name: str, selection: Selection, search: str, outcome: str | None, page: int
     ) -> Found:
-        """A page of one of the `LISTS`; an empty one where the warehouse cannot be asked."""
+        """Returns a page of one of the `LISTS`; an error message if the query fails."""
         try:
             if name == "reviews":
                 return reviews.find(self._reader, selection, page)
@@ -201,20 +201,23 @@ class Dashboard:
 
     @staticmethod
     def listed(name: str, found: Found, openers: Sequence[str], controls: str) -> Markup:
-        """A list as a page; `openers` and `controls` are markup of marimo's own elements."""
+        """Returns a list as a page; `openers` and `controls` are markup of marimo elements."""
         title, note = (
-            ("Review queue", "Finished, not annotated, and worth a look: most reasons first")
+            (
+                "Review queue",
+                "Finished, not annotated, with reasons for a review; most reasons first",
+            )
             if name == "reviews"
             else ("Conversations", "Newest first")
         )
         none = (
             "Nothing to review in this period."
             if name == "reviews"
-            else "No conversation matches. Try other words, other days, or fewer filters."
+            else "No conversation matches. Change the search, the days or the filters."
         )
         if found.rows and not found.keys:
-            return pieces.page(*found.rows, name=name)
-        return pieces.page(
+            return components.page(*found.rows, name=name)
+        return components.page(
             conversations.listed(
                 found,
                 [Markup(opener) for opener in openers],
@@ -227,19 +230,19 @@ class Dashboard:
         )
 
     def conversation(self, opened: tuple[str, str], back: str, player: str) -> Markup:
-        """The page of one conversation; `back` and `player` are markup of marimo's own elements."""
+        """Returns the page of a conversation; `back` and `player` are markup of marimo elements."""
         return _guarded(
             lambda: conversation.page(self._reader, *opened, Markup(back), Markup(player))
         )
 
     def player(self, opened: tuple[str, str]) -> Markup:
-        """What plays the recording of a conversation."""
+        """Returns the player of a conversation's recording."""
         return _guarded(lambda: player(self._reader, *opened))
 
     def head(self, navigation: str) -> Markup:
-        """The head of every page; `navigation` is markup of marimo's own element."""
+        """Returns the head of all pages; `navigation` is markup of a marimo element."""
         try:
-            as_of = f"As of {wording.moment(self._reader.as_of)} UTC"
+            as_of = f"As of {formats.moment(self._reader.as_of)} UTC"
         except PolyAIError:
             as_of = ""
         return tag(
@@ -252,9 +255,9 @@ class Dashboard:
 
     @staticmethod
     def filters(elements: Sequence[str], selection: Selection, page: str) -> Markup:
-        """The filters, and what the numbers of the page are of and compared with."""
+        """Returns the filters, the selected days and the days of the comparison."""
         period = selection.period
-        compared = f", compared with {wording.days(period.previous.since, period.previous.until)}"
+        compared = f", compared with {formats.days(period.previous.since, period.previous.until)}"
         return tag(
             "div",
             tag(
@@ -264,19 +267,19 @@ class Dashboard:
             ),
             tag(
                 "p",
-                tag("strong", wording.days(period.since, period.until)),
+                tag("strong", formats.days(period.since, period.until)),
                 None if page in LISTS else compared,
                 class_="pw-note pw-period",
             ),
         )
 
     @staticmethod
-    def controls(narrowing: Sequence[str], turning: Sequence[str]) -> Markup:
-        """What narrows a list and turns its pages, from marimo's own elements."""
+    def controls(filters: Sequence[str], paging: Sequence[str]) -> Markup:
+        """Returns the filters and paging buttons of a list, from markup of marimo elements."""
         return tag(
             "div",
-            *(tag("div", Markup(element)) for element in narrowing),
-            tag("div", *(Markup(element) for element in turning), class_="pw-turning"),
+            *(tag("div", Markup(element)) for element in filters),
+            tag("div", *(Markup(element) for element in paging), class_="pw-turning"),
             class_="pw-controls",
         )
 
@@ -288,7 +291,7 @@ class Dashboard:
         selection: Selection,
         search: str,
     ) -> dict[str, str | None]:
-        """The query of the URL that leads here; None where a key is not in it."""
+        """Returns the query of the URL of this state; None for keys that are not in it."""
         is_custom = period == CUSTOM
         return {
             "page": PAGES[page] if page != "Overview" else None,
@@ -305,18 +308,23 @@ class Dashboard:
 
 
 ALL = "all"
-"""What a URL says where an environment is not filtered, which it is by default."""
+"""Value in a URL for no environment filter; the default is a filter for live."""
 
-_EMPTY = pieces.message(
+_EMPTY = components.message(
     "There are no conversations yet",
     tag(
-        "span", "Load them with ", pieces.code("polyai-warehouse load"), ", then reload this page."
+        "span",
+        "Load them with ",
+        components.code("polyai-warehouse load"),
+        ", then reload this page.",
     ),
 )
 
 
 _NO_VIEWS = tag(
-    "span", "If it has no views yet, ", pieces.code("polyai-warehouse views"), " makes them."
+    "span",
+    "If there are no views yet, create them with ",
+    components.code("polyai-warehouse views"),
 )
 
 
@@ -325,7 +333,9 @@ def _not_started(problem: Markup) -> Start:
 
 
 def _failed(error: PolyAIError, advice: Markup | None = None) -> Markup:
-    return pieces.message("The warehouse cannot be asked", str(error), advice, kind="pw-alarm")
+    return components.message(
+        "The warehouse cannot be queried", str(error), advice, kind="pw-alarm"
+    )
 
 
 def _guarded(build: Callable[[], Markup]) -> Markup:
@@ -336,23 +346,23 @@ def _guarded(build: Callable[[], Markup]) -> Markup:
 
 
 def _outside(selection: Selection, choices: Choices) -> Markup:
-    return pieces.message(
-        "No conversations in these days",
-        f"There are some from {wording.days(choices.first, choices.newest)}: choose other days.",
+    return components.message(
+        "No conversations on these days",
+        f"There are conversations on {formats.days(choices.first, choices.newest)}.",
     )
 
 
-def _chosen(asked: Mapping[str, str], choices: Choices) -> dict[str, str | None]:
-    """The filters that the URL names and the warehouse has."""
+def _chosen(given: Mapping[str, str], choices: Choices) -> dict[str, str | None]:
+    """Returns the filter values of the URL that exist in the warehouse."""
     chosen: dict[str, str | None] = {}
     for number, field in enumerate(FIELDS):
-        there = {
+        existing = {
             row[number]
             for row in choices.rows
             if field == "agent" or chosen["agent"] in (None, row[0])
         }
-        wanted = asked.get(field, LIVE if field == "environment" else None)
-        chosen[field] = wanted if wanted in there else None
+        wanted = given.get(field, LIVE if field == "environment" else None)
+        chosen[field] = wanted if wanted in existing else None
     return chosen
 
 

@@ -1,16 +1,16 @@
-"""The page that tells whether the numbers can be trusted: how fresh, how complete."""
+"""Page about the data: freshness, completeness, failures and runs."""
 
 from __future__ import annotations
 
 from ..views.query_reader import Reader, Row
-from . import pieces, queries, wording
+from . import components, formats, queries
 from .markup import Child, Markup, tag
 
 _FRESHNESS = (
     ("Agent", False),
     ("Last complete load", False),
     ("Newest conversation", False),
-    ("Held", True),
+    ("In warehouse", True),
     ("At PolyAI", True),
     ("Missing", True),
     ("Failed", True),
@@ -18,39 +18,39 @@ _FRESHNESS = (
 )
 
 _RUNS = (
-    ("Began", False),
+    ("Started", False),
     ("Agent", False),
     ("Command", False),
     ("Outcome", False),
-    ("Took", True),
+    ("Duration", True),
     ("New", True),
     ("Changed", True),
     ("Failed", True),
 )
 
 _FAILURES = (
-    ("Last tried", False),
+    ("Last attempt", False),
     ("Conversation", False),
     ("Stage", False),
     ("Attempts", True),
-    ("What was said", False),
+    ("Error", False),
 )
 
 
 def page(reader: Reader) -> Markup:
-    """The page, which no filter changes."""
+    """Returns the page, which ignores the filters."""
     fresh = queries.freshness(reader)
-    return pieces.page(
-        pieces.card(
+    return components.page(
+        components.card(
             "Freshness",
-            pieces.table(_FRESHNESS, [_fresh(row) for row in fresh], label="Freshness"),
-            note=f"Shown as the warehouse was at {wording.moment(reader.as_of)} UTC. "
-            f"Local dates are in {queries.time_zone(reader)}; times on this page are UTC.",
+            components.table(_FRESHNESS, [_fresh(row) for row in fresh], label="Freshness"),
+            note=f"State of the warehouse at {formats.moment(reader.as_of)} UTC. "
+            f"Local dates use {queries.time_zone(reader)}; times on this page are UTC.",
         ),
         _failures(queries.failures(reader)),
-        pieces.card(
+        components.card(
             "Last runs",
-            pieces.table(_RUNS, [_run(row) for row in queries.runs(reader)], label="Last runs"),
+            components.table(_RUNS, [_run(row) for row in queries.runs(reader)], label="Last runs"),
         ),
         name="data",
     )
@@ -59,56 +59,58 @@ def page(reader: Reader) -> Markup:
 def _fresh(row: Row) -> list[Child]:
     return [
         tag("strong", row["agent_id"]),
-        pieces.lines_of(
-            wording.moment(row["last_complete_load_at"]),
-            tag("span", f"{wording.age(row['load_age_minutes'])} ago", class_="pw-quiet")
+        components.lines_of(
+            formats.moment(row["last_complete_load_at"]),
+            tag("span", f"{formats.age(row['load_age_minutes'])} ago", class_="pw-quiet")
             if row["load_age_minutes"] is not None
             else None,
         ),
-        wording.moment(row["newest_conversation_at"]),
-        wording.count(row["conversations"]),
-        wording.count(row["api_conversations"]),
+        formats.moment(row["newest_conversation_at"]),
+        formats.count(row["conversations"]),
+        formats.count(row["api_conversations"]),
         _alarming(row["missing_conversations"]),
         _alarming(row["open_failures"]),
-        wording.count(row["withheld_conversations"]),
+        formats.count(row["withheld_conversations"]),
     ]
 
 
 def _alarming(number: int | None) -> Child:
-    said = wording.count(number)
-    return tag("strong", said, class_="pw-bad") if number else said
+    text = formats.count(number)
+    return tag("strong", text, class_="pw-bad") if number else text
 
 
 def _run(row: Row) -> list[Child]:
     kinds = {"complete": "pw-good", "failed": "pw-bad", "partial": "pw-bad"}
-    took = (row["finished_at"] - row["started_at"]).total_seconds() if row["finished_at"] else None
+    seconds = (
+        (row["finished_at"] - row["started_at"]).total_seconds() if row["finished_at"] else None
+    )
     return [
-        wording.moment(row["started_at"]),
+        formats.moment(row["started_at"]),
         row["agent_id"],
         row["command"],
-        pieces.lines_of(
-            pieces.chip(row["status"] or wording.UNKNOWN, kinds.get(row["status"], "")),
+        components.lines_of(
+            components.chip(row["status"] or formats.UNKNOWN, kinds.get(row["status"], "")),
             tag("span", row["error"], class_="pw-quiet") if row["error"] else None,
         ),
-        wording.duration(took),
-        wording.count(row["new"]),
-        wording.count(row["changed"]),
-        wording.count(row["failed"]),
+        formats.duration(seconds),
+        formats.count(row["new"]),
+        formats.count(row["changed"]),
+        formats.count(row["failed"]),
     ]
 
 
 def _failures(rows: list[Row]) -> Markup:
     title = "Conversations that cannot be read"
     if not rows:
-        return pieces.card(title, pieces.nothing("None: everything that is listed was read."))
+        return components.card(title, components.empty("None: all listed conversations were read."))
     cells: list[list[Child]] = [
         [
-            wording.moment(row["last_failed_at"]),
-            pieces.lines_of(
+            formats.moment(row["last_failed_at"]),
+            components.lines_of(
                 row["conversation_id"], tag("span", row["agent_id"], class_="pw-quiet")
             ),
             row["stage"],
-            wording.count(row["attempts"]),
+            formats.count(row["attempts"]),
             " ".join(
                 str(part)
                 for part in (row["http_status"], row["error_code"], row["message"])
@@ -117,9 +119,9 @@ def _failures(rows: list[Row]) -> Markup:
         ]
         for row in rows
     ]
-    return pieces.card(
+    return components.card(
         title,
-        pieces.table(_FAILURES, cells, label=title),
-        pieces.more(len(rows), rows[0]["failures"], "conversations"),
-        note="The next load tries them again",
+        components.table(_FAILURES, cells, label=title),
+        components.more(len(rows), rows[0]["failures"], "conversations"),
+        note="The next load retries them",
     )

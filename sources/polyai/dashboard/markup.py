@@ -1,4 +1,4 @@
-"""HTML that cannot be broken into: whatever is not markup already is escaped where it meets it."""
+"""HTML markup with automatic escaping: any text that is not `Markup` is escaped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _VOID = frozenset({"input", "br", "img"})
 
 
 class Markup(str):
-    """HTML that is ready; any other text is untrusted."""
+    """Trusted HTML; any other text is untrusted."""
 
     __slots__ = ()
 
@@ -17,26 +17,26 @@ Child = str | None
 
 
 def tag(name: str, *children: Child, **attributes: str | bool | None) -> Markup:
-    """An element.
+    """Returns an element.
 
     Args:
         name: Such as `div`.
-        children: Markup as it is, other text escaped; None is left out.
-        attributes: Values are escaped. `class_` and `for_` stand for Python's reserved words, `_`
-            for `-`. None and False are left out, True has no value.
+        children: Markup is inserted unchanged, other text is escaped, None is omitted.
+        attributes: Values are escaped. `class_` and `for_` stand for the reserved words, `_` for
+            `-`. None and False are omitted, True is an attribute without a value.
     """
-    said = "".join(_attribute(key, value) for key, value in attributes.items())
+    attributes_text = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in _VOID:
-        return Markup(f"<{name}{said}>")
-    return Markup(f"<{name}{said}>{joined(*children)}</{name}>")
+        return Markup(f"<{name}{attributes_text}>")
+    return Markup(f"<{name}{attributes_text}>{joined(*children)}</{name}>")
 
 
 def joined(*children: Child) -> Markup:
-    """Several pieces one after the other."""
-    return Markup("".join(_ready(child) for child in children if child is not None))
+    """Concatenates markup and text, which is escaped."""
+    return Markup("".join(_escaped(child) for child in children if child is not None))
 
 
-def _ready(child: str) -> str:
+def _escaped(child: str) -> str:
     return child if isinstance(child, Markup) else escape(child)
 
 

@@ -1,15 +1,15 @@
-"""The page of how quick the agents are, and how well their functions work."""
+"""Performance page: latency and function errors."""
 
 from __future__ import annotations
 
 from datetime import date
 
 from ..views.query_reader import Reader, Row
-from . import charts, pieces, queries, wording
+from . import charts, components, formats, queries
+from .components import Change
 from .markup import Child, Markup, tag
 from .overview import latency_tile
-from .pieces import Change
-from .queries import Waits
+from .queries import Latencies
 from .selection import Selection
 from .totals import RED_ERRORS, RED_SECONDS
 
@@ -24,15 +24,15 @@ _COLUMNS = (
 
 
 def page(reader: Reader, selection: Selection) -> Markup:
-    """The page of the selection."""
-    waits = queries.waits(reader, selection)
+    """Returns the page for a selection."""
+    latencies = queries.latencies(reader, selection)
     days = queries.function_days(reader, selection)
     functions = queries.functions(reader, selection)
     dates = selection.period.dates
-    return pieces.page(
-        pieces.grid(
+    return components.page(
+        components.grid(
             *(
-                latency_tile(title, name, waits, dates)
+                latency_tile(title, name, latencies, dates)
                 for title, name in (
                     ("Latency, median", "p50"),
                     ("Latency, p95", "p95"),
@@ -42,8 +42,8 @@ def page(reader: Reader, selection: Selection) -> Markup:
             _errors(selection, days),
             kind="pw-tiles",
         ),
-        pieces.grid(
-            _latency(waits, dates),
+        components.grid(
+            _latency(latencies, dates),
             _error_days(days, dates),
             kind="pw-halves",
         ),
@@ -57,13 +57,13 @@ def _errors(selection: Selection, days: list[Row]) -> Markup:
     before = queries.of_period(days, selection.period.previous)
     calls = sum(row["calls"] for row in now)
     rates = {row["local_date"]: row["errors"] / row["calls"] for row in now}
-    return pieces.tile(
+    return components.tile(
         "Function errors",
-        wording.percent(_rate(now)),
-        Change(_rate(now), _rate(before), pieces.points, "down"),
-        f"of {wording.count(calls)} calls",
+        formats.percent(_rate(now)),
+        Change(_rate(now), _rate(before), components.points, "down"),
+        f"of {formats.count(calls)} calls",
         [rates.get(day) for day in selection.period.dates],
-        "Failed calls of functions ÷ calls; above 5 % is red.",
+        "Failed function calls ÷ all function calls; above 5 % is red.",
     )
 
 
@@ -72,12 +72,12 @@ def _rate(rows: list[Row]) -> float | None:
     return sum(row["errors"] for row in rows) / calls if calls else None
 
 
-def _latency(waits: Waits, dates: list[date]) -> Markup:
-    title = "Latency a day"
-    if not waits.by_day:
-        return pieces.card(title, pieces.nothing("No latency is known in this period."))
+def _latency(latencies: Latencies, dates: list[date]) -> Markup:
+    title = "Latency per day"
+    if not latencies.by_day:
+        return components.card(title, components.empty("No latency was recorded in this period."))
     series = {
-        name: {day: waits.by_day.get(day, {}).get(key) for day in dates}
+        name: {day: latencies.by_day.get(day, {}).get(key) for day in dates}
         for name, key in (("Median", "p50"), ("95th percentile", "p95"))
     }
     chart = charts.lines(
@@ -87,13 +87,15 @@ def _latency(waits: Waits, dates: list[date]) -> Markup:
         tooltip=".2f",
         threshold=(RED_SECONDS, "red above 3 s"),
     )
-    return pieces.card(title, chart, legend=list(series), note="Seconds until the agent answers")
+    return components.card(
+        title, chart, legend=list(series), note="Seconds until the agent answers"
+    )
 
 
 def _error_days(days: list[Row], dates: list[date]) -> Markup:
-    title = "Function errors a day"
+    title = "Function errors per day"
     if not days:
-        return pieces.card(title, pieces.nothing("No function was called in this period."))
+        return components.card(title, components.empty("No function was called in this period."))
     rates = {row["local_date"]: row["errors"] / row["calls"] for row in days}
     chart = charts.lines(
         dates,
@@ -102,28 +104,30 @@ def _error_days(days: list[Row], dates: list[date]) -> Markup:
         tooltip=".1%",
         threshold=(RED_ERRORS, "red above 5 %"),
     )
-    return pieces.card(title, chart, note="Share of the calls that failed")
+    return components.card(title, chart, note="Share of failed calls")
 
 
 def _functions(rows: list[Row]) -> Markup:
     if not rows:
-        return pieces.card("Functions", pieces.nothing("No function was called in this period."))
+        return components.card(
+            "Functions", components.empty("No function was called in this period.")
+        )
     cells: list[list[Child]] = [
         [
             tag("strong", row["name"]),
-            wording.count(row["calls"]),
-            wording.count(row["errors"]),
+            formats.count(row["calls"]),
+            formats.count(row["errors"]),
             _error_rate(row["errors"] / row["calls"]),
-            wording.milliseconds(row["p50"]),
-            wording.milliseconds(row["p95"]),
+            formats.milliseconds(row["p50"]),
+            formats.milliseconds(row["p95"]),
         ]
         for row in rows
     ]
-    return pieces.card(
+    return components.card(
         "Functions",
-        pieces.table(_COLUMNS, cells, label="Functions"),
-        pieces.more(len(rows), rows[0]["names"], "functions"),
-        note="Those with most calls",
+        components.table(_COLUMNS, cells, label="Functions"),
+        components.more(len(rows), rows[0]["names"], "functions"),
+        note="By number of calls",
     )
 
 
@@ -131,7 +135,7 @@ def _error_rate(rate: float) -> Markup:
     is_red = rate > RED_ERRORS
     return tag(
         "span",
-        wording.percent(rate),
+        formats.percent(rate),
         " red" if is_red else None,
         class_="pw-bad" if is_red else None,
     )

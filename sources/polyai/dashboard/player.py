@@ -1,4 +1,4 @@
-"""The recording of a conversation, played in the page."""
+"""Audio player of a conversation's recording."""
 
 from __future__ import annotations
 
@@ -7,44 +7,43 @@ import marimo as mo
 from ..errors import ConfigurationError, StoreError
 from ..recordings.store import open_store
 from ..views.query_reader import Reader
-from . import pieces, queries, wording
+from . import components, formats, queries
 from .markup import Markup, joined, tag
 
 _STORED = "stored"
 
-_LONGEST_BYTES = 200 * 1000 * 1000
-"""A recording that is larger is not for a page: it goes through the memory of both sides."""
+_MAX_BYTES = 200 * 1000 * 1000
+"""Maximum size of a playable recording: server and browser keep all of it in memory."""
 
 
 def player(reader: Reader, agent_id: str, conversation_id: str) -> Markup:
-    """What plays the redacted recording where there is one, else a line that says why not."""
+    """Returns a player, of the redacted recording if there is one, or why there is none."""
     rows = queries.recordings(reader, agent_id, conversation_id)
     stored = next((row for row in rows if row["status"] == _STORED and row["uri"]), None)
     if stored is None:
         if rows:
-            return pieces.nothing("PolyAI has no recording of it.")
+            return components.empty("PolyAI has no recording of this conversation.")
         return tag(
             "p",
-            "No recording was fetched. ",
-            pieces.code("polyai-warehouse recordings"),
-            " fetches what is missing.",
+            "The recording is not downloaded. Download missing recordings with ",
+            components.code("polyai-warehouse recordings"),
             class_="pw-nothing",
         )
-    if (stored["bytes"] or 0) > _LONGEST_BYTES:
-        return pieces.nothing(
-            f"It is too large to be played here: {wording.size(stored['bytes'])}."
+    if (stored["bytes"] or 0) > _MAX_BYTES:
+        return components.empty(
+            f"The recording is too large to be played here: {formats.size(stored['bytes'])}."
         )
     try:
         sound = _read(stored["uri"])
     except (FileNotFoundError, StoreError, ConfigurationError):
-        return pieces.nothing("The recording is not where it was stored, or cannot be read.")
+        return components.empty("The recording is missing from its store, or cannot be read.")
     kind = "redacted" if stored["redacted"] else "not redacted"
     return joined(
         Markup(mo.audio(sound).text),
         tag(
             "p",
-            f"{wording.duration(stored['duration_seconds'])}, {kind}, "
-            f"{wording.size(stored['bytes'])}",
+            f"{formats.duration(stored['duration_seconds'])}, {kind}, "
+            f"{formats.size(stored['bytes'])}",
             class_="pw-note",
         ),
     )

@@ -1,6 +1,6 @@
-"""What the dashboard asks: sums over views, bounded by days, and single pages of rows.
+"""Queries of the dashboard: sums over views within a period, and single pages of rows.
 
-In SQL that PostgreSQL understands too once it is translated: see `reader`.
+The SQL can be translated for PostgreSQL: see `views.query_reader`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .selection import Period, Selection
 from .totals import COLUMNS
 
 ROWS_OF_A_PAGE = 25
-"""Conversations that a list shows at once."""
+"""Page size of lists of conversations."""
 
 SHOWN = 10
-"""Topics, reasons, runs and the like that are listed at most."""
+"""Maximum length of lists; lists of functions, runs and failures show twice as many."""
 
 OUTCOMES = {
     "contained": "is_contained",
@@ -28,7 +28,7 @@ OUTCOMES = {
     "low_score": "poly_score_band = 'low'",
     "annotated": "num_annotations > 0",
 }
-"""What a list of conversations can be narrowed to."""
+"""Conditions of the outcome filter."""
 
 _FLAGS = 6
 
@@ -44,14 +44,14 @@ _SEARCHED = (
 
 @dataclass(frozen=True)
 class Choices:
-    """What there is to choose from.
+    """Available filter values.
 
     Attributes:
-        today: In the reporting time zone.
+        today: Current date in the reporting time zone.
         first: Local date of the first conversation.
-        newest: Local date of the newest one.
-        rows: Each agent_id, channel, environment, variant_id that has conversations.
-        variant_names: By agent_id and variant_id, where they have one.
+        newest: Local date of the newest conversation.
+        rows: Existing combinations of agent_id, channel, environment and variant_id.
+        variant_names: Names by agent_id and variant_id.
     """
 
     today: date
@@ -62,7 +62,7 @@ class Choices:
 
 
 def choices(reader: Reader) -> Choices | None:
-    """What the filters offer; None where there is no conversation yet."""
+    """Returns the available filter values; None if there are no conversations."""
     days = reader.query(
         "SELECT max(d.local_date) AS today, "
         "(SELECT min(local_date) FROM kpi_daily) AS first_date, "
@@ -89,7 +89,7 @@ def choices(reader: Reader) -> Choices | None:
 
 
 def daily(reader: Reader, selection: Selection) -> list[Row]:
-    """The columns of `Totals` by local date, of the period and the one before."""
+    """Returns the columns of `Totals` by local date, of the period and the previous one."""
     where, values = selection.where(period=selection.both)
     sums = ", ".join(f"sum({name}) AS {name}" for name in COLUMNS)
     return reader.query(
@@ -100,7 +100,7 @@ def daily(reader: Reader, selection: Selection) -> list[Row]:
 
 
 def handle_times(reader: Reader, selection: Selection) -> Row:
-    """Median and 95th percentile of the handle times, in seconds."""
+    """Returns the median and 95th percentile of handle times, in seconds."""
     where, values = selection.where()
     return reader.query(
         "SELECT quantile_cont(handle_time_seconds, 0.5) AS p50, "
@@ -111,15 +111,15 @@ def handle_times(reader: Reader, selection: Selection) -> Row:
 
 
 @dataclass(frozen=True)
-class Waits:
-    """How long callers waited for an answer, in seconds.
+class Latencies:
+    """Latencies of turns, in seconds.
 
     Each row has `turns`, `p50`, `p95`, `p99`, `over_2s` and `over_3s`.
 
     Attributes:
-        now: Of the period; empty where no latency is known.
-        before: Of the period before.
-        by_day: Of the period's days that have any.
+        now: The period; empty if it has no latencies.
+        before: The previous period.
+        by_day: Days of the period with latencies.
     """
 
     now: Row
@@ -127,8 +127,8 @@ class Waits:
     by_day: dict[date, Row]
 
 
-def waits(reader: Reader, selection: Selection) -> Waits:
-    """Latencies of the turns of both periods and of each day."""
+def latencies(reader: Reader, selection: Selection) -> Latencies:
+    """Returns the latencies of both periods and of each day."""
     where, values = selection.where("l", period=selection.both)
     rows = reader.query(
         "SELECT is_now, local_date, count(*) AS turns, "
@@ -140,18 +140,18 @@ def waits(reader: Reader, selection: Selection) -> Waits:
         "FROM (SELECT l.local_date >= $begin AS is_now, l.local_date, t.latency_seconds "
         "FROM conversations_local AS l JOIN turns AS t "
         "ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id "
-        f"WHERE {where} AND t.latency_seconds IS NOT NULL) AS waits "
+        f"WHERE {where} AND t.latency_seconds IS NOT NULL) AS latencies "
         "GROUP BY GROUPING SETS ((is_now), (is_now, local_date))",
         begin=selection.period.since,
         **values,
     )
     of_period = {row["is_now"]: row for row in rows if row["local_date"] is None}
     by_day = {row["local_date"]: row for row in rows if row["local_date"] and row["is_now"]}
-    return Waits(of_period.get(True, {}), of_period.get(False, {}), by_day)
+    return Latencies(of_period.get(True, {}), of_period.get(False, {}), by_day)
 
 
 def red_flags(reader: Reader, selection: Selection) -> list[Row]:
-    """Each threshold that an agent crossed: when and how last, and on how many `days`."""
+    """Returns the crossed thresholds per agent: the last crossing, and the number of `days`."""
     where, values = selection.where(fields=("agent",))
     return reader.query(
         "SELECT agent_id, local_date, flag, value, threshold, baseline, days, "
@@ -165,18 +165,20 @@ def red_flags(reader: Reader, selection: Selection) -> list[Row]:
 
 
 def topics(reader: Reader, selection: Selection) -> list[Row]:
-    """The topics with most conversations: `name`, `now`, `before`, and how many in `names`."""
-    return _most(reader, selection, "topics_daily", "topic", "conversations")
+    """Returns the most frequent topics: `name`, `now`, `before`, and their number in `names`."""
+    return _most_frequent(reader, selection, "topics_daily", "topic", "conversations")
 
 
 def handoff_reasons(reader: Reader, selection: Selection) -> list[Row]:
-    """The reasons with most handoffs: `name`, `now`, `before`, and how many in `names`."""
-    return _most(
+    """Returns the most frequent reasons: `name`, `now`, `before`, and their number in `names`."""
+    return _most_frequent(
         reader, selection, "handoff_reasons_daily", "handoff_reason", "handed_off_conversations"
     )
 
 
-def _most(reader: Reader, selection: Selection, view: str, name: str, counted: str) -> list[Row]:
+def _most_frequent(
+    reader: Reader, selection: Selection, view: str, name: str, counted: str
+) -> list[Row]:
     where, values = selection.where(period=selection.both)
     return reader.query(
         f"SELECT {name} AS name, sum(CASE WHEN local_date >= $begin THEN {counted} ELSE 0 END) "
@@ -189,43 +191,32 @@ def _most(reader: Reader, selection: Selection, view: str, name: str, counted: s
 
 
 def topic_days(reader: Reader, selection: Selection, names: Sequence[str]) -> list[Row]:
-    """Conversations of these topics by `name` and `local_date`."""
+    """Returns the conversations of these topics by `name` and `local_date`."""
     return _by_day(reader, selection, "topics_daily", "topic", "conversations", names)
 
 
 def reason_days(reader: Reader, selection: Selection, names: Sequence[str]) -> list[Row]:
-    """Handoffs of these reasons by `name` and `local_date`."""
-    return _by_day(
-        reader,
-        selection,
-        "handoff_reasons_daily",
-        "handoff_reason",
-        "handed_off_conversations",
-        names,
-    )
+    """Returns the handoffs of these reasons by `name` and `local_date`."""
+    view, name = "handoff_reasons_daily", "handoff_reason"
+    return _by_day(reader, selection, view, name, "handed_off_conversations", names)
 
 
 def _by_day(
-    reader: Reader,
-    selection: Selection,
-    view: str,
-    name: str,
-    counted: str,
-    names: Sequence[str],
+    reader: Reader, selection: Selection, view: str, name: str, counted: str, names: Sequence[str]
 ) -> list[Row]:
     where, values = selection.where()
-    among = {f"name_{number}": value for number, value in enumerate(names)}
-    marks = ", ".join(f"${mark}" for mark in among)
+    parameters = {f"name_{index}": value for index, value in enumerate(names)}
+    marks = ", ".join(f"${parameter}" for parameter in parameters)
     return reader.query(
         f"SELECT {name} AS name, local_date, sum({counted}) AS number FROM {view} "
         f"WHERE {where} AND {name} IN ({marks}) GROUP BY {name}, local_date",
         **values,
-        **among,
+        **parameters,
     )
 
 
 def functions(reader: Reader, selection: Selection) -> list[Row]:
-    """Functions with most calls: `name`, `calls`, `errors`, and durations in ms."""
+    """Returns the most called functions: `name`, `calls`, `errors`, and durations in ms."""
     where, values = selection.where("l")
     return reader.query(
         "SELECT coalesce(f.name, 'unknown') AS name, count(*) AS calls, "
@@ -240,7 +231,7 @@ def functions(reader: Reader, selection: Selection) -> list[Row]:
 
 
 def function_days(reader: Reader, selection: Selection) -> list[Row]:
-    """Calls and errors of all functions by local date, of the period and the one before."""
+    """Returns calls and errors of all functions by local date, of both periods."""
     where, values = selection.where(period=selection.both)
     return reader.query(
         "SELECT local_date, sum(function_calls) AS calls, sum(function_errors) AS errors "
@@ -252,14 +243,14 @@ def function_days(reader: Reader, selection: Selection) -> list[Row]:
 def conversations(
     reader: Reader, selection: Selection, search: str, outcome: str | None, page: int
 ) -> tuple[list[Row], int]:
-    """A page of the newest conversations, and how many there are in all.
+    """Returns a page of conversations, newest first, and their total number.
 
     Args:
-        reader: Of the warehouse.
+        reader: Reader of the warehouse.
         selection: The filters.
-        search: Text that summary, note, number, id, handoff reason or a turn has to contain.
+        search: Text contained in the summary, note, number, id, handoff reason or a turn.
         outcome: A key of `OUTCOMES`.
-        page: From 0.
+        page: Page number, from 0.
     """
     where, values = selection.where("c")
     view = "conversations_local"
@@ -267,42 +258,42 @@ def conversations(
         where += f" AND ({OUTCOMES[outcome]})"
         view = "fct_conversations" if outcome == "annotated" else view
     if search:
-        own = " OR ".join(f"strpos(lower(c.{name}), $search) > 0" for name in _SEARCHED)
+        columns = " OR ".join(f"strpos(lower(c.{name}), $search) > 0" for name in _SEARCHED)
         where += (
-            f" AND ({own} OR (c.agent_id, c.conversation_id) IN (SELECT t.agent_id, "
+            f" AND ({columns} OR (c.agent_id, c.conversation_id) IN (SELECT t.agent_id, "
             "t.conversation_id FROM turns AS t WHERE strpos(lower(t.user_input), $search) > 0 "
             "OR strpos(lower(t.agent_response), $search) > 0))"
         )
         values["search"] = search.lower()
-    return _counted(
+    return _with_total(
         reader.query(
             "SELECT agent_id, conversation_id, channel, environment, local_started_at, "
             "is_finished, is_handed_off, handoff_reason, handle_time_seconds, duration_seconds, "
             "poly_score, poly_score_scale, num_turns, summary_heading, summary, "
             f"count(*) OVER () AS number FROM {view} AS c WHERE {where} "
-            f"ORDER BY local_started_at DESC, conversation_id {_at(page)}",
+            f"ORDER BY local_started_at DESC, conversation_id {_limit(page)}",
             **values,
         )
     )
 
 
-def _at(page: int) -> str:
+def _limit(page: int) -> str:
     return f"LIMIT {ROWS_OF_A_PAGE} OFFSET {page * ROWS_OF_A_PAGE}"
 
 
-def _counted(rows: list[Row]) -> tuple[list[Row], int]:
+def _with_total(rows: list[Row]) -> tuple[list[Row], int]:
     return rows, rows[0]["number"] if rows else 0
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """All that is shown of one.
+    """One conversation with its children.
 
     Attributes:
-        facts: Its row of `fct_conversations`.
+        facts: Row of `fct_conversations`.
         turns: In order.
-        events: Calls of functions, in order.
-        annotations: Of its turns.
+        events: Function calls, in order.
+        annotations: Annotations of its turns.
         tags: In order.
     """
 
@@ -314,7 +305,7 @@ class Conversation:
 
 
 def conversation(reader: Reader, agent_id: str, conversation_id: str) -> Conversation | None:
-    """One conversation; None where it is not held."""
+    """Returns a conversation; None if it is not in the warehouse."""
     where = "agent_id = $agent_id AND conversation_id = $conversation_id"
     key: Any = {"agent_id": agent_id, "conversation_id": conversation_id}
     facts = reader.query(f"SELECT * FROM fct_conversations WHERE {where}", **key)
@@ -336,15 +327,15 @@ def conversation(reader: Reader, agent_id: str, conversation_id: str) -> Convers
         f"FROM annotations WHERE {where} ORDER BY turn_index, position",
         **key,
     )
-    tags = _if_there(
+    tags = _rows_if_table_exists(
         reader, f"SELECT tag FROM conversation_tags WHERE {where} ORDER BY position", **key
     )
     return Conversation(facts[0], turns, events, annotations, [row["tag"] for row in tags])
 
 
 def recordings(reader: Reader, agent_id: str, conversation_id: str) -> list[Row]:
-    """What is known of its recordings, the redacted and combined one first."""
-    return _if_there(
+    """Returns the rows of its recordings, the redacted and combined one first."""
+    return _rows_if_table_exists(
         reader,
         "SELECT direction, redacted, status, uri, bytes, duration_seconds FROM recordings "
         "WHERE agent_id = $agent_id AND conversation_id = $conversation_id "
@@ -356,24 +347,24 @@ def recordings(reader: Reader, agent_id: str, conversation_id: str) -> list[Row]
 
 
 def queue(reader: Reader, selection: Selection, page: int) -> tuple[list[Row], int]:
-    """A page of the conversations to review, those with most reasons first, and how many."""
+    """Returns a page of the review queue, most reasons first, and the total number."""
     where, values = selection.where()
-    return _counted(
+    return _with_total(
         reader.query(
             f"SELECT *, count(*) OVER () AS number FROM annotation_queue WHERE {where} "
-            f"ORDER BY num_reasons DESC, local_started_at DESC, conversation_id {_at(page)}",
+            f"ORDER BY num_reasons DESC, local_started_at DESC, conversation_id {_limit(page)}",
             **values,
         )
     )
 
 
 def freshness(reader: Reader) -> list[Row]:
-    """A row an agent of `data_freshness`."""
+    """Returns the rows of `data_freshness`, one per agent."""
     return reader.query("SELECT * FROM data_freshness ORDER BY agent_id")
 
 
 def runs(reader: Reader) -> list[Row]:
-    """The newest runs."""
+    """Returns the newest runs."""
     return reader.query(
         "SELECT agent_id, command, started_at, finished_at, status, listed, new, changed, fetched, "
         f"failed, error FROM sync_runs ORDER BY started_at DESC LIMIT {2 * SHOWN}"
@@ -381,7 +372,7 @@ def runs(reader: Reader) -> list[Row]:
 
 
 def failures(reader: Reader) -> list[Row]:
-    """The newest open failures, with how many there are as `failures`."""
+    """Returns the newest open failures, and their number as `failures`."""
     return reader.query(
         "SELECT agent_id, conversation_id, stage, attempts, http_status, error_code, message, "
         "last_failed_at, count(*) OVER () AS failures FROM fetch_failures "
@@ -390,12 +381,12 @@ def failures(reader: Reader) -> list[Row]:
 
 
 def time_zone(reader: Reader) -> str:
-    """The reporting time zone."""
+    """Returns the reporting time zone."""
     return str(reader.query("SELECT reporting_time_zone FROM views_info")[0]["reporting_time_zone"])
 
 
-def _if_there(reader: Reader, sql: str, **values: object) -> list[Row]:
-    """Rows of a table that the first load of its kind makes."""
+def _rows_if_table_exists(reader: Reader, sql: str, **values: object) -> list[Row]:
+    """Returns the rows; none if the table does not exist before the first run of its command."""
     try:
         return reader.query(sql, **values)
     except DestinationError:
@@ -403,5 +394,5 @@ def _if_there(reader: Reader, sql: str, **values: object) -> list[Row]:
 
 
 def of_period(rows: Sequence[Row], period: Period) -> list[Row]:
-    """The rows whose local date lies in it."""
+    """Returns the rows with a local date in the period."""
     return [row for row in rows if period.since <= row["local_date"] <= period.until]

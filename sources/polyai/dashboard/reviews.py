@@ -1,9 +1,9 @@
-"""The page of the conversations that a reviewer should look at first."""
+"""Review queue: conversations that should be reviewed first."""
 
 from __future__ import annotations
 
 from ..views.query_reader import Reader, Row
-from . import conversations, pieces, queries
+from . import components, conversations, queries
 from .conversations import Found
 from .markup import Markup, joined
 from .selection import Selection
@@ -18,13 +18,13 @@ _REASONS = {
 
 
 def find(reader: Reader, selection: Selection, page: int) -> Found:
-    """A page of the queue, from 0."""
+    """Returns a page of the queue; pages are numbered from 0."""
     rows, number = queries.queue(reader, selection, page)
     return conversations.found(rows, [_shown(row) for row in rows], number, page)
 
 
 def _shown(row: Row) -> Markup:
-    chips = [pieces.chip(text, "pw-bad") for name, text in _REASONS.items() if row[name]]
+    chips = [components.chip(text, "pw-bad") for name, text in _REASONS.items() if row[name]]
     scored = f"PolyScore {row['poly_score']:g}" if row["poly_score"] is not None else ""
     turns = f"{row['num_turns']} turns" if row["num_turns"] is not None else ""
     return conversations.summary_of(

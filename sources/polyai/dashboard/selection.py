@@ -1,4 +1,4 @@
-"""What is looked at: days, agent, channel, environment and variant, as a URL and SQL tell them."""
+"""Selection of days, agent, channel, environment and variant; its form in URLs and SQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 PRESETS: Mapping[str, int] = {"7d": 7, "30d": 30, "90d": 90}
-"""Periods up to today by their name in a URL, with their days."""
+"""Lengths in days of periods up to today, by their name in a URL."""
 
 CUSTOM = "custom"
 
@@ -21,46 +21,46 @@ _COLUMNS = {
 }
 
 LIVE = "live"
-"""The environment that is looked at unless another one is chosen, as in PolyAI's dashboards."""
+"""Default environment, as in PolyAI's own dashboards."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Local dates from `since` to `until`, both included."""
+    """Local dates from `since` to `until`, both inclusive."""
 
     since: date
     until: date
 
     @property
     def length(self) -> int:
-        """Days."""
+        """Number of days."""
         return (self.until - self.since).days + 1
 
     @property
     def previous(self) -> Period:
-        """The period of the same length before it."""
+        """The preceding period of the same length."""
         return Period(self.since - timedelta(self.length), self.since - timedelta(1))
 
     @property
     def dates(self) -> list[date]:
-        """Each day of it."""
-        return [self.since + timedelta(number) for number in range(self.length)]
+        """Days in order."""
+        return [self.since + timedelta(offset) for offset in range(self.length)]
 
 
 def ending(today: date, length: int) -> Period:
-    """The period of so many days that ends today."""
+    """Returns the period of this number of days that ends today."""
     return Period(today - timedelta(length - 1), today)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A period, and one of each or all where it is None.
+    """A period and filters; None is no filter.
 
     Attributes:
         period: The days.
         agent: agent_id.
-        channel: As the views tell it.
-        environment: As the views tell it.
+        channel: Value of the views' column `channel`.
+        environment: Value of the views' column `environment`.
         variant: variant_id.
     """
 
@@ -73,12 +73,12 @@ class Selection:
     def where(
         self, alias: str = "", *, period: Period | None = None, fields: tuple[str, ...] = FIELDS
     ) -> tuple[str, dict[str, object]]:
-        """A condition on a view's columns, and its parameters.
+        """Returns a condition on a view's columns, and its parameters.
 
         Args:
-            alias: The view's, where the query has others too.
-            period: Other days than its own.
-            fields: Those of the filters that the view has columns for.
+            alias: Alias of the view in the query.
+            period: Days that replace its own.
+            fields: Filters to apply; the view must have their columns.
         """
         days = period or self.period
         prefix = f"{alias}." if alias else ""
@@ -92,5 +92,5 @@ class Selection:
 
     @property
     def both(self) -> Period:
-        """Its period and the one before, in one."""
+        """Its period together with the previous one."""
         return Period(self.period.previous.since, self.period.until)

@@ -1,4 +1,4 @@
-"""The page of what callers ask about, and why they are handed to people."""
+"""Topics page: topics of conversations and reasons for handoffs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from ..views.query_reader import Reader, Row
-from . import charts, pieces, queries
+from . import charts, components, queries
 from .markup import Markup
 from .selection import Selection
 
@@ -16,14 +16,14 @@ _SHOWN_AS_LINES = 4
 
 
 def page(reader: Reader, selection: Selection) -> Markup:
-    """The page of the selection."""
+    """Returns the page for a selection."""
     topics = queries.topics(reader, selection)
     reasons = queries.handoff_reasons(reader, selection)
     dates = selection.period.dates
-    return pieces.page(
-        pieces.grid(
+    return components.page(
+        components.grid(
             _list("Top topics", "conversations", topics, "No topic was retrieved in this period."),
-            _list("Handoff reasons", "handoffs", reasons, "Nobody was handed off in this period."),
+            _list("Handoff reasons", "handoffs", reasons, "There was no handoff in this period."),
             _topics_by_day(reader, selection, topics, dates),
             _reasons_by_day(reader, selection, reasons, dates),
             kind="pw-halves",
@@ -35,9 +35,9 @@ def page(reader: Reader, selection: Selection) -> Markup:
 def _list(title: str, of: str, rows: list[Row], none: str) -> Markup:
     shown = [row for row in rows if row["now"]]
     if not shown:
-        return pieces.card(title, pieces.nothing(none))
-    more = pieces.more(len(rows), rows[0]["names"], title.split()[-1])
-    return pieces.card(title, pieces.bar_list(shown, of=of), more, note=f"By {of}")
+        return components.card(title, components.empty(none))
+    more = components.more(len(rows), rows[0]["names"], title.split()[-1])
+    return components.card(title, components.bar_list(shown, of=of), more, note=f"By {of}")
 
 
 def _topics_by_day(
@@ -47,7 +47,7 @@ def _topics_by_day(
         return None
     series = _series(queries.topic_days(reader, selection, names), names, dates)
     chart = charts.lines(dates, series, axis=charts.COUNT, tooltip=",")
-    return pieces.card("Leading topics a day", chart, legend=names)
+    return components.card("Top topics per day", chart, legend=names)
 
 
 def _reasons_by_day(
@@ -56,7 +56,7 @@ def _reasons_by_day(
     if not (names := _leading(reasons)):
         return None
     series = _series(queries.reason_days(reader, selection, names), names, dates)
-    return pieces.card("Leading reasons a day", charts.stacked(dates, series), legend=names)
+    return components.card("Top reasons per day", charts.stacked(dates, series), legend=names)
 
 
 def _leading(rows: list[Row]) -> list[str]:

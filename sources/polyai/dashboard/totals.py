@@ -1,4 +1,4 @@
-"""Numbers over several days: numerators and denominators are added up, rates never averaged."""
+"""Totals over several days: rates are computed from sums, never averaged."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 RED_SECONDS = 3
 RED_ERRORS = 0.05
-"""PolyAI's own thresholds: of a turn's latency, and of the share of a function's failed calls."""
+"""PolyAI's own thresholds for turn latency, and for the error rate of functions."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums of `kpi_daily`, named as its columns, and the rates that they make."""
+    """Sums of columns of `kpi_daily`, and the rates computed from them."""
 
     conversations: int = 0
     finished_conversations: int = 0
@@ -67,7 +67,7 @@ COLUMNS = tuple(field.name for field in fields(Totals))
 
 
 def total(rows: Iterable[Mapping[str, Any]]) -> Totals:
-    """The totals of rows that have its columns; what is NULL adds nothing."""
+    """Returns the totals of rows with these columns; NULL counts as 0."""
     sums: dict[str, Any] = dict.fromkeys(COLUMNS, 0)
     for row in rows:
         for name in COLUMNS:

@@ -1,4 +1,4 @@
-"""Numbers, times and names as a person reads them; what is not known is a dash, never 0."""
+"""Display formats of numbers, times and names; an unknown value is a dash, never 0."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _KB = 1000
 
 
 def count(value: float | None) -> str:
-    """1,234."""
+    """Formats a count: 1,234."""
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A ratio as 61.2 %."""
+    """Formats a ratio: 61.2 %."""
     return UNKNOWN if value is None else f"{value * 100:.{digits}f} %"
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
-    """4.25."""
+    """Formats a decimal: 4.25."""
     return UNKNOWN if value is None else f"{value:,.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as 45 s, 3 m 12 s or 1 h 05 m."""
+    """Formats a duration: 45 s, 3 m 12 s, 1 h 05 m."""
     if seconds is None:
         return UNKNOWN
     whole = round(seconds)
@@ -38,36 +38,36 @@ def duration(seconds: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """1.24 s."""
+    """Formats seconds: 1.24 s."""
     return UNKNOWN if value is None else f"{value:.2f} s"
 
 
 def milliseconds(value: float | None) -> str:
-    """840 ms, or 1.24 s where it is longer."""
+    """Formats milliseconds: 840 ms, 1.24 s."""
     if value is None:
         return UNKNOWN
     return f"{value:,.0f} ms" if value < _KB else seconds(value / _KB)
 
 
 def day(value: date | None, *, year: bool = True) -> str:
-    """3 Nov 2026."""
+    """Formats a date: 3 Nov 2026."""
     if value is None:
         return UNKNOWN
     return f"{value.day} {value:%b %Y}" if year else f"{value.day} {value:%b}"
 
 
 def weekday(value: date) -> str:
-    """Tue 3 Nov 2026."""
+    """Formats a date with its weekday: Tue 3 Nov 2026."""
     return f"{value:%a} {day(value)}"
 
 
 def moment(value: datetime | None) -> str:
-    """3 Nov 2026, 14:05."""
+    """Formats a time: 3 Nov 2026, 14:05."""
     return UNKNOWN if value is None else f"{day(value)}, {value:%H:%M}"
 
 
 def days(since: date, until: date) -> str:
-    """3 – 9 Nov 2026; the year once where it is the same."""
+    """Formats a range of days: 3 – 9 Nov 2026, 28 Dec 2025 – 3 Jan 2026."""
     if since == until:
         return day(since)
     if (since.year, since.month) == (until.year, until.month):
@@ -76,7 +76,7 @@ def days(since: date, until: date) -> str:
 
 
 def age(minutes: float | None) -> str:
-    """How long ago: 5 min, 3 h or 2 days."""
+    """Formats an age: 5 min, 3 h, 2 days."""
     if minutes is None:
         return UNKNOWN
     if minutes < 60:
@@ -86,12 +86,12 @@ def age(minutes: float | None) -> str:
 
 
 def signed(text: str, change: float) -> str:
-    """A change that is worded without its sign, with it."""
+    """Adds the sign of a change to its formatted absolute value."""
     return f"{'+' if change > 0 else _MINUS if change < 0 else ''}{text}"
 
 
 def size(value: float | None) -> str:
-    """Bytes as 1.2 MB."""
+    """Formats a number of bytes: 1.2 MB."""
     if value is None:
         return UNKNOWN
     amount, unit = value, "B"
@@ -103,7 +103,7 @@ def size(value: float | None) -> str:
 
 
 def phrase(name: str | None) -> str:
-    """An identifier of ours or of PolyAI, as words: `wrong_info` is Wrong info."""
+    """Formats an identifier as words: `wrong_info` is Wrong info."""
     if not name:
         return UNKNOWN
     words = name.replace("_", " ").strip()

@@ -1,4 +1,4 @@
-"""The server of the app: loopback without a token, anything else with one."""
+"""Server of the app; addresses other than loopback need a token."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ..errors import ConfigurationError
 from .dashboard import PAGES, PERIODS, Dashboard
 
 PORT = 2718
-"""Tried where no port is given; where it is taken, a free one is."""
+"""Default port; a free port is used if it is taken."""
 
 _APP = Path(__file__).with_name("app.py")
 
 _HEAD = '<script>addEventListener("popstate", () => location.reload())</script>'
-"""marimo writes the address but does not follow it: with this the browser's Back does go back."""
+"""Makes the Back button work: marimo writes the address, but does not react to its changes."""
 
-_REFUSED = b"The dashboard does not answer to this address."
+_REFUSED = b"The dashboard does not accept requests with this Host or Origin."
 
 _LOCALHOST = "localhost"
 
 _POLICY_VIOLATION = 1008
-"""What a web socket is closed with."""
+"""Status code for closing a web socket."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens there."""
+    """Returns True if a server on this address is reachable from this machine only."""
     if host == _LOCALHOST:
         return True
     try:
@@ -47,30 +47,30 @@ def is_loopback(host: str) -> bool:
 def serve(
     dashboard: Dashboard, host: str = "127.0.0.1", port: int | None = None, token: str | None = None
 ) -> Iterator[str]:
-    """Serves from a thread until the block ends.
+    """Serves the dashboard from a thread until the block ends.
 
     Args:
-        dashboard: What is shown.
-        host: Where to listen.
-        port: 0 for a free one; None for `PORT` if it is.
-        token: What a browser has to know; None for none, on loopback alone.
+        dashboard: The dashboard.
+        host: Address to listen on.
+        port: 0 for a free port; None for `PORT`, or a free port if it is taken.
+        token: Token that browsers have to enter; None is allowed on loopback addresses only.
 
     Yields:
-        The URL, without a slash at its end and without the token.
+        The URL, without a trailing slash and without the token.
 
     Raises:
-        ConfigurationError: Others would reach it without a token.
-        OSError: The port is taken, or the host is not of this machine.
+        ConfigurationError: The address is not a loopback address, and there is no token.
+        OSError: The port is taken, or the host is not an address of this machine.
     """
     if not token and not is_loopback(host):
         raise ConfigurationError(
-            f"--host {host} lets others read every conversation: it needs a token too"
+            f"--host {host} lets other machines read all conversations: set a token with --token"
         )
     listener = _listening(host, port)
     sessions = _Sessions(dashboard)
     app = (
         marimo.create_asgi_app(quiet=True, include_code=False, token=token, html_head=_HEAD)
-        .with_app(path="/", root=str(_APP), middleware=[sessions.over])
+        .with_app(path="/", root=str(_APP), middleware=[sessions.middleware])
         .build()
     )
     config = uvicorn.Config(
@@ -106,31 +106,31 @@ def _listening(host: str, port: int | None) -> socket.socket:
 
 
 class _Sessions:
-    """The readers' sessions with the app: each is handed the dashboard, and is ended at the end."""
+    """Sessions of browsers: passes the dashboard to each, and ends them on shutdown."""
 
     def __init__(self, dashboard: Dashboard) -> None:
         self._meta = {"dashboard": dashboard, "pages": PAGES, "periods": PERIODS}
         self._manager: Any = None
 
-    def over(self, app: Any) -> Any:
-        """The app, with what its cells find in each connection's `meta`."""
+    def middleware(self, app: Any) -> Any:
+        """Wraps the app: adds the `meta` that its cells read to each connection."""
         self._manager = app.state.session_manager
 
-        async def handing(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        async def with_meta(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
             await app({**scope, "meta": self._meta}, receive, send)
 
-        return handing
+        return with_meta
 
     async def end(self) -> None:
-        """Ends their threads, which would keep the process: marimo does so in its own servers."""
+        """Ends their threads, which would keep the process alive, as marimo's own servers do."""
         await self._manager.shutdown()
 
 
 class _Guard:
-    """Answers its own pages alone, and without a token only who asks for this machine by its name.
+    """Rejects requests from other sites, and, without a token, for other host names.
 
-    Any other page in the reader's browser could ask for the dashboard too, directly or by a name
-    that it lets lead to this machine.
+    Other pages in the same browser could request the dashboard too: directly (cross-origin), or
+    through a host name of theirs that resolves to this machine (DNS rebinding).
     """
 
     def __init__(self, app: Any, sessions: _Sessions, *, is_open: bool) -> None:

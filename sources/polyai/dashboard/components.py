@@ -1,4 +1,4 @@
-"""What pages are made of: cards, tiles with their change, lists of bars, tables, messages."""
+"""Components of pages: cards, tiles, bar lists, tables, messages."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
+from .formats import UNKNOWN, count, percent, signed
 from .markup import Child, Markup, tag
-from .wording import UNKNOWN, count, percent, signed
 
 Good = Literal["up", "down", None]
-"""The direction in which a number gets better; None where neither is."""
+"""Direction in which a number improves; None for a neutral number."""
 
 _STEADY = 1e-9
 _SPARK_WIDTH, _SPARK_HEIGHT = 100, 28
 
 _SERIES = 4
-"""Colours of series that the style sheet has."""
+"""Number of series colours in the style sheet."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A number against the period before.
+    """Change of a number from the previous period.
 
     Attributes:
-        now: The number; None where it is not known.
-        before: The same of the period before.
-        says: Words a difference, without its sign.
-        good: The direction in which it gets better.
-        is_relative: Tell the difference as a share of the number before.
+        now: The number; None if unknown.
+        before: The number of the previous period.
+        format: Formats a difference without its sign.
+        good: Direction in which it improves.
+        is_relative: True to show the difference relative to the previous number.
     """
 
     now: float | None
     before: float | None
-    says: Callable[[float], str]
+    format: Callable[[float], str]
     good: Good = None
     is_relative: bool = False
 
     def markup(self) -> Markup:
-        """An arrow, the difference, and in words whether that is good."""
+        """Returns an arrow, the difference, and a verdict in words."""
         if self.now is None or self.before is None or (self.is_relative and not self.before):
             return tag("span", "no comparison", class_="pw-change pw-quiet")
         difference = self.now - self.before
         if self.is_relative:
             difference /= self.before
-        said = self.says(abs(difference))
-        if abs(difference) < _STEADY or said == self.says(0.0):
+        text = self.format(abs(difference))
+        if abs(difference) < _STEADY or text == self.format(0.0):
             return tag("span", "→ unchanged", class_="pw-change pw-quiet")
         is_up = difference > 0
         verdict, kind = ("more" if is_up else "less"), "pw-quiet"
@@ -55,12 +55,12 @@ class Change:
             verdict, kind = ("better", "pw-good") if is_better else ("worse", "pw-bad")
         arrow = tag("span", "▲ " if is_up else "▼ ", aria_hidden="true")
         return tag(
-            "span", arrow, signed(said, difference), f" {verdict}", class_=f"pw-change {kind}"
+            "span", arrow, signed(text, difference), f" {verdict}", class_=f"pw-change {kind}"
         )
 
 
 def points(difference: float) -> str:
-    """The difference of two ratios: 2.1 pts."""
+    """Formats a difference of ratios: 2.1 pts."""
     return f"{difference * 100:.1f} pts"
 
 
@@ -72,15 +72,15 @@ def tile(
     trend: Sequence[float | None] = (),
     hint: str | None = None,
 ) -> Markup:
-    """A number, what it was before, and how it went.
+    """Returns a tile: a number, its change, and its trend.
 
     Args:
-        title: What it is.
-        value: Worded.
-        change: Against the period before.
-        note: A further number.
-        trend: A value a day, for the line; None leaves a gap.
-        hint: How it is defined.
+        title: Name of the number.
+        value: The formatted number.
+        change: Change from the previous period.
+        note: An additional number.
+        trend: One value per day for the sparkline; None leaves a gap.
+        hint: Definition of the number.
     """
     return tag(
         "section",
@@ -95,32 +95,32 @@ def tile(
 
 
 def sparkline(values: Sequence[float | None]) -> Markup:
-    """A small line without axes; None leaves a gap."""
+    """Returns a small line chart without axes; None leaves a gap."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Markup("")
     low, high = min(known), max(known)
     spread = (high - low) or 1
     step = _SPARK_WIDTH / (len(values) - 1)
-    placed = [
-        (number * step, _SPARK_HEIGHT - 2 - (value - low) / spread * (_SPARK_HEIGHT - 4))
+    points = [
+        (index * step, _SPARK_HEIGHT - 2 - (value - low) / spread * (_SPARK_HEIGHT - 4))
         if value is not None
         else None
-        for number, value in enumerate(values)
+        for index, value in enumerate(values)
     ]
     parts = [
-        [place for place in group if place]
-        for is_known, group in groupby(placed, key=lambda place: place is not None)
+        [point for point in group if point]
+        for is_known, group in groupby(points, key=lambda point: point is not None)
         if is_known
     ]
-    # a lone day is a line to itself, which is drawn as a dot
-    pieces = [
+    # a single point is repeated: a line from a point to itself is drawn as a dot
+    lines = [
         tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in (*part, part[-1])))
         for part in parts
     ]
     return tag(
         "svg",
-        *pieces,
+        *lines,
         viewBox=f"0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}",
         preserveAspectRatio="none",
         class_="pw-spark",
@@ -129,16 +129,16 @@ def sparkline(values: Sequence[float | None]) -> Markup:
 
 
 def grid(*children: Child, kind: str = "") -> Markup:
-    """Pieces side by side, as many as fit."""
+    """Returns components side by side, as many as fit."""
     return tag("div", *children, class_=f"pw-grid {kind}".strip())
 
 
 def card(title: str, *children: Child, note: str = "", legend: Sequence[str] = ()) -> Markup:
-    """A titled box.
+    """Returns a box with a title.
 
     Args:
-        title: What is in it.
-        children: What is in it.
+        title: The title.
+        children: The content.
         note: A line below the title.
         legend: Names of the series in the order of their colours.
     """
@@ -168,11 +168,11 @@ def _legend(names: Sequence[str]) -> Markup:
 
 
 def bar_list(rows: Sequence[Mapping[str, Any]], *, of: str) -> Markup:
-    """Names with a bar, their number, their share and their change.
+    """Returns a list of names with their number, change and bar.
 
     Args:
         rows: Each with `name`, `now` and `before`.
-        of: What is counted, such as conversations.
+        of: Name of the counted things, such as conversations.
     """
     most = max((row["now"] for row in rows), default=0) or 1
     return tag(
@@ -202,22 +202,22 @@ def _whole_percent(value: float) -> str:
 
 
 def change_of_count(now: float | None, before: float | None) -> Change:
-    """A count against the one before, as a share of it."""
+    """Returns the relative change of a count."""
     return Change(now, before, _whole_percent, is_relative=True)
 
 
 Cell = str | None
 Column = tuple[str, bool]
-"""A column's heading, and whether numbers stand in it."""
+"""Heading of a column, and True for a column of numbers."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, label: str) -> Markup:
-    """A table; on a phone each row is a block that names its cells.
+    """Returns a table; on a phone each row is a block of labelled cells.
 
     Args:
-        columns: Their headings.
-        rows: A cell for each column.
-        label: What it lists.
+        columns: Headings of the columns.
+        rows: One cell per column.
+        label: Accessible name of the table.
     """
     head = tag(
         "tr",
@@ -248,12 +248,12 @@ def _kind(is_number: bool) -> str | None:
 
 
 def chip(text: str, kind: str = "") -> Markup:
-    """A short word in a box."""
+    """Returns a short text in a box."""
     return tag("span", text, class_=f"pw-chip {kind}".strip())
 
 
 def facts(pairs: Sequence[tuple[str, Cell]]) -> Markup:
-    """Names and values; those that are not known are left out."""
+    """Returns a list of names and values, without unknown values."""
     return tag(
         "dl",
         *(
@@ -265,40 +265,40 @@ def facts(pairs: Sequence[tuple[str, Cell]]) -> Markup:
     )
 
 
-def message(title: str, *said: Child, kind: str = "") -> Markup:
-    """What to do where there is nothing to show."""
+def message(title: str, *paragraphs: Child, kind: str = "") -> Markup:
+    """Returns a message with advice in place of a page or list."""
     return tag(
         "section",
         tag("h2", title),
-        *(tag("p", one) for one in said if one is not None),
+        *(tag("p", one) for one in paragraphs if one is not None),
         class_=f"pw-card pw-message {kind}".strip(),
         role="status",
     )
 
 
 def code(text: str) -> Markup:
-    """A command to type."""
+    """Returns a command to type."""
     return tag("code", text)
 
 
-def nothing(text: str) -> Markup:
-    """A line where a card has nothing to show."""
+def empty(text: str) -> Markup:
+    """Returns the text of an empty card."""
     return tag("p", text, class_="pw-nothing")
 
 
 def page(*children: Child, name: str) -> Markup:
-    """A whole page."""
+    """Returns a whole page."""
     return tag("main", *children, class_="pw-page", data_page=name)
 
 
 def more(shown: int, number: int, what: str) -> Markup | None:
-    """Tells that a list goes on; None where it does not."""
+    """Returns the number of entries that are not shown; None if there are none."""
     if number <= shown:
         return None
     return tag("p", f"and {count(number - shown)} more {what}", class_="pw-note pw-more")
 
 
 def lines_of(*children: Child) -> Markup:
-    """Lines below each other in one place."""
+    """Returns lines below each other."""
     lines = (tag("span", child, class_="pw-line") for child in children if child)
     return tag("span", *lines, class_="pw-lines")
