@@ -1,10 +1,11 @@
--- One row an agent: how fresh and how complete what is held of it is.
+-- One row per agent: freshness and completeness of its data.
 -- Answers: Can I trust today's numbers?
 -- Key: agent_id
 --
--- A load is complete where it read all there was, also where single conversations failed. What is
--- missing is counted against what PolyAI said to have at the newest load: failures that are not
--- held, and conversations that a full load did not find listed any more, are not missing.
+-- A load is complete if it read everything it was to read, even if single conversations failed.
+-- Missing conversations are counted against the number that PolyAI reported to the newest complete
+-- load. Erased conversations, conversations with an open failure, and conversations that a full
+-- load no longer found in the listing are not missing.
 CREATE OR REPLACE VIEW polyai.data_freshness AS
 WITH loads AS (
   SELECT

@@ -1,4 +1,4 @@
--- One row a function of an agent, channel, environment, variant and local date.
+-- One row per function, agent, channel, environment, variant and local date.
 -- Answers: Which functions fail or are slow?
 -- Key: agent_id, channel, environment, variant_id, local_date, function_name
 CREATE OR REPLACE VIEW polyai.function_health_daily AS

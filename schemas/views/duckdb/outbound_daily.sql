@@ -1,5 +1,5 @@
--- One row an agent, channel, environment, variant and local date that has outbound conversations.
--- Answers: How many people were called, how many answered, and how did it end?
+-- One row per agent, channel, environment, variant and local date with outbound conversations.
+-- Answers: How many people were called, how many answered, and how did the calls end?
 -- Key: agent_id, channel, environment, variant_id, local_date
 CREATE OR REPLACE VIEW polyai.outbound_daily AS
 SELECT

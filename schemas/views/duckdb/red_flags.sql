@@ -1,12 +1,12 @@
--- One row a threshold that an agent crossed on a local date; conversations of `live` only.
--- Answers: Where is something wrong that somebody should look at today?
+-- One row per threshold that an agent crossed on a local date; `live` conversations only.
+-- Answers: What is wrong and needs attention today?
 -- Key: agent_id, local_date, flag
 --
--- The thresholds are PolyAI's own. `latency_p50` and `latency_p95` are above 3 seconds;
--- `function_errors` above 5 % of the calls; `handoff_rate` above 50 %; `handoff_above_baseline`
--- 20 % or more above the rate of the seven days before; `volume_down` 30 % or more below the mean
--- of the same weekday in the four weeks before, as far back as the agent's first day. Days without
--- conversations count there. Today's volume is not judged before the day is over.
+-- The thresholds are PolyAI's. `latency_p50` and `latency_p95`: above 3 seconds. `function_errors`:
+-- above 5 % of the calls. `handoff_rate`: above 50 %. `handoff_above_baseline`: at least 20 % above
+-- the rate of the seven days before. `volume_down`: at least 30 % below the mean of the same
+-- weekday in the four weeks before, as far back as the agent's first day; days without
+-- conversations count as 0. The volume of today is not evaluated before the day is over.
 CREATE OR REPLACE VIEW polyai.red_flags AS
 WITH agents AS (
   SELECT

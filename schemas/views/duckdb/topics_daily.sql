@@ -1,4 +1,4 @@
--- One row a knowledge topic of an agent, channel, environment, variant and local date.
+-- One row per knowledge topic, agent, channel, environment, variant and local date.
 -- Answers: What do callers ask about, and which topics grow?
 -- Key: agent_id, channel, environment, variant_id, local_date, topic
 CREATE OR REPLACE VIEW polyai.topics_daily AS

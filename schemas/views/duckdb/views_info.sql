@@ -1,6 +1,6 @@
--- One row: what the views were made from.
--- Answers: In which time zone are the local dates, and are these the views of this version?
+-- One row: the inputs that the views were created from.
+-- Answers: In which time zone are local dates, and are these the views of this version?
 CREATE OR REPLACE VIEW polyai.views_info AS
 SELECT
   'UTC' AS reporting_time_zone,
-  '2399b21fe0356671ea275c2fb6647adc' AS fingerprint;
+  '899c36bbd9b93517be6ffa536d202e54' AS fingerprint;

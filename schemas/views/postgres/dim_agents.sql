@@ -1,4 +1,4 @@
--- One row an agent that was loaded, also without any conversation.
+-- One row per loaded agent, even without conversations.
 -- Answers: Which agents are in the warehouse, and since when?
 -- Key: agent_id
 CREATE OR REPLACE VIEW polyai.dim_agents AS

@@ -1,16 +1,18 @@
--- One row an agent, channel, environment, variant and local date that has conversations.
--- Answers: How do the agents do each day, and how does that compare with the day before?
+-- One row per agent, channel, environment, variant and local date with conversations.
+-- Answers: How do the agents perform each day, and how does that compare with the day before?
 -- Key: agent_id, channel, environment, variant_id, local_date
 --
--- Rates are of finished conversations; `conversations` counts those in progress too. Sums and
--- counts add up over any rows: a rate over several is the sum of its numerator over the sum of its
--- denominator. Medians and percentiles do not add up: ask `fct_conversations` for other periods.
+-- Rates are of finished conversations; `conversations` includes those in progress. Counts and sums
+-- add up over any rows: a rate over several rows is the sum of its numerator divided by the sum of
+-- its denominator. Medians and percentiles do not add up: compute them from `fct_conversations` for
+-- other periods.
 --
--- A change is this day minus the day before, of the same agent, channel, environment and variant.
--- A day before without conversations counts as none of them; of a rate or a mean it has none, so
--- the change is NULL.
+-- A change is this day minus the day before, for the same agent, channel, environment and variant.
+-- A day before without conversations counts as 0 conversations; it has no rates or means, so their
+-- change is NULL.
 --
--- The day before is joined by a date of its own, so that a filter on the date reaches its scan.
+-- The day before is joined by a date column of its own, so that a filter on the date reaches its
+-- scan.
 CREATE OR REPLACE VIEW polyai.kpi_daily AS
 WITH facts AS NOT MATERIALIZED (
   SELECT

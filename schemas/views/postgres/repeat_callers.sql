@@ -1,10 +1,10 @@
--- One row a conversation of a caller who had been in touch before.
+-- One row per conversation of a caller who had contacted the agent before.
 -- Answers: Who calls again, how soon, and after which conversation?
 -- Key: agent_id, conversation_id
 --
--- A caller is known by PolyAI's own metrics REPEAT_CALLER_*, and by the number an inbound
--- conversation came from, where it is one: neither hidden by PolyAI (REDACTED) nor dropped by the
--- load. Where numbers are hashed, callers are told apart all the same.
+-- A repeat caller is recognised by PolyAI's metrics REPEAT_CALLER_*, and by the number of an
+-- inbound conversation, unless PolyAI redacted it (REDACTED) or the load dropped it. Hashed numbers
+-- identify callers as well.
 CREATE OR REPLACE VIEW polyai.repeat_callers AS
 WITH flagged AS (
   SELECT DISTINCT

@@ -1,5 +1,5 @@
--- One row an agent, channel, environment, variant and local date that has turns.
--- Answers: How long do callers wait for an answer, and how often for too long?
+-- One row per agent, channel, environment, variant and local date with turns.
+-- Answers: How long do callers wait for a response, and how often too long?
 -- Key: agent_id, channel, environment, variant_id, local_date
 CREATE OR REPLACE VIEW polyai.turn_latency_daily AS
 SELECT

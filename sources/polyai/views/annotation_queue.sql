@@ -1,9 +1,9 @@
--- One row a finished conversation that is worth a reviewer's look and has no annotation yet.
--- Answers: Which conversations should somebody listen to first, and why?
+-- One row per finished conversation that is worth a review and has no annotation yet.
+-- Answers: Which conversations should be reviewed first, and why?
 -- Key: agent_id, conversation_id
 --
--- A low score is of the 1-5 scale; silence is long from two silent turns on; latency is high where
--- the 95th percentile of a conversation's turns is above 3 seconds.
+-- A low score is on the 1-5 scale. A long silence is two or more silent turns. High latency is a
+-- 95th percentile above 3 seconds over the turns of the conversation.
 WITH reasons AS (
   SELECT
     *,

@@ -1,9 +1,10 @@
--- One row a conversation, on the reporting zone's calendar; reads no other table, so it is quick.
+-- One row per conversation, with local dates; reads no other table, so it is fast.
 -- Answers: How many conversations were there, on which local day, over which channel?
 -- Key: agent_id, conversation_id
 --
--- NULL counts as no where PolyAI did not say whether a conversation goes on or was handed off.
--- What groups rows is never NULL: an unknown channel is `unknown`, no variant is `none`.
+-- If PolyAI did not report whether a conversation is in progress or was handed off, it counts as
+-- no. Columns that rows are grouped by are never NULL: an unknown channel is `unknown`, no variant
+-- is `none`.
 WITH begun AS (
   SELECT
     *,

@@ -1,9 +1,9 @@
--- One row a conversation whose caller was offered the satisfaction survey, answered or not.
--- Answers: How satisfied are callers, who answered the survey, and what did they say?
+-- One row per conversation in which the satisfaction survey was offered, answered or not.
+-- Answers: How satisfied are callers, who answered the survey, and what feedback did they give?
 -- Key: agent_id, conversation_id
 --
--- A metric says yes unless its value is false, 0 or empty. A score is a number from 1 to 5; of
--- several the last one counts. A score without an offer counts as offered.
+-- A metric is true unless its value is false, 0 or empty. A score is a number from 1 to 5; the last
+-- one counts. A score without an offer counts as offered.
 WITH survey AS (
   SELECT
     l.agent_id,

@@ -1,5 +1,5 @@
--- One row a local date, from the first conversation's to today, without a gap.
--- Answers: Which days were there, also those without a conversation, and how long was each?
+-- One row per local date, from the first conversation to today, without gaps.
+-- Answers: Which days are there, including those without conversations, and how long is each?
 -- Key: local_date
 WITH bounds AS (
   SELECT

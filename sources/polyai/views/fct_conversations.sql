@@ -1,14 +1,15 @@
--- One row a conversation with all that is counted of it: turns, functions, survey, annotations.
+-- One row per conversation, with its turns, functions, survey and annotations counted.
 -- Answers: Which conversations were these, how did each go, and why?
 -- Key: agent_id, conversation_id
 --
--- Abandoned is a finished conversation without a handoff in which the metric CHAT_ABANDONED says
--- yes, or a call (a channel that begins with VOICE) in which the caller said nothing or that was
--- over within 10 seconds. A caller has spoken who said a word or pressed a key in any turn. Where
--- no words are kept, a turn that is neither the first one nor a silence counts instead; without
--- any turns it is not known, and only the duration tells.
+-- A conversation is abandoned if it finished without a handoff and either the metric CHAT_ABANDONED
+-- is true, or it is a call (its channel begins with VOICE) in which the caller said nothing or that
+-- lasted less than 10 seconds. A caller has spoken if any turn has words or a pressed key. If the
+-- words are not stored, turns other than the first one and silences count instead; without any
+-- turns it is unknown, and only the duration counts.
 --
--- Each join carries both dates as well, so that a filter on either reaches the children's scan.
+-- Each join includes both dates, so that a filter on either of them reaches the scan of the
+-- children.
 WITH spoken AS (
   SELECT
     l.agent_id,

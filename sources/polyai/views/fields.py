@@ -1,6 +1,6 @@
-"""What each column of a view means: one dictionary, because a name means the same in all of them.
+"""Dictionary of the columns of views: a name has one type, unit and meaning in all views.
 
-A column that a table has too is described there, unless a view resolves its NULLs.
+A column of a table keeps the description of the table, unless the views replace its NULLs.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from ..tables.audit import SYNC_RUNS
 from ..tables.conversations import CONVERSATIONS, TURN_TOPICS
 
 FieldType = Literal["text", "bigint", "double", "bool", "timestamp", "local timestamp", "date"]
-"""A timestamp is a moment; a local one has no zone of its own: it is the reporting zone's clock."""
+"""A local timestamp has no time zone; it is in the reporting time zone."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A column of a view.
+    """Column of a view.
 
     Attributes:
-        name: As in SQL.
-        type: Ours; `documents` tells what databases call it.
-        unit: Of a number; empty for a count and for what is none.
-        meaning: A sentence.
+        name: Name in SQL.
+        type: Declared type; `schemas.generate.sql_types` has DuckDB's name of it.
+        unit: Unit of a number; empty for counts and other types.
+        meaning: Description, one sentence.
     """
 
     name: str
@@ -34,47 +34,62 @@ class Field:
 
     @property
     def comment(self) -> str:
-        """What a database shows beside it: the meaning, and the unit where there is one."""
+        """Comment on the column in the database: meaning, and unit if it has one."""
         return f"{self.meaning} Unit: {self.unit}." if self.unit else self.meaning
 
 
-_CHANGE = "This day minus the day before, of the same row's kind; NULL without both."
+_CHANGE = (
+    "Change from the day before, same agent, channel, environment and variant; NULL if either day "
+    "has no value."
+)
 
 _DECLARED: tuple[Field, ...] = (
-    # what rows are grouped by
-    Field("agent_id", "text", "", "The agent (project) that held the conversation."),
-    Field("channel", "text", "", "Medium, such as VOICE-SIP or WEBCHAT; `unknown`: not told."),
+    # dimensions
+    Field("channel", "text", "", "Channel, such as VOICE-SIP or WEBCHAT, or `unknown`."),
     Field("is_voice", "bool", "", "The channel is a call: its name begins with VOICE."),
-    Field("direction", "text", "", "inbound or outbound; `unknown`: not told."),
-    Field("environment", "text", "", "live, sandbox or pre-release; `unknown`: not told."),
-    Field("variant_id", "text", "", "Variant that answered; `none`: no variant."),
-    Field("local_date", "date", "", "Day on which the conversation began, in the reporting zone."),
-    Field("next_local_date", "date", "", "The day after `local_date`; joins a day to its past."),
-    # when
-    Field("began_at", "timestamp", "UTC", "When it began: started_at, else created_at."),
+    Field("direction", "text", "", "Direction: inbound, outbound or `unknown`."),
+    Field("environment", "text", "", "Environment: live, sandbox, pre-release or `unknown`."),
+    Field("variant_id", "text", "", "Variant of the agent that answered, or `none`."),
     Field(
-        "local_started_at", "local timestamp", "", "When it began, by the reporting zone's clock."
+        "local_date", "date", "", "Day on which the conversation began, in the reporting time zone."
     ),
-    Field("local_hour", "bigint", "h", "Hour of the day in which it began, 0 to 23."),
-    Field("first_turn_at", "timestamp", "UTC", "When its first turn began."),
-    Field("last_turn_at", "timestamp", "UTC", "When its last turn was answered."),
+    Field(
+        "next_local_date", "date", "", "Day after `local_date`, to join a day with the day before."
+    ),
+    # times
+    Field(
+        "began_at",
+        "timestamp",
+        "UTC",
+        "Start of the conversation, or else its creation, or else the fetch.",
+    ),
+    Field(
+        "local_started_at",
+        "local timestamp",
+        "",
+        "Start of the conversation in the reporting time zone.",
+    ),
+    Field("local_hour", "bigint", "h", "Hour of the day of its start, 0 to 23."),
+    Field("first_turn_at", "timestamp", "UTC", "Time of its first turn."),
+    Field("last_turn_at", "timestamp", "UTC", "Time of the response in its last turn."),
     Field("first_local_date", "date", "", "Local date of the first conversation."),
     Field("last_local_date", "date", "", "Local date of the newest conversation."),
-    # how it ended
-    Field("is_finished", "bool", "", "It was over when it was read."),
-    Field("is_handed_off", "bool", "", "Handed to a human."),
+    # outcome
+    Field("is_finished", "bool", "", "The conversation had ended when it was fetched."),
+    Field("is_handed_off", "bool", "", "Handed off to a human."),
     Field(
         "is_contained",
         "bool",
         "",
-        "Finished without a handoff, also where the caller gave up; NULL while in progress.",
+        "Containment: finished without a handoff, even if the caller gave up; NULL while in "
+        "progress.",
     ),
     Field(
         "is_abandoned",
         "bool",
         "",
-        "Finished without a handoff, and given up: the metric CHAT_ABANDONED says yes, or it is a "
-        "call in which the caller said nothing or that was over within 10 seconds.",
+        "Finished without a handoff and given up by the caller: the metric CHAT_ABANDONED is true, "
+        "or it is a call in which the caller said nothing or that lasted less than 10 seconds.",
     ),
     Field(
         "is_contained_excl_abandoned",
@@ -86,57 +101,67 @@ _DECLARED: tuple[Field, ...] = (
         "handle_time_seconds",
         "double",
         "s",
-        "Whole contact, handoff included; NULL while in progress.",
+        "Duration of the whole contact, including the part after a handoff; NULL while in "
+        "progress.",
     ),
     Field(
         "poly_score_band",
         "text",
         "",
-        "high (5), medium (3 to below 5) or low (below 3); on the 1-5 scale only.",
+        "PolyScore band on the 1-5 scale: high (5), medium (3 to below 5) or low (below 3); NULL "
+        "on the other scale.",
     ),
     # turns
-    Field(
-        "num_user_turns", "bigint", "", "Turns with a word or a key of the caller; NULL: no turns."
-    ),
-    Field("num_barge_ins", "bigint", "", "Turns in which the caller spoke over the agent."),
-    Field(
-        "has_caller_spoken", "bool", "", "The caller said a word or pressed a key; NULL: unknown."
-    ),
-    Field("first_agent_response", "text", "", "What the agent said in the first turn."),
-    Field("last_user_input", "text", "", "What the caller said in the last turn."),
-    Field("last_agent_response", "text", "", "What the agent said in the last turn."),
+    Field("num_user_turns", "bigint", "", "Turns with input of the caller; NULL without turns."),
+    Field("num_barge_ins", "bigint", "", "Turns with barge-in: the caller spoke over the agent."),
+    Field("has_caller_spoken", "bool", "", "The caller spoke or pressed a key; NULL if unknown."),
+    Field("first_agent_response", "text", "", "Response of the agent in the first turn."),
+    Field("last_user_input", "text", "", "Input of the caller in the last turn."),
+    Field("last_agent_response", "text", "", "Response of the agent in the last turn."),
     Field("turns", "bigint", "", "Turns."),
-    Field("latency_turns", "bigint", "", "Turns whose latency is known."),
-    Field("latency_seconds_sum", "double", "s", "Latencies of all turns, added up."),
+    Field("latency_turns", "bigint", "", "Turns with a known latency."),
+    Field("latency_seconds_sum", "double", "s", "Sum of the latencies of all turns."),
     Field("latency_seconds_mean", "double", "s", "Mean latency of a turn."),
     Field("latency_seconds_p50", "double", "s", "Median latency of the turns."),
-    Field("latency_seconds_p95", "double", "s", "95th percentile of the turns' latencies."),
-    Field("latency_seconds_p99", "double", "s", "99th percentile of the turns' latencies."),
-    Field("latency_seconds_max", "double", "s", "Longest latency of a turn."),
-    Field("num_turns_over_2s", "bigint", "", "Turns that took longer than PolyAI's target of 2 s."),
-    Field("num_turns_over_3s", "bigint", "", "Turns that took longer than 3 s."),
+    Field("latency_seconds_p95", "double", "s", "95th percentile of the latencies of the turns."),
+    Field("latency_seconds_p99", "double", "s", "99th percentile of the latencies of the turns."),
+    Field("latency_seconds_max", "double", "s", "Maximum latency of a turn."),
+    Field("num_turns_over_2s", "bigint", "", "Turns with a latency above PolyAI's target of 2 s."),
+    Field("num_turns_over_3s", "bigint", "", "Turns with a latency above 3 s."),
     # functions
-    Field("function_name", "text", "", "The function; `unknown`: not told."),
-    Field("function_calls", "bigint", "", "Calls of functions."),
-    Field("function_errors", "bigint", "", "Calls of functions that failed."),
+    Field("function_name", "text", "", "Name of the function, or `unknown`."),
+    Field("function_calls", "bigint", "", "Function calls."),
+    Field("function_errors", "bigint", "", "Function calls that failed."),
     Field("function_error_rate", "double", "ratio", "Failed calls ÷ calls."),
     Field("function_duration_ms_mean", "double", "ms", "Mean duration of a call."),
     Field("function_duration_ms_p50", "double", "ms", "Median duration of the calls."),
-    Field("function_duration_ms_p95", "double", "ms", "95th percentile of the calls' durations."),
-    # the survey
-    Field("is_csat_offered", "bool", "", "The satisfaction survey was offered, or answered."),
+    Field(
+        "function_duration_ms_p95", "double", "ms", "95th percentile of the durations of the calls."
+    ),
+    # satisfaction survey
+    Field("is_csat_offered", "bool", "", "The satisfaction survey was offered or answered."),
     Field("is_accepted", "bool", "", "The caller agreed to the survey."),
     Field("is_denied", "bool", "", "The caller declined the survey."),
     Field("is_completed", "bool", "", "The caller answered the whole survey."),
-    Field("csat_score", "double", "1-5", "Satisfaction; the last valid one. NULL: no answer."),
-    Field("csat_band", "text", "", "satisfied (4 to 5), neutral, or dissatisfied (1 to 2)."),
-    Field("csat_scored_at", "timestamp", "UTC", "When the score was given."),
-    Field("csat_feedback", "text", "", "What the caller said in words."),
+    Field(
+        "csat_score",
+        "double",
+        "1-5",
+        "Satisfaction score, the last valid one; NULL without an answer.",
+    ),
+    Field(
+        "csat_band",
+        "text",
+        "",
+        "Satisfaction: satisfied (4 to 5), neutral or dissatisfied (1 to 2).",
+    ),
+    Field("csat_scored_at", "timestamp", "UTC", "Time of the score."),
+    Field("csat_feedback", "text", "", "Feedback in the caller's words."),
     Field("csat_offers", "bigint", "", "Conversations in which the survey was offered."),
-    Field("csat_answers", "bigint", "", "Conversations with a score of the survey."),
-    Field("csat_score_sum", "double", "1-5", "Scores of the survey, added up."),
-    Field("csat_satisfied", "bigint", "", "Scores of 4 or 5."),
-    Field("csat_dissatisfied", "bigint", "", "Scores of 1 or 2."),
+    Field("csat_answers", "bigint", "", "Conversations with a satisfaction score."),
+    Field("csat_score_sum", "double", "1-5", "Sum of the satisfaction scores."),
+    Field("csat_satisfied", "bigint", "", "Satisfaction scores of 4 or 5."),
+    Field("csat_dissatisfied", "bigint", "", "Satisfaction scores of 1 or 2."),
     Field("csat_mean", "double", "1-5", "csat_score_sum ÷ csat_answers."),
     Field("csat_response_rate", "double", "ratio", "csat_answers ÷ csat_offers."),
     Field(
@@ -150,52 +175,113 @@ _DECLARED: tuple[Field, ...] = (
     Field("num_missing_topic", "bigint", "", "Annotations of the type missing_topic."),
     Field("num_wrong_transcript", "bigint", "", "Annotations of the type wrong_transcript."),
     Field("num_wrong_info", "bigint", "", "Annotations of the type wrong_info."),
-    Field("num_reasons", "bigint", "", "How many of the reasons for a look hold."),
+    Field("num_reasons", "bigint", "", "Number of reasons for a review."),
     Field("has_low_score", "bool", "", "PolyScore below 3 on the 1-5 scale."),
-    Field("has_ood", "bool", "", "A turn was out of domain."),
-    Field("has_long_silence", "bool", "", "Two silent turns or more."),
-    Field("has_high_latency", "bool", "", "The 95th percentile of its latencies is above 3 s."),
+    Field("has_ood", "bool", "", "At least one out-of-domain turn."),
+    Field("has_long_silence", "bool", "", "At least two silent turns."),
+    Field("has_high_latency", "bool", "", "95th percentile of its latencies above 3 s."),
     # repeat callers
-    Field("is_repeat_caller", "bool", "", "A metric REPEAT_CALLER_* says yes."),
-    Field("caller", "text", "", "Number of an inbound conversation, also hashed; NULL: not known."),
-    Field("contact_number", "bigint", "", "Which conversation of the caller it is, from 1."),
-    Field("previous_conversation_id", "text", "", "The caller's conversation before."),
-    Field("previous_began_at", "timestamp", "UTC", "When that one began."),
-    Field("hours_since_previous", "double", "h", "From its begin to this one's."),
+    Field("is_repeat_caller", "bool", "", "A metric REPEAT_CALLER_* is true."),
+    Field(
+        "caller",
+        "text",
+        "",
+        "Number of the caller of an inbound conversation, possibly hashed; NULL if unknown.",
+    ),
+    Field(
+        "contact_number",
+        "bigint",
+        "",
+        "Position of the conversation among those of the caller, from 1.",
+    ),
+    Field("previous_conversation_id", "text", "", "Previous conversation of the caller."),
+    Field("previous_began_at", "timestamp", "UTC", "Start of the previous conversation."),
+    Field(
+        "hours_since_previous", "double", "h", "Time between the starts of the two conversations."
+    ),
     # counts and sums of a group
-    Field("conversations", "bigint", "", "Conversations, those in progress too."),
-    Field("finished_conversations", "bigint", "", "Those that are over."),
-    Field("handed_off_conversations", "bigint", "", "Finished ones that were handed to a human."),
-    Field("contained_conversations", "bigint", "", "Finished ones without a handoff."),
-    Field("abandoned_conversations", "bigint", "", "Finished ones that the caller gave up."),
-    Field("contained_excl_abandoned_conversations", "bigint", "", "Contained, and not given up."),
-    Field("answered_conversations", "bigint", "", "Finished ones in which somebody spoke."),
-    Field("timed_conversations", "bigint", "", "Finished ones whose duration is known."),
-    Field("handle_time_seconds_sum", "double", "s", "Their handle times, added up."),
-    Field("scored_conversations_1_5", "bigint", "", "With a PolyScore on the 1-5 scale."),
-    Field("poly_score_1_5_sum", "double", "1-5", "Their scores, added up."),
-    Field("scored_conversations_0_10", "bigint", "", "With a PolyScore on the older 0-10 scale."),
-    Field("poly_score_0_10_sum", "double", "0-10", "Their scores, added up."),
-    Field("high_score_conversations", "bigint", "", "PolyScore of 5 on the 1-5 scale."),
-    Field("medium_score_conversations", "bigint", "", "PolyScore of 3 to below 5 on that scale."),
-    Field("low_score_conversations", "bigint", "", "PolyScore below 3 on that scale."),
-    Field("retrievals", "bigint", "", "Times that the topic was retrieved."),
+    Field("conversations", "bigint", "", "Conversations, including those in progress."),
+    Field("finished_conversations", "bigint", "", "Conversations that have ended."),
+    Field("handed_off_conversations", "bigint", "", "Finished conversations with a handoff."),
+    Field("contained_conversations", "bigint", "", "Finished conversations without a handoff."),
+    Field(
+        "abandoned_conversations", "bigint", "", "Finished conversations that the caller gave up."
+    ),
+    Field(
+        "contained_excl_abandoned_conversations",
+        "bigint",
+        "",
+        "Contained conversations that the caller did not give up.",
+    ),
+    Field(
+        "answered_conversations",
+        "bigint",
+        "",
+        "Finished conversations in which the person called spoke.",
+    ),
+    Field("timed_conversations", "bigint", "", "Finished conversations with a known duration."),
+    Field(
+        "handle_time_seconds_sum",
+        "double",
+        "s",
+        "Sum of the handle times of the timed conversations.",
+    ),
+    Field(
+        "scored_conversations_1_5", "bigint", "", "Conversations with a PolyScore on the 1-5 scale."
+    ),
+    Field("poly_score_1_5_sum", "double", "1-5", "Sum of the PolyScores on the 1-5 scale."),
+    Field(
+        "scored_conversations_0_10",
+        "bigint",
+        "",
+        "Conversations with a PolyScore on the older 0-10 scale.",
+    ),
+    Field("poly_score_0_10_sum", "double", "0-10", "Sum of the PolyScores on the 0-10 scale."),
+    Field(
+        "high_score_conversations",
+        "bigint",
+        "",
+        "Conversations with a PolyScore of 5 on the 1-5 scale.",
+    ),
+    Field(
+        "medium_score_conversations",
+        "bigint",
+        "",
+        "Conversations with a PolyScore of 3 to below 5 on the 1-5 scale.",
+    ),
+    Field(
+        "low_score_conversations",
+        "bigint",
+        "",
+        "Conversations with a PolyScore below 3 on the 1-5 scale.",
+    ),
+    Field("retrievals", "bigint", "", "Retrievals of the topic."),
     # rates and means of a group
-    Field("containment_rate", "double", "ratio", "contained ÷ finished conversations."),
+    Field(
+        "containment_rate",
+        "double",
+        "ratio",
+        "Containment rate: contained ÷ finished conversations.",
+    ),
     Field(
         "containment_rate_excl_abandoned",
         "double",
         "ratio",
-        "contained_excl_abandoned ÷ finished conversations: the stricter containment.",
+        "Stricter containment rate: contained_excl_abandoned ÷ finished conversations.",
     ),
-    Field("handoff_rate", "double", "ratio", "handed_off ÷ finished conversations."),
-    Field("answer_rate", "double", "ratio", "answered ÷ finished conversations."),
+    Field("handoff_rate", "double", "ratio", "Handoff rate: handed_off ÷ finished conversations."),
+    Field("answer_rate", "double", "ratio", "Answer rate: answered ÷ finished conversations."),
     Field("handle_time_seconds_mean", "double", "s", "Mean handle time of a conversation."),
     Field("handle_time_seconds_p50", "double", "s", "Median handle time."),
     Field("handle_time_seconds_p95", "double", "s", "95th percentile of the handle times."),
     Field("poly_score_1_5_mean", "double", "1-5", "Mean PolyScore on the 1-5 scale."),
     Field("poly_score_0_10_mean", "double", "0-10", "Mean PolyScore on the older 0-10 scale."),
-    Field("conversations_change", "bigint", "", "This day minus the day before; none counts as 0."),
+    Field(
+        "conversations_change",
+        "bigint",
+        "",
+        "Change from the day before; a day without any counts as 0.",
+    ),
     Field("containment_rate_change", "double", "ratio", _CHANGE),
     Field("containment_rate_excl_abandoned_change", "double", "ratio", _CHANGE),
     Field("handoff_rate_change", "double", "ratio", _CHANGE),
@@ -214,29 +300,55 @@ _DECLARED: tuple[Field, ...] = (
     Field("quarter", "bigint", "", "Quarter, 1 to 4."),
     Field("month", "bigint", "", "Month, 1 to 12."),
     Field("day_of_month", "bigint", "", "Day of the month, 1 to 31."),
-    Field("iso_year", "bigint", "", "Year that the ISO week belongs to."),
+    Field("iso_year", "bigint", "", "ISO 8601 year of the week."),
     Field("iso_week", "bigint", "", "ISO 8601 week, 1 to 53."),
-    Field("iso_weekday", "bigint", "", "1 for Monday to 7 for Sunday."),
+    Field("iso_weekday", "bigint", "", "Weekday, from 1 for Monday to 7 for Sunday."),
     Field("is_weekend", "bool", "", "Saturday or Sunday."),
-    Field("hours", "double", "h", "Length of the day: 24, but 23 or 25 where the clock changes."),
+    Field("hours", "double", "h", "Length of the day: 24, or 23 or 25 when the clocks change."),
     # red flags
-    Field("flag", "text", "", "Which threshold was crossed."),
-    Field("value", "double", "as the flag", "What was measured."),
-    Field("threshold", "double", "as the flag", "What it had to keep to."),
-    Field("baseline", "double", "as the flag", "What is usual; NULL: the threshold is fixed."),
+    Field("flag", "text", "", "Name of the crossed threshold."),
+    Field("value", "double", "as the flag", "Measured value."),
+    Field("threshold", "double", "as the flag", "Threshold."),
+    Field(
+        "baseline",
+        "double",
+        "as the flag",
+        "Usual value that the threshold derives from; NULL for a fixed threshold.",
+    ),
     # freshness
-    Field("newest_conversation_at", "timestamp", "UTC", "When the newest conversation began."),
-    Field("newest_fetched_at", "timestamp", "UTC", "When a conversation was last read."),
-    Field("last_complete_load_at", "timestamp", "UTC", "When the last load ended that read all."),
-    Field("load_age_minutes", "double", "min", "Time since then."),
-    Field("in_progress_conversations", "bigint", "", "Those that were not over when last read."),
-    Field("withheld_conversations", "bigint", "", "Those whose newest answer came without turns."),
-    Field("open_failures", "bigint", "", "Conversations that could not be read so far."),
-    Field("api_conversations", "bigint", "", "Conversations that PolyAI had at the last load."),
-    Field("missing_conversations", "bigint", "", "Of these, those of which there is no trace."),
+    Field("newest_conversation_at", "timestamp", "UTC", "Start of the newest conversation."),
+    Field("newest_fetched_at", "timestamp", "UTC", "Latest fetch of a conversation."),
+    Field("last_complete_load_at", "timestamp", "UTC", "End of the last complete load."),
+    Field("load_age_minutes", "double", "min", "Time since the end of the last complete load."),
+    Field(
+        "in_progress_conversations",
+        "bigint",
+        "",
+        "Conversations that had not ended when they were last fetched.",
+    ),
+    Field(
+        "withheld_conversations",
+        "bigint",
+        "",
+        "Conversations whose latest detail came without their turns.",
+    ),
+    Field("open_failures", "bigint", "", "Conversations that could not be fetched so far."),
+    Field(
+        "api_conversations",
+        "bigint",
+        "",
+        "Conversations that the API had at the last complete load.",
+    ),
+    Field(
+        "missing_conversations",
+        "bigint",
+        "",
+        "Conversations that the API had and the warehouse does not have, except for erased ones "
+        "and open failures; NULL before a complete load.",
+    ),
     # the views themselves
-    Field("reporting_time_zone", "text", "", "IANA name of the zone that local dates are in."),
-    Field("fingerprint", "text", "", "Hash of the statements that made them."),
+    Field("reporting_time_zone", "text", "", "Time zone of local dates and times (IANA name)."),
+    Field("fingerprint", "text", "", "Hash of the statements that created the views."),
 )
 
 FROM_TABLES: tuple[Field, ...] = tuple(
@@ -247,4 +359,4 @@ FROM_TABLES: tuple[Field, ...] = tuple(
 )
 
 FIELDS: Mapping[str, Field] = {field.name: field for field in (*FROM_TABLES, *_DECLARED)}
-"""By name. Where two tables have a column of one name, its meaning is the later one's."""
+"""Columns by name. If several tables have a column, the last of them describes it."""

@@ -1,5 +1,5 @@
--- One row a handoff reason of an agent, channel, environment, variant and local date.
--- Answers: Why are callers handed to people, and which reasons grow?
+-- One row per handoff reason, agent, channel, environment, variant and local date.
+-- Answers: Why are callers handed off to people, and which reasons grow?
 -- Key: agent_id, channel, environment, variant_id, local_date, handoff_reason
 SELECT
   agent_id,
