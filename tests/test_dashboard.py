@@ -296,7 +296,7 @@ def test_untrusted_text_is_escaped(browser: BrowserContext, loaded: Loaded, tmp_
 def test_the_dashboard_works_during_a_load(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "LOOKS_EVERY_SECONDS", 0.2)
+    monkeypatch.setattr(reader_module, "CHECK_INTERVAL_SECONDS", 0.2)
     loaded.sandbox.advance(timedelta(minutes=30), arrivals=40)
     before = len(selected(loaded.calls, environment="live"))
     calls = kpis.all_calls(loaded.sandbox)

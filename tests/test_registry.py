@@ -16,7 +16,7 @@ from polyai.sandbox import SandboxConfig
 from polyai.tables import registry
 from polyai.tables.common_columns import AGENT_ID, CONVERSATION_ID, PACKAGE_ID
 from polyai.tables.declaration import Column, Reference, Table
-from polyai.views.wording import Wording
+from polyai.views.statements import Statements
 from polyai.warehouse.counts import TableCounts, table_counts
 from polyai.warehouse.read_only import open_to_read
 from schemas.generate.dbt_sources import sources_yaml
@@ -96,8 +96,8 @@ def test_reconciliation_counts_its_rows_duplicates_and_orphans() -> None:
 
 
 def test_database_gets_comments_on_it_and_its_columns() -> None:
-    wording = Wording("duckdb", lambda name: name, "UTC")
-    comments = wording.table_comments({"tickets": ["priority"]})
+    statements = Statements("duckdb", lambda name: name, "UTC")
+    comments = statements.table_comments({"tickets": ["priority"]})
     assert comments == [
         "COMMENT ON TABLE tickets IS 'One row per support ticket of a conversation.'",
         "COMMENT ON COLUMN tickets.priority IS 'Priority. Unit: 1-5.'",

@@ -359,13 +359,13 @@ def test_a_load_into_postgres_goes_on_where_views_are_in_the_way(
         "CREATE VIEW polyai.mine AS SELECT old FROM polyai.conversations_local"
     )
     assert refresh(on_postgres.pipeline, "UTC").views is None
-    assert "the views were not refreshed: view conversations_local cannot be" in caplog.text
+    assert "view conversations_local cannot be" in caplog.text
     on_postgres.query("DROP VIEW polyai.mine")
     made = refresh(on_postgres.pipeline, "UTC").views
     assert made is not None
     assert on_postgres.views() == set(views())
     assert refresh(on_postgres.pipeline, "UTC").views is None
-    with pytest.raises(ConfigurationError, match="only a DuckDB file is published"):
+    with pytest.raises(ConfigurationError, match="DuckDB file"):
         refresh(on_postgres.pipeline, "UTC", Path("published"))
 
 

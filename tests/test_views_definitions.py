@@ -15,7 +15,7 @@ from polyai.errors import ConfigurationError
 from polyai.tables import registry
 from polyai.views import time_zone
 from polyai.views.definitions import views
-from polyai.views.wording import Wording
+from polyai.views.statements import Statements
 from schemas.generate.sql_types import DUCKDB_TYPES
 
 Rows = Sequence[Mapping[str, Any]]
@@ -33,9 +33,9 @@ class Warehouse:
         for table in registry.tables():
             columns = ", ".join(f'"{c.name}" {DUCKDB_TYPES[c.type]}' for c in table.columns)
             self._connection.execute(f"CREATE TABLE polyai.{table.name} ({columns})")
-        wording = Wording("duckdb", lambda name: f"polyai.{name}", "UTC")
+        statements = Statements("duckdb", lambda name: f"polyai.{name}", "UTC")
         for view in views().values():
-            self._connection.execute(wording.create(view, replacing=False))
+            self._connection.execute(statements.create(view, replacing=False))
 
     def add(self, table: str, **values: Any) -> None:
         row = {"agent_id": "A", "conversation_id": "c"} | values

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from polyai.config.time_zones import DEFAULT_ZONE
 from polyai.views.definitions import View, views
-from polyai.views.wording import Wording, as_shown
+from polyai.views.statements import Statements, with_header
 
 from .document import COMMAND, grid, put
 from .sql_types import DIALECTS, VIEW_TYPES
@@ -28,7 +28,7 @@ the time zone {DEFAULT_ZONE}.
 
 
 def write(folder: Path) -> None:
-    """Writes `views.md` and `views/{dialect}/{view}.sql` into a folder; deletes older files."""
+    """Writes `views.md` and `views/{dialect}/{view}.sql`; deletes older files."""
     put(folder, documents(), instead_of="views/*/*.sql")
 
 
@@ -36,9 +36,11 @@ def documents() -> Iterator[tuple[str, str]]:
     """Yields the path of each file within the folder, and its text."""
     yield "views.md", "\n".join([_INTRODUCTION, *map(_section, views().values())])
     for dialect in DIALECTS:
-        wording = Wording(dialect, lambda name: f"polyai.{name}", DEFAULT_ZONE).fingerprinted()
+        statements = Statements(
+            dialect, lambda name: f"polyai.{name}", DEFAULT_ZONE
+        ).fingerprinted()
         for view in views().values():
-            yield f"views/{dialect}/{view.name}.sql", as_shown(view, wording)
+            yield f"views/{dialect}/{view.name}.sql", with_header(view, statements)
 
 
 def _section(view: View) -> str:

@@ -23,7 +23,7 @@ from polyai import open_pipeline
 from polyai.tables import registry
 from polyai.views import publish
 from polyai.views.definitions import views
-from polyai.views.wording import Wording
+from polyai.views.statements import Statements
 from schemas.generate.sql_types import DUCKDB_TYPES
 
 ZONE = "America/New_York"
@@ -115,9 +115,9 @@ def fill(connection: duckdb.DuckDBPyConnection, conversations: int, turns: int) 
     for table_name, rows in FILLING.items():
         values = [FIRST, pace, turns, conversations] if table_name == "conversations" else []
         connection.execute(f"INSERT INTO polyai.{table_name} BY NAME {rows}", values)
-    wording = Wording("duckdb", lambda name: f"polyai.{name}", ZONE)
+    statements = Statements("duckdb", lambda name: f"polyai.{name}", ZONE)
     for view in views().values():
-        connection.execute(wording.create(view, replacing=False))
+        connection.execute(statements.create(view, replacing=False))
 
 
 def seconds_of(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[float, int]:

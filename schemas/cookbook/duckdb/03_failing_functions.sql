@@ -1,15 +1,15 @@
--- Which functions fail, and do callers end up with a person when they do?
+-- Which functions fail, and are callers handed off to a person when they do?
 --
--- Calls of functions in finished conversations of `live` over the last 90 days. The two handoff
--- rates compare conversations in which the function failed at least once with those in which it
--- was called and never failed. That is a hint and no proof: what is hard to do fails more often
--- and is handed off more often. `transfer_call` and the like are the handoff itself.
+-- Function calls in finished `live` conversations over the last 90 days. The two handoff rates
+-- compare conversations in which the function failed at least once with those in which it was
+-- called and never failed. That is an indication, not proof: difficult requests fail more often and
+-- are handed off more often. `transfer_call` and similar functions are the handoff itself.
 --
 -- Columns:
--- conversations: In which it was called.
--- failed_conversations: In which it failed at least once.
--- handoff_rate_where_failed: Handed off ÷ conversations in which it failed; NULL: it never failed.
--- handoff_rate_where_not: The same where it was called and did not fail; NULL: it always failed.
+-- conversations: Conversations in which it was called.
+-- failed_conversations: Conversations in which it failed at least once.
+-- handoff_rate_where_failed: Handed off ÷ conversations in which it failed; NULL without any.
+-- handoff_rate_where_not: Handed off ÷ conversations in which it did not fail; NULL without any.
 WITH called AS (
   SELECT
     agent_id,

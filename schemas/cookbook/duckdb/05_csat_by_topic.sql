@@ -1,11 +1,11 @@
 -- Which topics leave callers satisfied, and which do not?
 --
--- The survey of `live` conversations of the last 90 days, by the knowledge topics that they
--- touched. A conversation counts for each of its topics, so rows do not add up to the total. Look
--- at the number of answers before the mean: few people answer, and the angry ones more often.
+-- Satisfaction survey of `live` conversations over the last 90 days, by knowledge topic. A
+-- conversation counts for each of its topics, so rows do not add up to the total. Check the number
+-- of answers before the mean: few callers answer, and dissatisfied ones do so more often.
 --
 -- Columns:
--- csat_mean: Mean score; NULL without an answer.
+-- csat_mean: Mean satisfaction score; NULL without an answer.
 WITH asked AS (
   SELECT DISTINCT agent_id, conversation_id, topic
   FROM polyai.turn_topics

@@ -1,15 +1,15 @@
 -- Who annotates how much, and what do they find?
 --
--- All annotations that the warehouse holds, by author, side of the turn and type. They do not show
--- in PolyAI's list of conversations: those made within a week of the call come with the reads that
--- follow it, later ones only where the conversation is read again for another reason. What was
--- looked at and found right leaves no trace, so this counts findings and not effort.
+-- All annotations in the warehouse, by author, side of the turn and label. PolyAI's list of
+-- conversations does not show annotations: those made within a week of the call are loaded by the
+-- re-fetches that follow it, later ones only if the conversation is fetched again for another
+-- reason. A review without findings leaves no trace, so this counts findings, not effort.
 --
 -- Columns:
--- annotated_by: Author; `unknown`: not told.
--- annotations: How many.
--- conversations: In how many conversations.
--- last_annotated_at: When the newest one was made, in UTC.
+-- annotated_by: Author of the annotation, or `unknown`.
+-- annotations: Annotations.
+-- conversations: Conversations with such annotations.
+-- last_annotated_at: Time of the newest annotation, UTC.
 SELECT
   agent_id,
   coalesce(annotated_by, 'unknown') AS annotated_by,

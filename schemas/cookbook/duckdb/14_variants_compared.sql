@@ -1,14 +1,14 @@
--- Which variant does better, and is that more than chance?
+-- Which variant performs better, and is the difference more than chance?
 --
--- `live` over the last 30 days, by variant, counts beside each rate. Where the ranges of two
--- variants do not touch, the difference is hardly chance; where they do, wait for more
--- conversations. They are 95 % ranges by the normal approximation, which is poor below some 30
--- conversations. Compare variants that ran at the same time, on the same channels. PolyScores are
--- those of the 1-5 scale: a mean over both scales would mean nothing.
+-- `live` conversations over the last 30 days by variant, with the counts beside each rate. If the
+-- ranges of two variants do not overlap, the difference is unlikely to be chance; if they do, wait
+-- for more conversations. They are 95 % confidence intervals by the normal approximation, which is
+-- poor below about 30 conversations. Compare variants that ran at the same time on the same
+-- channels. PolyScores are on the 1-5 scale: a mean over both scales is meaningless.
 --
 -- Columns:
--- containment_rate_low: Lower end of the 95 % range.
--- containment_rate_high: Upper end.
+-- containment_rate_low: Lower end of the 95 % confidence interval.
+-- containment_rate_high: Upper end of the 95 % confidence interval.
 WITH counted AS (
   SELECT
     agent_id,

@@ -1,13 +1,13 @@
--- Which days' numbers have changed since yesterday?
+-- For which days have the numbers changed since yesterday?
 --
--- Conversations that began more than 24 hours before the newest read and were read again within
--- these 24 hours: they had changed, or were due to be looked at for late scores, surveys and
--- annotations. So a report of last week may differ today, and rightly. A backfill shows here as
--- well, with what it loaded for the first time.
+-- Conversations that began more than 24 hours before the newest fetch and were fetched again within
+-- these 24 hours: they had changed, or had reached an age at which they are fetched again for late
+-- scores, surveys and annotations. So last week's report can rightly differ today. Conversations
+-- that a backfill loaded for the first time are included.
 --
 -- Columns:
--- conversations: Conversations of the day that were read again.
--- last_fetched_at: When the last of them was read, in UTC.
+-- conversations: Conversations of the day that were fetched again.
+-- last_fetched_at: Time of the latest of these fetches, UTC.
 WITH newest AS (
   SELECT max(newest_fetched_at) - INTERVAL 24 HOUR AS a_day_before
   FROM polyai.data_freshness

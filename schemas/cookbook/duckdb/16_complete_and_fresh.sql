@@ -1,14 +1,14 @@
 -- Is the data complete and fresh?
 --
--- One row an agent, also for one that was never loaded to its end. Complete: nothing of what
--- PolyAI counted at the newest load is missing, and no conversation waits to be read again after a
--- failure. Fresh: the last load that read all ended within the last hour; put your own limit there.
--- What PolyAI has deleted stays here and is not missed; what began after the load is counted by
--- neither side.
+-- One row per agent, including agents without a complete load. Complete: none of the conversations
+-- that PolyAI counted at the newest complete load is missing, and no failed conversation waits for
+-- a retry. Fresh: the last complete load ended within the last hour; adjust the limit as needed.
+-- Conversations that PolyAI or you have deleted are not missing; conversations that began after the
+-- load are counted on neither side.
 --
 -- Columns:
--- is_complete: Nothing is missing and nothing failed; NULL: never loaded to its end.
--- is_fresh: Loaded within the last 60 minutes.
+-- is_complete: No conversation is missing or failed; NULL before a complete load.
+-- is_fresh: The last complete load ended within the last 60 minutes.
 SELECT
   agent_id,
   missing_conversations = 0 AND open_failures = 0 AS is_complete,

@@ -1,11 +1,11 @@
--- Of the people we called, how many did we reach, and how did it end?
+-- How many of the people we called were reached, and how did the calls end?
 --
--- Outbound conversations of `live` over the last 30 days. Reached means that somebody spoke or
--- pressed a key: a voice mailbox that talks counts as somebody. Add up the counts before dividing;
--- conversations that are not over yet are in `conversations` alone.
+-- Outbound `live` conversations over the last 30 days. Reached means that somebody spoke or pressed
+-- a key; a voice mailbox that talks counts as somebody. Add up the counts before dividing;
+-- conversations in progress are in `conversations` only.
 --
 -- Columns:
--- reached_and_contained_rate: Ended without a handoff and not given up ÷ answered.
+-- reached_and_contained_rate: Ended without a handoff and not given up ÷ answered conversations.
 SELECT
   agent_id,
   channel,

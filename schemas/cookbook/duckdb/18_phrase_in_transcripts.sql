@@ -1,12 +1,12 @@
--- Where did anybody say a certain phrase?
+-- Where was a certain phrase said?
 --
--- Turns of the last 30 days in which the caller, their translation, or the agent said it, in any
--- letter case; put your phrase in the place of `cancel` (`%` stands for anything, `_` for any one
--- character). Speech recognition mishears: try the likely mistakes too. Keep a bound on the date,
--- or every transcript is read.
+-- Turns of the last 30 days in which the input of the caller, its translation, or the response of
+-- the agent contains the phrase, regardless of case; replace `cancel` by your phrase (`%` matches
+-- any text, `_` any one character). Speech recognition makes mistakes: try likely misspellings too.
+-- Keep a bound on the date, otherwise all transcripts are read.
 --
 -- Columns:
--- is_said_by_caller: The caller said it; otherwise the agent alone did.
+-- is_said_by_caller: The caller said it; otherwise only the agent did.
 SELECT
   l.agent_id,
   l.conversation_id,

@@ -1,16 +1,16 @@
 -- Which topics do callers ask about more than before?
 --
--- Conversations of `live` by knowledge topic, the last 28 days against the 28 before: whole weeks,
--- so that no period has a weekend more. The share is of all conversations, because a topic that
--- grows with the volume is no news. A conversation counts for each of its topics, so shares add up
--- to more than 1.
+-- `live` conversations by knowledge topic, the last 28 days compared with the 28 days before: whole
+-- weeks, so that both periods have the same number of weekends. Shares are of all conversations,
+-- because a topic that grows with the volume is not news. A conversation counts for each of its
+-- topics, so shares add up to more than 1.
 --
 -- Columns:
--- conversations: Of the last 28 days.
--- conversations_before: Of the 28 days before.
--- share: Of all conversations of the last 28 days; NULL: there were none.
--- share_before: Of all conversations of the 28 days before.
--- share_change: share − share_before, a missing one counting as 0.
+-- conversations: Conversations of the last 28 days.
+-- conversations_before: Conversations of the 28 days before.
+-- share: Share of all conversations of the last 28 days; NULL if there were none.
+-- share_before: Share of all conversations of the 28 days before.
+-- share_change: share − share_before, NULL counting as 0.
 WITH newest AS (
   SELECT max(last_local_date) AS local_date
   FROM polyai.dim_agents

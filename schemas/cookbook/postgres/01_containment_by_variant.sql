@@ -1,15 +1,15 @@
--- Did containment get better last month, and for which variants?
+-- Did containment improve last month, and for which variants?
 --
--- Contained ÷ finished conversations of each calendar month, `live` only; last month is the one
--- before the newest conversation's. The days' counts are added up before they are divided: the
--- mean of daily rates would give a quiet Sunday the weight of a Monday. By PolyAI's rule a caller
--- who gave up counts as contained; take `contained_excl_abandoned_conversations` for the stricter
--- rate.
+-- Contained ÷ finished conversations of each calendar month, `live` only; last month is the month
+-- before that of the newest conversation. Daily counts are added up before they are divided: the
+-- mean of daily rates would give a quiet Sunday the weight of a Monday. By PolyAI's rule, a
+-- conversation that the caller gave up counts as contained; use
+-- `contained_excl_abandoned_conversations` for the stricter rate.
 --
 -- Columns:
 -- finished_before: Finished conversations of the month before last month.
--- containment_rate: Of last month; NULL without a finished conversation.
--- containment_rate_before: Of the month before.
+-- containment_rate: Containment rate of last month; NULL without a finished conversation.
+-- containment_rate_before: Containment rate of the month before last month.
 -- containment_rate_change: Last month minus the month before; 0.02 is two percentage points.
 WITH months AS (
   SELECT

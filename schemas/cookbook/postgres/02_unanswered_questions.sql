@@ -1,14 +1,14 @@
--- What do callers ask that we cannot answer?
+-- What do callers ask that the agent cannot answer?
 --
--- What was said in turns that the agent took for out of domain, or that a reviewer annotated with
--- `missing_topic`, over the last 90 days. The translation is taken where there is one, so that one
--- question in five languages is one row. Words are compared as they stand: near-duplicates are
--- rows of their own. Nothing is found where transcripts are withheld or dropped.
+-- Input of the caller in turns that the agent classified as out of domain, or that a reviewer
+-- annotated with `missing_topic`, over the last 90 days. The translation is used if there is one,
+-- so that one question in five languages is one row. Texts are compared as they are:
+-- near-duplicates are separate rows. Nothing is found if transcripts are withheld or dropped.
 --
 -- Columns:
--- question: What callers said, in lower case, the first 200 characters.
--- conversations: In how many conversations.
--- out_of_domain_turns: Turns that the agent took for out of domain.
+-- question: Input of the callers in lower case, the first 200 characters.
+-- conversations: Conversations with the question.
+-- out_of_domain_turns: Turns that the agent classified as out of domain.
 -- missing_topic_turns: Turns with an annotation missing_topic.
 -- example_conversation_id: One of the conversations, to listen to.
 WITH reviewed AS (

@@ -1,12 +1,11 @@
--- When do people call, by weekday and hour of our own clock?
+-- When do people call, by weekday and hour of the local clock?
 --
--- Conversations of `live` that began in the last 28 days, in which each weekday comes four times.
--- Hours are those of the reporting time zone, with its summer time: never those of `started_at`,
--- which is UTC. An hour without a conversation has no row. People are needed for what is handed
--- off, so that is counted beside.
+-- `live` conversations that began in the last 28 days, so that each weekday occurs four times.
+-- Hours are in the reporting time zone, with daylight saving time; `started_at` is in UTC. An hour
+-- without conversations has no row. Handoffs are counted separately, because they need staff.
 --
 -- Columns:
--- conversations_per_day: A quarter of `conversations`: how many such an hour has on one such day.
+-- conversations_per_day: Conversations in the hour of one such day: a quarter of `conversations`.
 SELECT
   d.iso_weekday,
   l.local_hour,

@@ -1,15 +1,16 @@
 -- Who calls again within a week, and what was the first call about?
 --
--- Inbound `live` conversations by topic, and how many of them the same caller followed with
--- another one within 7 days. They began 7 to 97 days before the newest one, so that each has had
--- its week. Only callers with a number or an address can be recognised; a switchboard looks like
--- one person who calls all day. A conversation counts for each of its topics.
+-- Inbound `live` conversations by topic, and how many of them were followed by another one of the
+-- same caller within 7 days. They began 7 to 97 days before the newest conversation, so that a full
+-- week has passed since each. Only callers with a number or an address can be recognised; a
+-- switchboard looks like one person who calls all day. A conversation counts for each of its
+-- topics.
 --
 -- Columns:
--- conversations: Conversations about the topic whose caller is known.
+-- conversations: Conversations about the topic with a known caller.
 -- called_again: Of these, followed by another one of the same caller within 7 days.
 -- called_again_rate: called_again ÷ conversations.
--- callers: How many different people called again.
+-- callers: Distinct callers who called again.
 WITH asked AS (
   SELECT DISTINCT
     agent_id,

@@ -1,12 +1,12 @@
 -- What was said in a call of two years ago, and where is its recording?
 --
--- The newest call that is at least two years older than the newest conversation, turn by turn. Put
--- `WHERE conversation_id = '…'` into `call` for a certain one, or a number and a date. What was
--- loaded stays, also after PolyAI's own retention has removed it. Recordings are there once
--- `polyai-warehouse recordings` has fetched them.
+-- The newest call that is at least two years older than the newest conversation, turn by turn. For
+-- a certain call, put `WHERE conversation_id = '…'`, or a number and a date, into `call`. Loaded
+-- conversations stay in the warehouse after PolyAI's retention period has removed them. Recordings
+-- are included once `polyai-warehouse recordings` has fetched them.
 --
 -- Columns:
--- recording_uris: Files of the whole call, as paths or URLs; NULL: none is stored.
+-- recording_uris: Paths or URLs of the files of the whole call; NULL if none is stored.
 WITH call AS (
   SELECT
     agent_id,

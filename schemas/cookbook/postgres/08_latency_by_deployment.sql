@@ -1,15 +1,15 @@
 -- Did a deployment make the agent slower?
 --
--- Percentiles over the turns of each deployment whose latency is known, in `live`, over the last
--- 30 days, newest deployment first. They are worked out from the turns: a percentile of daily
--- percentiles is no percentile of anything. PolyAI's target is below 2 seconds; above 3 is red.
--- With few turns the 95th percentile is one bad turn.
+-- Percentiles over the turns with a known latency of each deployment, `live` only, over the last 30
+-- days, newest deployment first. They are computed from the turns, because percentiles of daily
+-- percentiles mean nothing. PolyAI's target is below 2 seconds; above 3 seconds is a red flag. With
+-- few turns, the 95th percentile is a single bad turn.
 --
 -- Columns:
--- deployment_id: Deployment that answered; `unknown`: not told.
+-- deployment_id: Deployment of the agent that answered, or `unknown`.
 -- first_local_date: Local date of its first conversation in the period.
--- conversations: Conversations with a turn whose latency is known.
--- share_over_3s: Turns that took longer than 3 s ÷ turns.
+-- conversations: Conversations with a turn of known latency.
+-- share_over_3s: Turns with a latency above 3 s ÷ turns.
 SELECT
   l.agent_id,
   COALESCE(l.deployment_id, 'unknown') AS deployment_id,

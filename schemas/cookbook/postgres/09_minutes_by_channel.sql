@@ -1,15 +1,15 @@
--- How many minutes do we use each month, and how many of them spared a person?
+-- How many minutes are used each month, and how many of them saved a person's time?
 --
--- Finished conversations of all environments, because tests use minutes too. PolyAI works savings
--- out as the agent's part times a rate that you set: multiply `contained_polyai_minutes` by yours.
--- What your contract counts as a minute stands in the contract; chats last long and cost little.
--- A conversation without a known duration adds nothing.
+-- Finished conversations of all environments, because tests use minutes too. PolyAI computes
+-- savings as the agent's minutes times a rate that you set: multiply `contained_polyai_minutes` by
+-- yours. Your contract defines what counts as a minute; chats last long and cost little. A
+-- conversation without a known duration adds nothing.
 --
 -- Columns:
--- month: First day of the month, in the reporting zone.
--- polyai_minutes: The agent's part.
--- handle_minutes: The whole contacts, with the part after a handoff.
--- contained_polyai_minutes: The agent's part of those without a handoff.
+-- month: First day of the month, in the reporting time zone.
+-- polyai_minutes: Minutes of the agent's part.
+-- handle_minutes: Minutes of the whole contacts, including the part after a handoff.
+-- contained_polyai_minutes: Minutes of the agent's part of conversations without a handoff.
 SELECT
   agent_id,
   CAST(DATE_TRUNC('MONTH', local_date) AS DATE) AS month,

@@ -1,13 +1,13 @@
--- Where are callers handed to, and why?
+-- Where are callers handed off to, and why?
 --
--- Finished conversations of `live` over the last 30 days that were handed to a human. The reason
--- is the agent's own word for it, so two spellings are two rows.
+-- Finished `live` conversations over the last 30 days that were handed off to a human. The reason
+-- is free text of the agent, so two spellings are two rows.
 --
 -- Columns:
--- handoff_destination: Where it was handed to; `unknown`: not told.
--- handoff_reason: Why; `unknown`: not told.
--- share_of_handoffs: Of all handoffs of the agent.
--- polyai_duration_seconds_mean: How long the agent had tried, on average.
+-- handoff_destination: Destination of the handoff, or `unknown`.
+-- handoff_reason: Reason for the handoff, or `unknown`.
+-- share_of_handoffs: Share of all handoffs of the agent.
+-- polyai_duration_seconds_mean: Mean duration of the agent's part before the handoff.
 SELECT
   agent_id,
   COALESCE(handoff_destination, 'unknown') AS handoff_destination,

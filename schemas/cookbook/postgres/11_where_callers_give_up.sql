@@ -1,15 +1,14 @@
 -- At which point of the dialogue do callers give up?
 --
--- Finished `live` conversations of the last 90 days by the flow node of their last turn. PolyAI
--- has no official measure for abandoned calls: here it is the views' own (`is_abandoned` in
--- `views.md`), which leaves out conversations with a handoff. Where transcripts are withheld the
--- node is unknown.
+-- Finished `live` conversations of the last 90 days by the flow node of their last turn. PolyAI has
+-- no official measure of abandoned calls: this uses `is_abandoned` of the views (see `views.md`),
+-- which leaves out conversations with a handoff. If transcripts are withheld, the node is unknown.
 --
 -- Columns:
--- last_node: Node of the last turn; `none`: before any node, or not told.
--- finished_conversations: Those that ended there, one way or another.
+-- last_node: Flow node of the last turn; `none` before any node, or if unknown.
+-- finished_conversations: Finished conversations that ended at the node.
 -- abandoned_rate: abandoned ÷ finished conversations.
--- example_agent_response: What the agent had said last, in one that was given up.
+-- example_agent_response: Last response of the agent in one of the abandoned conversations.
 SELECT
   f.agent_id,
   COALESCE(t.current_node, 'none') AS last_node,

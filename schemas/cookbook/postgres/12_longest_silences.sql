@@ -1,14 +1,14 @@
--- In which calls was it silent the longest?
+-- Which calls had the longest silences?
 --
--- Turns without input that follow each other, in calls of `live` of the last 90 days. The time is
--- from the agent's last answer before the silence to the caller's next words: the agent's own
--- speaking is within it, because no API tells when the agent stopped. Where the agent's settings
--- send no `is_silence`, nothing is found.
+-- Consecutive turns without input, in `live` calls of the last 90 days. The time is measured from
+-- the agent's last response before the silence to the caller's next words. It includes the agent's
+-- speech, because no API reports when the agent stopped speaking. Nothing is found if the agent's
+-- settings send no `is_silence`.
 --
 -- Columns:
--- before_turn_index: The turn after which it was silent.
+-- before_turn_index: Turn before the silence.
 -- silent_turns: Turns without input that followed.
--- quiet_seconds: Until the caller's next words; NULL: none came.
+-- quiet_seconds: Seconds until the caller's next words; NULL if there were none.
 WITH marked AS (
   SELECT
     t.agent_id,

@@ -1,13 +1,14 @@
--- How many callers got what they wanted at the first try?
+-- How many callers got what they wanted at the first attempt?
 --
--- A stand-in, because nobody asks every caller: an inbound `live` conversation counts as resolved
--- where it ended without a handoff, was not given up, and the same caller was not in touch again
--- within 7 days. Only callers with a number or an address are counted, and only conversations that
--- are older than 7 days. Who gave up for good, or rang another line, counts as resolved.
+-- An approximation, because not every caller is asked: an inbound `live` conversation counts as
+-- resolved if it ended without a handoff, was not given up, and was not followed by another one of
+-- the same caller within 7 days. Only callers with a number or an address are counted, and only
+-- conversations older than 7 days. Callers who gave up for good, or called another line, count as
+-- resolved.
 --
 -- Columns:
--- month: First day of the month, in the reporting zone.
--- finished_conversations: Finished ones whose caller is known.
+-- month: First day of the month, in the reporting time zone.
+-- finished_conversations: Finished conversations with a known caller.
 -- called_again: Of these, followed by another one of the same caller within 7 days.
 -- resolved_conversations: Contained, not given up, and not followed by another one.
 -- first_contact_resolution_rate: resolved ÷ finished conversations.

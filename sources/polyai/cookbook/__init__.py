@@ -1,4 +1,4 @@
-"""Questions that people ask of the warehouse, each with a query that answers it: a file each."""
+"""Recipes: common questions about the warehouse, one `.sql` file with the answer per question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes as their files define them: question, remarks, query, and what its columns are."""
+"""Recipes as defined by their SQL files: question, remarks, query, and meanings of columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMN = re.compile(r"^(\w+): (.+)$", flags=re.MULTILINE)
 _KNOWN: Mapping[str, str] = {
     column.name: column.description for table in (ANNOTATIONS, TURNS) for column in table.columns
 } | {field.name: field.meaning for field in FIELDS.values()}
-"""What columns mean that a query takes over under their own name."""
+"""Meanings of columns that a query selects under their own name."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Recipe:
     """One question and its answer.
 
     Attributes:
-        name: Of the file, which begins with the recipe's number.
-        header: The comment that the file begins with.
-        query: What follows: one statement, in DuckDB's words, over a dataset `polyai`.
-        question: The first line of the header.
-        remarks: How it is counted and what to beware of, a paragraph each.
-        own: What columns mean that are this query's own, or mean something of their own in it.
+        name: Name of the file, which begins with the number of the recipe.
+        header: Comment at the start of the file.
+        query: Query in DuckDB's dialect, over a dataset `polyai`.
+        question: First line of the header.
+        remarks: Paragraphs about the method and its limits.
+        own: Meanings of columns that are specific to this query.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Recipe:
 
     @property
     def number(self) -> int:
-        """Its place in the book, from 1."""
+        """Position in the cookbook, from 1."""
         return int(self.name.split("_", 1)[0])
 
     @cached_property
@@ -57,19 +57,19 @@ class Recipe:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """What each column means, in order.
+        """Meaning of each column, in order.
 
         Raises:
-            KeyError: Neither the file nor a table or view says what a column is.
+            KeyError: Neither the file nor a table or view describes a column.
         """
         names = [column.alias_or_name for column in self._tree.selects]
         return {name: self.own.get(name) or _KNOWN[name] for name in names}
 
     def file(self, dialect: str) -> str:
-        """Header and query.
+        """Returns header and query.
 
         Args:
-            dialect: sqlglot's name of the SQL wanted; DuckDB's is as it was written.
+            dialect: SQL dialect, as named by sqlglot. The formatting is kept for DuckDB only.
         """
         if dialect == DIALECT:
             return self.header + self.query
@@ -78,7 +78,7 @@ class Recipe:
 
 @cache
 def recipes() -> tuple[Recipe, ...]:
-    """All recipes in the order of the book."""
+    """Returns all recipes in order."""
     return tuple(_read())
 
 
@@ -91,8 +91,8 @@ def _read() -> Iterator[Recipe]:
 
 def _recipe(name: str, sql: str) -> Recipe:
     header, query = _parts(sql)
-    said = re.sub("^-- ?", "", header, flags=re.MULTILINE)
-    question, _, rest = said.partition("\n")
+    comment = re.sub("^-- ?", "", header, flags=re.MULTILINE)
+    question, _, rest = comment.partition("\n")
     text, _, columns = rest.partition(_COLUMNS)
     remarks = tuple(" ".join(part.split("\n")) for part in text.strip().split("\n\n"))
     return Recipe(name, header, query, question, remarks, dict(_COLUMN.findall(columns)))
@@ -101,5 +101,5 @@ def _recipe(name: str, sql: str) -> Recipe:
 def _parts(sql: str) -> tuple[str, str]:
     found = _HEADER.match(sql)
     if found is None:
-        raise ValueError("a recipe begins with a comment")
+        raise ValueError("a recipe has to begin with a comment")
     return found[0], sql[found.end() :]

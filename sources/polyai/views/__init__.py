@@ -1,4 +1,4 @@
-"""SQL views for analysts and BI: one `.sql` file each, created on any SQL destination."""
+"""SQL views for analysts and BI: one `.sql` file per view, created on any SQL destination."""
 
 from __future__ import annotations
 

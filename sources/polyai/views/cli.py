@@ -25,7 +25,7 @@ def views(
         Path | None,
         typer.Option(
             "--publish",
-            help="Then copy the DuckDB warehouse into this folder, for dashboards and BI tools.",
+            help="Then copy the DuckDB warehouse into this folder for dashboards and BI tools.",
             metavar="FOLDER",
         ),
     ] = None,
@@ -37,8 +37,8 @@ def views(
 ) -> None:
     """Create or refresh the SQL views for analysts and BI.
 
-    Needs no key, and runs beside a load. Readers see the old views or the new
-    ones. `load` refreshes them too, and publishes where `publish_to` is set.
+    Needs no API key and can run during a load. Readers see either the old views or
+    the new ones. `load` refreshes the views too, and publishes if `publish_to` is set.
     """
     lock_wait = shared_setting("lock_wait") if wait is None else wait
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
@@ -47,12 +47,12 @@ def views(
         if as_json:
             print_json({"exit_code": int(Exit.DONE), "dropped": True})
         else:
-            stdout.print("the views are dropped; tables stay as they are")
+            stdout.print("the views are dropped, the tables are kept")
         return
     zone = time_zone or shared_setting("reporting_time_zone")
     folder = publish_to or shared_setting("publish_to")
     if folder is not None:
-        published_file(pipeline, folder)  # refuses before anything is done
+        published_file(pipeline, folder)  # fails before anything is changed
     report = create_views(pipeline, zone, lock_wait=lock_wait)
     published = None if folder is None else publish(pipeline, folder, wait=lock_wait)
     code = Exit.CONFIGURATION if report.failed else Exit.DONE
@@ -63,6 +63,6 @@ def views(
     else:
         show.report(stdout, report)
         show.published(stdout, published)
-    for name, said in report.failed.items():
-        print_error(f"view {name}: {said}")
+    for name, message in report.failed.items():
+        print_error(f"view {name}: {message}")
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""Makes the views in a warehouse, all of them in one transaction where it has transactions."""
+"""Creation of the views in a warehouse, in one transaction if the destination supports it."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from ..warehouse.errors import destination_errors
 from ..warehouse.queries import Warehouse
 from .definitions import INFO_VIEW, tables_read, views, with_dependents
 from .grants import grants_on
-from .wording import Wording
+from .statements import Statements
 
 logger = logging.getLogger("polyai")
 
 PIPELINE_NAME = "polyai_views"
-"""Name of the pipeline, and of its dlt schema, with which tables are made that are missing."""
+"""Name of the pipeline and of its dlt schema, which create tables that do not exist yet."""
 
 _LOCK_ENDING = ".views.lock"
 
 _LEASE = "views"
 
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
-"""PostgreSQL lets no new reader in while this waits for a running query to end."""
+"""Bound on the wait for running queries, during which PostgreSQL blocks new readers."""
 
 _LOCK_TIMED_OUT = "lock timeout"
 
 
 @dataclass(frozen=True)
 class ViewsReport:
-    """What was made.
+    """Result of `create_views`.
 
     Attributes:
         zone: IANA name of the reporting time zone.
-        created: Views that are there now, in the order in which they were made.
-        failed: Those that the destination does not take, with what it says; an older view of
-            the name is still there.
-        tables_made: Tables that were missing, and are there now, without a row.
+        created: Created views, in order of creation.
+        failed: Views that the destination refused, with its message. An older view of the name
+            still exists.
+        tables_made: Tables that did not exist and were created empty.
     """
 
     zone: str
@@ -60,31 +60,31 @@ class ViewsReport:
 
 
 class _ViewRefusedError(Exception):
-    """The destination does not take a view."""
+    """The destination refused a view."""
 
-    def __init__(self, name: str, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
         self.name = name
 
 
 def create_views(
     pipeline: dlt.Pipeline, zone: str = DEFAULT_ZONE, *, lock_wait: timedelta = timedelta()
 ) -> ViewsReport:
-    """Creates or refreshes all views, with comments on them, on our tables and on all columns.
+    """Creates or replaces all views, with comments on views, tables and columns.
 
-    Readers see the old views or the new ones. Runs beside a load: a DuckDB file is taken in turns.
-    Tables that were never loaded are made, empty.
+    Readers see either the old views or the new ones. Can run during a load, with which it shares
+    the lock on a DuckDB file. Tables that do not exist yet are created empty.
 
     Args:
         pipeline: `open_pipeline(…, name=PIPELINE_NAME)`.
-        zone: IANA name of the reporting time zone; it stands in the views.
-        lock_wait: How long to wait for another run that makes them.
+        zone: IANA name of the reporting time zone; part of the views.
+        lock_wait: Maximum wait for another run that creates views.
 
     Raises:
-        BusyError: Another run makes them.
-        ConfigurationError: There is no such zone.
-        DestinationError: The destination cannot be used, or a view of the user's own keeps one of
-            ours from being replaced. Nothing has changed then.
+        BusyError: Another run creates views.
+        ConfigurationError: The time zone does not exist.
+        DestinationError: The destination cannot be used, or a user's view depends on a view that
+            has to be replaced. Nothing was changed.
     """
     zone = time_zone(zone)
     with _committer(pipeline, lock_wait) as committer:
@@ -97,14 +97,14 @@ def create_views(
         if missing:
             committer.create_tables(missing)
         with destination_errors(), kept_open(pipeline), pipeline.sql_client() as client:
-            held = {
+            existing = {
                 table.name: _columns(client, table.name)
                 for table in tables()
                 if committer.warehouse.has_table(table.name)
             }
-            wording = wording_of(client, zone)
-            failed = _create_all(client, wording)
-            _comment(client, wording, held, failed)
+            statements = statements_for(client, zone)
+            failed = _create_all(client, statements)
+            _comment(client, statements, existing, failed)
     return ViewsReport(
         zone,
         tuple(name for name in views() if name not in failed),
@@ -114,12 +114,12 @@ def create_views(
 
 
 def drop_views(pipeline: dlt.Pipeline, *, lock_wait: timedelta = timedelta()) -> None:
-    """Drops all views; tables stay as they are.
+    """Drops all views; tables are kept.
 
     Raises:
-        BusyError: Another run makes them.
-        DestinationError: The destination cannot be used, or a view of the user's own reads one of
-            ours. Nothing has changed then.
+        BusyError: Another run creates views.
+        DestinationError: The destination cannot be used, or a user's view depends on one of the
+            views. Nothing was changed.
     """
     with (
         _committer(pipeline, lock_wait),
@@ -129,51 +129,51 @@ def drop_views(pipeline: dlt.Pipeline, *, lock_wait: timedelta = timedelta()) ->
         _transaction(client),
     ):
         if client.has_dataset():
-            _drop(client, wording_of(client, DEFAULT_ZONE), views())
+            _drop(client, statements_for(client, DEFAULT_ZONE), views())
 
 
 def views_are_current(pipeline: dlt.Pipeline, zone: str = DEFAULT_ZONE) -> bool:
-    """Whether the views are those that `create_views` would make; costs one small query.
+    """Returns whether the views are those that `create_views` would create; one small query.
 
-    Views that the destination did not take then count as made: it would not take them again.
+    Views that the destination refused count as created, because it would refuse them again.
 
     Args:
-        pipeline: Any whose destination and dataset are those of the warehouse.
+        pipeline: Any pipeline with the destination and dataset of the warehouse.
         zone: IANA name of the reporting time zone.
     """
     warehouse = Warehouse(pipeline, locks_file=True)
-    wording = wording_of(pipeline.sql_client(), time_zone(zone))
-    return warehouse.rows(f"SELECT fingerprint FROM {{{INFO_VIEW}}}") == [(wording.fingerprint,)]
+    statements = statements_for(pipeline.sql_client(), time_zone(zone))
+    return warehouse.rows(f"SELECT fingerprint FROM {{{INFO_VIEW}}}") == [(statements.fingerprint,)]
 
 
-def wording_of(client: SqlClientBase[Any], zone: str) -> Wording:
-    """How the client's destination words our statements."""
+def statements_for(client: SqlClientBase[Any], zone: str) -> Statements:
+    """Returns the statements for the destination of a client."""
     dialect = str(client.capabilities.sqlglot_dialect)
-    return Wording(dialect, client.make_qualified_table_name, zone).fingerprinted()
+    return Statements(dialect, client.make_qualified_table_name, zone).fingerprinted()
 
 
 @contextmanager
 def _committer(pipeline: dlt.Pipeline, lock_wait: timedelta) -> Iterator[Committer]:
-    """The one run that makes or drops views."""
+    """Opens the committer that creates or drops views; only one run does so at a time."""
     timeout = LockTimeout(lock_wait, threading.Event())
     with open_committer(pipeline, _LOCK_ENDING, lambda: [_LEASE], timeout) as (committer, others):
         if others:
-            raise BusyError(f"the views are being made by {others[_LEASE]}")
+            raise BusyError(f"the views are being created by {others[_LEASE]}")
         yield committer
 
 
 def _columns(client: SqlClientBase[Any], table: str) -> frozenset[str]:
-    """The columns that a table has, by our names."""
+    """Returns the column names of a table in lower case."""
     place = client.make_qualified_table_name(table)
     with client.execute_query(f"SELECT * FROM {place} WHERE 1 = 0") as cursor:
         return frozenset(column[0].lower() for column in cursor.description or ())
 
 
-def _create_all(client: SqlClientBase[Any], wording: Wording) -> dict[str, str]:
-    """Makes all views; tells which the destination does not take, and why.
+def _create_all(client: SqlClientBase[Any], statements: Statements) -> dict[str, str]:
+    """Creates all views; returns the ones that the destination refused, with its messages.
 
-    After each view that it refuses it begins again: first without replacing it in place, because
-    PostgreSQL does not let a replaced view's columns change, and then without the view.
+    Starts over after each refused view: first it drops the view instead of replacing it, because
+    PostgreSQL cannot change the columns of a replaced view, then it leaves the view out.
     """
     dropped: set[str] = set()
     failed: dict[str, str] = {}
@@ -181,14 +181,14 @@ def _create_all(client: SqlClientBase[Any], wording: Wording) -> dict[str, str]:
         try:
             with _transaction(client):
                 granted = grants_on(client, dropped) if dropped else []
-                _drop(client, wording, dropped)
-                _create(client, wording, dropped, failed)
+                _drop(client, statements, dropped)
+                _create(client, statements, dropped, failed)
                 client.execute_many(granted)
         except _ViewRefusedError as refused:
             if _LOCK_TIMED_OUT in str(refused):
                 raise DestinationError(
-                    f"view {refused.name} is being read, for longer than a refresh waits: run "
-                    "views again when the query is done"
+                    f"view {refused.name} is being read, and the query did not end within 10 s: "
+                    "run views again after the query"
                 ) from refused
             concerned = with_dependents(refused.name)
             if refused.name in dropped:
@@ -201,12 +201,12 @@ def _create_all(client: SqlClientBase[Any], wording: Wording) -> dict[str, str]:
             return failed
 
 
-def _drop(client: SqlClientBase[Any], wording: Wording, names: Collection[str]) -> None:
-    """Drops views, each before those that it reads, and never what others have built on them."""
+def _drop(client: SqlClientBase[Any], statements: Statements, names: Collection[str]) -> None:
+    """Drops views, each before the views that it reads; never drops views of users."""
     for name in reversed(list(views())):
         if name in names:
             try:
-                client.execute_sql(wording.drop(name))
+                client.execute_sql(statements.drop(name))
             except DatabaseException as error:
                 dependents = [
                     line.removeprefix("DETAIL:").strip()
@@ -217,19 +217,19 @@ def _drop(client: SqlClientBase[Any], wording: Wording, names: Collection[str]) 
                     raise
                 raise DestinationError(
                     f"view {name} cannot be replaced or dropped: {'; '.join(dependents)}. Nothing "
-                    "was changed. Drop what depends on it, run views again, and create it anew"
+                    "was changed. Drop the dependent views, run views again, and recreate them"
                 ) from error
 
 
 def _create(
     client: SqlClientBase[Any],
-    wording: Wording,
+    statements: Statements,
     dropped: Collection[str],
     failed: Collection[str],
 ) -> None:
     for view in views().values():
         if view.name not in failed:
-            statement = wording.create(view, replacing=view.name not in dropped)
+            statement = statements.create(view, replacing=view.name not in dropped)
             try:
                 client.execute_sql(statement)
             except DatabaseException as error:
@@ -238,29 +238,31 @@ def _create(
 
 def _comment(
     client: SqlClientBase[Any],
-    wording: Wording,
-    held: Mapping[str, Collection[str]],
+    statements: Statements,
+    existing: Mapping[str, Collection[str]],
     failed: Collection[str],
 ) -> None:
-    """Says what everything means, as far as the destination can keep it."""
-    made = [view for view in views().values() if view.name not in failed]
-    for what, statements in {
-        "tables": wording.table_comments(held),
-        "views": [line for view in made for line in wording.view_comments(view)],
-        "columns of views": [line for view in made for line in wording.view_column_comments(view)],
+    """Comments on tables, views and columns, as far as the destination supports it."""
+    created = [view for view in views().values() if view.name not in failed]
+    for what, comments in {
+        "tables": statements.table_comments(existing),
+        "views": [line for view in created for line in statements.view_comments(view)],
+        "columns of views": [
+            line for view in created for line in statements.view_column_comments(view)
+        ],
     }.items():
-        if statements:
+        if comments:
             try:
                 with _transaction(client):
-                    client.execute_many(statements)
+                    client.execute_many(comments)
             except DatabaseException as error:
-                # DuckLake keeps none of a view's columns
+                # DuckLake does not support comments on columns of views
                 logger.info("no comments on %s: %s", what, first_line(error))
 
 
 @contextmanager
 def _transaction(client: SqlClientBase[Any]) -> Iterator[None]:
-    """One transaction where the destination takes views in one; else each statement by itself."""
+    """Opens a transaction if the destination supports one for views."""
     if not client.capabilities.supports_ddl_transactions:
         yield
         return

@@ -1,4 +1,4 @@
-"""Who may read views that are dropped and made again: PostgreSQL forgets it with the old view."""
+"""Grants on views that are dropped and recreated; PostgreSQL drops them with the old view."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
 
 _WITH_GRANTS = frozenset({"postgres", "redshift"})
-"""Where a view that is replaced in place keeps them and one that is dropped does not."""
+"""Dialects in which a replaced view keeps its grants and a dropped view loses them."""
 
 _GRANTED = (
     "SELECT table_name, grantee, privilege_type, is_grantable "
@@ -19,11 +19,11 @@ _GRANTED = (
 
 
 def grants_on(client: SqlClientBase[Any], names: Iterable[str]) -> list[str]:
-    """The statements that give back what is granted on these views now.
+    """Returns the statements that restore the current grants on views.
 
     Args:
-        client: Of the destination.
-        names: The views; those that do not exist have no grants.
+        client: Client of the destination.
+        names: Names of the views; those that do not exist are skipped.
     """
     dialect = str(client.capabilities.sqlglot_dialect)
     if dialect not in _WITH_GRANTS:
@@ -41,5 +41,5 @@ def grants_on(client: SqlClientBase[Any], names: Iterable[str]) -> list[str]:
 
 
 def _role(name: str) -> str:
-    """A role's name as SQL; `PUBLIC` is none."""
+    """Returns a role as SQL; `PUBLIC` is a keyword, not a name."""
     return name if name == "PUBLIC" else exp.to_identifier(name, quoted=True).sql("postgres")

@@ -1,9 +1,9 @@
-"""A copy of a DuckDB warehouse for readers, who then keep no load from writing, nor it them.
+"""Published copy of a DuckDB warehouse, so that readers and loads do not block each other.
 
-One process has a DuckDB file open for writing, and none meanwhile for reading. So dashboards and BI
-tools read a copy, which is put in place as a whole: who has opened the older one keeps reading it,
-and who opens it anew reads the newer one. In the copy the views that cost much are tables of the
-same names and columns.
+While one process has a DuckDB file open for writing, no other process can read it. Dashboards and
+BI tools therefore read a copy that is replaced atomically: open connections keep the older copy,
+new connections get the newer one. In the copy, expensive views are tables of the same names and
+columns.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from ..warehouse.duckdb_file import duckdb_path, file_lock, retry_while_locked
 from ..warehouse.errors import destination_errors
 from ..warehouse.working_directory import lock_on
 from .definitions import INFO_VIEW, View, views
-from .wording import Wording
+from .statements import Statements
 
 INFO_TABLE = "published_info"
-"""One row that tells `as_of`, when the copy was taken from the warehouse."""
+"""Table of the copy with one row: `as_of`, the time of the copy."""
 
-STAYING = frozenset({"conversations_local", "dim_dates", "data_freshness", INFO_VIEW})
-"""Views that stay such in the copy: they cost little, or tell what the time is."""
+KEPT_AS_VIEWS = frozenset({"conversations_local", "dim_dates", "data_freshness", INFO_VIEW})
+"""Views that stay views in the copy, because they are cheap or depend on the current time."""
 
 _LOCK = ".publishing.lock"
 
 _DRAFTS = ".draft"
 
 _IN_PARTS = "fct_conversations"
-"""Built a range of days at a time: percentiles of each conversation take memory."""
+"""View that is copied by ranges of days, because percentiles per conversation need memory."""
 
 _PART_CONVERSATIONS = 250_000
+"""Conversations of one range of days."""
 
-
-_WORDING = Wording("duckdb", lambda name: name, zone="")
-"""For comments alone, which tell no zone; in the schema that is in use."""
+_STATEMENTS = Statements("duckdb", lambda name: name, zone="")
+"""Statements for comments only, which have no time zone, in the current schema."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A copy that is in place.
+    """Published copy.
 
     Attributes:
-        file: Where it is.
-        as_of: When it was taken from the warehouse, UTC.
-        bytes: Its size.
-        seconds: How long it took.
+        file: Path of the copy.
+        as_of: Time of the copy, UTC.
+        bytes: Size of the copy.
+        seconds: Duration of publishing.
     """
 
     file: Path
@@ -67,55 +67,58 @@ class Published:
 
 
 def published_file(pipeline: dlt.Pipeline, folder: Path) -> Path:
-    """Where the copy lies: its name is that of the warehouse, so that queries are the same.
+    """Returns the path of the copy.
 
-    DuckDB names a database after its file.
+    Its name is that of the warehouse, because DuckDB names a database after its file, and queries
+    are to be the same.
 
     Args:
-        pipeline: Whose warehouse it is.
-        folder: Of copies.
+        pipeline: Pipeline of the warehouse.
+        folder: Folder of copies.
 
     Raises:
-        ConfigurationError: The warehouse is no DuckDB file, or lies in that folder itself.
+        ConfigurationError: The warehouse is not a DuckDB file, or is in that folder itself.
     """
     warehouse = duckdb_path(pipeline)
     if warehouse is None:
         raise ConfigurationError(
-            "only a DuckDB file is published: other destinations are read while they are written"
+            "only a DuckDB file can be published: other destinations can be read during a load"
         )
     if folder.resolve() == warehouse.parent:
-        raise ConfigurationError(f"{folder} is the warehouse's own folder: publish into another")
+        raise ConfigurationError(
+            f"{folder} is the folder of the warehouse: publish into another one"
+        )
     return folder.resolve() / warehouse.name
 
 
 def is_published(pipeline: dlt.Pipeline, folder: Path) -> bool:
-    """Whether the copy is of the warehouse as it is now; opens neither.
+    """Returns whether the copy is current, without opening a file.
 
-    DuckDB hands out a file that the process has open already, also where another one has taken its
-    place, so it is not asked: a copy has the time of the warehouse that it was taken from.
+    The copy has the modification time of the warehouse that it was taken from. Opening it would
+    not help: DuckDB returns a file that the process has open already, even if it was replaced.
     """
     copy = published_file(pipeline, folder)
     warehouse: Any = duckdb_path(pipeline)
     try:
         return bool(copy.stat().st_mtime_ns == warehouse.stat().st_mtime_ns)
     except OSError:
-        return False  # to publish says what is wrong
+        return False  # publishing then reports the error
 
 
 def publish(pipeline: dlt.Pipeline, folder: Path, *, wait: timedelta = timedelta()) -> Published:
-    """Copies the warehouse and puts the copy in place; the views have to be there already.
+    """Copies the warehouse and replaces the published copy; the views have to exist.
 
-    Nobody can write the warehouse while its file is copied, which takes a second for some GB, and
-    can again while the tables are made. One that is killed leaves the older copy as it was.
+    The warehouse is locked while its file is copied, about a second for several GB, and not while
+    the tables are created. A killed run leaves the older copy unchanged.
 
     Args:
-        pipeline: Whose warehouse it is.
-        folder: Of copies; made where it is missing.
-        wait: How long to wait for another run that publishes into it.
+        pipeline: Pipeline of the warehouse.
+        folder: Folder of copies; created if needed.
+        wait: Maximum wait for another run that publishes into it.
 
     Raises:
-        BusyError: Another run publishes into it.
-        ConfigurationError: as `published_file`.
+        BusyError: Another run publishes into the folder.
+        ConfigurationError: As for `published_file`.
         DestinationError: The warehouse has no views, or the copy cannot be written.
     """
     began = time.monotonic()
@@ -132,12 +135,12 @@ def publish(pipeline: dlt.Pipeline, folder: Path, *, wait: timedelta = timedelta
 
 
 def _replace(pipeline: dlt.Pipeline, target: Path) -> datetime:
-    """Makes the copy in a folder of its own, then moves it into place."""
+    """Creates the copy in a temporary folder, then moves it into place; returns its time."""
     drafts = target.with_name(_DRAFTS)
-    shutil.rmtree(drafts, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(drafts, ignore_errors=True)  # left by a killed run
     drafts.mkdir(mode=0o700)
     try:
-        # of the same name, because that is what DuckDB calls the database
+        # of the same name, because DuckDB names the database after the file
         draft = drafts / target.name
         as_of, modified_ns = _copied(pipeline, draft)
         with duckdb.connect(str(draft)) as copy:
@@ -156,15 +159,15 @@ def _replace(pipeline: dlt.Pipeline, target: Path) -> datetime:
 
 
 def _copied(pipeline: dlt.Pipeline, draft: Path) -> tuple[datetime, int]:
-    """Copies the file while nobody writes it; when that was, and the file's own time."""
+    """Copies the locked file; returns the time of the copy and the file's modification time."""
     warehouse: Any = duckdb_path(pipeline)
     if not warehouse.exists():
         raise DestinationError(f"there is no warehouse {warehouse} yet: run load first")
     with file_lock(pipeline):
         if warehouse.with_name(f"{warehouse.name}.wal").exists():
-            # of a run that was killed; opened for writing, it becomes part of the file
+            # left by a killed run; opening the file for writing merges it
             retry_while_locked(lambda: duckdb.connect(str(warehouse))).close()
-        # keeps out those who write without taking turns
+        # blocks writers that do not use the lock
         with retry_while_locked(lambda: duckdb.connect(str(warehouse), read_only=True)):
             as_of, modified_ns = datetime.now(UTC), warehouse.stat().st_mtime_ns
             shutil.copyfile(warehouse, draft)
@@ -173,14 +176,14 @@ def _copied(pipeline: dlt.Pipeline, draft: Path) -> tuple[datetime, int]:
 
 
 def _materialize(copy: duckdb.DuckDBPyConnection) -> None:
-    """Makes tables of the views that cost much; what reads a view then reads the table."""
-    held = {name for (name,) in copy.execute("SELECT view_name FROM duckdb_views()").fetchall()}
-    if not held & views().keys():
+    """Replaces expensive views by tables, which dependent views then read."""
+    existing = {name for (name,) in copy.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+    if not existing & views().keys():
         raise DestinationError("the warehouse has no views: run views first")
-    # rows need no order, and to keep it takes memory
+    # rows need no order, and preserving it takes memory
     copy.execute("SET preserve_insertion_order = false")
     for view in views().values():
-        if view.name in held - STAYING:
+        if view.name in existing - KEPT_AS_VIEWS:
             _make_table(copy, view)
 
 
@@ -192,12 +195,12 @@ def _make_table(copy: duckdb.DuckDBPyConnection, view: View) -> None:
         copy.execute(f"INSERT INTO {draft} SELECT * FROM {name}{part}")
     copy.execute(f"DROP VIEW {name}")
     copy.execute(f"ALTER TABLE {draft} RENAME TO {name}")
-    for statement in _WORDING.comments_on_copy(view):
+    for statement in _STATEMENTS.comments_on_copy(view):
         copy.execute(statement)
 
 
 def _parts(copy: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """Conditions on days, which together are all of them."""
+    """Yields WHERE clauses for ranges of days that together cover all days."""
     since: date | None = None
     conversations = 0
     for day, number in copy.execute(
@@ -221,9 +224,9 @@ def _schema(pipeline: dlt.Pipeline) -> str:
 
 
 def take_over_access(target: Path, draft: Path) -> None:
-    """Who could read the older copy can read the newer one; a first one is for its owner alone."""
+    """Gives a new file the permissions and group of the file that it replaces, if there is one."""
     with contextlib.suppress(FileNotFoundError):
-        held = target.stat()
-        draft.chmod(held.st_mode & 0o777)
+        replaced = target.stat()
+        draft.chmod(replaced.st_mode & 0o777)
         with contextlib.suppress(PermissionError):
-            os.chown(draft, -1, held.st_gid)
+            os.chown(draft, -1, replaced.st_gid)

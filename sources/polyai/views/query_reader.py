@@ -1,4 +1,4 @@
-"""Queries of people who look at a warehouse while it is being loaded."""
+"""Readers of a warehouse that can be queried during a load."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from .publishing import INFO_TABLE, is_published, publish, published_file
 
 logger = logging.getLogger("polyai")
 
-LOOKS_EVERY_SECONDS = 60.0
-"""Time between two looks at whether the warehouse has changed."""
+CHECK_INTERVAL_SECONDS = 60.0
+"""Time between two checks for changes of the warehouse."""
 
-_ENDING_SECONDS = 1.0
+_JOIN_SECONDS = 1.0
+"""Maximum wait for the publishing thread when a reader is closed."""
 
 Row = dict[str, Any]
-"""A row by column; numbers are int or float, moments know their zone."""
+"""Row by column. Numbers are int or float, timestamps are time zone aware."""
 
 
 class Reader(Protocol):
-    """Asks a warehouse. Threads can share one; it asks one thing at a time.
+    """Reader of a warehouse, used as a context manager.
 
-    Use as a context manager.
+    Threads can share a reader; it runs one query at a time.
     """
 
     def __enter__(self) -> Self: ...
@@ -47,28 +48,29 @@ class Reader(Protocol):
 
     @property
     def as_of(self) -> datetime:
-        """UTC: when what is read was taken from the warehouse."""
+        """Time of the data, UTC."""
 
     def query(self, sql: str, **parameters: object) -> list[Row]:
         """Runs a query.
 
         Args:
-            sql: In DuckDB's words, over our tables and views by bare name, values as `$name`.
-            parameters: The values by name.
+            sql: Query in DuckDB's dialect, over tables and views by their bare names, with values
+                as `$name`.
+            parameters: Values by name.
 
         Raises:
-            DestinationError: The warehouse cannot be asked, or does not take the query.
+            DestinationError: The warehouse cannot be reached, or refuses the query.
         """
 
 
 def open_reader(pipeline: dlt.Pipeline, publish_to: Path | None = None) -> Reader:
-    """A reader of the pipeline's warehouse, which has its views already.
+    """Returns a reader of a warehouse whose views exist.
 
-    A DuckDB warehouse is read from a published copy, which is made where it is missing or older
-    than the warehouse, and made anew when the warehouse changes.
+    A DuckDB warehouse is read from a published copy, which is created if needed and updated
+    whenever the warehouse changes.
 
     Args:
-        pipeline: Whose warehouse it is.
+        pipeline: Pipeline of the warehouse.
         publish_to: Folder of the copy; by default one beside dlt's working directories.
 
     Raises:
@@ -81,11 +83,11 @@ def open_reader(pipeline: dlt.Pipeline, publish_to: Path | None = None) -> Reade
 
 
 class PublishedReader:
-    """Reads a published copy, always the newest one; keeps it current meanwhile.
+    """Reader of the newest published copy, which it also keeps current.
 
     Args:
-        pipeline: Whose warehouse it is.
-        folder: Of the copy.
+        pipeline: Pipeline of the warehouse.
+        folder: Folder of the copy.
     """
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
@@ -108,8 +110,8 @@ class PublishedReader:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        # a copy that is being made is thrown away: nobody waits for it
-        self._thread.join(_ENDING_SECONDS)
+        # an unfinished copy is discarded
+        self._thread.join(_JOIN_SECONDS)
         with self._lock:
             self._close()
 
@@ -125,11 +127,11 @@ class PublishedReader:
             return _rows([column[0] for column in found.description], found.fetchall())
 
     def _newest(self) -> duckdb.DuckDBPyConnection:
-        """A connection to the file that is in place now."""
+        """Returns a connection to the current file."""
         number = self._file.stat().st_ino
         if self._opened and self._opened[0] == number:
             return self._opened[1]
-        # the older one goes first: DuckDB opens no other file of the same name beside it
+        # close the older one first: DuckDB cannot open another file of the same name beside it
         self._close()
         connection = duckdb.connect(str(self._file), read_only=True)
         connection.execute(f"""SET schema = '"{self._schema}"'""")
@@ -142,18 +144,18 @@ class PublishedReader:
             self._opened = None
 
     def _keep_current(self) -> None:
-        while not self._stop.wait(LOOKS_EVERY_SECONDS):
+        while not self._stop.wait(CHECK_INTERVAL_SECONDS):
             try:
                 self._publish()
             except PolyAIError as error:
-                logger.warning("the older copy is shown: %s", error)
+                logger.warning("not published, reading the older copy: %s", error)
 
 
 class DestinationReader:
-    """Asks the destination itself, in its own words.
+    """Reader of the destination itself, in its own SQL dialect.
 
     Args:
-        pipeline: Whose destination it is.
+        pipeline: Pipeline of the warehouse.
     """
 
     def __init__(self, pipeline: dlt.Pipeline) -> None:
@@ -174,21 +176,21 @@ class DestinationReader:
         return utc_now()
 
     def query(self, sql: str, **parameters: object) -> list[Row]:
-        words = self._worded(sql, parameters)
+        statement = self._transpiled(sql, parameters)
         with self._lock, destination_errors():
             try:
-                return self._asked(words)
+                return self._rows(statement)
             except DatabaseTransientException:
-                # it closes what has been idle for long
+                # the server closes connections that were idle for long
                 self._client.close_connection()
                 self._client.open_connection()
-                return self._asked(words)
+                return self._rows(statement)
 
-    def _asked(self, words: str) -> list[Row]:
-        with self._client.execute_query(words) as cursor:
+    def _rows(self, statement: str) -> list[Row]:
+        with self._client.execute_query(statement) as cursor:
             return _rows([column[0] for column in cursor.description or ()], cursor.fetchall())
 
-    def _worded(self, sql: str, parameters: dict[str, object]) -> str:
+    def _transpiled(self, sql: str, parameters: dict[str, object]) -> str:
         tree = sqlglot.parse_one(sql, read=DIALECT)
         dialect = str(self._client.capabilities.sqlglot_dialect)
         address(tree, dialect, self._client.make_qualified_table_name, parameters)

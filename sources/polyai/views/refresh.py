@@ -1,4 +1,4 @@
-"""What follows a load: views that are those of this version, and a copy for readers."""
+"""Refresh after a load: current views, and a current published copy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = logging.getLogger("polyai")
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What was done.
+    """Result of `refresh`.
 
     Attributes:
-        views: What was made; None where the views were current, or could not be made.
-        published: The copy; None where it was current, or none is wished.
+        views: Created views; None if they were current or could not be created.
+        published: Published copy; None if it was current or not requested.
     """
 
     views: ViewsReport | None = None
@@ -37,32 +37,32 @@ def refresh(
     *,
     wait: timedelta = timedelta(),
 ) -> Refreshed:
-    """Makes the views anew if they are not current, and publishes if the warehouse has changed.
+    """Creates the views if they are not current, and publishes if the warehouse has changed.
 
-    Costs a small query where there is nothing to do. Views that cannot be made are a warning in
-    the log: the older ones go on working. What another run is doing already is left to it.
+    Costs one small query if nothing has changed. Views that cannot be created are logged as a
+    warning, and the older ones stay. Skips what another run is already doing.
 
     Args:
-        pipeline: Any whose destination and dataset are those of the warehouse; no run uses it now.
+        pipeline: Pipeline with the destination and dataset of the warehouse, not used by a run.
         zone: IANA name of the reporting time zone.
-        publish_to: Folder of the copy for readers; None for none.
-        wait: How long to wait for another run that does the same.
+        publish_to: Folder of the published copy; None for no copy.
+        wait: Maximum wait for another run that does the same.
 
     Raises:
-        ConfigurationError: There is no such zone, or the warehouse cannot be published.
-        DestinationError: The copy cannot be written; readers still have the older one.
+        ConfigurationError: The time zone does not exist, or the warehouse cannot be published.
+        DestinationError: The copy cannot be written; the older one is unchanged.
     """
     return Refreshed(
-        _views_made(pipeline, zone, wait),
+        _refreshed_views(pipeline, zone, wait),
         None if publish_to is None else _published(pipeline, publish_to, wait),
     )
 
 
-def _views_made(pipeline: dlt.Pipeline, zone: str, wait: timedelta) -> ViewsReport | None:
+def _refreshed_views(pipeline: dlt.Pipeline, zone: str, wait: timedelta) -> ViewsReport | None:
     try:
         if views_are_current(pipeline, zone):
             return None
-        made = create_views(
+        created = create_views(
             open_pipeline(
                 pipeline.destination, pipeline.dataset_name, pipeline.pipelines_dir, PIPELINE_NAME
             ),
@@ -75,9 +75,9 @@ def _views_made(pipeline: dlt.Pipeline, zone: str, wait: timedelta) -> ViewsRepo
     except DestinationError as error:
         logger.warning("the views were not refreshed: %s", error)
         return None
-    for name, said in made.failed.items():
-        logger.warning("view %s was not made: %s", name, said)
-    return made
+    for name, message in created.failed.items():
+        logger.warning("view %s was not created: %s", name, message)
+    return created
 
 
 def _published(pipeline: dlt.Pipeline, folder: Path, wait: timedelta) -> Published | None:

@@ -1,4 +1,4 @@
-"""What was made, as a person reads it in a terminal, and as JSON for programs."""
+"""Reports of the command `views`, as text for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -12,37 +12,35 @@ from .definitions import views
 from .publishing import Published
 
 
-def report(console: Console, made: ViewsReport) -> None:
-    """A line for each view: its name and the question that it answers."""
-    if made.tables_made:
-        console.print(f"nothing was loaded yet into {', '.join(made.tables_made)}: made empty")
+def report(console: Console, created: ViewsReport) -> None:
+    """Prints one line per view: its name and the question that it answers."""
+    if created.tables_made:
+        console.print(f"created empty tables: {', '.join(created.tables_made)}")
     width = max(map(len, views()))
-    for name in made.created:
+    for name in created.created:
         console.print(f"[bold]{name:<{width}}[/]  {escape(views()[name].question)}")
-    console.print(f"{len(made.created)} views, local dates in {escape(made.zone)}")
+    console.print(f"{len(created.created)} views, local dates in {escape(created.zone)}")
 
 
-def report_as_json(made: ViewsReport, code: int) -> dict[str, Any]:
-    """The same for programs."""
+def report_as_json(created: ViewsReport, code: int) -> dict[str, Any]:
+    """Returns the report as JSON."""
     return {
         "exit_code": int(code),
-        "reporting_time_zone": made.zone,
-        "created": list(made.created),
-        "failed": made.failed,
-        "tables_made": list(made.tables_made),
+        "reporting_time_zone": created.zone,
+        "created": list(created.created),
+        "failed": created.failed,
+        "tables_made": list(created.tables_made),
     }
 
 
 def published(console: Console, copy: Published | None) -> None:
-    """Where the copy for readers is, if there is a new one."""
+    """Prints the path of a new published copy, if there is one."""
     if copy is not None:
-        console.print(
-            f"published for readers: {escape(str(copy.file))} ({copy.bytes / 1e6:,.1f} MB)"
-        )
+        console.print(f"published: {escape(str(copy.file))} ({copy.bytes / 1e6:,.1f} MB)")
 
 
 def published_as_json(copy: Published | None) -> dict[str, Any] | None:
-    """The same for programs."""
+    """Returns the published copy as JSON; None without one."""
     if copy is None:
         return None
     return {"file": str(copy.file), "as_of": copy.as_of, "bytes": copy.bytes}

@@ -1,4 +1,4 @@
-"""Views and comments as statements of one destination."""
+"""SQL statements for views and comments, in the dialect of one destination."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..tables.registry import tables
 from .definitions import View, address, views
 
 COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
-"""Where `COMMENT ON` takes tables, views and columns, by sqlglot's name.
+"""Dialects in which `COMMENT ON` accepts tables, views and columns, as named by sqlglot.
 
-Tried are DuckDB and PostgreSQL; the others by what their manuals say.
+DuckDB and PostgreSQL are tested; the others follow their manuals.
 """
 
 _HEADER = re.compile(r"(?m)^--.*\n")
 
 
 @dataclass(frozen=True)
-class Wording:
-    """How one destination words our statements.
+class Statements:
+    """Statements in the dialect of one destination.
 
     Attributes:
-        dialect: sqlglot's name of its SQL.
-        qualified: Makes the full name of a table or view, quoted.
+        dialect: SQL dialect, as named by sqlglot.
+        qualified: Returns the full, quoted name of a table or view.
         zone: IANA name of the reporting time zone.
-        fingerprint: Of all statements; empty while it is being worked out.
+        fingerprint: Hash of all statements; empty until `fingerprinted` has computed it.
     """
 
     dialect: str
@@ -39,48 +39,53 @@ class Wording:
     fingerprint: str = ""
 
     def query(self, view: View) -> str:
-        """A view's query."""
+        """Returns the query of a view."""
         tree = view.query()
         values = {"reporting_time_zone": self.zone, "fingerprint": self.fingerprint}
         address(tree, self.dialect, self.qualified, values)
-        # a header is told in comments of the database
+        # the header becomes a comment of the database instead
         return tree.sql(self.dialect, pretty=True, comments=False)
 
     def create(self, view: View, *, replacing: bool) -> str:
-        """The statement that makes a view, in the place of an older one or of none."""
+        """Returns the statement that creates a view.
+
+        Args:
+            view: The view.
+            replacing: Replace an existing view of the name.
+        """
         verb = "CREATE OR REPLACE VIEW" if replacing else "CREATE VIEW"
         return f"{verb} {self.qualified(view.name)} AS\n{self.query(view)}"
 
     def drop(self, name: str) -> str:
-        """The statement that drops a view where it is; it refuses where others need it."""
+        """Returns the statement that drops a view if it exists; fails if others depend on it."""
         return f"DROP VIEW IF EXISTS {self.qualified(name)}"
 
     def view_comments(self, view: View) -> list[str]:
-        """The statement that says what a view is; none where there are no comments."""
+        """Returns the statement that comments on a view; none if there are no comments."""
         return self._comments("VIEW", view.name, view.comment, {})
 
     def comments_on_copy(self, view: View) -> list[str]:
-        """The same for a table into which a view was copied, and its columns."""
+        """Returns the comments on a table that a view was copied into, and on its columns."""
         return [
             *self._comments("TABLE", view.name, view.comment, {}),
             *self.view_column_comments(view),
         ]
 
     def view_column_comments(self, view: View) -> list[str]:
-        """The statements that say what its columns mean."""
+        """Returns the statements that comment on the columns of a view."""
         meanings = {field.name: field.comment for field in view.fields}
         return self._comments("VIEW", view.name, None, meanings)
 
-    def table_comments(self, held: Mapping[str, Collection[str]]) -> list[str]:
-        """The same for our tables.
+    def table_comments(self, existing: Mapping[str, Collection[str]]) -> list[str]:
+        """Returns the statements that comment on tables and their columns.
 
         Args:
-            held: Columns by table, as far as there are any; an older version made fewer.
+            existing: Existing columns by existing table; an older version created fewer.
         """
         return [
             statement
             for table in tables()
-            if table.name in held
+            if table.name in existing
             for statement in self._comments(
                 "TABLE",
                 table.name,
@@ -88,18 +93,19 @@ class Wording:
                 {
                     column.name: column.description + f" Unit: {column.unit}." * bool(column.unit)
                     for column in table.columns
-                    if column.name in held[table.name] and column.name != TOMBSTONE
+                    if column.name in existing[table.name] and column.name != TOMBSTONE
                 },
             )
         ]
 
-    def fingerprinted(self) -> Wording:
-        """The same with the fingerprint of every statement that it words."""
-        words = [self.create(view, replacing=True) for view in views().values()]
+    def fingerprinted(self) -> Statements:
+        """Returns the same with the fingerprint of all its statements."""
+        statements = [self.create(view, replacing=True) for view in views().values()]
         for view in views().values():
-            words += [*self.view_comments(view), *self.view_column_comments(view)]
-        words += self.table_comments({table.name: table.arrow_schema.names for table in tables()})
-        digest = hashlib.blake2b("\n".join(words).encode(), digest_size=16)
+            statements += [*self.view_comments(view), *self.view_column_comments(view)]
+        columns = {table.name: table.arrow_schema.names for table in tables()}
+        statements += self.table_comments(columns)
+        digest = hashlib.blake2b("\n".join(statements).encode(), digest_size=16)
         return replace(self, fingerprint=digest.hexdigest())
 
     def _comments(
@@ -118,7 +124,7 @@ class Wording:
         return exp.Literal.string(text).sql(self.dialect)
 
 
-def as_shown(view: View, wording: Wording) -> str:
-    """A view's statement with its header, as people read it."""
+def with_header(view: View, statements: Statements) -> str:
+    """Returns the statement that creates a view, with the header of its file."""
     header = "".join(_HEADER.findall(view.sql))
-    return f"{header}{wording.create(view, replacing=True)};\n"
+    return f"{header}{statements.create(view, replacing=True)};\n"
