@@ -15,7 +15,8 @@ import duckdb
 import pytest
 
 import polyai
-from polyai.config.settings import AGENT_NAMES, SECRET_NAMES, Settings
+from polyai.config.lookup import SECRET_NAMES
+from polyai.config.settings import AGENT_NAMES, Settings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 ROOT = Path(__file__).parent.parent

@@ -327,6 +327,8 @@ def test_tables_as_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         ([{"agent_id": "A"}, {"agent_id": "A "}], "the same agent_id"),
         ([{"agent_id": 5}], "expected text, not int"),
         ([{"agent_id": "A", "api_key": 5}], "expected text, not int"),
+        ([{"agent_id": "A", "region": 5}], "expected text, not int"),
+        ([{"agent_id": "A", "api_key": KEY, "base_url": 5}], "expected text, not int"),
         ("[", "a list of tables"),
         ({"agent_id": "A"}, "a list of tables"),
     ],

@@ -19,6 +19,8 @@ PolyAIError
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 
 class PolyAIError(Exception):
     """Base class of all errors of this package."""
@@ -46,6 +48,16 @@ class BusyError(PolyAIError):
 
 class LeaseLostError(PolyAIError):
     """This run has lost its lease on an agent: another run may be writing."""
+
+
+class ErrorDetails(TypedDict, total=False):
+    """Keyword arguments of `ApiError`."""
+
+    status: int | None
+    error_code: str | None
+    error_id: str | None
+    url: str | None
+    advice: str | None
 
 
 class ApiError(PolyAIError):

@@ -10,7 +10,8 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..config.settings import Agent, how_to_set
+from ..config.lookup import how_to_set
+from ..config.settings import Agent
 from ..errors import AccessError, ConfigurationError
 from .decoding import NotAcceptedError, decode
 from .failures import Subject

@@ -21,7 +21,7 @@ from urllib3.exceptions import (
 )
 
 from ..config.settings import Agent
-from ..errors import AccessError, ApiError, ConversationError, UnavailableError
+from ..errors import AccessError, ApiError, ConversationError, ErrorDetails, UnavailableError
 from .decoding import NotAcceptedError
 from .retry import RetryableError, is_retryable, parse_retry_after
 
@@ -80,7 +80,7 @@ class RequestErrors:
         """Returns the error for a request without a complete answer."""
         parts = urlsplit(self._base_url)
         host = f"{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
-        details = {"url": _without_query(url)}
+        details: ErrorDetails = {"url": _without_query(url)}
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return UnavailableError(
                 f"the TLS certificate of {host} is not trusted",
@@ -118,35 +118,37 @@ class RequestErrors:
         message = f"the answer {error} ({response.tell()} bytes of {media_type})"
         return RetryableError(message, self._details(response, body, url))
 
-    def _refused(self, subject: Subject, reason: str, details: dict[str, Any]) -> ApiError:
+    def _refused(self, subject: Subject, reason: str, details: ErrorDetails) -> ApiError:
         """Returns the error for a 4xx that a retry cannot change."""
         status, region = details["status"], self._agent.region
         code = (details["error_code"] or "").upper()
-        kind, what, advice = ApiError, "the API rejects the request", None
+        kind, what = ApiError, "the API rejects the request"
         if status == 401:
             kind, what = AccessError, "the API key is not accepted"
-            advice = (
+            details["advice"] = (
                 f"A key is valid for one account, agent and region; most likely this one belongs "
                 f"to another region than {region}. Set POLYAI_REGION to one of us, eu, uk, studio"
             )
         elif status == 403:
             kind, what = AccessError, "the API key has no permission"
-            advice = "Ask an administrator of the workspace for a key that can read conversations"
+            details["advice"] = (
+                "Ask an administrator of the workspace for a key that can read conversations"
+            )
         elif status == 404 and (subject == "agent" or "AGENT" in code or "PROJECT" in code):
             kind, what = (
                 AccessError,
                 f"agent {self._agent.agent_id} is not known in region {region}",
             )
-            advice = (
+            details["advice"] = (
                 "Set POLYAI_AGENT_ID to the agent's id or its URL in Agent Studio, "
                 f"studio.{region}.poly.ai/ACCOUNT/AGENT"
             )
         elif subject == "conversation":
             kind, what = ConversationError, "the conversation cannot be read"
-        return kind(f"{what}: {reason}" if reason else what, advice=advice, **details)
+        return kind(f"{what}: {reason}" if reason else what, **details)
 
-    def _details(self, response: BaseHTTPResponse, body: bytes, url: str) -> dict[str, Any]:
-        """Returns the keyword arguments of `ApiError` that an answer gives."""
+    def _details(self, response: BaseHTTPResponse, body: bytes, url: str) -> ErrorDetails:
+        """Returns the details of an answer for `ApiError`."""
         envelope = _envelope(body)
         error_id = envelope.get("error_id") or response.headers.get("X-PolyAI-Correlation-Id")
         return {

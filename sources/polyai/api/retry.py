@@ -10,14 +10,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..clock import parse_timestamp
-from ..errors import UnavailableError, UncertainError
+from ..errors import ErrorDetails, UnavailableError, UncertainError
 from .throttle import Throttle, Traffic
 
 logger = logging.getLogger("polyai")
@@ -41,7 +41,7 @@ class RetryableError(Exception):
 
     Args:
         message: What happened.
-        details: Keyword arguments of the `ApiError` that is raised when there is no next attempt.
+        details: Details of the `ApiError` that is raised if no attempt is left.
         retry_after_seconds: Pause that the API asks for; None where it does not.
         may_have_taken_effect: Whether the API may have carried the request out.
     """
@@ -49,7 +49,7 @@ class RetryableError(Exception):
     def __init__(
         self,
         message: str,
-        details: Mapping[str, Any],
+        details: ErrorDetails,
         *,
         retry_after_seconds: float | None = None,
         may_have_taken_effect: bool = True,
@@ -65,9 +65,9 @@ class RetryableError(Exception):
         """Whether the API answered 429."""
         return self.details.get("status") == HTTPStatus.TOO_MANY_REQUESTS
 
-    def unavailable(self, reason: str = "", **details: str) -> UnavailableError:
-        """Returns the error for the caller when no attempt is left."""
-        return UnavailableError(f"{self.message}{reason}", **{**self.details, **details})
+    def unavailable(self, reason: str = "") -> UnavailableError:
+        """Returns the error for the caller if no attempt is left."""
+        return UnavailableError(f"{self.message}{reason}", **self.details)
 
     def uncertain(self) -> UncertainError:
         """Returns the error for the caller where another attempt could take effect twice."""
@@ -101,9 +101,9 @@ class RetryPolicy:
         """
         requested = error.retry_after_seconds
         if requested > self.max_pause_seconds:
-            raise error.unavailable(
-                f"; it asks to wait {requested:.0f} s", advice="Run again after that time"
-            ) from error
+            unavailable = error.unavailable(f"; it asks to wait {requested:.0f} s")
+            unavailable.advice = "Run again after that time"
+            raise unavailable from error
         if attempts >= self.max_attempts:
             tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
             raise error.unavailable(f", after {tries}") from error

@@ -15,18 +15,15 @@ and the shared settings, but not over options; `agent_id` selects among the tabl
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
-
-import dlt
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigurationError
 from . import regions
+from .lookup import Found, Layer, how_to_set, is_empty, look_up, validate
 from .time_zones import DEFAULT_ZONE, time_zone
 from .validators import boolean, choice, duration, durations, folder, number, several, text
 
@@ -39,12 +36,6 @@ ENVIRONMENTS = ("live", "sandbox", "pre-release")
 
 DIRECTIONS = ("combined", "user", "agent")
 """Voices that a recording can contain."""
-
-SECTION = "sources.polyai"
-"""Section of dlt's configuration."""
-
-SECRET_NAMES = frozenset({"api_key", "v3_api_key", "agents", "pii_secret"})
-"""Settings read as dlt secrets, which keeps them out of dlt's traces; never shown."""
 
 AGENT_NAMES = (
     "agent_id",
@@ -187,9 +178,9 @@ def resolve(**options: object) -> Settings:
         raise ConfigurationError(
             f"unknown setting {', '.join(sorted(unknown))}. Known settings: {', '.join(names)}"
         )
-    given = {name: found for name in names if (found := _look_up(name, options))}
-    shared = {
-        name: _validate(name, given[name].value if name in given else default, validator, options)
+    given = {name: found for name in names if (found := look_up(name, options))}
+    shared: dict[str, Any] = {
+        name: validate(name, given[name].value if name in given else default, validator, options)
         for name, (default, validator) in _SHARED.items()
     }
     if shared["pii"] == "hash" and not shared["pii_secret"]:
@@ -212,69 +203,11 @@ def shared_setting(name: str) -> Any:
         ConfigurationError: The value is invalid.
     """
     default, validator = _SHARED[name]
-    given = _look_up(name, {})
-    return _validate(name, given.value if given else default, validator, {})
+    given = look_up(name, {})
+    return validate(name, given.value if given else default, validator, {})
 
 
-def how_to_set(name: str, *, is_option: bool = False) -> str:
-    """Returns a sentence that lists the places where a setting can be given.
-
-    Args:
-        name: The setting.
-        is_option: Whether the caller also accepts it as an option.
-    """
-    file = "secrets" if name in SECRET_NAMES else "config"
-    variable, key = f"POLYAI_{name.upper()}", f"{name} under [{SECTION}] in .dlt/{file}.toml"
-    if is_option:
-        return f"Set it as an option, as the environment variable {variable}, or as {key}"
-    return f"Set the environment variable {variable}, or {key}"
-
-
-class _Layer(IntEnum):
-    """Source of a value; the lower takes precedence."""
-
-    OPTION = 0
-    ENVIRONMENT = 1
-    DLT = 2
-
-
-class _Given(NamedTuple):
-    """A value that is not empty, and its source."""
-
-    value: Any
-    layer: _Layer
-
-
-def _look_up(name: str, options: Mapping[str, object]) -> _Given | None:
-    """Returns the value with the highest precedence; None where it is not set."""
-    environment = os.environ.get(f"POLYAI_{name.upper()}")
-    for layer, value in ((_Layer.OPTION, options.get(name)), (_Layer.ENVIRONMENT, environment)):
-        if not _is_empty(value):
-            return _Given(value, layer)
-    key = f"{SECTION}.{name}"
-    value = dlt.secrets.get(key) if name in SECRET_NAMES else dlt.config.get(key)
-    if name == "agents" and _is_empty(value):
-        value = dlt.config.get(key)
-    return None if _is_empty(value) else _Given(value, _Layer.DLT)
-
-
-def _is_empty(value: object) -> bool:
-    """Returns whether a value counts as not set, such as a placeholder that dlt generates."""
-    return value is None or (isinstance(value, str) and value.strip() in ("", "<configure me>"))
-
-
-def _validate(
-    name: str, value: Any, validator: Callable[[Any], Any], options: Mapping[str, object]
-) -> Any:
-    """Returns the validated value; errors name the setting and the places to set it."""
-    try:
-        return validator(value)
-    except ConfigurationError as error:
-        where = how_to_set(name, is_option=name in options)
-        raise ConfigurationError(f"{name}: {error}. {where}") from None
-
-
-_SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
+_SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "api": ("data", choice(*get_args(Api))),
     "details": (False, boolean),
     "environments": ("live,sandbox,pre-release", several(*ENVIRONMENTS)),
@@ -301,7 +234,7 @@ _SHARED: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
 """Default and validator of each setting that all agents share."""
 
 
-def _agents(given: Mapping[str, _Given], options: Mapping[str, object]) -> tuple[Agent, ...]:
+def _agents(given: Mapping[str, Found], options: Mapping[str, object]) -> tuple[Agent, ...]:
     """Returns the agents of `agent_id` and of the tables; see the module's docstring."""
     named, tables = given.get("agent_id"), given.get("agents")
     if not (named or tables):
@@ -312,18 +245,18 @@ def _agents(given: Mapping[str, _Given], options: Mapping[str, object]) -> tuple
             "agent_id and agents are both set in the same place. Keep one of them: move the agent "
             "of agent_id into a table [[sources.polyai.agents]], or remove the tables"
         )
-    entries = _validate("agents", tables.value, _tables, options) if tables else []
+    entries = validate("agents", tables.value, _tables, options) if tables else []
     by_id = {_locate(entry["agent_id"])[0]: entry for entry in entries}
     if len(by_id) < len(entries):
         raise ConfigurationError("agents: two tables have the same agent_id")
     if named and (not tables or named.layer < tables.layer):
-        names = _validate("agent_id", named.value, _names, options)
+        names = validate("agent_id", named.value, _names, options)
         entries = [by_id.get(_locate(name)[0], {"agent_id": name}) for name in names]
     agents = (_agent(entry, given, options) for entry in entries)
     return tuple({agent.agent_id: agent for agent in agents}.values())
 
 
-def _names(value: Any) -> list[str]:
+def _names(value: object) -> list[str]:
     """Splits agent ids or Studio URLs, given as a list or separated by commas."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, Sequence):
@@ -335,7 +268,7 @@ def _names(value: Any) -> list[str]:
     raise ConfigurationError(f"{value!r} contains no agent id")
 
 
-def _tables(value: Any) -> list[dict[str, Any]]:
+def _tables(value: object) -> list[dict[str, Any]]:
     """Validates the tables of agents, given as a list or as JSON text."""
     try:
         tables = json.loads(value) if isinstance(value, str) else value
@@ -349,30 +282,31 @@ def _tables(value: Any) -> list[dict[str, Any]]:
                 f"table {position} has unknown settings {', '.join(sorted(unknown))}. "
                 f"Known settings: {', '.join(AGENT_NAMES)}"
             )
-        if _is_empty(table.get("agent_id")):
+        if is_empty(table.get("agent_id")):
             raise ConfigurationError(f"table {position} has no agent_id")
     return [{**table, "agent_id": text(table["agent_id"])} for table in tables]
 
 
-def _locate(name: str) -> tuple[str, regions.StudioLocation | None]:
+def _locate(name: object) -> tuple[str, regions.StudioLocation | None]:
     """Returns the agent id in `name`, and the location where `name` is a Studio URL."""
-    location = regions.parse_studio_url(name) if regions.is_studio_url(name) else None
-    return (location.agent_id if location else name), location
+    agent = text(name)
+    location = regions.parse_studio_url(agent) if regions.is_studio_url(agent) else None
+    return (location.agent_id if location else agent), location
 
 
 def _agent(
-    entry: Mapping[str, Any], given: Mapping[str, _Given], options: Mapping[str, object]
+    entry: Mapping[str, Any], given: Mapping[str, Found], options: Mapping[str, object]
 ) -> Agent:
     """Builds an agent. Precedence: options, the agent's own settings, shared settings."""
 
-    def setting(name: str, validator: Callable[[Any], str]) -> str | None:
+    def setting(name: str, validator: Callable[[object], str]) -> str | None:
         shared, own = given.get(name), entry.get(name)
-        is_own = not _is_empty(own) and not (shared and shared.layer == _Layer.OPTION)
+        is_own = not is_empty(own) and not (shared and shared.layer == Layer.OPTION)
         value = own if is_own else shared.value if shared else None
-        return None if _is_empty(value) else str(_validate(name, value, validator, options))
+        return None if is_empty(value) else validate(name, value, validator, options)
 
-    agent_id, location = _validate("agent_id", entry["agent_id"], _locate, options)
-    region = setting("region", regions.parse_region)
+    agent_id, location = validate("agent_id", entry["agent_id"], _locate, options)
+    region = setting("region", lambda value: regions.parse_region(text(value)))
     account_id = setting("account_id", text)
     if location:
         for name, configured, in_url in (
@@ -390,9 +324,9 @@ def _agent(
     if not api_key:
         where = how_to_set("api_key", is_option="api_key" in options)
         raise ConfigurationError(f"api_key of agent {agent_id} is missing. {where}")
-    base_url = setting("base_url", regions.parse_base_url)
+    base_url = setting("base_url", _base_url)
     # with a sandbox or proxy as base_url, v3 requests must not reach the real service
-    v3_base_url = setting("v3_base_url", regions.parse_base_url) or base_url
+    v3_base_url = setting("v3_base_url", _base_url) or base_url
     return Agent(
         agent_id=agent_id,
         api_key=api_key,
@@ -402,3 +336,7 @@ def _agent(
         v3_base_url=v3_base_url or regions.conversations_v3_url(region),
         v3_api_key=setting("v3_api_key", text) or "",
     )
+
+
+def _base_url(value: object) -> str:
+    return regions.parse_base_url(text(value))

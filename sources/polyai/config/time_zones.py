@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 from zoneinfo import available_timezones
 
 from ..errors import ConfigurationError
@@ -15,7 +14,7 @@ _OFFSETS = re.compile(r"Etc/GMT[+-].*|GMT[+-]?0|[A-Z]{3}\d[A-Z]{3}|Factory|local
 """Names whose offsets databases interpret with different signs, or not at all."""
 
 
-def time_zone(value: Any) -> str:
+def time_zone(value: object) -> str:
     """Validates an IANA time zone and corrects its case, such as `Europe/London`.
 
     Raises:

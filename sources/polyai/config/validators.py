@@ -37,14 +37,14 @@ def parse_duration(text: str) -> timedelta:
     )
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """Strips text. The error shows only the type of the value, which may be a key."""
     if not isinstance(value, str):
         raise ConfigurationError(f"expected text, not {type(value).__name__}")
     return value.strip()
 
 
-def folder(value: Any) -> Path | None:
+def folder(value: object) -> Path | None:
     """Returns the path of a folder; None for empty text."""
     if value is None or isinstance(value, Path):
         return value
@@ -52,10 +52,10 @@ def folder(value: Any) -> Path | None:
     return Path(name).expanduser() if name else None
 
 
-def choice(*allowed: str) -> Callable[[Any], str]:
+def choice(*allowed: str) -> Callable[[object], str]:
     """Returns a validator for one of a few words."""
 
-    def validate(value: Any) -> str:
+    def validate(value: object) -> str:
         if value not in allowed:
             raise ConfigurationError(f"{value!r} is not one of {', '.join(allowed)}")
         return str(value)
@@ -63,7 +63,9 @@ def choice(*allowed: str) -> Callable[[Any], str]:
     return validate
 
 
-def number(kind: type[int] | type[float], lowest: int, highest: int) -> Callable[[Any], Any]:
+def number(
+    kind: type[int] | type[float], lowest: int, highest: int
+) -> Callable[[object], int | float]:
     """Returns a validator for a number within bounds, also given as text."""
 
     def validate(value: Any) -> int | float:
@@ -81,14 +83,14 @@ def number(kind: type[int] | type[float], lowest: int, highest: int) -> Callable
     return validate
 
 
-def duration(value: Any) -> timedelta:
+def duration(value: object) -> timedelta:
     """Validates a duration, given as a `timedelta` or as text for `parse_duration`."""
     if isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_DURATION:
         return value
     return parse_duration(str(value))
 
 
-def durations(value: Any) -> tuple[timedelta, ...]:
+def durations(value: object) -> tuple[timedelta, ...]:
     """Validates durations, as a list or separated by commas: sorted, distinct, without zero."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, Sequence):
@@ -96,7 +98,7 @@ def durations(value: Any) -> tuple[timedelta, ...]:
     return tuple(sorted({duration(part) for part in parts} - {timedelta(0)}))
 
 
-def boolean(value: Any) -> bool:
+def boolean(value: object) -> bool:
     """Validates a boolean, also given as text."""
     known = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
     found = known.get(str(value).strip().lower())
@@ -105,10 +107,10 @@ def boolean(value: Any) -> bool:
     return found
 
 
-def several(*allowed: str) -> Callable[[Any], tuple[str, ...]]:
+def several(*allowed: str) -> Callable[[object], tuple[str, ...]]:
     """Returns a validator for several of a few words, as a list or separated by commas."""
 
-    def validate(value: Any) -> tuple[str, ...]:
+    def validate(value: object) -> tuple[str, ...]:
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, Sequence):
             raise ConfigurationError(f"{value!r} is not a list such as {','.join(allowed)}")

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock, utc_now
-from ..config.settings import Agent, Settings, how_to_set, resolve
+from ..config.lookup import how_to_set
+from ..config.settings import Agent, Settings, resolve
 from ..errors import AccessError, ApiError, ConfigurationError, StoppedError, UncertainError
 from .chat import ChatApi, DebugChat, Reply
 from .expectations import Expectation

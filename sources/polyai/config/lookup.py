@@ -1,0 +1,78 @@
+"""Lookup of single settings: sources in order of precedence, validation, advice in errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from typing import NamedTuple, TypeVar
+
+import dlt
+
+from ..errors import ConfigurationError
+
+T = TypeVar("T")
+
+SECTION = "sources.polyai"
+"""Section of dlt's configuration."""
+
+SECRET_NAMES = frozenset({"api_key", "v3_api_key", "agents", "pii_secret"})
+"""Settings read as dlt secrets, which keeps them out of dlt's traces; never shown."""
+
+
+def how_to_set(name: str, *, is_option: bool = False) -> str:
+    """Returns a sentence that lists the places where a setting can be given.
+
+    Args:
+        name: The setting.
+        is_option: Whether the caller also accepts it as an option.
+    """
+    file = "secrets" if name in SECRET_NAMES else "config"
+    variable, key = f"POLYAI_{name.upper()}", f"{name} under [{SECTION}] in .dlt/{file}.toml"
+    if is_option:
+        return f"Set it as an option, as the environment variable {variable}, or as {key}"
+    return f"Set the environment variable {variable}, or {key}"
+
+
+class Layer(IntEnum):
+    """Source of a value; the lower takes precedence."""
+
+    OPTION = 0
+    ENVIRONMENT = 1
+    DLT = 2
+
+
+class Found(NamedTuple):
+    """A value that is not empty, and its source."""
+
+    value: object
+    layer: Layer
+
+
+def look_up(name: str, options: Mapping[str, object]) -> Found | None:
+    """Returns the value with the highest precedence; None where it is not set."""
+    environment = os.environ.get(f"POLYAI_{name.upper()}")
+    for layer, value in ((Layer.OPTION, options.get(name)), (Layer.ENVIRONMENT, environment)):
+        if not is_empty(value):
+            return Found(value, layer)
+    key = f"{SECTION}.{name}"
+    value = dlt.secrets.get(key) if name in SECRET_NAMES else dlt.config.get(key)
+    if name == "agents" and is_empty(value):
+        value = dlt.config.get(key)
+    return None if is_empty(value) else Found(value, Layer.DLT)
+
+
+def is_empty(value: object) -> bool:
+    """Returns whether a value counts as not set, such as a placeholder that dlt generates."""
+    return value is None or (isinstance(value, str) and value.strip() in ("", "<configure me>"))
+
+
+def validate(
+    name: str, value: object, validator: Callable[[object], T], options: Mapping[str, object]
+) -> T:
+    """Returns the validated value; errors name the setting and the places to set it."""
+    try:
+        return validator(value)
+    except ConfigurationError as error:
+        where = how_to_set(name, is_option=name in options)
+        raise ConfigurationError(f"{name}: {error}. {where}") from None
