@@ -1,9 +1,9 @@
-"""Loads that die on order: `python killed_load.py` runs one for each line of JSON on stdin.
+"""Loads that kill themselves: `python killed_load.py` runs one per line of JSON on stdin.
 
-dlt is imported once and every load runs in a fork of that process: the import would take as long as
-many a load that is killed. Nothing is mocked: the functions named in `POINTS` do what they do, and
-in the pass that an order names the process kills itself before or after it, or leaves half of what
-it wrote.
+dlt is imported once and each load runs in a fork of that process, because the import would take as
+long as many of the loads. Nothing is mocked: the functions named in `POINTS` work as usual, and in
+the pass that the request names, the process kills itself before or after the function, or leaves
+half of what it wrote.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-# what a load imports late, each fork would import again
+# imported here, because each fork would repeat what a load imports late
 import polyai
 
-PATIENCE_SECONDS = 90
-"""A load of a few dozen conversations that takes longer hangs."""
+TIMEOUT_SECONDS = 90
+"""Time after which a load of a few dozen conversations counts as hung."""
 
 Call = Callable[[], Any]
 Arguments = tuple[Any, ...]
 
 
 @dataclass
-class Order:
-    """One load, and where it is to die.
+class LoadRequest:
+    """One load, and the point at which it is killed.
 
     Attributes:
-        folder: working directory of the load; the pipeline's folder lies within.
-        environment: variables to set.
-        settings: options of `polyai.resolve`.
-        destination: dlt's name of it.
-        point: name in `POINTS`, `ANY_POINT`, or None for none.
-        nth: the pass of the point that is the last one.
-        after_seconds: when to kill from outside, None for never.
+        folder: Working directory of the process; contains the pipeline's folder.
+        environment: Environment variables to set.
+        settings: Options of `polyai.resolve`.
+        destination: dlt's name of the destination.
+        full: Whether to read the whole listing.
+        point: Name in `POINTS`, `ANY_POINT`, or None for none.
+        nth: Number of the fatal pass of the point.
+        after_seconds: Time after which to kill from outside, None for never.
     """
 
     folder: str
@@ -59,14 +60,14 @@ class Order:
 
 @dataclass
 class Outcome:
-    """How a load went.
+    """Outcome of a load.
 
     Attributes:
-        end: `done` (it returned), `raised`, `killed`, or `hung` and was killed for it.
-        passes: how often each point was passed.
-        reports: status, error and counts of each agent, where it returned.
-        error: the traceback, where it raised.
-        seconds: how long it took, without imports.
+        end: `done` (returned), `raised`, `killed`, or `hung` (killed after the timeout).
+        passes: Number of passes by point.
+        reports: Status, error and counts of each agent, if it returned.
+        error: Traceback, if it raised.
+        seconds: Duration without imports.
     """
 
     end: Literal["done", "raised", "killed", "hung"]
@@ -76,13 +77,13 @@ class Outcome:
     seconds: float = 0.0
 
 
-last_words: Callable[[], None]
-"""Tells the supervisor that the load ended at its point."""
+send_killed: Callable[[], None]
+"""Reports to the supervisor that the load is killed at its point."""
 
 
 def die() -> NoReturn:
-    """Ends the process as a power switch would: no handler, no clean-up."""
-    last_words()
+    """Kills the process, without handlers or clean-up."""
+    send_killed()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
 
@@ -99,10 +100,10 @@ def after(call: Call, arguments: Arguments) -> None:
 
 
 def half_of_temporary(name: str) -> Callable[[Call, Arguments], None]:
-    """Dies in the middle of `FileStorage.save`, before the file takes its name.
+    """Dies in the middle of `FileStorage.save`, before the temporary file is renamed.
 
     Args:
-        name: what dlt would have drawn for it, hexadecimal digits.
+        name: Name of the temporary file, which dlt draws at random; hexadecimal digits.
     """
 
     def harm(call: Call, arguments: Arguments) -> None:
@@ -139,7 +140,7 @@ def half_of_items(call: Call, arguments: Arguments) -> None:
 
 
 def half_of_folder(call: Call, arguments: Arguments) -> None:
-    """Dies when half of a folder's files are deleted."""
+    """Dies after half of a folder's files are deleted."""
     storage, relative_path, *_ = arguments
     files = sorted(p for p in Path(storage.make_full_path(relative_path)).rglob("*") if p.is_file())
     for path in files[: max(1, len(files) // 2)]:
@@ -148,13 +149,13 @@ def half_of_folder(call: Call, arguments: Arguments) -> None:
 
 
 def half_of_package(call: Call, arguments: Arguments) -> None:
-    """Dies when half of a package is deleted."""
+    """Dies after half of a package is deleted."""
     packages, load_id, *_ = arguments
     half_of_folder(call, (packages.storage, load_id))
 
 
 def half_of_packages(call: Call, arguments: Arguments) -> None:
-    """Dies when half of the files of packages that are not loaded are deleted."""
+    """Dies after half of the files of packages that are not loaded are deleted."""
     (pipeline,) = arguments
     folder = Path(pipeline.working_dir)
     stages = ("normalize/*", "load/new", "load/normalized")
@@ -171,16 +172,15 @@ def _always(arguments: Arguments) -> bool:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a load can die.
+    """Point at which a load can be killed.
 
     Attributes:
-        targets: `module:attribute` or `module:Class.attribute`; several where each destination has
-            its own.
-        harm: what happens in the fatal pass.
-        counts: which calls are passes, by their arguments, `self` first.
-        needs: point of an earlier kill, without which this one is not passed.
-        destinations: where it is passed.
-        passes: kills that a series has to reach here; some places are passed in first runs only.
+        targets: `module:attribute` or `module:Class.attribute`; several if destinations differ.
+        harm: Function that replaces the call in the fatal pass.
+        counts: Predicate on the arguments, `self` first, for calls that count as passes.
+        needs: Point of an earlier kill, without which this one is not passed.
+        destinations: Destinations whose loads pass the point.
+        passes: Kills that a series has to reach; some points are passed in first runs only.
     """
 
     targets: str | tuple[str, ...]
@@ -192,24 +192,24 @@ class Point:
 
 
 def file_name(ending: str) -> Callable[[Arguments], bool]:
-    """Passes of a method of `FileStorage` over such a path; a name without a slash is whole."""
+    """Counts calls of a `FileStorage` method by path; a name without a slash matches as a whole."""
     if "/" in ending:
         return lambda arguments: str(arguments[1]).endswith(ending)
     return lambda arguments: arguments[1] == ending
 
 
 def package_in(kind: str) -> Callable[[Arguments], bool]:
-    """Passes of a method of `PackageStorage` over packages in this state."""
+    """Counts calls of a `PackageStorage` method for packages in this state."""
     return lambda arguments: str(arguments[0].storage.storage_path).endswith(kind)
 
 
 def job_of(table: str) -> Callable[[Arguments], bool]:
-    """Passes of a method of `PackageStorage` over a job of this table."""
+    """Counts calls of a `PackageStorage` method for a job of this table."""
     return lambda arguments: str(arguments[2]).startswith(f"{table}.")
 
 
 def statement(*parts: str) -> Callable[[Arguments], bool]:
-    """Passes of `execute_sql` whose text holds all of these."""
+    """Counts calls of `execute_sql` whose text contains all of these."""
     return lambda arguments: all(part in str(arguments[1]) for part in parts)
 
 
@@ -242,7 +242,7 @@ _DISCARD = "polyai.load.committer:discard"
 _DROP_STAGING = "polyai.load.committer:Committer.drop_staging"
 
 POINTS: dict[str, Point] = {
-    # what is asked of the API
+    # requests to the API
     "listing: before a page": Point("polyai.api.client:DataApi.conversations", before),
     "listing: after a page": Point("polyai.api.client:DataApi.conversations", after),
     "fetching: before a detail": Point("polyai.api.client:DataApi.conversation_body", before),
@@ -282,7 +282,7 @@ POINTS: dict[str, Point] = {
     "normalize: after the extracted package is gone": Point(
         f"{_PACKAGES}.delete_package", after, package_in("extracted")
     ),
-    # load: preparing the destination
+    # load: preparation of the destination
     "load: at the start": Point(f"{_LOAD}.load_single_package", before),
     "load: before the destination is prepared": Point("dlt.load.load:init_client", before),
     "load: after the destination is prepared": Point("dlt.load.load:init_client", after),
@@ -329,7 +329,7 @@ POINTS: dict[str, Point] = {
         f"{_FILES}.delete_folder", half_of_folder, file_name("/completed_jobs")
     ),
     "end: after the jobs are gone": Point(f"{_LOADS}.maybe_remove_completed_jobs", after),
-    # removal of what an earlier kill left
+    # discard: removal of what an earlier kill left
     "discard: before it begins": Point(_DISCARD, before),
     "discard: after it ends": Point(_DISCARD, after),
     "discard: half of a draft of an extraction is gone": Point(
@@ -353,7 +353,7 @@ POINTS: dict[str, Point] = {
     "discard: after a package in loading is gone": Point(_DISCARD, after, needs=_HALF_LOADED),
     "discard: before staging is dropped": Point(_DROP_STAGING, before, needs=_HALF_LOADED),
     "discard: after staging is dropped": Point(_DROP_STAGING, after, needs=_HALF_LOADED),
-    # the end of a run
+    # tidy: the end of a run
     "tidy: before staging is dropped": Point(_DROP_STAGING, before),
     "tidy: after staging is dropped": Point(_DROP_STAGING, after),
     "tidy: after old records are removed": Point("polyai.load.committer:remove_old_records", after),
@@ -366,10 +366,10 @@ POINTS: dict[str, Point] = {
     "lease: before it is given back": Point(
         "polyai.locking.leases:Leases.release", before, destinations=("postgres",)
     ),
-    # dlt's own files, half written; a file under its own name only a power failure leaves so
+    # dlt's own files, partially written; under their final names only after a power failure
     "half a file: items": Point(f"{_LOADS}.commit_new_load_package", half_of_items),
     "half a file: schema updates": Point(f"{_PACKAGES}.save_schema_updates", half_of_update),
-    # a name that begins with a letter could be that of a schema
+    # a temporary name that begins with a letter looks like the name of a schema
     "half a temporary file: schema, as abc": Point(
         f"{_FILES}.save",
         half_of_temporary("abc1e2d3c4b5a697"),
@@ -395,17 +395,17 @@ POINTS: dict[str, Point] = {
         }.items()
     },
 }
-"""Every place where a load is killed, by name."""
+"""All points by name."""
 
 ANY_POINT = "any point"
-"""Counts the passes of all points together."""
+"""Name of a point that counts the passes of all points together."""
 
 
 class Trigger:
-    """Counts passes, and kills in the fatal one."""
+    """Counter of passes, which kills in the fatal one."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, request: LoadRequest) -> None:
+        self._request = request
         self._lock = threading.Lock()
         self.passes: Counter[str] = Counter()
 
@@ -432,41 +432,43 @@ class Trigger:
         setattr(owner, last, wrapper)
 
     def _is_fatal(self, name: str) -> bool:
-        point, nth = self._order.point, self._order.nth
+        point, nth = self._request.point, self._request.nth
         with self._lock:
             self.passes[name] += 1
             self.passes[ANY_POINT] += 1
             return point in (name, ANY_POINT) and self.passes[point] == nth
 
 
-def tell(results: int, outcome: Outcome) -> None:
-    """Writes the outcome to the process that waits for it."""
+def send(results: int, outcome: Outcome) -> None:
+    """Writes the outcome to the supervisor."""
     os.write(results, json.dumps(asdict(outcome)).encode())
 
 
-def run(order: Order, results: int) -> None:
-    """The load of an order, in this process."""
-    os.chdir(order.folder)
-    os.environ.update(order.environment)
-    trigger = Trigger(order)
+def run(request: LoadRequest, results: int) -> None:
+    """Runs the requested load in this process."""
+    os.chdir(request.folder)
+    os.environ.update(request.environment)
+    trigger = Trigger(request)
     trigger.arm()
-    global last_words
+    global send_killed
 
-    def last_words() -> None:
-        tell(results, Outcome("killed", dict(trigger.passes)))
+    def send_killed() -> None:
+        send(results, Outcome("killed", dict(trigger.passes)))
 
     try:
         reports = polyai.load(
-            polyai.resolve(**order.settings),
-            polyai.open_pipeline(order.destination, pipelines_dir=Path(order.folder, "pipelines")),
-            full=order.full,
+            polyai.resolve(**request.settings),
+            polyai.open_pipeline(
+                request.destination, pipelines_dir=Path(request.folder, "pipelines")
+            ),
+            full=request.full,
         )
     except BaseException:
-        tell(
+        send(
             results, Outcome("raised", dict(trigger.passes), error=traceback.format_exc()[-20_000:])
         )
         return
-    told = [
+    summaries = [
         {
             "status": report.status,
             "error": report.error,
@@ -476,29 +478,29 @@ def run(order: Order, results: int) -> None:
         }
         for report in reports
     ]
-    tell(results, Outcome("done", dict(trigger.passes), told))
+    send(results, Outcome("done", dict(trigger.passes), summaries))
 
 
-def supervise(order: Order) -> Outcome:
-    """Forks, runs the order there and waits for its end."""
-    results, told = os.pipe()
+def supervise(request: LoadRequest) -> Outcome:
+    """Runs the request in a fork and waits for its end."""
+    results, sender = os.pipe()
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.close(results)
-        log = os.open(Path(order.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(Path(request.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        run(order, told)
-        # what a process that ends by itself does, without this one's stdin and server loop
+        run(request, sender)
+        # ends like any process, without returning to the server loop
         sys.exit(0)
-    os.close(told)
-    patience = PATIENCE_SECONDS if order.after_seconds is None else order.after_seconds
+    os.close(sender)
+    timeout = TIMEOUT_SECONDS if request.after_seconds is None else request.after_seconds
     answer = b""
     is_late = False
-    # its end of the pipe closes when it ends; until it is waited for, its id stays its own
+    # the pipe closes when the process ends; its id is not reused until it is waited for
     while True:
-        left = began + patience - time.monotonic()
+        left = began + timeout - time.monotonic()
         if not is_late and not select.select([results], [], [], max(0.0, left))[0]:
             os.kill(pid, signal.SIGKILL)
             is_late = True
@@ -511,18 +513,18 @@ def supervise(order: Order) -> Outcome:
     if answer:
         outcome = Outcome(**json.loads(answer))
     elif is_late:
-        outcome = Outcome("hung" if order.after_seconds is None else "killed")
+        outcome = Outcome("hung" if request.after_seconds is None else "killed")
     else:
-        outcome = Outcome("raised", error=f"ended with status {status} without a word")
+        outcome = Outcome("raised", error=f"ended with status {status} without an outcome")
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
 def serve() -> None:
-    """Runs an order for each line of stdin, and answers with a line each."""
+    """Runs a request per line of stdin, and writes an outcome per line to stdout."""
     for line in sys.stdin:
-        order = Order(**json.loads(line))
-        outcome = supervise(order)
+        request = LoadRequest(**json.loads(line))
+        outcome = supervise(request)
         sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
         sys.stdout.flush()
 

@@ -285,7 +285,7 @@ class TestForGoodOnTheListing:
     @pytest.mark.long
     def test_what_was_read_before_it_failed_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # so few conversations would all be listed before the first one is read
-        monkeypatch.setattr("polyai.load.plan.COMPARED_TOGETHER", 7)
+        monkeypatch.setattr("polyai.load.plan.ROWS_PER_COMPARISON", 7)
         sandbox = sandbox_of(40)
         FAULTS["503"].strike(sandbox, LIST_PAGE + "limit=7&offset=1[0-9]$")
         with serve(sandbox) as base_url:

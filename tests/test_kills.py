@@ -1,9 +1,9 @@
-"""A load that is killed anywhere, any number of times, loses and doubles no row.
+"""Loads that are killed at any point, any number of times: no row is lost or duplicated.
 
-Each test kills real loads (see `killed_load`), on the same machine or a new one after each, while
-conversations arrive and change, and then lets one run to its end: the warehouse has to equal what
-the sandbox serves. A handful of points are met with the other tests. Each point once, and the full
-matrix of some 900 kills into DuckDB and PostgreSQL, are
+Each test kills real loads (see `killed_load`), and goes on with the same machine or a new one after
+each, while conversations arrive and change. Then a load runs to its end, and the warehouse has to
+equal what the sandbox serves. The default tests cover a handful of points. Each point once, and the
+full matrix of some 900 kills on DuckDB and PostgreSQL, are run by
 
     python -m pytest -m 'long and not slow' tests/test_kills.py
     python -m pytest -m slow tests/test_kills.py
@@ -33,7 +33,7 @@ import pytest
 import killed_load
 import polyai
 from command import access, run, start
-from killed_load import ANY_POINT, POINTS, Order, Outcome
+from killed_load import ANY_POINT, POINTS, LoadRequest, Outcome
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 from warehouse_rows import (
@@ -56,7 +56,7 @@ SETTINGS: dict[str, Any] = {
     "workers": 2,
     "max_attempts": 2,
     "request_timeout": 20,
-    # edits are made to old conversations too
+    # old conversations are edited too
     "lookback": "60d",
 }
 
@@ -79,7 +79,7 @@ needs_postgres = pytest.mark.skipif(
 
 
 class Loader:
-    """The process that forks the loads."""
+    """Process that forks the loads."""
 
     def __init__(self, folder: Path) -> None:
         environment = {
@@ -101,22 +101,22 @@ class Loader:
             text=True,
         )
 
-    def run(self, order: Order) -> Outcome:
-        """Runs a load to its end, its own or the ordered one."""
+    def run(self, request: LoadRequest) -> Outcome:
+        """Runs a load until it ends or is killed."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+        self._process.stdin.write(json.dumps(asdict(request)) + "\n")
         self._process.stdin.flush()
         return Outcome(**json.loads(self._process.stdout.readline()))
 
     def close(self) -> None:
-        """Lets the process end."""
+        """Ends the process."""
         self._process.communicate()
 
 
 @dataclass
 class Tally:
-    """Kills of a destination, by point."""
+    """Counts of kills by point, for one destination."""
 
     destination: str
     kills: Counter[str] = field(default_factory=Counter)
@@ -126,12 +126,12 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.destination}: {self.kills.total()} kills at {len(self.kills)} points, "
-            f"{self.checks} warehouses equal to the truth, {self.missed.total()} orders not reached"
+            f"{self.checks} warehouses equal to the truth, {self.missed.total()} points not reached"
         )
 
 
 class Warehouse:
-    """A sandbox, a destination that it is loaded into, and the machine that does it."""
+    """Sandbox, the destination that it is loaded into, and the machine that loads it."""
 
     def __init__(
         self,
@@ -155,10 +155,10 @@ class Warehouse:
         self.sandbox = Sandbox(
             SandboxConfig(conversations=CONVERSATIONS, span=timedelta(days=20), seed=seed)
         )
-        # all these calls have ended, and nothing is added to them any more
+        # all these calls have ended and do not change any more
         self.sandbox.advance(timedelta(days=30))
         self._old = list(self.sandbox.conversation_ids(AGENT))
-        # so few conversations may hold no annotation of their own
+        # so few conversations may have no annotation
         self.sandbox.annotate(AGENT, self._old.pop(), [(0, "agent", "wrong-answer")])
 
     def __enter__(self) -> Warehouse:
@@ -170,7 +170,7 @@ class Warehouse:
         self._stack.close()
 
     def kill(self, point: str | None, nth: int = 1, *, after_seconds: float | None = None) -> bool:
-        """Whether the load was killed; where the point was not reached, it ended well."""
+        """Runs a load that is killed; returns False if it completed without reaching the point."""
         if needed := point in POINTS and POINTS[point].needs:
             self.kill(needed)
         name = point or "by the clock"
@@ -179,41 +179,45 @@ class Warehouse:
         if outcome.end == "killed":
             self._tally.kills[name] += 1
             return True
-        assert outcome.end == "done", self._told(outcome)
-        assert [report["status"] for report in outcome.reports] == ["complete"], self._told(outcome)
+        assert outcome.end == "done", self._describe(outcome)
+        assert [report["status"] for report in outcome.reports] == ["complete"], self._describe(
+            outcome
+        )
         self._tally.missed[name] += 1
         return False
 
     def complete(self) -> Outcome:
-        """Loads unharmed, and compares the warehouse with the truth."""
+        """Runs a load to its end, and compares the warehouse with the truth."""
         outcome = self._run(None, 1, None)
-        assert outcome.end == "done", self._told(outcome)
-        assert [report["status"] for report in outcome.reports] == ["complete"], self._told(outcome)
+        assert outcome.end == "done", self._describe(outcome)
+        assert [report["status"] for report in outcome.reports] == ["complete"], self._describe(
+            outcome
+        )
         self.seconds = outcome.seconds
         try:
             self.check()
         except AssertionError as error:
             error.add_note(self._differences())
-            error.add_note(self._told(outcome))
+            error.add_note(self._describe(outcome))
             raise
         self._tally.checks += 1
         self.history.append("complete")
         return outcome
 
     def check(self) -> None:
-        """No row is lost, none doubled, in no table."""
+        """Asserts that no table lacks or duplicates a row."""
         assert_equals_truth(self.sandbox, AGENT, self.fetch)
         for table, key in (
             ("sync_runs", "run_id"),
             ("fetch_failures", "conversation_id, stage"),
             ("_dlt_loads", "load_id"),
         ):
-            doubled = self.fetch(
+            duplicates = self.fetch(
                 f"SELECT {key}, count(*) AS n FROM polyai.{table} "
                 f"GROUP BY {key} HAVING count(*) > 1"
             )
-            assert not doubled, f"{table}: {doubled}"
-        # of a note, each version ends where the next one begins, and at most one is open
+            assert not duplicates, f"{table}: {duplicates}"
+        # versions of a note do not overlap, and at most one is open
         broken = self.fetch(
             "SELECT * FROM (SELECT conversation_id, valid_from, valid_to, "
             "lead(valid_from) OVER (PARTITION BY conversation_id ORDER BY valid_from) AS next "
@@ -223,7 +227,7 @@ class Warehouse:
         assert not broken, f"notes: {broken}"
 
     def change(self) -> None:
-        """Conversations arrive, and others change: children get fewer, down to none."""
+        """Adds conversations, and edits others: some lose children, down to none."""
         self._changes += 1
         number = self._changes
         self.sandbox.advance(arrivals=3)
@@ -238,11 +242,11 @@ class Warehouse:
             {"tags": None, "note": None},
         ]
         for conversation_id, edit in zip(some, edits):
-            # the listing shows each change, else no run would look for it
+            # each change shows in the listing, otherwise no run would look for it
             self.sandbox.edit(AGENT, conversation_id, summary=f"change {number}", **edit)
 
     def move(self) -> None:
-        """Goes on with a new machine, as soon as the lease of the old one has run out."""
+        """Replaces the machine by a new one, after the leases of the old one have expired."""
         shutil.rmtree(self._folder / "pipelines", ignore_errors=True)
         if self._url and self.fetch("SELECT to_regclass('polyai.load_leases') AS name")[0]["name"]:
             self._execute("UPDATE polyai.load_leases SET expires_at = now()")
@@ -255,7 +259,7 @@ class Warehouse:
             connection.commit()
 
     def fetch(self, sql: str) -> list[dict[str, Any]]:
-        """Rows of the warehouse."""
+        """Returns the rows of a query on the warehouse."""
         if self._url is None:
             return from_duckdb(self._folder / "polyai.duckdb")(sql)
         return from_postgres(self._url)(sql)
@@ -263,7 +267,7 @@ class Warehouse:
     def _run(self, point: str | None, nth: int, after_seconds: float | None) -> Outcome:
         environment = {"DESTINATION__POSTGRES__CREDENTIALS": self._url} if self._url else {}
         destination = "postgres" if self._url else "duckdb"
-        order = Order(
+        request = LoadRequest(
             str(self._folder),
             environment,
             self._settings,
@@ -272,36 +276,38 @@ class Warehouse:
             nth=nth,
             after_seconds=after_seconds,
         )
-        return self._loader.run(order)
+        return self._loader.run(request)
 
     def _differences(self) -> str:
-        """The first rows that are not as they should be."""
+        """Describes the first rows that differ from the truth."""
         try:
-            held = rows_by_table(self.fetch)
+            loaded = rows_by_table(self.fetch)
         except AssertionError as error:
             return str(error)
         found = []
         for table, expected in truth_by_table(self.sandbox.truth(AGENT)).items():
             if table == "notes":
                 continue
-            for key in sorted(held[table].keys() ^ expected.keys(), key=str)[:5]:
-                found.append(f"{table} {'lost' if key in expected else 'too many'}: {key}")
-            for key in sorted(held[table].keys() & expected.keys(), key=str):
-                mine, right = held[table][key], expected[key]
+            for key in sorted(loaded[table].keys() ^ expected.keys(), key=str)[:5]:
+                found.append(f"{table} {'missing' if key in expected else 'unexpected'}: {key}")
+            for key in sorted(loaded[table].keys() & expected.keys(), key=str):
+                actual, right = loaded[table][key], expected[key]
                 other = {
-                    name: (mine[name], right[name]) for name in right if mine[name] != right[name]
+                    name: (actual[name], right[name])
+                    for name in right
+                    if actual[name] != right[name]
                 }
                 if other and len(found) < 20:
-                    found.append(f"{table} {key}, held and right: {other}")
+                    found.append(f"{table} {key}, actual and expected: {other}")
         return "\n".join(found)
 
-    def _told(self, outcome: Outcome) -> str:
-        """What a failed test has to say."""
+    def _describe(self, outcome: Outcome) -> str:
+        """Describes the history and the last outcome for a failed test."""
         return "\n".join([*self.history, str(outcome.reports), outcome.end, outcome.error])
 
 
 class Bench:
-    """What the tests of one destination share."""
+    """Loader, tally and reference runs that the tests of one destination share."""
 
     def __init__(self, destination: str, folder: Path, cluster: str | None = None) -> None:
         self.tally = Tally(destination)
@@ -312,7 +318,7 @@ class Bench:
         self._passes: dict[str, dict[str, int]] = {}
 
     def new(self, *, seed: int = 1, **settings: Any) -> Warehouse:
-        """An empty destination, and a sandbox to load into it."""
+        """Creates an empty destination, and a sandbox to load into it."""
         self._cases += 1
         name = f"case_{self._cases}"
         url = None if self._cluster is None else self._new_database(name)
@@ -320,7 +326,7 @@ class Bench:
         return Warehouse(self._loader, self.tally, folder, url, seed, **settings)
 
     def passes(self, when: When, point: str) -> int:
-        """How often an unharmed run passes a point."""
+        """Counts the passes of a point in a run that is not killed."""
         if not self._passes:
             with self.new() as warehouse:
                 self._passes["first"] = warehouse.complete().passes
@@ -329,7 +335,7 @@ class Bench:
         return self._passes[when].get(point, 0)
 
     def close(self) -> None:
-        """Ends the process that loads."""
+        """Ends the loader process."""
         self._loader.close()
 
     def _new_database(self, name: str) -> str:
@@ -343,7 +349,7 @@ class Bench:
 
 @contextmanager
 def bench(request: pytest.FixtureRequest, folder: Path, cluster: str | None) -> Iterator[Bench]:
-    """Says at the end how many kills there were."""
+    """Opens a bench, and prints its tally at the end."""
     made = Bench("PostgreSQL" if cluster else "DuckDB", folder, cluster)
     began = time.monotonic()
     try:
@@ -375,13 +381,13 @@ def on_postgres(
 
 
 def kill_at_each(bench: Bench, points: Sequence[str], **settings: Any) -> None:
-    """One kill after the other, the first one in the first run ever, then a run to the end."""
+    """Kills once at each point, beginning with the first run ever, then runs to the end."""
     with bench.new(seed=len(points), **settings) as warehouse:
         for number, point in enumerate(points):
             if number:
                 warehouse.change()
             if not warehouse.kill(point, pass_over_conversations(point)):
-                # some are passed on a new machine only
+                # some points are passed on a new machine only
                 warehouse.move()
                 warehouse.change()
                 assert warehouse.kill(point), f"{point} was not reached"
@@ -391,21 +397,21 @@ def kill_at_each(bench: Bench, points: Sequence[str], **settings: Any) -> None:
 
 
 def pass_over_conversations(point: str) -> int:
-    """A pass in the second package of a run; the first one only tells that the run has begun."""
+    """Picks a pass in the second package of a run; the first one only has the run's own row."""
     kind = point.partition(":")[0]
     if POINTS[point].needs or kind in ("listing", "discard", "tidy", "lease", "state"):
         return 1
     if point in ("job: before its commit", "job: after its commit"):
         return 2
     if point.startswith("half a temporary file: schema"):
-        return 3  # the first one after which the state names it
+        return 3  # the first one after which the state contains its name
     return {"fetching": 4, "job": 9, "merge": 4}.get(kind, 4 if "items" in point else 2)
 
 
 def kill_at(bench: Bench, point: str) -> None:
-    """Kills at one point: in the first run and in later ones, on the same machine and on new ones.
+    """Kills at one point in first and later runs, on the same machine and on new ones.
 
-    The warehouse is compared twice, so that a new machine does not heal what the old one did.
+    The warehouse is compared twice, because a new machine could repair what the old one broke.
     """
     first, later = bench.passes("first", point), bench.passes("later", point)
     drawn = random.Random(point)
@@ -430,7 +436,7 @@ def kill_at(bench: Bench, point: str) -> None:
 
 
 def kill_anywhere(bench: Bench, seed: int) -> None:
-    """Kills at passes and moments that are drawn."""
+    """Kills at random passes and times."""
     drawn = random.Random(seed)
     with bench.new(seed=seed, chunk_size=drawn.choice([7, 15, 30])) as warehouse:
         for _ in range(6):
@@ -450,7 +456,7 @@ def kill_anywhere(bench: Bench, seed: int) -> None:
 
 
 def kill_between_chunks(bench: Bench) -> None:
-    """A run that looks no further back than the newest conversation finds no hole behind it."""
+    """Kills between chunks, with an empty look-back window that would not repair a gap."""
     with bench.new(lookback="0s", page_size=10, chunk_size=10) as warehouse:
         for point in (
             "end: after the package is archived",
@@ -464,33 +470,33 @@ def kill_between_chunks(bench: Bench) -> None:
 
 
 def points_of(destination: str) -> list[str]:
-    """The points that a load into this destination passes."""
+    """Lists the points that a load into this destination passes."""
     return [name for name, point in POINTS.items() if destination in point.destinations]
 
 
 def groups(kinds: str, size: int = 12) -> list[Any]:
-    """The points of these kinds, for a load into DuckDB, in groups that share a warehouse."""
+    """Groups the points of these kinds on DuckDB; a group shares a warehouse."""
     names = [name for name in points_of("duckdb") if re.match(f"({kinds}):", name)]
     return [
-        pytest.param(names[start : start + size], id=f"{names[start]} and on")
+        pytest.param(names[start : start + size], id=f"from {names[start]}")
         for start in range(0, len(names), size)
     ]
 
 
-def test_a_load_goes_on_after_a_kill(on_duckdb: Bench) -> None:
+def test_a_load_recovers_after_a_kill(on_duckdb: Bench) -> None:
     kill_at_each(on_duckdb, A_HANDFUL)
 
 
 class TestDuckDBUpToNormalize:
     @pytest.mark.long
     @pytest.mark.parametrize("points", groups(r"listing|fetching|extract|pipeline|normalize"))
-    def test_a_load_goes_on_after_a_kill_at_any_point(
+    def test_a_load_recovers_after_a_kill_at_any_point(
         self, on_duckdb: Bench, points: list[str]
     ) -> None:
         kill_at_each(on_duckdb, points)
 
     @pytest.mark.long
-    def test_no_hole_is_left_behind_what_was_loaded(self, on_duckdb: Bench) -> None:
+    def test_no_gap_is_left_before_the_watermark(self, on_duckdb: Bench) -> None:
         kill_between_chunks(on_duckdb)
 
     @pytest.mark.long
@@ -502,7 +508,7 @@ class TestDuckDBUpToNormalize:
             pytest.param(["half a temporary file: schema"], id="half a temporary file: schema"),
         ],
     )
-    def test_a_load_goes_on_after_a_file_was_half_written(
+    def test_a_load_recovers_after_a_file_was_partially_written(
         self, on_duckdb: Bench, points: list[str]
     ) -> None:
         kill_at_each(on_duckdb, points)
@@ -513,7 +519,7 @@ class TestDuckDBFromLoadOn:
     @pytest.mark.parametrize(
         "points", groups("load|job|merge|end|discard|tidy|half a file") + groups("state", size=1)
     )
-    def test_a_load_goes_on_after_a_kill_at_any_point(
+    def test_a_load_recovers_after_a_kill_at_any_point(
         self, on_duckdb: Bench, points: list[str]
     ) -> None:
         kill_at_each(on_duckdb, points)
@@ -522,7 +528,7 @@ class TestDuckDBFromLoadOn:
 @needs_postgres
 class TestPostgres:
     @pytest.mark.long
-    def test_a_load_goes_on_after_a_kill(self, on_postgres: Bench) -> None:
+    def test_a_load_recovers_after_a_kill(self, on_postgres: Bench) -> None:
         kill_at_each(on_postgres, A_HANDFUL)
 
 
@@ -548,7 +554,7 @@ class TestMatrixOfPostgres:
     def test_kills_anywhere(self, on_postgres: Bench, seed: int) -> None:
         kill_anywhere(on_postgres, seed)
 
-    def test_no_hole_is_left_behind_what_was_loaded(self, on_postgres: Bench) -> None:
+    def test_no_gap_is_left_before_the_watermark(self, on_postgres: Bench) -> None:
         kill_between_chunks(on_postgres)
 
 

@@ -1,1 +1,1 @@
-"""Incremental load: plan, fetch, commit, and the runs that combine them."""
+"""Incremental load: plan, fetch, shape, commit, and the runs that combine them."""

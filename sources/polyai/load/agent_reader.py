@@ -31,7 +31,7 @@ from ..warehouse.held import LoadState
 from .batch_shaper import BatchShaper
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher
-from .plan import Pace, Plan, Span
+from .plan import Plan, RefetchPolicy, Span
 from .report import RunReport
 
 BATCH_SIZE = 500
@@ -115,7 +115,7 @@ class AgentReader:
             list(self._listings(api, landmarks)),
             warehouse.for_thread(),
             agent.agent_id,
-            Pace(
+            RefetchPolicy(
                 clock(),
                 settings.lookback,
                 settings.settle_after,

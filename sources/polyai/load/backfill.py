@@ -1,8 +1,8 @@
-"""`backfill`: an explicit range, in slices, several at a time, each in a process of its own.
+"""Backfill: loads an explicit time range in slices, several at once, each in its own process.
 
-A slice needs nothing but its arguments and the destination, so any orchestrator can run each of
-them on another machine with the same command. Here a few worker processes take one after the other.
-One that dies takes only its slice with it.
+A slice needs nothing but its arguments and the destination, so that any orchestrator can run slices
+on other machines with the same command. Here a few worker processes load them. If one dies, only
+its slice is lost.
 """
 
 from __future__ import annotations
@@ -35,31 +35,32 @@ from .slices import Slice, SliceReport, cut, slice_report, without_run
 logger = logging.getLogger("polyai")
 
 WORKERS = 2
-"""Slices at a time, unless said otherwise: more need more cores, and some 250 MB each."""
+"""Default number of concurrent slices; more need more cores, and some 250 MB each."""
 
 SLICE_LENGTH = timedelta(days=1)
-"""Length of a slice, unless said otherwise."""
+"""Default length of a slice."""
 
-MOST_PIPELINES = 256
-"""Slices that one working directory can have at a time."""
+MAX_PIPELINES = 256
+"""Limit of the slices that are loaded from one folder of working directories at once."""
 
-_TOLD_EVERY_SECONDS = 0.5
+_PROGRESS_SECONDS = 0.5
+"""Interval of progress reports."""
 
 OnChange = Callable[[SliceReport], None]
-"""Told how each slice stands, every now and then and at its end."""
+"""Called with the progress of each slice at intervals, and with its final report."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to load: the arguments of `open_pipeline`."""
+    """Destination of a backfill: the arguments of `open_pipeline`."""
 
     destination: str | None = None
     dataset: str | None = None
     pipelines_dir: Path | None = None
 
 
-def _silent(report: SliceReport) -> None:
-    """Takes no notice."""
+def _no_op(report: SliceReport) -> None:
+    """No-op."""
 
 
 def backfill(
@@ -71,26 +72,26 @@ def backfill(
     workers: int = WORKERS,
     again: bool = False,
     stop: threading.Event | None = None,
-    on_change: OnChange = _silent,
+    on_change: OnChange = _no_op,
 ) -> list[SliceReport]:
-    """Loads what all agents have in a range.
+    """Loads all agents' conversations of a time range.
 
-    Can be run again at any time: what the warehouse holds and has not changed is skipped. How far
-    `load` has come does not change.
+    Can be repeated at any time: conversations that are loaded and unchanged are skipped. The
+    watermark of `load` does not move.
 
     Args:
-        settings: Agents and how to read them; `workers` requests in flight are shared among the
+        settings: Agents and how to read them; `workers` concurrent requests are shared among the
             slices of an agent.
-        target: Where to load.
+        target: Destination.
         span: The range.
         slice_length: Length of a slice.
-        workers: Slices at a time.
-        again: Read all of it, also what is held and has not changed.
-        stop: When set, slices that have begun end with what they read, and no more begin.
-        on_change: Told how each slice stands.
+        workers: Concurrent slices.
+        again: Read listed conversations even if they have not changed.
+        stop: Event that ends the backfill: slices in progress load what they read, no more begin.
+        on_change: Called with the progress of each slice.
 
     Returns:
-        A report for each slice that was begun, in their order. One that failed did not stop the
+        A report for each slice that was begun, in their order. A failed slice does not stop the
         others.
 
     Raises:
@@ -99,67 +100,69 @@ def backfill(
     stop = stop or threading.Event()
     slices = cut([agent.agent_id for agent in settings.agents], span, slice_length)
     workers = min(workers, len(slices))
-    at_once = max(1, -(-workers // len(settings.agents)))
-    order = _Order(replace(settings, workers=max(1, settings.workers // at_once)), target, again)
-    run = _one_by_one if workers == 1 else _side_by_side
-    reports = {report.slice: report for report in run(order, slices, workers, stop, on_change)}
+    per_agent = max(1, -(-workers // len(settings.agents)))
+    shared = _Shared(
+        replace(settings, workers=max(1, settings.workers // per_agent)), target, again
+    )
+    run = _run_in_process if workers == 1 else _run_in_workers
+    reports = {report.slice: report for report in run(shared, slices, workers, stop, on_change)}
     return [reports[slice_] for slice_ in slices if slice_ in reports]
 
 
 @dataclass(frozen=True)
-class _Order:
-    """What all slices of a backfill have in common."""
+class _Shared:
+    """Arguments that all slices of a backfill share."""
 
     settings: Settings
     target: Target
     again: bool
 
 
-def _one_by_one(
-    order: _Order, slices: Sequence[Slice], _: int, stop: threading.Event, on_change: OnChange
+def _run_in_process(
+    shared: _Shared, slices: Sequence[Slice], _: int, stop: threading.Event, on_change: OnChange
 ) -> Iterator[SliceReport]:
-    """In this process: how a slice of its own is run by an orchestrator."""
+    """Loads slices one after the other in this process; orchestrators run a single one."""
     landmarks: dict[str, Landmarks] = {}
     for slice_ in slices:
         if stop.is_set():
             return
         known = landmarks.setdefault(slice_.agent_id, Landmarks())
         on_change(without_run(slice_, "running"))
-        report = _loaded(order, slice_, known, 1, stop, on_change)
+        report = _load(shared, slice_, known, 1, stop, on_change)
         on_change(report)
         yield report
 
 
-def _loaded(
-    order: _Order,
+def _load(
+    shared: _Shared,
     slice_: Slice,
     landmarks: Landmarks,
     first_pipeline: int,
     stop: threading.Event,
     on_change: OnChange,
 ) -> SliceReport:
-    """Loads one slice with the first pipeline that nobody is using."""
-    settings, target = order.settings.only([slice_.agent_id]), order.target
-    began = time.monotonic()
-    over = threading.Event()
-    tellers: list[threading.Thread] = []
+    """Loads one slice with the first pipeline that is not in use."""
+    settings, target = shared.settings.only([slice_.agent_id]), shared.target
+    started = time.monotonic()
+    is_over = threading.Event()
+    reporters: list[threading.Thread] = []
 
     def on_begin(report: RunReport) -> None:
-        def tell() -> None:
-            while not over.wait(_TOLD_EVERY_SECONDS) and report.finished_at is None:
-                on_change(slice_report(slice_, report, time.monotonic() - began))
+        def report_progress() -> None:
+            while not is_over.wait(_PROGRESS_SECONDS) and report.finished_at is None:
+                on_change(slice_report(slice_, report, time.monotonic() - started))
 
-        tellers.append(threading.Thread(target=tell, name="polyai-slice", daemon=True))
-        tellers[-1].start()
+        reporters.append(threading.Thread(target=report_progress, name="polyai-slice", daemon=True))
+        reporters[-1].start()
 
     folder = working_folder(target.pipelines_dir)
     try:
-        with free_pipeline_name(folder, BACKFILL_PIPELINE, first_pipeline, MOST_PIPELINES) as name:
+        with free_pipeline_name(folder, BACKFILL_PIPELINE, first_pipeline, MAX_PIPELINES) as name:
             report = load_slice(
                 settings,
                 open_pipeline(target.destination, target.dataset, folder, name),
                 slice_.span,
-                again=order.again,
+                again=shared.again,
                 landmarks=landmarks,
                 stop=stop,
                 on_begin=on_begin,
@@ -167,15 +170,15 @@ def _loaded(
     except PolyAIError as error:
         return without_run(slice_, "busy" if isinstance(error, BusyError) else "failed", str(error))
     finally:
-        over.set()
-        for teller in tellers:
-            teller.join()
-    return slice_report(slice_, report, time.monotonic() - began)
+        is_over.set()
+        for reporter in reporters:
+            reporter.join()
+    return slice_report(slice_, report, time.monotonic() - started)
 
 
 @dataclass
 class _Worker:
-    """A process that loads slices, and the one that it has."""
+    """A worker process and the slice that it is loading."""
 
     number: int
     process: Any
@@ -183,135 +186,144 @@ class _Worker:
     slice: Slice | None = None
 
 
-def _side_by_side(
-    order: _Order, slices: Sequence[Slice], workers: int, stop: threading.Event, on_change: OnChange
+def _run_in_workers(
+    shared: _Shared,
+    slices: Sequence[Slice],
+    workers: int,
+    stop: threading.Event,
+    on_change: OnChange,
 ) -> Iterator[SliceReport]:
     waiting = deque(slices)
     landmarks: dict[str, Landmarks] = {}
-    at_work = {number: _begun(number, order) for number in range(1, workers + 1)}
-    is_told = False
+    pool = {number: _start_worker(number, shared) for number in range(1, workers + 1)}
+    is_notified = False
     try:
-        for worker in at_work.values():
-            _hand_out(worker, waiting, landmarks, stop, on_change)
-        while any(worker.slice for worker in at_work.values()):
-            if stop.is_set() and not is_told:
-                is_told = True
-                for worker in at_work.values():
+        for worker in pool.values():
+            _assign(worker, waiting, landmarks, stop, on_change)
+        while any(worker.slice for worker in pool.values()):
+            if stop.is_set() and not is_notified:
+                is_notified = True
+                for worker in pool.values():
                     with suppress(OSError):
                         worker.connection.send(None)
-            busy = [worker for worker in at_work.values() if worker.slice]
-            heard = wait([worker.connection for worker in busy], _TOLD_EVERY_SECONDS)
+            busy = [worker for worker in pool.values() if worker.slice]
+            readable = wait([worker.connection for worker in busy], _PROGRESS_SECONDS)
             for worker in busy:
-                if worker.connection not in heard:
+                if worker.connection not in readable:
                     continue
-                ended = _heard(worker, landmarks, on_change)
+                ended = _receive(worker, landmarks, on_change)
                 if ended is None:
                     continue
                 on_change(ended)
                 yield ended
                 if not worker.process.is_alive() and waiting and not stop.is_set():
-                    worker = at_work[worker.number] = _begun(worker.number, order)
-                _hand_out(worker, waiting, landmarks, stop, on_change)
+                    worker = pool[worker.number] = _start_worker(worker.number, shared)
+                _assign(worker, waiting, landmarks, stop, on_change)
     finally:
-        for worker in at_work.values():
+        for worker in pool.values():
             worker.connection.close()
-        for worker in at_work.values():
+        for worker in pool.values():
             worker.process.join()
 
 
-def _begun(number: int, order: _Order) -> _Worker:
-    # spawned: a fork would take over threads and open connections half-way
+def _start_worker(number: int, shared: _Shared) -> _Worker:
+    # a fork would copy threads and open connections in an undefined state
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_work, args=(theirs, number, order, logger.level), name=f"polyai-slices-{number}"
+        target=_work, args=(theirs, number, shared, logger.level), name=f"polyai-slices-{number}"
     )
     process.start()
     theirs.close()
     return _Worker(number, process, ours)
 
 
-def _hand_out(
+def _assign(
     worker: _Worker,
     waiting: deque[Slice],
     landmarks: dict[str, Landmarks],
     stop: threading.Event,
     on_change: OnChange,
 ) -> None:
-    """Gives the worker its next slice, if there is one."""
+    """Sends the next slice to the worker, if there is one."""
     worker.slice = waiting.popleft() if waiting and not stop.is_set() else None
     if worker.slice is not None:
         known = landmarks.setdefault(worker.slice.agent_id, Landmarks())
         on_change(without_run(worker.slice, "running"))
-        # one that has died is noticed when it is listened to
+        # a dead worker is detected when its connection is read
         with suppress(OSError):
             worker.connection.send((worker.slice, known))
 
 
-def _heard(
+def _receive(
     worker: _Worker, landmarks: dict[str, Landmarks], on_change: OnChange
 ) -> SliceReport | None:
-    """Takes one message of a worker; the report of its slice where that has ended."""
+    """Handles one message of a worker; returns the report of its slice if that has ended."""
     slice_ = worker.slice
     if slice_ is None:
         return None
     try:
-        kind, said, learned = worker.connection.recv()
+        kind, content, learned = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
         code = worker.process.exitcode
-        why = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
-        error = f"its process died ({why}); run the backfill again to load it"
+        cause = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+        error = f"its process died ({cause}); run the backfill again to load it"
         return without_run(slice_, "failed", error)
     if kind == "log":
-        logger.log(*said)
-    elif kind == "stands":
-        on_change(said)
+        logger.log(*content)
+    elif kind == "progress":
+        on_change(content)
     else:
         landmarks[slice_.agent_id].update(learned)
-        report: SliceReport = said
+        report: SliceReport = content
         return report
     return None
 
 
-def _work(connection: Connection, number: int, order: _Order, log_level: int) -> None:
-    """The worker process: loads the slices that it is given until there are no more."""
-    # the parent is told of a Ctrl-C as well, and says what is to be done
+def _work(connection: Connection, number: int, shared: _Shared, log_level: int) -> None:
+    """Runs a worker process: loads the slices that it receives until there are no more."""
+    # the parent receives Ctrl-C as well, and sends the end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stop = threading.Event()
-    orders: queue.SimpleQueue[tuple[Slice, Landmarks] | None] = queue.SimpleQueue()
+    received: queue.SimpleQueue[tuple[Slice, Landmarks] | None] = queue.SimpleQueue()
     lock = threading.Lock()
 
-    def tell(*message: object) -> None:
-        # a parent that is gone hears nothing, and nothing more is begun
+    def send(*message: object) -> None:
+        # if the parent is gone, nothing more is begun
         with lock, suppress(OSError):
             connection.send(message)
 
     def listen() -> None:
         with suppress(EOFError, OSError):
-            while (given := connection.recv()) is not None:
-                orders.put(given)
+            while (message := connection.recv()) is not None:
+                received.put(message)
         stop.set()
-        orders.put(None)
+        received.put(None)
 
-    class Teller(logging.Handler):
+    class ParentHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tell("log", (record.levelno, "%s", record.getMessage()), None)
+            send("log", (record.levelno, "%s", record.getMessage()), None)
 
     for name in ("polyai", "dlt"):
-        logging.getLogger(name).handlers = [Teller()]
+        logging.getLogger(name).handlers = [ParentHandler()]
     logger.setLevel(log_level or logging.INFO)
     logger.propagate = False
-    threading.Thread(target=listen, name="polyai-orders", daemon=True).start()
-    while (given := orders.get()) is not None and not stop.is_set():
-        slice_, landmarks = given
+    threading.Thread(target=listen, name="polyai-slices", daemon=True).start()
+    while (message := received.get()) is not None and not stop.is_set():
+        slice_, landmarks = message
         try:
-            report = _loaded(
-                order, slice_, landmarks, number, stop, lambda report: tell("stands", report, None)
+            report = _load(
+                shared,
+                slice_,
+                landmarks,
+                number,
+                stop,
+                lambda report: send("progress", report, None),
             )
         except Exception as error:
             logger.exception("%s", slice_)
             report = without_run(slice_, "failed", repr(error))
-        tell("ended", report, landmarks)
+        send("ended", report, landmarks)
     connection.close()

@@ -25,7 +25,7 @@ from .report import RunReport
 
 logger = logging.getLogger("polyai")
 
-_CHANGED = ("changed", "in_progress", "written_back", "torn")
+_CHANGED = ("changed", "in_progress", "written_back", "partially_loaded")
 """Reasons that count as a change."""
 
 

@@ -1,6 +1,6 @@
-"""Reads many details at once, and hands them over in the order in which they were asked for.
+"""Concurrent fetching of details, returned in the order of the tasks.
 
-Where the listing gave the conversation itself, and no detail is wanted, nothing is asked for.
+Where the listing contains whole conversations and no details are wanted, nothing is requested.
 """
 
 from __future__ import annotations
@@ -20,32 +20,41 @@ from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 FIRST_LOOKAHEAD = 250
 """Outstanding details at the start: the first commit does not wait for a full look-ahead."""
 
-Reason = Literal["new", "changed", "in_progress", "written_back", "torn", "failed", "settled"]
-"""Why a detail is read; `torn`: a killed run wrote only a part of it; `written_back`: an annotation
-or a note was sent to it, which its list row need not show."""
+Reason = Literal[
+    "new", "changed", "in_progress", "written_back", "partially_loaded", "failed", "settled"
+]
+"""Reason to read a detail.
+
+`partially_loaded`: the load package of its rows never became complete. `written_back`: an
+annotation or a note was sent to it, which its list row may not show. `settled`: it has crossed a
+re-fetch age.
+"""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A conversation whose detail is to be read, and why."""
+    """A conversation to read.
+
+    Attributes:
+        conversation_id: Its id.
+        summary_hash: Hash of its list row.
+        reason: Reason to read it.
+        is_listed: Whether this run's listing contains it; otherwise only the warehouse knows it.
+        listed_at: Time at which the listing was read.
+        document: The conversation itself, if the listing contains it.
+    """
 
     conversation_id: str
     summary_hash: str
     reason: Reason
     is_listed: bool = True
-    """Whether this run's listing gave it; else it is known from the warehouse alone."""
     listed_at: datetime | None = None
-    """When the listing gave it."""
     document: Document | None = None
-    """The conversation as the listing gave it, where it carries it."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of a task: the body of a detail, or the error that took its place.
-
-    Neither where no detail was asked for.
-    """
+    """Outcome of a task: the body of a detail, an error, or neither if no detail was requested."""
 
     task: Task
     fetched_at: datetime
@@ -59,7 +68,7 @@ class Fetched:
 
     @property
     def is_gone(self) -> bool:
-        """The API neither lists it nor has it: deleted, and nothing to try again."""
+        """Whether the API neither lists nor finds it: it was deleted, and a retry is pointless."""
         return (
             self.error is not None
             and self.error.status == HTTPStatus.NOT_FOUND
@@ -68,14 +77,14 @@ class Fetched:
 
 
 class Fetcher:
-    """Reads details with a pool of threads, in order and a bounded number ahead of the reader.
+    """Pool of threads that reads details, in order and a bounded number ahead of the caller.
 
-    Use as a context manager; leaving it drops what has not been asked for yet, and ends waits.
+    Use as a context manager; leaving it cancels pending requests and ends waits.
 
     Args:
         api: The agent's Data API; None where no details are read.
-        workers: Requests in flight at once.
-        clock: What time it is.
+        workers: Concurrent requests.
+        clock: Injectable clock.
     """
 
     def __init__(self, api: DataApi | None, workers: int, clock: Clock) -> None:
@@ -92,11 +101,11 @@ class Fetcher:
         self._pool.close()
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
-        """Yields what came of each task, in the order of the tasks.
+        """Yields the outcome of each task, in the order of the tasks.
 
         Raises:
-            AccessError: The key, region or agent was refused; nothing more is asked.
-            UnavailableError: The API has stopped answering altogether.
+            AccessError: The key, region or agent was refused; nothing more is requested.
+            UnavailableError: Outage of the API.
         """
         api = self._api
         if api is None:

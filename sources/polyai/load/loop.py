@@ -24,7 +24,7 @@ from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
 from .committer import Committer
 from .memory import cycles_collected_per_chunk
-from .plan import may_be_at_work
+from .plan import may_be_running
 from .report import RunReport
 
 logger = logging.getLogger("polyai")
@@ -193,4 +193,4 @@ def _is_over(run: Mapping[str, Any], report: RunReport) -> bool:
     """
     if report.range_from is not None:
         return (run["range_from"], run["range_to"]) == (report.range_from, report.range_to)
-    return not may_be_at_work(run, report.started_at)
+    return not may_be_running(run, report.started_at)

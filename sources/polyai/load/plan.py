@@ -1,4 +1,8 @@
-"""Which conversations a run has to read: new, changed, going on, failed, settling; no other."""
+"""Selection of the conversations that a run reads.
+
+These are the new, changed, unfinished, failed, written back and partially loaded ones, and those
+past a re-fetch age.
+"""
 
 from __future__ import annotations
 
@@ -19,42 +23,47 @@ from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
 from .fetch import Reason, Task
 from .report import RunReport
 
-COMPARED_TOGETHER = 2_000
+ROWS_PER_COMPARISON = 2_000
 """Listed conversations that are compared with the warehouse in one query."""
 
 LONGEST_GAP = timedelta(hours=1)
-"""Between two conversations that are looked for in one window of the listing."""
+"""Longest time between neighbours among conversations that are read in one listing window."""
 
 LONGEST_SLICE = timedelta(days=1)
-"""How long a slice of a backfill is taken to be still at work, where it never said how it ended."""
+"""Time for which a slice of a backfill without a recorded end counts as running."""
 
-_A_MOMENT = timedelta(seconds=1)
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
 class Span:
-    """A range of time: what began in it, its begin included, its end not."""
+    """Time range of conversations, by their `created_at`.
+
+    Attributes:
+        since: Start of the range (inclusive).
+        before: End of the range (exclusive).
+    """
 
     since: datetime
     before: datetime
 
     def overlaps(self, since: datetime | None, before: datetime | None) -> bool:
-        """Whether another range, open where it is None, has a moment in common with it."""
+        """Checks for a moment in common with another range, which is open where it is None."""
         return (before is None or self.since < before) and (since is None or since < self.before)
 
 
 @dataclass(frozen=True)
-class Pace:
-    """What decides, beside the listing, what is read again.
+class RefetchPolicy:
+    """Rules for reading conversations again, and for how much of the listing is read.
 
     Attributes:
-        now: When the run began.
-        lookback: How far behind the steady load's position the listing is read.
-        settle_after: Ages after its end at which a conversation is read again.
-        give_up_after: Age from which on a failure is not tried again.
-        full: Read the whole listing, and try what was given up.
-        span: Read this range instead of what is new, and nothing that is not listed in it.
-        again: Read what is listed also where it has not changed.
+        now: Start of the run.
+        lookback: Length of the look-back window before the watermark.
+        settle_after: Re-fetch ages, after the end of a conversation.
+        give_up_after: Age at which a failure is no longer retried.
+        full: Read the whole listing, and retry failures that were given up.
+        span: Read only this range of the listing.
+        again: Read listed conversations even if they have not changed.
     """
 
     now: datetime
@@ -67,23 +76,21 @@ class Pace:
 
 
 class Plan:
-    """Compares what the API lists with what the warehouse holds, oldest first.
+    """Comparison of the API's listing with the warehouse, oldest first.
 
     Args:
-        listings: What is listed, one after the other.
-        warehouse: Where the held state is read.
+        listings: Listings of the agent, read one after the other.
+        warehouse: State of the load.
         agent_id: The agent.
-        pace: What is read again.
-        by_id: Whether a conversation can be read that is not listed.
+        policy: Rules for reading conversations again.
+        by_id: Whether a conversation that is not listed can be read.
         report: Takes the counts.
 
-    Attributes:
+    Attributes (set when `tasks` begins):
         failures: Open failures by conversation.
-        forgotten_callers: Callers whose conversations are not to come back; known once `tasks` has
-            begun.
-        is_first_load: Nothing of the agent is held; known once `tasks` has begun.
-        is_after_crash: A run was killed, and may have left rows of conversations that are not
-            held; known once `tasks` has begun.
+        forgotten_callers: Erased callers, whose conversations must not be loaded.
+        is_first_load: The warehouse has no conversation of the agent.
+        is_after_crash: A run without an end may have left rows of incomplete load packages.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class Plan:
         listings: Sequence[Listing],
         warehouse: LoadState,
         agent_id: str,
-        pace: Pace,
+        policy: RefetchPolicy,
         *,
         by_id: bool,
         report: RunReport,
@@ -99,14 +106,14 @@ class Plan:
         self._listings = listings
         self._warehouse = warehouse
         self._agent_id = agent_id
-        self._pace = pace
+        self._policy = policy
         self._by_id = by_id
         self._report = report
         self._due: dict[str, Due] = {}
         self._reasons: dict[str, Reason] = {}
         self._left_out: frozenset[str] = frozenset()
-        """Listed ones that are not read all the same: given up, or erased."""
-        self._asked: set[str] = set()
+        """Conversations that are not read even if listed: given up, or erased."""
+        self._requested: set[str] = set()
         self._listed = array("Q")
         self.failures: Mapping[str, Failure] = {}
         self.forgotten_callers = ForgottenCallers()
@@ -114,119 +121,121 @@ class Plan:
         self.is_after_crash = False
 
     def tasks(self) -> Iterator[Task]:
-        """Yields what is to be read, each conversation once.
+        """Yields the conversations to read, each once.
 
-        A first load and a full one walk the whole listing, a later one what lies within the
-        look-back; always from the oldest end, so that an interruption leaves no hole behind what
-        was loaded. What is due without being listed follows.
+        A first and a full load read the whole listing, a later one the look-back window; always
+        from the oldest end, so that an interruption leaves no gap before the watermark. What is
+        due without being listed follows.
         """
-        pace = self._pace
+        policy = self._policy
         self.is_first_load = not self._warehouse.has_conversations(self._agent_id)
         self.failures = self._warehouse.open_failures(self._agent_id)
-        given_up = frozenset() if pace.full or pace.span else frozenset(self._too_old())
+        given_up = frozenset() if policy.full or policy.span else frozenset(self._given_up())
         self._report.given_up = len(given_up)
         forgotten = self._warehouse.forgotten(self._agent_id)
         self._report.forgotten = len(forgotten)
         self._left_out = given_up | forgotten
         self.forgotten_callers = ForgottenCallers(self._warehouse.forgotten_callers(self._agent_id))
-        left_alone = self._left_out | self._warehouse.gone(self._agent_id)
-        self._note_what_is_due(left_alone)
-        if pace.span is not None:
+        excluded = self._left_out | self._warehouse.gone(self._agent_id)
+        self._collect_due(excluded)
+        if policy.span is not None:
             for listing in self._listings:
-                yield from self._walked(listing, pace.span.since, pace.span.before)
+                yield from self._listed_tasks(listing, policy.span.since, policy.span.before)
             return
-        edges = [self._edge(listing) for listing in self._listings]
-        for listing, edge in zip(self._listings, edges):
-            yield from self._walked(listing, edge, None)
+        starts = [self._window_start(listing) for listing in self._listings]
+        for listing, start in zip(self._listings, starts):
+            yield from self._listed_tasks(listing, start, None)
         if self._by_id:
-            yield from self._due_by_id(left_alone)
+            yield from self._due_by_id(excluded)
         else:
-            yield from self._due_by_window(left_alone, edges)
-        if all(edge is None for edge in edges):
+            yield from self._due_by_window(excluded, starts)
+        if all(start is None for start in starts):
             self._reconcile()
 
-    def _edge(self, listing: Listing) -> datetime | None:
-        """Where the steady load's look-back begins; None for the oldest end."""
-        position = self._warehouse.watermark(self._agent_id, listing.environment)
-        return position - self._pace.lookback if position and not self._pace.full else None
+    def _window_start(self, listing: Listing) -> datetime | None:
+        """Returns the start of the look-back window; None for the oldest end."""
+        watermark = self._warehouse.watermark(self._agent_id, listing.environment)
+        return watermark - self._policy.lookback if watermark and not self._policy.full else None
 
-    def _too_old(self) -> Iterator[str]:
-        """Failures that are not tried again."""
+    def _given_up(self) -> Iterator[str]:
+        """Yields conversations whose failures are no longer retried."""
         for conversation_id, failure in self.failures.items():
-            if failure.first_failed_at <= self._pace.now - self._pace.give_up_after:
+            if failure.first_failed_at <= self._policy.now - self._policy.give_up_after:
                 yield conversation_id
 
-    def _note_what_is_due(self, left_alone: frozenset[str]) -> None:
-        """What has to be read again, whether or not it is listed."""
+    def _collect_due(self, excluded: frozenset[str]) -> None:
+        """Collects what has to be read again, listed or not."""
         agent_id, warehouse = self._agent_id, self._warehouse
         due: list[tuple[Reason, Due]] = []
-        span = self._pace.span
+        span = self._policy.span
         within = (span.since, span.before) if span else None
-        due += [("in_progress", held) for held in warehouse.in_progress(agent_id, within)]
+        due += [("in_progress", row) for row in warehouse.in_progress(agent_id, within)]
         if self._by_id and span is None:
-            due += [("written_back", held) for held in warehouse.written_back(agent_id)]
-        due += [("torn", held) for held in self._torn()]
+            due += [("written_back", row) for row in warehouse.written_back(agent_id)]
+        due += [("partially_loaded", row) for row in self._partially_loaded()]
         hashes = warehouse.summary_hashes(agent_id, list(self.failures), None)
         due += [
             ("failed", Due(failed, hashes.get(failed) or "", None, None))
             for failed in self.failures
         ]
-        for reason, held in due:
-            if held.conversation_id not in left_alone:
-                self._due[held.conversation_id] = held
-                self._reasons[held.conversation_id] = reason
+        for reason, row in due:
+            if row.conversation_id not in excluded:
+                self._due[row.conversation_id] = row
+                self._reasons[row.conversation_id] = reason
 
-    def _torn(self) -> list[Due]:
-        """What killed runs left half-written, but for what a backfill may be writing right now."""
-        pace = self._pace
-        begun = [
+    def _partially_loaded(self) -> list[Due]:
+        """Returns conversations of incomplete packages, except in slices that may be running."""
+        policy = self._policy
+        unfinished = [
             run
             for run in self._warehouse.unfinished_runs(self._agent_id, LOAD_COMMANDS)
             if run["run_id"] != self._report.run_id
-            and (pace.span is None or pace.span.overlaps(run["range_from"], run["range_to"]))
+            and (policy.span is None or policy.span.overlaps(run["range_from"], run["range_to"]))
         ]
-        self.is_after_crash = bool(begun)
-        at_work = [
+        self.is_after_crash = bool(unfinished)
+        if not unfinished:
+            return []
+        running = [
             Span(run["range_from"], run["range_to"])
-            for run in begun
-            if pace.span is None and may_be_at_work(run, pace.now)
+            for run in unfinished
+            if policy.span is None and may_be_running(run, policy.now)
         ]
         return [
-            held
-            for held in (self._warehouse.partially_loaded(self._agent_id) if begun else ())
-            if not (at := held.created_at)
-            or not any(slice_.overlaps(at, at + _A_MOMENT) for slice_ in at_work)
+            row
+            for row in self._warehouse.partially_loaded(self._agent_id)
+            if not (at := row.created_at)
+            or not any(span.overlaps(at, at + _SECOND) for span in running)
         ]
 
-    def _walked(
+    def _listed_tasks(
         self, listing: Listing, since: datetime | None, before: datetime | None
     ) -> Iterator[Task]:
-        """What is to be read of a listing, or of a part of it."""
+        """Yields what is to be read of a listing, or of a range of it."""
         is_whole = since is None and before is None
         undated = listing.undated
-        for rows in _together(listing.oldest_first(since, before)):
+        for rows in _grouped(listing.oldest_first(since, before)):
             if is_whole:
                 self._listed.extend(_short_hash(row.conversation_id) for row in rows)
-            yield from self._compared(rows, listing, is_whole=is_whole)
+            yield from self._differences(rows, listing, is_whole=is_whole)
         self._report.undated += listing.undated - undated
 
-    def _compared(
+    def _differences(
         self, rows: Sequence[Listed], listing: Listing, *, is_whole: bool
     ) -> Iterator[Task]:
-        """The rows that the warehouse does not hold as they are listed."""
+        """Yields the listed conversations that are missing or outdated in the warehouse."""
         by_id = {row.conversation_id: row for row in rows}
-        held = {} if self.is_first_load else self._hashes(by_id)
+        loaded = {} if self.is_first_load else self._loaded_hashes(by_id)
         report = self._report
         report.listed += len(by_id)
         report.api_count = listing.api_count
         report.gaps_repaired = listing.gaps_repaired
         report.expected = report.api_count if is_whole else report.listed + len(self._due)
         for conversation_id, row in by_id.items():
-            if conversation_id in self._asked or conversation_id in self._left_out:
-                continue  # the listing shifted and gives it again, or it is not to be read
-            if reason := self._reason(row, held):
+            if conversation_id in self._requested or conversation_id in self._left_out:
+                continue  # a duplicate, because the listing shifted; or excluded
+            if reason := self._reason(row, loaded):
                 if reason != "new":
-                    self._asked.add(conversation_id)
+                    self._requested.add(conversation_id)
                 yield Task(
                     conversation_id,
                     row.summary_hash,
@@ -237,68 +246,72 @@ class Plan:
             else:
                 report.unchanged += 1
 
-    def _reason(self, row: Listed, held: Mapping[str, str | None]) -> Reason | None:
-        """Why a listed conversation is read; None where it is not."""
+    def _reason(self, row: Listed, loaded: Mapping[str, str | None]) -> Reason | None:
+        """Returns the reason to read a listed conversation; None if there is none."""
         conversation_id = row.conversation_id
-        is_held = conversation_id in held
-        is_same = is_held and held[conversation_id] == row.summary_hash and not self._pace.again
+        is_loaded = conversation_id in loaded
+        is_same = (
+            is_loaded and loaded[conversation_id] == row.summary_hash and not self._policy.again
+        )
         if self._due.pop(conversation_id, None):
             reason = self._reasons[conversation_id]
-            # where the listing has all there is, it has not changed since either
-            is_told = not self._by_id and reason in ("in_progress", "settled")
-            return None if is_same and is_told else reason
-        if not is_held:
+            # a listing of whole conversations proves that it has not changed
+            is_proven = not self._by_id and reason in ("in_progress", "settled")
+            return None if is_same and is_proven else reason
+        if not is_loaded:
             return "new"
         return None if is_same else "changed"
 
-    def _hashes(self, by_id: Mapping[str, Listed]) -> dict[str, str | None]:
+    def _loaded_hashes(self, by_id: Mapping[str, Listed]) -> dict[str, str | None]:
         moments = [row.at for row in by_id.values() if row.at]
         within = (min(moments), max(moments)) if moments else None
         return self._warehouse.summary_hashes(self._agent_id, list(by_id), within)
 
-    def _due_by_id(self, left_alone: frozenset[str]) -> Iterator[Task]:
-        """What is due and was not listed, and what has settled: each costs a request."""
-        for held in self._due.values():
-            reason = self._reasons[held.conversation_id]
-            yield Task(held.conversation_id, held.summary_hash, reason, is_listed=False)
-        pace, skipped = self._pace, left_alone | self._asked
-        for held in self._warehouse.past_refetch_age(self._agent_id, pace.settle_after, pace.now):
-            if held.conversation_id not in skipped:
-                yield Task(held.conversation_id, held.summary_hash, "settled", is_listed=False)
+    def _due_by_id(self, excluded: frozenset[str]) -> Iterator[Task]:
+        """Yields what is due and was not listed, one request each."""
+        for row in self._due.values():
+            reason = self._reasons[row.conversation_id]
+            yield Task(row.conversation_id, row.summary_hash, reason, is_listed=False)
+        policy, skipped = self._policy, excluded | self._requested
+        for row in self._warehouse.past_refetch_age(
+            self._agent_id, policy.settle_after, policy.now
+        ):
+            if row.conversation_id not in skipped:
+                yield Task(row.conversation_id, row.summary_hash, "settled", is_listed=False)
 
     def _due_by_window(
-        self, left_alone: frozenset[str], edges: Sequence[datetime | None]
+        self, excluded: frozenset[str], starts: Sequence[datetime | None]
     ) -> Iterator[Task]:
-        """The same where nothing can be read by its id: in windows of the listing around it.
+        """Yields the same from windows of the listing, where nothing can be read by its id.
 
-        What has not changed is not written again, so an age counts as crossed in the first run
-        after it.
+        Unchanged conversations are not written again, so a re-fetch age counts as crossed only in
+        the first run after it.
         """
-        pace, agent_id = self._pace, self._agent_id
+        policy, agent_id = self._policy, self._agent_id
         due = list(self._due.values())
         last = self._warehouse.last_complete_run(agent_id)
         if last is not None:
-            for held in self._warehouse.past_refetch_age(
-                agent_id, pace.settle_after, pace.now, last
+            for row in self._warehouse.past_refetch_age(
+                agent_id, policy.settle_after, policy.now, last
             ):
-                if held.conversation_id not in left_alone and held.conversation_id not in self._due:
-                    self._due[held.conversation_id] = held
-                    self._reasons[held.conversation_id] = "settled"
-                    due.append(held)
-        for listing, edge in zip(self._listings, edges):
+                if row.conversation_id not in excluded and row.conversation_id not in self._due:
+                    self._due[row.conversation_id] = row
+                    self._reasons[row.conversation_id] = "settled"
+                    due.append(row)
+        for listing, start in zip(self._listings, starts):
             moments = sorted(
-                held.created_at
-                for held in due
-                if held.created_at
-                and held.environment == listing.environment
-                and edge is not None
-                and held.created_at < edge
+                row.created_at
+                for row in due
+                if row.created_at
+                and row.environment == listing.environment
+                and start is not None
+                and row.created_at < start
             )
             for since, before in _windows(moments):
-                yield from self._walked(listing, since, before)
+                yield from self._listed_tasks(listing, since, before)
 
     def _reconcile(self) -> None:
-        """Counts what the whole listing had, each once, and what is held and was not in it."""
+        """Counts distinct listed conversations, and those in the warehouse that are not listed."""
         listed = pa.array(self._listed, pa.uint64()).unique()
         self._report.listed = len(listed)
         if self.is_first_load:
@@ -307,34 +320,34 @@ class Plan:
         environments = [known for listing in self._listings if (known := listing.environment)]
         absent = 0
         for ids in self._warehouse.conversation_ids(self._agent_id, environments):
-            held = pa.array([_short_hash(name) for name in ids], pa.uint64())
-            absent += len(ids) - (pc.sum(pc.is_in(held, value_set=listed)).as_py() or 0)
+            loaded = pa.array([_short_hash(name) for name in ids], pa.uint64())
+            absent += len(ids) - (pc.sum(pc.is_in(loaded, value_set=listed)).as_py() or 0)
         self._report.absent = absent
 
 
-def may_be_at_work(run: Mapping[str, Any], now: datetime) -> bool:
-    """Whether a run that never said how it ended may be a slice of a backfill that goes on."""
+def may_be_running(run: Mapping[str, Any], now: datetime) -> bool:
+    """Checks whether a run without an end may be a slice of a backfill that is still running."""
     return bool(run["range_from"]) and run["started_at"] > now - LONGEST_SLICE
 
 
 def _windows(moments: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
-    """As few windows as hold all moments, which are ascending, without long gaps."""
+    """Covers ascending times with as few windows as possible, without long gaps in them."""
     start = last = None
     for moment in moments:
         if start is not None and last is not None and moment - last > LONGEST_GAP:
-            yield start, last + _A_MOMENT
+            yield start, last + _SECOND
             start = None
         start, last = start or moment, moment
     if start is not None and last is not None:
-        yield start, last + _A_MOMENT
+        yield start, last + _SECOND
 
 
-def _together(pages: Iterable[list[Listed]]) -> Iterator[list[Listed]]:
-    """Pages put together, as many as are compared in one query."""
+def _grouped(pages: Iterable[list[Listed]]) -> Iterator[list[Listed]]:
+    """Combines pages into groups of the size that is compared in one query."""
     rows: list[Listed] = []
     for page in pages:
         rows.extend(page)
-        if len(rows) >= COMPARED_TOGETHER:
+        if len(rows) >= ROWS_PER_COMPARISON:
             yield rows
             rows = []
     if rows:
@@ -342,5 +355,5 @@ def _together(pages: Iterable[list[Listed]]) -> Iterator[list[Listed]]:
 
 
 def _short_hash(conversation_id: str) -> int:
-    """A conversation in 8 bytes: a million of them are to be remembered at once."""
+    """Hashes an id to 8 bytes, because a million of them are kept in memory."""
     return int.from_bytes(hashlib.blake2b(conversation_id.encode(), digest_size=8).digest())

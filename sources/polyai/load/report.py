@@ -1,4 +1,4 @@
-"""What a run did for one agent: counted as it goes, shown at the end, kept in `sync_runs`."""
+"""Report of a run over one agent: counted as it runs, shown at its end, stored in `sync_runs`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..tables.audit import SYNC_RUNS
 from ..tables.rules import has_read_all, missing
 
 Status = Literal["running", "complete", "partial", "failed", "interrupted", "busy"]
-"""`busy`: another run loads this agent; such a one is not kept in `sync_runs`."""
+"""Status of a run. `busy`: another run is loading the agent; not stored in `sync_runs`."""
 
 
 NAMED_FAILURES = 1_000
-"""Failures that a report names; all of them are in `fetch_failures`."""
+"""Limit of the failures that a report lists; all of them are in `fetch_failures`."""
 
 
 @dataclass
 class RunReport:
-    """Counts of one run over one agent; the names are the columns of `sync_runs`."""
+    """Counts of a run over one agent; fields are named like the columns of `sync_runs`."""
 
     agent_id: str
     command: str
@@ -48,33 +48,33 @@ class RunReport:
     absent: int | None = None
     gaps_repaired: int = 0
     undated: int = 0
-    """Conversations left out of a range, because it is not known whether they lie in it."""
+    """Conversations left out of a range, because their time is not known."""
     rows: Counter[str] = field(default_factory=Counter)
     unmapped_fields: Counter[str] = field(default_factory=Counter)
     failures: dict[str, ApiError] = field(default_factory=dict)
-    """By conversation, as long as memory allows; all of them are in `fetch_failures`."""
+    """Failures by conversation, up to `NAMED_FAILURES`."""
     held: int | None = None
-    """Conversations of the agent in the warehouse when the run ended."""
+    """Conversations of the agent in the warehouse at the end of the run."""
     forgotten: int = 0
-    """Conversations of the agent that were erased, and are not read again."""
+    """Erased conversations of the agent, which are not read again."""
     error: str | None = None
     load_ids: set[str] = field(default_factory=set)
-    """Load packages that carry its rows."""
+    """Load packages of the run's conversations."""
     read: int = 0
-    """Answers taken over so far; moves with each one, while `fetched` moves with each batch."""
+    """Answers received so far; updated with each one, while `fetched` is updated per batch."""
     expected: int | None = None
-    """Conversations that the run will have looked at when it is done, as far as is known."""
+    """Estimate of the conversations that the run will have compared at its end."""
 
     @property
     def done(self) -> int:
-        """Conversations that were looked at so far."""
+        """Conversations compared so far."""
         return self.read + self.unchanged
 
     def counts(self, seconds: float) -> str:
-        """What is told while it runs.
+        """Formats the counts for a progress line.
 
         Args:
-            seconds: Since it began.
+            seconds: Seconds since the run began.
         """
         return (
             f"{self.listed:,} listed · {sum(self.rows.values()):,} rows · "
@@ -83,20 +83,20 @@ class RunReport:
 
     @property
     def loaded(self) -> int:
-        """Conversations that were written, for whatever reason."""
+        """Conversations that were written, for any reason."""
         return self.new + self.changed + self.settled
 
     @property
     def has_read_all(self) -> bool:
-        """It came to its end, also where single conversations failed."""
+        """Whether the run read everything it had to, apart from single failed conversations."""
         return has_read_all(self.status)
 
     @property
     def missing(self) -> int | None:
-        """Conversations that the API has and the warehouse has not; None where that is not known.
+        """Conversations that the API has and the warehouse lacks; None if unknown.
 
-        Those that were erased are none of them. Those that the API has no more are not taken for
-        others only where all was listed.
+        Erased conversations are not missing. Conversations that the API no longer has are taken
+        into account only if the whole listing was read.
         """
         return missing(self.api_count, self.held, erased=self.forgotten, absent=self.absent)
 
@@ -107,7 +107,7 @@ class RunReport:
         interrupted: bool = False,
         now: datetime | None = None,
     ) -> None:
-        """Ends the run with the status that its counts and its error give it."""
+        """Sets the end of the run and its final status, from its counts and error."""
         self.finished_at = now or datetime.now(UTC)
         if error is not None:
             self.error = str(error)
@@ -121,12 +121,12 @@ class RunReport:
             self.status = "partial" if self.failed else "complete"
 
     def note_failure(self, conversation_id: str, error: ApiError) -> None:
-        """Names a conversation of which something could not be read."""
+        """Records the error of a conversation of which something could not be read."""
         if len(self.failures) < NAMED_FAILURES:
             self.failures[conversation_id] = error
 
     def as_row(self) -> dict[str, Any]:
-        """The row of `sync_runs`, its JSON columns as objects."""
+        """Returns the row of `sync_runs`, JSON columns as objects."""
         own = {name: getattr(self, name, None) for name in SYNC_RUNS.arrow_schema.names}
         return own | {
             "requests": self.traffic.requests,

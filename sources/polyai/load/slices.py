@@ -1,4 +1,4 @@
-"""A backfill's work, cut into slices: independent of each other, each committed on its own."""
+"""Slices of a backfill: independent time ranges, each committed on its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .report import RunReport, Status
 
 @dataclass(frozen=True)
 class Slice:
-    """What one agent has in one range of time."""
+    """Conversations of one agent in one time range."""
 
     agent_id: str
     span: Span
@@ -33,18 +33,19 @@ def _as_text(moment: datetime) -> str:
 
 @dataclass(frozen=True)
 class SliceReport:
-    """How a slice ended, and what it did so far; plain values, for other processes.
+    """Progress or outcome of a slice, as plain values that other processes can read.
 
     Attributes:
-        agent_id: the agent.
-        since: begin of the range.
-        before: its end.
-        status: as in `sync_runs`; `failed` also where its process died.
-        error: what stopped it.
-        counts: listed, new, changed, unchanged, failed, requests, retries, bytes_received, rows.
-        failures: conversations that could not be read, and why.
-        unmapped_fields: fields that no column takes.
-        seconds: how long it took.
+        agent_id: The agent.
+        since: Start of the range (inclusive).
+        before: End of the range (exclusive).
+        status: As in `sync_runs`; `failed` also if its process died.
+        error: Error that stopped it.
+        counts: listed, new, changed, unchanged, failed, undated, requests, retries,
+            bytes_received, rows.
+        failures: Error messages by conversation.
+        unmapped_fields: Fields without a column, and how often they occurred.
+        seconds: Duration so far.
     """
 
     agent_id: str
@@ -59,11 +60,11 @@ class SliceReport:
 
     @property
     def slice(self) -> Slice:
-        """What it is about."""
+        """The slice that the report is about."""
         return Slice(self.agent_id, Span(self.since, self.before))
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Returns the object for `--json`."""
         return {
             **vars(self),
             "counts": dict(self.counts),
@@ -72,7 +73,7 @@ class SliceReport:
 
 
 def slice_report(slice_: Slice, report: RunReport, seconds: float) -> SliceReport:
-    """What a run over a slice has done so far."""
+    """Makes the report of a slice from that of its run."""
     counts = Counter(
         listed=report.listed,
         new=report.new,
@@ -99,15 +100,15 @@ def slice_report(slice_: Slice, report: RunReport, seconds: float) -> SliceRepor
 
 
 def without_run(slice_: Slice, status: Status, error: str | None = None) -> SliceReport:
-    """The report of a slice that has no run of its own yet, never got one, or lost it."""
+    """Makes the report of a slice that has no run yet, never had one, or lost it."""
     return SliceReport(slice_.agent_id, slice_.span.since, slice_.span.before, status, error)
 
 
 def cut(agent_ids: Sequence[str], span: Span, length: timedelta) -> list[Slice]:
-    """Cuts a range into slices, oldest first, the agents by turns.
+    """Cuts a range into slices, oldest first, alternating between the agents.
 
     Raises:
-        ConfigurationError: The range is empty, or the slices are.
+        ConfigurationError: The range or the length of a slice is empty.
     """
     if span.since >= span.before:
         raise ConfigurationError(
@@ -115,7 +116,7 @@ def cut(agent_ids: Sequence[str], span: Span, length: timedelta) -> list[Slice]:
             f"{span.before.isoformat()}"
         )
     if length <= timedelta(0):
-        raise ConfigurationError("a slice of no length would never end: write one like 1d")
+        raise ConfigurationError("the length of a slice must be positive, such as 1d")
     return [Slice(agent_id, part) for part in _parts(span, length) for agent_id in agent_ids]
 
 
@@ -128,10 +129,10 @@ def _parts(span: Span, length: timedelta) -> Iterator[Span]:
 
 
 def parse_moment(text: str) -> datetime:
-    """Reads a date, which is its midnight in UTC, or a time in ISO 8601; without a zone it is UTC.
+    """Parses a date (midnight in UTC) or a time in ISO 8601, by default in UTC.
 
     Raises:
-        ConfigurationError: for anything else.
+        ConfigurationError: The text is neither.
     """
     try:
         moment = parse_timestamp(text) if "-" in text else None
@@ -139,6 +140,6 @@ def parse_moment(text: str) -> datetime:
         moment = None
     if moment is None:
         raise ConfigurationError(
-            f"{text!r} is no date: write one like 2026-03-01 or 2026-03-01T12:00:00Z"
+            f"{text!r} is not a date or time (expected 2026-03-01 or 2026-03-01T12:00:00Z)"
         )
     return in_utc(moment)
