@@ -1,6 +1,6 @@
-"""The cookbook's answers, worked out anew in plain Python from what a sandbox says took place.
+"""Independent calculation of the answers of the cookbook, in plain Python.
 
-Like `kpis`, nothing here knows of tables or SQL: conversations in, rows by key out.
+Like `kpis`, it uses no tables or SQL: conversations of the sandbox in, rows by key out.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from kpis import Key, Row
 from polyai.sandbox.model import Conversation, FunctionEvent, Turn
 
 ZONE = "Europe/London"
-"""Of the views; the sandbox's days have its summer time and its winter time."""
+"""Reporting time zone; the days of the sandbox include a change of the clocks."""
 
 Rows = dict[Key, Row]
 
 
 class Book:
-    """What a warehouse holds.
+    """Content of a warehouse.
 
     Attributes:
-        calls: Each conversation as it was when it was read last.
-        read_again: Ids of those that the last load read.
-        read_at: When that was, more than a day after the load before it.
-        newest: The newest local date.
+        calls: Each conversation as it was when it was last fetched.
+        read_again: Ids of the conversations that the last load fetched.
+        read_at: Time of the last load, more than a day after the one before.
+        newest: Newest local date.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Book:
         return kpis.local_date(call, ZONE)
 
     def live(self, days: int | None = None) -> list[Conversation]:
-        """Those of `live`, of so many days up to the newest one."""
+        """Returns the `live` conversations of the given number of days up to the newest one."""
         return [
             call
             for call in self.calls
@@ -56,7 +56,7 @@ class Book:
     def grouped(
         self, calls: Iterable[Conversation], by: Callable[[Conversation], Hashable]
     ) -> dict[Key, list[Conversation]]:
-        """By agent, and by something else."""
+        """Groups conversations by agent and by another value."""
         found: dict[Key, list[Conversation]] = defaultdict(list)
         for call in calls:
             found[call.agent_id, by(call)].append(call)
@@ -191,7 +191,7 @@ def _by_topic(calls: Iterable[Conversation]) -> dict[Key, list[Conversation]]:
 
 
 def _called_again(book: Book) -> set[Key]:
-    """The conversations that the same caller followed with another one within a week."""
+    """Returns the conversations that the same caller followed with another one within a week."""
     return {
         (agent, row["previous_conversation_id"])
         for (agent, _), row in kpis.repeat_callers(book.calls, ZONE).items()
@@ -200,7 +200,7 @@ def _called_again(book: Book) -> set[Key]:
 
 
 def _is_known(call: Conversation) -> bool:
-    """Inbound, from somebody who can be told from others; NULL is what nobody sent."""
+    """Returns whether a conversation is inbound with an identifiable caller."""
     return call.direction != "outbound" and call.from_number not in (None, "REDACTED", "polyai")
 
 
@@ -312,7 +312,7 @@ def where_callers_give_up(book: Book) -> Rows:
             "finished_conversations": len(calls),
             "abandoned_conversations": len(given_up),
             "abandoned_rate": len(given_up) / len(calls),
-            # any of them
+            # any of these is correct
             "example_agent_response": answers or None,
         }
     return rows
@@ -525,4 +525,4 @@ ANSWERS: Mapping[str, tuple[tuple[str, ...], Callable[[Book], Rows]]] = {
     "19_first_contact_resolution": (("agent_id", "month"), first_contact_resolution),
     "20_growing_topics": (("agent_id", "topic"), growing_topics),
 }
-"""Each recipe: the key of its rows, and how to work them out."""
+"""Key and calculation of each recipe."""

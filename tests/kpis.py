@@ -1,6 +1,6 @@
-"""The views' numbers, worked out anew in plain Python from what a sandbox says took place.
+"""Independent calculation of the numbers of the views, in plain Python from the sandbox's model.
 
-Nothing here knows of tables, SQL or the package's own shaping: conversations in, rows out.
+Uses no tables, SQL or shaping code of the package: conversations in, rows out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KPIS = (
 
 
 def all_calls(sandbox: Sandbox) -> list[Conversation]:
-    """Every conversation as it stands."""
+    """Returns the current state of every conversation."""
     return [
         sandbox.conversation(agent, index)
         for agent in sandbox.config.agents
@@ -47,7 +47,7 @@ def all_calls(sandbox: Sandbox) -> list[Conversation]:
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """The continuous percentile: between two neighbours by how far it lies between them."""
+    """Returns the continuous percentile, with linear interpolation between neighbours."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -66,7 +66,7 @@ def ratio(part: float, whole: float) -> float | None:
 
 
 def words(value: Any) -> str | None:
-    """A value as a table's text."""
+    """Returns a value as it is stored in a text column."""
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
@@ -77,7 +77,7 @@ def local_date(call: Conversation, zone: str) -> date:
 
 
 def day_of(call: Conversation, zone: str) -> Key:
-    """Agent, channel, environment, variant, local date."""
+    """Returns agent, channel, environment, variant and local date."""
     return (
         call.agent_id,
         call.channel or "unknown",
@@ -103,8 +103,8 @@ def samples(call: Conversation, name: str) -> list[Any]:
     ]
 
 
-def says_yes(values: Sequence[Any]) -> bool:
-    """Whether any value of a metric is more than false, 0 or nothing."""
+def is_true(values: Sequence[Any]) -> bool:
+    """Returns whether any value of a metric is not false, 0 or empty."""
     texts = [str(value).strip() for value in values if value is not None]
     return any(text and text.lower() != "false" and text not in ("0", "0.0") for text in texts)
 
@@ -116,7 +116,7 @@ def csat_score(call: Conversation) -> float | None:
 
 
 def is_offered(call: Conversation) -> bool:
-    return says_yes(samples(call, "CSAT_OFFERED")) or csat_score(call) is not None
+    return is_true(samples(call, "CSAT_OFFERED")) or csat_score(call) is not None
 
 
 def is_finished(call: Conversation) -> bool:
@@ -130,7 +130,7 @@ def is_handed_off(call: Conversation) -> bool:
 def is_abandoned(call: Conversation) -> bool:
     if not is_finished(call) or call.handoff is True:
         return False
-    if says_yes(samples(call, "CHAT_ABANDONED")):
+    if is_true(samples(call, "CHAT_ABANDONED")):
         return True
     if not (call.channel or "").startswith("VOICE"):
         return False
@@ -150,7 +150,7 @@ def latencies(calls: Iterable[Conversation]) -> list[float]:
 
 
 def kpi_daily(calls: Sequence[Conversation], zone: str) -> dict[Key, Row]:
-    """The rows of `kpi_daily` by their grain."""
+    """Returns the rows of `kpi_daily` by their key."""
     days = {key: _day(found) for key, found in by_day(calls, zone).items()}
     for key, row in days.items():
         before = days.get((*key[:-1], key[-1] - timedelta(days=1)), {})
@@ -304,9 +304,9 @@ def csat_responses(calls: Sequence[Conversation], zone: str) -> dict[Key, Row]:
             score = csat_score(call)
             rows[call.agent_id, call.conversation_id] = {
                 "local_date": local_date(call, zone),
-                "is_accepted": says_yes(samples(call, "CSAT_ACCEPTED")),
-                "is_denied": says_yes(samples(call, "CSAT_DENIED")),
-                "is_completed": says_yes(samples(call, "CSAT_COMPLETED")),
+                "is_accepted": is_true(samples(call, "CSAT_ACCEPTED")),
+                "is_denied": is_true(samples(call, "CSAT_DENIED")),
+                "is_completed": is_true(samples(call, "CSAT_COMPLETED")),
                 "csat_score": score,
                 "csat_feedback": next(iter(samples(call, "CSAT_FREE_FEEDBACK")), None),
             }
@@ -350,7 +350,7 @@ def repeat_callers(calls: Sequence[Conversation], zone: str) -> dict[Key, Row]:
     for call in calls:
         key = (call.agent_id, call.conversation_id)
         names = [m.name for m in call.metrics or () if m.name.startswith("REPEAT_CALLER_")]
-        is_flagged = any(says_yes(samples(call, name)) for name in names)
+        is_flagged = any(is_true(samples(call, name)) for name in names)
         contact, previous = before.get(key, (None, None))
         if is_flagged or (contact or 0) > 1:
             rows[key] = {
@@ -369,7 +369,7 @@ def _began(call: Conversation) -> datetime:
 
 
 def red_flags(calls: Sequence[Conversation], zone: str, now: datetime) -> dict[Key, Row]:
-    """Thresholds that were crossed, by agent, local date and flag."""
+    """Returns the crossed thresholds by agent, local date and flag."""
     live = [call for call in calls if call.environment == "live"]
     today = now.astimezone(ZoneInfo(zone)).date()
     newest = max(today, *(local_date(call, zone) for call in calls))
@@ -424,7 +424,7 @@ def _handoffs(calls: Sequence[Conversation]) -> float | None:
 
 
 def hours_of(day: date, zone: str) -> float:
-    """Length of a local day."""
+    """Returns the length of a local day in hours."""
     midnight = [
         datetime(d.year, d.month, d.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
         for d in (day, day + timedelta(days=1))
@@ -440,11 +440,11 @@ DAILY: Mapping[str, tuple[tuple[str, ...], Callable[[Sequence[Conversation], str
     "turn_latency_daily": ((), turn_latency_daily),
     "outbound_daily": ((), outbound_daily),
 }
-"""Each daily view: what its key has beside agent, channel, environment, variant and local date."""
+"""Calculation of each daily view, with the columns of its key besides those of `day_of`."""
 
 BY_CONVERSATION: Mapping[str, Callable[[Sequence[Conversation], str], dict[Key, Row]]] = {
     "csat_responses": csat_responses,
     "annotation_queue": annotation_queue,
     "repeat_callers": repeat_callers,
 }
-"""Views with a row a conversation."""
+"""Calculation of each view with one row per conversation."""

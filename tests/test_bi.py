@@ -1,4 +1,4 @@
-"""What `pipelines/bi.md` says of the warehouse is so, and its blocks run."""
+"""Claims and code blocks of `pipelines/bi.md`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHERS = {
     INFO_TABLE, "as_of", "connect_args", "dbt_project", "metabase_duckdb_driver",
     "polyai_database", "read_database_uri", "read_only", "read_sql", "your_project",
 }  # fmt: skip
-"""Names with an underscore that are no table, view or column."""
+"""Names with an underscore that are not tables, views or columns."""
 
 
 def block(language: str) -> str:
@@ -34,7 +34,7 @@ def block(language: str) -> str:
     return str(found)
 
 
-def test_the_tables_views_and_columns_that_it_names_exist() -> None:
+def test_named_tables_views_and_columns_exist() -> None:
     known = OTHERS | {table.name for table in registry.tables()} | set(views())
     known |= {column.name for table in registry.tables() for column in table.columns}
     known |= {field.name for view in views().values() for field in view.fields}
@@ -45,19 +45,19 @@ def test_the_tables_views_and_columns_that_it_names_exist() -> None:
     assert named <= known
 
 
-def test_relative_links_lead_somewhere() -> None:
+def test_relative_links_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
         assert (PAGE.parent / target).exists(), target
 
 
-def test_its_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     put_loaded(SandboxConfig(conversations=60))
     create_views(open_pipeline(name=PIPELINE_NAME))
     exec(block("python").replace("/srv/bi/", ""), {})  # noqa: S102
     assert "containment_rate" in capsys.readouterr().out
 
 
-def test_its_profile_of_dbt_reads_only() -> None:
+def test_dbt_profile_is_read_only() -> None:
     (attached,) = yaml.safe_load(block("yaml"))["polyai"]["outputs"]["dev"]["attach"]
     assert attached == {"path": "/srv/bi/polyai.duckdb", "alias": "polyai", "read_only": True}
 
@@ -66,7 +66,7 @@ def test_its_profile_of_dbt_reads_only() -> None:
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
 )
-def test_its_role_reads_and_cannot_write(tmp_path: Path) -> None:
+def test_postgres_role_reads_and_cannot_write(tmp_path: Path) -> None:
     with postgres() as url:
         pipeline = open_pipeline(
             dlt.destinations.postgres(url), pipelines_dir=tmp_path, name=PIPELINE_NAME
@@ -74,7 +74,7 @@ def test_its_role_reads_and_cannot_write(tmp_path: Path) -> None:
         create_views(pipeline)
         with psycopg2.connect(url) as connection, connection.cursor() as cursor:
             cursor.execute(block("sql"))
-        # made anew, the views keep what was granted
+        # recreated views keep their grants
         create_views(pipeline, "Europe/London")
         as_analyst = url.replace("loader", "analyst")
         with psycopg2.connect(as_analyst) as connection, connection.cursor() as cursor:

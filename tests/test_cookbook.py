@@ -1,4 +1,4 @@
-"""Every recipe of the cookbook runs as it is kept, and answers what plain Python answers."""
+"""Results of every recipe against an independent calculation."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)
 OF_YEARS = SandboxConfig(
     conversations=120, now=NOW, span=timedelta(days=900), recording_cap_seconds=0.1
 )
-"""Few conversations over years, so that there is an old call."""
+"""Few conversations over years, to include an old call."""
 OF_WEEKS = SandboxConfig(
     conversations=300, agents=("PROJECT-SPA",), now=NOW, span=timedelta(days=45)
 )
-"""Many within weeks, so that callers come again within one."""
+"""Many conversations within weeks, so that callers call again within a week."""
 
 NOT_SHOWN = {"missing_conversations", "open_failures"}
-"""Columns that are 0 where all is well."""
+"""Columns that are 0 in a healthy warehouse."""
 
 has_no_server = pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
@@ -49,12 +49,12 @@ has_no_server = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A warehouse that holds both sandboxes.
+    """Warehouse into which both sandboxes were loaded.
 
     Attributes:
-        dialect: What its SQL is called.
+        dialect: SQL dialect, as named by sqlglot.
         fetch: Runs a query.
-        book: The conversations as they were when each was read last.
+        book: Conversations as they were when they were last fetched.
     """
 
     dialect: str
@@ -76,7 +76,7 @@ def loaded(
         yield _loaded("duckdb", dlt.destinations.duckdb(str(file)), folder, fetch)
     else:
         with postgres() as url:
-            # what a query counts does not depend on who asks
+            # results do not depend on the time zone of the session
             fetch = from_postgres(url, "Asia/Tokyo")
             yield _loaded("postgres", dlt.destinations.postgres(url), folder, fetch)
 
@@ -99,7 +99,7 @@ def _loaded(dialect: str, destination: Destination[Any, Any], folder: Path, fetc
         settings = resolve(agent_id=OF_WEEKS.agents[0], api_key="sandbox-key", base_url=base_url)
         load(settings, pipeline(), clock=lambda: busy.now)
         calls = {call.conversation_id: call for call in kpis.all_calls(busy)}
-        # a note in a conversation of the day before, and those that become a day and a week old
+        # conversations with a new note, and those that reach a re-fetch age of a day or a week
         edited = next(iter(busy.listed(OF_WEEKS.agents[0], offset=7)))
         name = busy.conversation(OF_WEEKS.agents[0], edited).conversation_id
         busy.edit(OF_WEEKS.agents[0], name, note="Called back")
@@ -109,7 +109,7 @@ def _loaded(dialect: str, destination: Destination[Any, Any], folder: Path, fetc
         paths = busy.requests.paths(r"GET .*/conversations/[^/?]+$")
     read_again = {unquote(path.rpartition("/")[2]) for path in paths}
     for conversation_id in read_again:
-        # each is held as it was when it was read last
+        # the warehouse has the state of the last fetch
         index = busy.find(OF_WEEKS.agents[0], conversation_id)
         assert index is not None
         calls[conversation_id] = busy.conversation(OF_WEEKS.agents[0], index)
@@ -118,7 +118,7 @@ def _loaded(dialect: str, destination: Destination[Any, Any], folder: Path, fetc
     return Loaded(dialect, fetch, book)
 
 
-def test_each_answers_what_plain_python_answers(loaded: Loaded) -> None:
+def test_results_equal_the_independent_calculation(loaded: Loaded) -> None:
     for recipe in recipes():
         rows = _run(recipe, loaded)
         assert rows, recipe.name
@@ -133,7 +133,7 @@ def test_the_old_call_has_its_recording(loaded: Loaded) -> None:
     assert Path(uris).is_file()
 
 
-def test_the_kept_files_are_what_the_recipes_generate(tmp_path: Path) -> None:
+def test_generated_files_are_current(tmp_path: Path) -> None:
     write(tmp_path)
     made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
     kept = {path.relative_to(SCHEMAS) for path in SCHEMAS.glob("cookbook/**/*.sql")}
@@ -144,7 +144,7 @@ def test_the_kept_files_are_what_the_recipes_generate(tmp_path: Path) -> None:
         )
 
 
-def test_every_recipe_is_numbered_and_says_how_it_counts() -> None:
+def test_every_recipe_is_numbered_and_documented() -> None:
     assert [recipe.number for recipe in recipes()] == list(range(1, len(recipes()) + 1))
     for recipe in recipes():
         assert recipe.question.endswith("?"), recipe.name
@@ -160,7 +160,7 @@ def _run(recipe: Recipe, loaded: Loaded) -> list[dict[str, Any]]:
 
 def _by(rows: list[dict[str, Any]], key: tuple[str, ...]) -> Rows:
     found = {tuple(row[name] for name in key): row for row in rows}
-    assert len(found) == len(rows), "a key stands twice"
+    assert len(found) == len(rows), "duplicate key"
     return found
 
 
@@ -168,7 +168,7 @@ def _assert_equal(recipe: str, found: Rows, expected: Rows) -> None:
     assert expected, recipe
     assert found.keys() == expected.keys(), recipe
     for name in next(iter(expected.values())):
-        # the data has something to find
+        # the data exercises every column
         is_shown = any(row[name] for row in expected.values())
         assert is_shown or name in NOT_SHOWN, (recipe, name)
     for key, row in expected.items():
@@ -180,5 +180,5 @@ def _assert_equal(recipe: str, found: Rows, expected: Rows) -> None:
 def _is_same(held: Any, value: Any) -> bool:
     if isinstance(value, float):
         return held is not None and math.isclose(held, value, rel_tol=1e-9, abs_tol=1e-9)
-    # one of several that are all right
+    # a list has all correct values
     return held in value if isinstance(value, list) else bool(held == value)

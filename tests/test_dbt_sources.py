@@ -1,4 +1,4 @@
-"""The dbt source describes every table and column, and its tests pass on a warehouse."""
+"""dbt source: it describes all tables and columns, and its tests pass on a warehouse."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def tables() -> list[dict[str, Any]]:
     return found
 
 
-def test_the_kept_file_is_what_the_tables_generate() -> None:
+def test_generated_file_is_current() -> None:
     kept = (SCHEMAS / "dbt" / "sources.yml").read_text(encoding="utf-8")
     assert kept == sources_yaml(), "run `python -m schemas.generate` and look at the diff"
 
 
-def test_it_has_every_table_view_and_column_in_order(tables: list[dict[str, Any]]) -> None:
+def test_all_tables_views_and_columns_are_described_in_order(tables: list[dict[str, Any]]) -> None:
     declared = {
         table.name: [(column.name, DUCKDB_TYPES[column.type]) for column in table.columns]
         for table in registry.tables()
@@ -48,12 +48,12 @@ def test_it_has_every_table_view_and_column_in_order(tables: list[dict[str, Any]
     }
     for table in tables:
         assert all(column["description"] for column in table["columns"]), table["name"]
-        # dbt would take it for a template
+        # dbt would treat it as a template
         assert "{{" not in yaml.safe_dump(table)
 
 
 @pytest.mark.long
-def test_its_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
+def test_data_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
     put_loaded(SandboxConfig(conversations=60))
     create_views(open_pipeline(name=PIPELINE_NAME))
     held = {name for (name,) in query("SELECT table_name FROM information_schema.tables")}
@@ -74,7 +74,7 @@ def test_its_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
                 assert query(nulls) == [], (table["name"], column["name"])
 
 
-def test_its_freshness_is_that_of_the_last_load_that_read_all(
+def test_freshness_is_that_of_the_last_complete_load(
     tables: list[dict[str, Any]],
 ) -> None:
     put_loaded(SandboxConfig(conversations=60))

@@ -1,4 +1,4 @@
-"""The generated files say what the tables are, and what a load leaves is what they say."""
+"""Generated documents match the declarations, and the declarations match a loaded warehouse."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from polyai.forgetting.run import Readers, forget
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.tables import registry
 from polyai.tables.declaration import Column, Table
+from polyai.views.definitions import views
 from polyai.write_backs import annotate
 from polyai.write_backs.run import PIPELINE_NAME as WRITE_BACKS_PIPELINE
 from schemas.generate.dictionary import dictionary
@@ -32,6 +34,19 @@ from schemas.generate.document import COMMAND
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)`( not null)? \|", flags=re.MULTILINE)
+
+
+AMBIGUOUS = {
+    # of different things, by table
+    "direction", "duration_seconds", "error", "fetched_at", "finished_at", "handoff_reason",
+    "message", "metadata", "name", "note", "passed", "requested_at", "run_id", "source_api",
+    "started_at", "status", "turn_index", "user_input", "value",
+    # NULL, or a generated id, in some tables
+    "annotation_type", "chat_id", "conversation_id", "role",
+    # NULL in tables, a word in views
+    "channel", "environment", "variant_id",
+}  # fmt: skip
+"""Columns whose description depends on the table."""
 
 
 class Described(NamedTuple):
@@ -42,7 +57,7 @@ class Described(NamedTuple):
 
 @pytest.fixture
 def loaded() -> dlt.Pipeline:
-    """A pipeline that has loaded a sandbox into `polyai.duckdb`."""
+    """Pipeline that has loaded a sandbox into `polyai.duckdb`."""
     pipeline = open_pipeline()
     with serve(Sandbox(SandboxConfig(conversations=30))) as base_url:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
@@ -64,7 +79,7 @@ def loaded() -> dlt.Pipeline:
 
 
 def a_flag() -> dict[str, object]:
-    """An annotation of a turn that the warehouse has."""
+    """Returns an annotation of a loaded turn."""
     with duckdb.connect("polyai.duckdb", read_only=True) as connection:
         row = connection.execute("SELECT max(conversation_id) FROM polyai.turns").fetchone()
     assert row is not None
@@ -77,7 +92,7 @@ def a_flag() -> dict[str, object]:
 
 
 def described(text: str) -> dict[str, list[Described]]:
-    """The columns that a dictionary lists under each heading, in order."""
+    """Returns the columns that a dictionary lists under each heading, in order."""
     sections = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)
     return {
         name: [Described(row[1], row[2], row[3] is not None) for row in ROW.finditer(section)]
@@ -85,7 +100,7 @@ def described(text: str) -> dict[str, list[Described]]:
     }
 
 
-def test_the_kept_files_are_what_the_tables_generate(tmp_path: Path) -> None:
+def test_generated_files_are_current(tmp_path: Path) -> None:
     package = str(Path(polyai.__path__[0]).parent)
     subprocess.run(
         [sys.executable, "-m", "schemas.generate", str(tmp_path / "made")],
@@ -110,7 +125,7 @@ def test_the_kept_files_are_what_the_tables_generate(tmp_path: Path) -> None:
         assert kept == text, f"the tables have changed: run `{COMMAND}` and look at the diff"
 
 
-def test_duckdb_holds_exactly_what_the_dictionary_says(loaded: dlt.Pipeline) -> None:
+def test_duckdb_has_the_columns_of_the_dictionary(loaded: dlt.Pipeline) -> None:
     tables = described((SCHEMAS / "dictionary.md").read_text(encoding="utf-8"))
     found: dict[str, list[Described]] = {}
     with duckdb.connect("polyai.duckdb", read_only=True) as connection:
@@ -121,7 +136,7 @@ def test_duckdb_holds_exactly_what_the_dictionary_says(loaded: dlt.Pipeline) -> 
             [loaded.dataset_name],
         ).fetchall():
             found.setdefault(table, []).append(Described(name, type_, is_nullable == "NO"))
-    # the first table of the dictionary tells what DuckDB calls each type
+    # the first table of the dictionary has DuckDB's name of each type
     duckdb_types = dict(
         re.findall(r"^\| `(\w+)` \| `([A-Z ]+)` \|$", dictionary(()), flags=re.MULTILINE)
     )
@@ -150,7 +165,18 @@ def test_the_exported_schema_is_what_a_load_uses(loaded: dlt.Pipeline) -> None:
     assert dlt.Schema.from_dict(kept).version_hash == kept["version_hash"]
 
 
-def test_every_column_has_a_meaning_and_text_cannot_break_the_grid() -> None:
+def test_a_column_has_one_description_in_all_tables_and_views() -> None:
+    descriptions: dict[str, set[str]] = {}
+    for table in registry.tables():
+        for column in table.columns:
+            descriptions.setdefault(column.name, set()).add(column.description)
+    for view in views().values():
+        for field in view.fields:
+            descriptions.setdefault(field.name, set()).add(field.meaning)
+    assert {name for name, found in descriptions.items() if len(found) > 1} == AMBIGUOUS
+
+
+def test_text_cannot_break_the_markdown_table() -> None:
     table = Table("odd", "About it.", (Column("a", "text", "one | two", "b", required=True),), ())
     assert dictionary([table]).endswith(
         "## odd\n\nAbout it.\n\nKey: \n\n"

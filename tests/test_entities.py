@@ -1,4 +1,4 @@
-"""The diagrams show every table, and what they say of keys and relations holds in a warehouse."""
+"""Entity diagrams: they show every table, and keys and relations hold in a warehouse."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEMAS = Path(__file__).parent.parent / "schemas"
 DIAGRAM = re.compile(r"^```mermaid\nerDiagram\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 RELATION = re.compile(r' {4}(\w+) (?:\|\||\|o)--o\{ (\w+) : "(?:\w+, )*\w+"')
 ATTRIBUTE = re.compile(r" {8}[a-z]+ \w+(?: PK| FK| PK, FK)?")
-HELD = {"conversations", "turns"} | {table.name for table in registry.tables() if table.is_child}
+LOADED = {"conversations", "turns"} | {table.name for table in registry.tables() if table.is_child}
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def warehouse(own_folder: Path) -> Path:
     return own_folder
 
 
-def test_the_kept_file_is_what_the_tables_generate() -> None:
+def test_generated_file_is_current() -> None:
     kept = (SCHEMAS / "entities.md").read_text(encoding="utf-8")
     assert kept == entities(), "run `python -m schemas.generate` and look at the diff"
 
 
-def test_every_table_is_in_one_diagram_with_its_whole_key() -> None:
+def test_every_table_is_in_one_diagram_with_its_key() -> None:
     diagrams = DIAGRAM.findall(entities())
     boxes = re.findall(r"^ {4}(\w+) \{\n(.*?)^ {4}\}$", "".join(diagrams), re.MULTILINE | re.DOTALL)
     assert sorted(name for name, _ in boxes) == sorted(table.name for table in registry.tables())
@@ -49,7 +49,7 @@ def test_every_table_is_in_one_diagram_with_its_whole_key() -> None:
             assert known or re.fullmatch(r" {4}(\w+ \{|\})", line), line
 
 
-def test_every_table_but_two_points_to_another_one_by_its_key() -> None:
+def test_every_table_but_two_references_the_key_of_another_one() -> None:
     relations = list(table_relations())
     keys = {table.name: key_of(table) for table in registry.tables()}
     assert keys.keys() - {relation.child for relation in relations} == {
@@ -63,10 +63,10 @@ def test_every_table_but_two_points_to_another_one_by_its_key() -> None:
 @pytest.mark.usefixtures("warehouse")
 def test_keys_and_relations_hold() -> None:
     for table in registry.tables():
-        if table.name in HELD:
+        if table.name in LOADED:
             _assert_key(table.name, key_of(table))
     for relation in table_relations():
-        if relation.is_sure and relation.child in HELD:
+        if relation.is_sure and relation.child in LOADED:
             assert _without_parent(relation) == 0, relation
     for view in views().values():
         _assert_key(view.name, view.key)

@@ -1,4 +1,4 @@
-"""The copy for readers, and what `load` does for views and copies."""
+"""Published copy for readers, and its refresh after a load."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PACKAGE = str(Path(publishing_module.__file__).parents[2])
 
 @pytest.fixture
 def pipeline() -> dlt.Pipeline:
-    """A loaded warehouse with views."""
+    """Loaded warehouse with views."""
     put_loaded(CONFIG)
     pipeline = open_pipeline()
     refresh(pipeline, "Europe/London")
@@ -55,18 +55,18 @@ def of_copy(sql: str) -> list[tuple[object, ...]]:
     return query(sql, str(COPY))
 
 
-def test_costly_views_are_tables_in_the_copy_with_the_same_rows(pipeline: dlt.Pipeline) -> None:
-    made = publish(pipeline, FOLDER)
-    assert (made.file, made.bytes) == (COPY.resolve(), COPY.stat().st_size)
-    held = {name for (name,) in of_copy("SELECT view_name FROM duckdb_views() WHERE NOT internal")}
-    assert held == KEPT_AS_VIEWS
+def test_expensive_views_are_tables_of_the_same_rows(pipeline: dlt.Pipeline) -> None:
+    published = publish(pipeline, FOLDER)
+    assert (published.file, published.bytes) == (COPY.resolve(), COPY.stat().st_size)
+    kept = {name for (name,) in of_copy("SELECT view_name FROM duckdb_views() WHERE NOT internal")}
+    assert kept == KEPT_AS_VIEWS
     for name in views().keys() - KEPT_AS_VIEWS:
         rows = f"SELECT * FROM polyai.{name} ORDER BY ALL"
         assert of_copy(rows) == query(rows), name
     assert of_copy("SELECT count(*) FROM polyai.turns") == query("SELECT count(*) FROM turns")
-    # what reads a view reads the table now
+    # dependent views read the table
     assert of_copy("SELECT conversations FROM polyai.data_freshness") == [(60,)]
-    assert of_copy("SELECT as_of FROM polyai.published_info") == [(made.as_of,)]
+    assert of_copy("SELECT as_of FROM polyai.published_info") == [(published.as_of,)]
 
 
 def test_a_large_warehouse_is_copied_in_ranges_of_days(
@@ -78,7 +78,7 @@ def test_a_large_warehouse_is_copied_in_ranges_of_days(
     assert of_copy(rows) == query(rows)
 
 
-def test_tables_of_the_copy_say_what_they_mean(pipeline: dlt.Pipeline) -> None:
+def test_tables_of_the_copy_have_comments(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     columns = (
         "SELECT table_name, column_name, comment FROM duckdb_columns() "
@@ -90,9 +90,9 @@ def test_tables_of_the_copy_say_what_they_mean(pipeline: dlt.Pipeline) -> None:
     ]
 
 
-def test_who_reads_the_older_copy_goes_on_reading_it(pipeline: dlt.Pipeline) -> None:
+def test_open_connections_keep_reading_the_older_copy(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
-    # in a process of its own, as a BI tool is
+    # in another process, like a BI tool
     code = (
         "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True)\n"
         "for line in sys.stdin:\n"
@@ -120,7 +120,7 @@ def test_who_reads_the_older_copy_goes_on_reading_it(pipeline: dlt.Pipeline) -> 
         reader.stdin.close()
 
 
-def test_what_a_killed_run_has_committed_is_in_the_copy(pipeline: dlt.Pipeline) -> None:
+def test_copy_includes_the_write_ahead_log_of_a_killed_run(pipeline: dlt.Pipeline) -> None:
     code = (
         "import duckdb, os; c = duckdb.connect('polyai.duckdb')\n"
         "c.execute('CREATE TABLE left_behind AS SELECT 1 AS number'); os._exit(9)"
@@ -132,7 +132,7 @@ def test_what_a_killed_run_has_committed_is_in_the_copy(pipeline: dlt.Pipeline) 
     assert is_published(pipeline, FOLDER)
 
 
-def test_a_copy_is_for_its_owner_alone_until_somebody_says_otherwise(
+def test_copy_is_private_until_its_permissions_are_changed(
     pipeline: dlt.Pipeline,
 ) -> None:
     publish(pipeline, FOLDER)
@@ -143,7 +143,7 @@ def test_a_copy_is_for_its_owner_alone_until_somebody_says_otherwise(
 
 
 @pytest.mark.long
-def test_a_killed_run_leaves_the_older_copy(pipeline: dlt.Pipeline) -> None:
+def test_killed_run_leaves_the_older_copy(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     began = time.monotonic()
     line = [sys.executable, "-m", "polyai", "views", "--publish", str(FOLDER)]
@@ -156,7 +156,7 @@ def test_a_killed_run_leaves_the_older_copy(pipeline: dlt.Pipeline) -> None:
         with subprocess.Popen(
             line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
-            # the last third is where it publishes
+            # publishing is the last third
             time.sleep(whole * (0.65 + 0.05 * part))
             process.send_signal(signal.SIGKILL)
         assert of_copy("SELECT count(*) FROM polyai.kpi_daily")[0][0]
@@ -165,14 +165,14 @@ def test_a_killed_run_leaves_the_older_copy(pipeline: dlt.Pipeline) -> None:
     assert {path.name for path in FOLDER.iterdir()} == {COPY.name, ".publishing.lock"}
 
 
-def test_what_cannot_be_published_is_said(pipeline: dlt.Pipeline, tmp_path: Path) -> None:
+def test_errors_of_publishing(pipeline: dlt.Pipeline, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="publish into another"):
         publish(pipeline, Path())
     in_memory = open_pipeline(dlt.destinations.duckdb(duckdb.connect()), pipelines_dir="memory")
     with pytest.raises(ConfigurationError, match="DuckDB file"):
         publish(in_memory, FOLDER)
     missing = open_pipeline(dlt.destinations.duckdb(str(tmp_path / "new.duckdb")))
-    with pytest.raises(DestinationError, match=r"no warehouse .*new\.duckdb yet: run load first"):
+    with pytest.raises(DestinationError, match=r"new\.duckdb.*run load"):
         publish(missing, FOLDER)
     Path("file").touch()
     with pytest.raises(DestinationError, match="file"):
@@ -180,13 +180,13 @@ def test_what_cannot_be_published_is_said(pipeline: dlt.Pipeline, tmp_path: Path
     with duckdb.connect("polyai.duckdb") as connection:
         for name in reversed(list(views())):
             connection.execute(f"DROP VIEW {name}")
-    with pytest.raises(DestinationError, match="no views: run views first"):
+    with pytest.raises(DestinationError, match="run views"):
         publish(pipeline, FOLDER)
     assert not COPY.exists()
 
 
 @pytest.mark.long
-def test_one_run_at_a_time_publishes(pipeline: dlt.Pipeline) -> None:
+def test_concurrent_run_is_refused(pipeline: dlt.Pipeline) -> None:
     FOLDER.mkdir()
     with FileLock(FOLDER / ".publishing.lock"):
         code = (
@@ -204,7 +204,7 @@ def test_one_run_at_a_time_publishes(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER, wait=timedelta(seconds=1))
 
 
-def test_a_load_makes_the_views_and_publishes(sandbox: tuple[Sandbox, str]) -> None:
+def test_load_refreshes_views_and_publishes(sandbox: tuple[Sandbox, str]) -> None:
     world, base_url = sandbox
     settings = access(base_url) | {"POLYAI_PUBLISH_TO": str(FOLDER)}
     first = run("load", "--json", **settings)
@@ -213,7 +213,7 @@ def test_a_load_makes_the_views_and_publishes(sandbox: tuple[Sandbox, str]) -> N
     assert of_copy("SELECT sum(conversations) FROM polyai.kpi_daily") == [(60,)]
     assert of_copy("SELECT reporting_time_zone FROM polyai.views_info") == [("UTC",)]
     world.advance(arrivals=5)
-    # readers of the copy keep nothing from being written
+    # readers of the copy do not block writes
     with duckdb.connect(str(COPY), read_only=True):
         second = run("load", POLYAI_REPORTING_TIME_ZONE="Asia/Kolkata", **settings)
     assert second.returncode == 0, second.stderr
@@ -223,23 +223,22 @@ def test_a_load_makes_the_views_and_publishes(sandbox: tuple[Sandbox, str]) -> N
 
 
 @pytest.mark.long
-def test_a_load_says_that_nothing_was_published(sandbox: tuple[Sandbox, str]) -> None:
+def test_load_reports_that_it_could_not_publish(sandbox: tuple[Sandbox, str]) -> None:
     Path("file").touch()
     result = run("load", **access(sandbox[1]), POLYAI_PUBLISH_TO="file")
     assert result.returncode == 1
-    said = error_of(result)
-    assert said.startswith("error: nothing was published: the destination cannot be used")
+    assert "nothing was published" in error_of(result)
     assert query("SELECT count(*) FROM polyai.conversations") == [(60,)]
 
 
-def test_a_refused_load_makes_no_views(sandbox: tuple[Sandbox, str]) -> None:
+def test_refused_load_creates_no_views(sandbox: tuple[Sandbox, str]) -> None:
     result = run("load", **access(sandbox[1], api_key="wrong"), POLYAI_PUBLISH_TO=str(FOLDER))
     assert result.returncode == 1
     assert not COPY.exists()
     assert query("SELECT view_name FROM duckdb_views() WHERE NOT internal") == []
 
 
-def test_a_destination_that_is_no_database_is_refused() -> None:
+def test_destination_without_sql_is_refused() -> None:
     for command in ("views", "check"):
         result = run(
             command,
@@ -249,10 +248,10 @@ def test_a_destination_that_is_no_database_is_refused() -> None:
             DESTINATION__FILESYSTEM__BUCKET_URL="files",
         )
         assert result.returncode == 1
-        assert error_of(result).startswith("error: destination: filesystem")
+        assert "filesystem" in error_of(result)
 
 
-def test_views_that_are_made_by_another_run_are_left_to_it(
+def test_refresh_skips_views_that_another_run_creates(
     pipeline: dlt.Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "polyai")
@@ -260,13 +259,12 @@ def test_views_that_are_made_by_another_run_are_left_to_it(
         assert refresh(pipeline, "UTC").views is None
     assert "another run" in caplog.text
     assert query("SELECT reporting_time_zone FROM polyai.views_info") == [("Europe/London",)]
-    made = refresh(pipeline, "UTC").views
-    assert made is not None
+    assert refresh(pipeline, "UTC").views is not None
     assert refresh(pipeline, "UTC").views is None
 
 
 @pytest.mark.long
-def test_a_reader_sees_what_was_loaded_meanwhile(
+def test_reader_sees_new_data_of_a_load(
     sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("polyai.views.query_reader.CHECK_INTERVAL_SECONDS", 0.1)
@@ -285,7 +283,7 @@ def test_a_reader_sees_what_was_loaded_meanwhile(
             reader.query("SELECT nothing FROM turns")
 
 
-def test_a_reader_shows_the_older_copy_where_a_newer_one_cannot_be_made(
+def test_reader_keeps_the_older_copy_if_publishing_fails(
     pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("polyai.views.query_reader.CHECK_INTERVAL_SECONDS", 0.1)
@@ -295,18 +293,18 @@ def test_a_reader_shows_the_older_copy_where_a_newer_one_cannot_be_made(
         assert reader.query("SELECT count(*) AS n FROM turns")[0]["n"]
 
 
-def test_a_reader_without_a_warehouse_says_what_to_do() -> None:
+def test_reader_of_a_missing_warehouse() -> None:
     pipeline = open_pipeline()
-    with pytest.raises(DestinationError, match="run load first"), open_reader(pipeline, FOLDER):
+    with pytest.raises(DestinationError, match="run load"), open_reader(pipeline, FOLDER):
         pass
-    # makes the file, without a view
+    # creates the file, without rows
     create_views(open_pipeline(name="polyai_views"))
     with open_reader(pipeline, FOLDER) as reader:
         assert reader.query("SELECT * FROM kpi_daily") == []
 
 
 @pytest.mark.long
-def test_a_load_goes_on_while_the_copy_is_made(sandbox: tuple[Sandbox, str]) -> None:
+def test_load_runs_while_the_copy_is_created(sandbox: tuple[Sandbox, str]) -> None:
     world, base_url = sandbox
     assert run("load", **access(base_url)).returncode == 0
     world.advance(arrivals=20)
@@ -317,8 +315,8 @@ def test_a_load_goes_on_while_the_copy_is_made(sandbox: tuple[Sandbox, str]) -> 
         publish(pipeline, FOLDER)
         copies += 1
         assert of_copy("SELECT count(*) FROM polyai.fct_conversations")[0][0] in (60, 80)
-    _, said = running.communicate()
-    assert running.returncode == 0, said
+    _, errors = running.communicate()
+    assert running.returncode == 0, errors
     assert copies
     publish(pipeline, FOLDER)
     assert of_copy("SELECT count(*) FROM polyai.fct_conversations") == [(80,)]

@@ -1,4 +1,4 @@
-"""How the views are made, refreshed and dropped, and what is kept of them in the repository."""
+"""Creation, refresh and removal of the views, and their generated documents."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         return connection.execute(sql, list(parameters)).fetchall()
 
 
-def held() -> set[str]:
-    """The views in the DuckDB file."""
+def existing_views() -> set[str]:
+    """Returns the views in the DuckDB file."""
     return {row[0] for row in query("SELECT view_name FROM duckdb_views() WHERE NOT internal")}
 
 
 @pytest.fixture(scope="module")
 def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DuckDB file of empty tables and views."""
+    """DuckDB file of empty tables and views."""
     folder = tmp_path_factory.mktemp("empty")
     file = folder / "polyai.duckdb"
     destination = dlt.destinations.duckdb(str(file))
@@ -64,12 +64,12 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipeline(empty_warehouse: Path, own_folder: Path) -> dlt.Pipeline:
-    """A pipeline over a copy of it in the test's own folder."""
+    """Pipeline over a copy of the empty warehouse."""
     shutil.copy(empty_warehouse, own_folder)
     return open_pipeline(name=PIPELINE_NAME)
 
 
-def test_each_view_comes_after_what_it_reads() -> None:
+def test_each_view_comes_after_the_views_that_it_reads() -> None:
     known = {table.name for table in registry.tables()}
     for view in views().values():
         assert view.reads <= known, view.name
@@ -77,34 +77,34 @@ def test_each_view_comes_after_what_it_reads() -> None:
     assert len(views()) == 17
 
 
-def test_every_view_says_what_a_row_is_and_what_it_answers() -> None:
+def test_every_view_has_grain_question_and_column_meanings() -> None:
     used = set()
     for view in views().values():
-        assert view.grain.startswith("One row"), view.name
+        assert view.grain.startswith("One row per " if view.key else "One row: "), view.name
         assert view.question.endswith("?"), view.name
         used |= {field.name for field in view.fields}
     for name in used:
         assert FIELDS[name].meaning.endswith("."), name
 
 
-def test_the_kept_files_are_what_the_views_generate(tmp_path: Path) -> None:
+def test_generated_files_are_current(tmp_path: Path) -> None:
     write(tmp_path)
-    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
+    generated = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
     kept = {path.relative_to(SCHEMAS) for path in SCHEMAS.glob("views/**/*.sql")}
-    assert made == kept | {Path("views.md")}
+    assert generated == kept | {Path("views.md")}
     for name, text in documents():
         assert (SCHEMAS / name).read_text(encoding="utf-8") == text, (
             f"{name} has changed: run `python -m schemas.generate` and look at the diff"
         )
 
 
-def test_a_fresh_warehouse_gets_empty_tables_and_all_views() -> None:
+def test_new_warehouse_gets_empty_tables_and_all_views() -> None:
     pipeline = open_pipeline(name=PIPELINE_NAME)
     assert not views_are_current(pipeline)
     report = create_views(pipeline, "Europe/London")
     assert (set(report.created), report.failed) == (set(views()), {})
     assert set(report.tables_made) == tables_read()
-    assert held() == set(views())
+    assert existing_views() == set(views())
     for name in views():
         rows = query(f"SELECT * FROM polyai.{name}")
         assert len(rows) == (name == "views_info"), name
@@ -113,7 +113,7 @@ def test_a_fresh_warehouse_gets_empty_tables_and_all_views() -> None:
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.long
-def test_a_load_goes_on_over_tables_that_the_views_made() -> None:
+def test_load_fills_tables_that_were_created_for_the_views() -> None:
     with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
         (report,) = load(settings, open_pipeline())
@@ -121,7 +121,7 @@ def test_a_load_goes_on_over_tables_that_the_views_made() -> None:
     assert query("SELECT sum(conversations) FROM polyai.kpi_daily") == [(20,)]
 
 
-def test_they_are_current_until_the_zone_or_a_view_changes(pipeline: dlt.Pipeline) -> None:
+def test_views_are_current_until_the_zone_changes(pipeline: dlt.Pipeline) -> None:
     assert views_are_current(pipeline)
     assert views_are_current(open_pipeline())
     assert not views_are_current(pipeline, "Asia/Kolkata")
@@ -132,7 +132,7 @@ def test_they_are_current_until_the_zone_or_a_view_changes(pipeline: dlt.Pipelin
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_tables_views_and_columns_say_what_they_mean() -> None:
+def test_tables_views_and_columns_have_comments() -> None:
     tables = dict(query("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"))
     tables |= dict(query("SELECT table_name, comment FROM duckdb_tables()"))
     for view in views().values():
@@ -150,32 +150,32 @@ def test_tables_views_and_columns_say_what_they_mean() -> None:
             assert columns[view.name, field.name] == field.comment
     for table in (table for table in registry.tables() if table.name in tables_read()):
         for column in table.columns:
-            said = columns[table.name, column.name]
-            assert column.name == "_deleted" or said.startswith(column.description)
+            comment = columns[table.name, column.name]
+            assert column.name == "_deleted" or comment.startswith(column.description)
     assert columns["turns", "latency_seconds"].endswith("Unit: s.")
 
 
-def test_a_view_that_cannot_be_made_stops_no_other_and_is_named(pipeline: dlt.Pipeline) -> None:
+def test_refused_view_is_reported_and_does_not_stop_others(pipeline: dlt.Pipeline) -> None:
     query("ALTER TABLE polyai.turns DROP COLUMN barge_in")
     report = create_views(pipeline, "Europe/London")
     assert report.failed.keys() == DEPENDENT_ON_TURNS
     assert "barge_in" in report.failed["fct_conversations"]
     assert report.failed["kpi_daily"] == "needs fct_conversations"
     assert set(report.created) == set(views()) - DEPENDENT_ON_TURNS
-    # what was there before is there still
-    assert held() == set(views())
+    # the older views still exist
+    assert existing_views() == set(views())
     assert views_are_current(pipeline, "Europe/London")
 
 
-def test_dropping_leaves_the_tables(pipeline: dlt.Pipeline) -> None:
+def test_drop_keeps_the_tables(pipeline: dlt.Pipeline) -> None:
     drop_views(pipeline)
-    assert held() == set()
+    assert existing_views() == set()
     assert query("SELECT count(*) FROM polyai.conversations") == [(0,)]
     assert not views_are_current(pipeline)
     drop_views(pipeline)
 
 
-def test_a_reader_in_another_process_is_waited_for(pipeline: dlt.Pipeline) -> None:
+def test_creation_waits_for_a_reader_in_another_process(pipeline: dlt.Pipeline) -> None:
     reader = (
         "import duckdb, sys, time; c = duckdb.connect('polyai.duckdb', read_only=True); "
         "print('open', flush=True); time.sleep(1)"
@@ -186,11 +186,11 @@ def test_a_reader_in_another_process_is_waited_for(pipeline: dlt.Pipeline) -> No
         assert not create_views(pipeline, "Asia/Kolkata").failed
 
 
-def test_a_reader_never_misses_a_view(pipeline: dlt.Pipeline) -> None:
+def test_reader_always_finds_a_view(pipeline: dlt.Pipeline) -> None:
     missed: list[Exception] = []
     over = threading.Event()
 
-    # of the same process, so that it can read while the views are made
+    # in this process, so that it can read while views are created
     with duckdb.connect("polyai.duckdb") as connection:
 
         def read() -> None:
@@ -209,7 +209,7 @@ def test_a_reader_never_misses_a_view(pipeline: dlt.Pipeline) -> None:
     assert missed == []
 
 
-def test_an_unknown_zone_changes_nothing() -> None:
+def test_unknown_zone_changes_nothing() -> None:
     with pytest.raises(ConfigurationError, match="Europe/Londn"):
         create_views(open_pipeline(name=PIPELINE_NAME), "Europe/Londn")
     assert not Path("polyai.duckdb").exists()
@@ -223,7 +223,7 @@ def command(own_folder: Path) -> typer.Typer:
 
 
 @pytest.mark.long
-def test_the_command_makes_and_drops_them(command: typer.Typer) -> None:
+def test_command_creates_and_drops_views(command: typer.Typer) -> None:
     made = CliRunner().invoke(command, ["--time-zone", "Europe/London", "--json"])
     assert made.exit_code == 0, made.output
     report = json.loads(made.stdout)
@@ -232,11 +232,11 @@ def test_the_command_makes_and_drops_them(command: typer.Typer) -> None:
     shown = CliRunner().invoke(command, ["--time-zone", "Europe/London"])
     assert "17 views, local dates in Europe/London" in shown.stdout
     assert CliRunner().invoke(command, ["--drop"]).exit_code == 0
-    assert held() == set()
+    assert existing_views() == set()
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_the_command_exits_with_1_where_a_view_is_missing(command: typer.Typer) -> None:
+def test_command_exits_with_1_if_a_view_was_refused(command: typer.Typer) -> None:
     query("ALTER TABLE polyai.function_events DROP COLUMN duration_ms")
     made = CliRunner().invoke(command, ["--time-zone", "UTC", "--json"])
     assert made.exit_code == 1
@@ -244,7 +244,7 @@ def test_the_command_exits_with_1_where_a_view_is_missing(command: typer.Typer) 
 
 
 class OnPostgres:
-    """A warehouse with views, on a server of its own."""
+    """Warehouse with views on a PostgreSQL server."""
 
     def __init__(self, url: str, folder: Path) -> None:
         destination = dlt.destinations.postgres(url)
@@ -283,7 +283,7 @@ def on_postgres(server: str, tmp_path: Path) -> Iterator[OnPostgres]:
     warehouse.query("DROP SCHEMA polyai CASCADE")
 
 
-def test_postgres_takes_a_view_with_other_columns_and_keeps_its_readers(
+def test_postgres_replaces_a_view_of_other_columns_and_keeps_grants(
     on_postgres: OnPostgres,
 ) -> None:
     on_postgres.query("CREATE ROLE bi; DROP VIEW polyai.data_freshness")
@@ -299,7 +299,7 @@ def test_postgres_takes_a_view_with_other_columns_and_keeps_its_readers(
 
 
 @pytest.mark.long
-def test_postgres_keeps_what_users_built_on_a_view(on_postgres: OnPostgres) -> None:
+def test_postgres_keeps_views_of_users(on_postgres: OnPostgres) -> None:
     on_postgres.query("CREATE VIEW polyai.mine AS SELECT agent_id FROM polyai.kpi_daily")
     assert not create_views(on_postgres.pipeline, "Europe/London").failed
     with pytest.raises(DestinationError, match="view mine depends on view kpi_daily"):
@@ -309,7 +309,7 @@ def test_postgres_keeps_what_users_built_on_a_view(on_postgres: OnPostgres) -> N
 
 
 @pytest.mark.long
-def test_postgres_keeps_the_old_views_where_a_users_own_is_in_the_way(
+def test_postgres_keeps_old_views_if_a_users_view_depends_on_them(
     on_postgres: OnPostgres,
 ) -> None:
     drop_views(on_postgres.pipeline)
@@ -324,7 +324,7 @@ def test_postgres_keeps_the_old_views_where_a_users_own_is_in_the_way(
 
 
 @pytest.mark.long
-def test_postgres_says_what_everything_means(on_postgres: OnPostgres) -> None:
+def test_postgres_has_comments(on_postgres: OnPostgres) -> None:
     assert on_postgres.query(
         "SELECT obj_description('polyai.dim_dates'::regclass), "
         "col_description('polyai.dim_dates'::regclass, 1), "
@@ -338,7 +338,7 @@ def test_postgres_says_what_everything_means(on_postgres: OnPostgres) -> None:
     ]
 
 
-def test_one_run_at_a_time_makes_them(on_postgres: OnPostgres, tmp_path: Path) -> None:
+def test_concurrent_run_is_refused(on_postgres: OnPostgres, tmp_path: Path) -> None:
     on_postgres.query(
         "INSERT INTO polyai.load_leases VALUES "
         "('views', 'another-machine', '', '', now(), now() + interval '5 minutes') "
@@ -350,7 +350,7 @@ def test_one_run_at_a_time_makes_them(on_postgres: OnPostgres, tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_a_load_into_postgres_goes_on_where_views_are_in_the_way(
+def test_load_into_postgres_succeeds_if_views_cannot_be_replaced(
     on_postgres: OnPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     drop_views(on_postgres.pipeline)
@@ -369,7 +369,7 @@ def test_a_load_into_postgres_goes_on_where_views_are_in_the_way(
         refresh(on_postgres.pipeline, "UTC", Path("published"))
 
 
-def test_a_reader_asks_postgres_in_its_own_words(on_postgres: OnPostgres) -> None:
+def test_reader_translates_queries_for_postgres(on_postgres: OnPostgres) -> None:
     name = "it's 100 % \\' $name \"odd\""
     connection = psycopg2.connect(on_postgres.url)
     with connection, connection.cursor() as cursor:
@@ -391,8 +391,8 @@ def test_a_reader_asks_postgres_in_its_own_words(on_postgres: OnPostgres) -> Non
         (row,) = reader.query(asked.replace(" AND num_turns < $most", ""), **values)
         assert row == {"n": 4, "p50": 2.5, "annotations": 0.0}
         assert type(row["annotations"]) is float
-        assert reader.query(asked, **values)[0]["n"] == 0  # nothing is known of their turns
-        # a server that closes what is idle
+        assert reader.query(asked, **values)[0]["n"] == 0  # num_turns is NULL
+        # the server closes idle connections
         on_postgres.query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
         )

@@ -1,4 +1,4 @@
-"""What the trickier numbers of the views mean, on rows made by hand."""
+"""Definitions behind the numbers of the views, on hand-written rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOON = datetime(2024, 9, 2, 12, tzinfo=UTC)
 
 
 class Warehouse:
-    """Tables and views in memory; each row has what is not given from a plain call."""
+    """Tables and views in memory. Rows take the values of a plain call by default."""
 
     def __init__(self) -> None:
         self._connection = duckdb.connect()
@@ -98,14 +98,14 @@ class Warehouse:
 
 
 @pytest.fixture(scope="module")
-def made() -> Warehouse:
+def tables_and_views() -> Warehouse:
     return Warehouse()
 
 
 @pytest.fixture
-def warehouse(made: Warehouse) -> Warehouse:
-    made.clear()
-    return made
+def warehouse(tables_and_views: Warehouse) -> Warehouse:
+    tables_and_views.clear()
+    return tables_and_views
 
 
 GREETING = {"agent_response": "Hello"}
@@ -117,21 +117,21 @@ WORDLESS: dict[str, Any] = {}
 @pytest.mark.parametrize(
     ("call", "turns", "metric", "is_abandoned"),
     [
-        pytest.param({}, [GREETING, ANSWER], None, False, id="a talk"),
-        pytest.param({}, [GREETING], None, True, id="nothing was said"),
+        pytest.param({}, [GREETING, ANSWER], None, False, id="conversation"),
+        pytest.param({}, [GREETING], None, True, id="no input"),
         pytest.param({}, [GREETING, GREETING], None, True, id="silence only"),
         pytest.param({}, [GREETING, KEYS], None, False, id="keys are an answer"),
         pytest.param(
-            {"total_duration_seconds": 9.9}, [GREETING, ANSWER], None, True, id="over at once"
+            {"total_duration_seconds": 9.9}, [GREETING, ANSWER], None, True, id="below 10 s"
         ),
         pytest.param({"total_duration_seconds": 10}, [GREETING, ANSWER], None, False, id="10 s"),
         pytest.param({"handoff": True}, [GREETING], None, False, id="handed off"),
-        pytest.param({"in_progress": True}, [GREETING], None, False, id="still going on"),
-        pytest.param({"channel": "WEBCHAT"}, [GREETING], None, False, id="a chat without the mark"),
-        pytest.param({"channel": "WEBCHAT"}, [GREETING], "true", True, id="a marked chat"),
-        pytest.param({"channel": "WEBCHAT"}, [GREETING], "False", False, id="a denied mark"),
-        pytest.param({"channel": "WEBCHAT"}, [GREETING], "0", False, id="a mark of zero"),
-        pytest.param({"channel": "WEBCHAT"}, [GREETING], "at 12:05", True, id="a mark in words"),
+        pytest.param({"in_progress": True}, [GREETING], None, False, id="in progress"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], None, False, id="chat without the metric"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "true", True, id="chat with the metric"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "False", False, id="metric false"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "0", False, id="metric zero"),
+        pytest.param({"channel": "WEBCHAT"}, [GREETING], "at 12:05", True, id="metric text"),
         pytest.param({"channel": None}, [GREETING], None, False, id="unknown channel"),
         pytest.param({"num_turns": 1}, [WORDLESS], None, True, id="no words, one turn"),
         pytest.param({"num_turns": 3}, [WORDLESS] * 3, None, False, id="no words, three turns"),
@@ -142,7 +142,7 @@ WORDLESS: dict[str, Any] = {}
         pytest.param({}, [], None, False, id="turns unknown"),
     ],
 )
-def test_who_counts_as_abandoned(
+def test_abandoned_conversations(
     warehouse: Warehouse,
     call: dict[str, Any],
     turns: list[dict[str, Any]],
@@ -166,16 +166,16 @@ def test_who_counts_as_abandoned(
     [
         pytest.param([], 0, 0, None, id="not offered"),
         pytest.param([("CSAT_OFFERED", "true")], 1, 0, None, id="offered, not answered"),
-        pytest.param([("CSAT_OFFERED", "False")], 0, 0, None, id="expressly not offered"),
+        pytest.param([("CSAT_OFFERED", "False")], 0, 0, None, id="offered is false"),
         pytest.param([("CSAT_OFFERED", "true"), ("CSAT_SCORE", "4")], 1, 1, 4, id="answered"),
-        pytest.param([("CSAT_SCORE", "2")], 1, 1, 2, id="a score without an offer"),
-        pytest.param([("CSAT_SCORE", "2"), ("CSAT_SCORE", "5")], 1, 1, 5, id="the last one counts"),
-        pytest.param([("CSAT_SCORE", "5"), ("CSAT_SCORE", "9")], 1, 1, 5, id="the last valid one"),
-        pytest.param([("CSAT_SCORE", "great")], 0, 0, None, id="a score in words"),
-        pytest.param([("csat_score", "5")], 0, 0, None, id="another name"),
+        pytest.param([("CSAT_SCORE", "2")], 1, 1, 2, id="score without an offer"),
+        pytest.param([("CSAT_SCORE", "2"), ("CSAT_SCORE", "5")], 1, 1, 5, id="last score"),
+        pytest.param([("CSAT_SCORE", "5"), ("CSAT_SCORE", "9")], 1, 1, 5, id="last valid score"),
+        pytest.param([("CSAT_SCORE", "great")], 0, 0, None, id="score as text"),
+        pytest.param([("csat_score", "5")], 0, 0, None, id="other metric"),
     ],
 )
-def test_what_counts_of_the_survey(
+def test_satisfaction_survey(
     warehouse: Warehouse,
     metrics: list[tuple[str, str]],
     offers: int,
@@ -190,7 +190,7 @@ def test_what_counts_of_the_survey(
     assert len(warehouse.rows("csat_responses")) == offers
 
 
-def test_changes_are_against_the_day_before_and_an_empty_one_counts_as_none(
+def test_changes_are_against_the_day_before(
     warehouse: Warehouse,
 ) -> None:
     for number, day in enumerate((0, 0, 0, 1, 3)):
@@ -200,7 +200,9 @@ def test_changes_are_against_the_day_before_and_an_empty_one_counts_as_none(
     assert [row["handoff_rate_change"] for row in rows] == [None, pytest.approx(-1 / 3), None]
 
 
-def test_what_is_unknown_is_named_and_what_goes_on_is_in_no_rate(warehouse: Warehouse) -> None:
+def test_unknown_values_and_conversations_in_progress(
+    warehouse: Warehouse,
+) -> None:
     warehouse.call("c1", channel=None, in_progress=None, handoff=None)
     warehouse.call("c2", channel=None, in_progress=True, total_duration_seconds=5.0)
     warehouse.call("c3", channel=None, started_at=None, created_at=NOON, handoff=True)
@@ -213,7 +215,7 @@ def test_what_is_unknown_is_named_and_what_goes_on_is_in_no_rate(warehouse: Ware
     assert (variant["variant_id"], variant["conversations"]) == ("none", 3)
 
 
-def test_the_two_scales_of_the_score_never_meet(warehouse: Warehouse) -> None:
+def test_score_scales_are_separate(warehouse: Warehouse) -> None:
     for number, (score, scale) in enumerate([(10, "0-10"), (5, "1-5"), (4.5, "1-5"), (2, "1-5")]):
         warehouse.call(f"c{number}", poly_score=score, poly_score_scale=scale)
     warehouse.call("unscored")
@@ -224,17 +226,17 @@ def test_the_two_scales_of_the_score_never_meet(warehouse: Warehouse) -> None:
     assert bands == [1, 1, 1]
 
 
-def test_an_agent_that_falls_silent_is_a_red_flag_each_day(warehouse: Warehouse) -> None:
+def test_agent_without_conversations_is_a_red_flag_each_day(warehouse: Warehouse) -> None:
     for number in range(8):
         warehouse.call(f"c{number}", started_at=NOON + timedelta(days=number))
     flags = {row["local_date"]: row for row in warehouse.rows("red_flags", "local_date")}
     quiet = flags[NOON.date() + timedelta(days=8)]
     assert (quiet["flag"], quiet["value"], quiet["baseline"]) == ("volume_down", 0, 1)
-    # four weeks later silence is what is usual
+    # after four weeks, no conversations is the baseline
     assert max(flags) == NOON.date() + timedelta(days=7 + 28)
 
 
-def test_slow_answers_and_other_environments(warehouse: Warehouse) -> None:
+def test_red_flags_of_latency_are_for_live_only(warehouse: Warehouse) -> None:
     for environment in ("live", "sandbox"):
         warehouse.call(environment, environment=environment)
         slow = [{"latency_seconds": 3.5}] * 3
@@ -244,7 +246,7 @@ def test_slow_answers_and_other_environments(warehouse: Warehouse) -> None:
     assert len(found) == 2
 
 
-def test_the_queue_says_why_and_forgets_what_was_reviewed(warehouse: Warehouse) -> None:
+def test_annotation_queue_has_reasons_and_no_reviewed_conversations(warehouse: Warehouse) -> None:
     warehouse.call("c1", num_silences=2, num_ood=1, handoff=True)
     warehouse.call("c2", num_silences=2)
     warehouse.call("c3", num_silences=1)
@@ -256,7 +258,7 @@ def test_the_queue_says_why_and_forgets_what_was_reviewed(warehouse: Warehouse) 
     assert not row["has_low_score"]
 
 
-def test_hidden_numbers_are_nobody(warehouse: Warehouse) -> None:
+def test_hidden_numbers_are_not_callers(warehouse: Warehouse) -> None:
     numbers = ["+1", "+1", "REDACTED", "REDACTED", "[dropped]", "[dropped]", None, None]
     for number, caller in enumerate(numbers):
         warehouse.call(f"c{number}", from_number=caller, started_at=NOON + timedelta(hours=number))
@@ -266,7 +268,7 @@ def test_hidden_numbers_are_nobody(warehouse: Warehouse) -> None:
     assert (row["contact_number"], row["hours_since_previous"]) == (2, 1)
 
 
-def test_a_killed_or_failed_load_does_not_make_an_agent_fresh(warehouse: Warehouse) -> None:
+def test_incomplete_load_does_not_make_an_agent_fresh(warehouse: Warehouse) -> None:
     for run, status, minutes in (("r1", "complete", 0), ("r2", "failed", 5), ("r3", "running", 9)):
         warehouse.run(run, status, NOON + timedelta(minutes=minutes))
     warehouse.call("c1")
@@ -296,11 +298,11 @@ calls = st.lists(
 
 @given(calls)
 @settings(max_examples=40, deadline=None)
-def test_every_conversation_is_counted_once_on_one_side(made: Warehouse, calls: Rows) -> None:
-    made.clear()
+def test_every_conversation_is_counted_once(tables_and_views: Warehouse, calls: Rows) -> None:
+    tables_and_views.clear()
     for number, call in enumerate(calls):
-        made.call(f"c{number}", **call)
-    rows = made.rows("kpi_daily", "local_date")
+        tables_and_views.call(f"c{number}", **call)
+    rows = tables_and_views.rows("kpi_daily", "local_date")
     assert sum(row["conversations"] for row in rows) == len(calls)
     for row in rows:
         contained, handed_off = row["contained_conversations"], row["handed_off_conversations"]
@@ -311,7 +313,7 @@ def test_every_conversation_is_counted_once_on_one_side(made: Warehouse, calls: 
             assert row["containment_rate"] + row["handoff_rate"] == pytest.approx(1)
         else:
             assert row["containment_rate"] is None
-    # over the days of one group, changes add up to the last day's count
+    # each change is the difference to the day before
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["channel"], row["variant_id"]), []).append(row)
@@ -326,11 +328,11 @@ def test_every_conversation_is_counted_once_on_one_side(made: Warehouse, calls: 
     ("given_name", "zone"),
     [("UTC", "UTC"), ("europe/london", "Europe/London"), (" Asia/Kolkata ", "Asia/Kolkata")],
 )
-def test_a_zone_is_known_by_its_iana_name(given_name: str, zone: str) -> None:
+def test_zone_by_its_iana_name(given_name: str, zone: str) -> None:
     assert time_zone(given_name) == zone
 
 
 @pytest.mark.parametrize("name", ["", "EST5EDT", "+02:00", "Etc/GMT+5", "London", "x' OR 1=1", 5])
-def test_another_name_is_none(name: object) -> None:
+def test_other_names_are_refused(name: object) -> None:
     with pytest.raises(ConfigurationError):
         time_zone(name)

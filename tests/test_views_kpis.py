@@ -1,4 +1,4 @@
-"""Every number of the views equals what plain Python makes of the sandbox's own truth."""
+"""Numbers of the views against an independent calculation from the sandbox's model."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ODD_DAYS = {
     "UTC": (date(2026, 11, 1), 24),
     "America/New_York": (date(2026, 11, 1), 25),
     "Europe/London": (date(2026, 10, 25), 25),
-    "Asia/Kolkata": (date(2026, 11, 1), 24),  # half an hour off
-    "Pacific/Chatham": (date(2026, 9, 27), 23),  # three quarters of an hour off
+    "Asia/Kolkata": (date(2026, 11, 1), 24),  # offset of half an hour
+    "Pacific/Chatham": (date(2026, 9, 27), 23),  # offset of three quarters of an hour
 }
-"""Zones, with the length of a day in which the clock of most of them changes."""
+"""Time zones, each with a day and its length in hours; in most of them the clocks change."""
 POSTGRES_TYPES = {
     "text": {"text", "character varying"},
     "bigint": {"bigint"},
@@ -53,7 +53,7 @@ has_no_server = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A warehouse that holds a sandbox."""
+    """Warehouse into which a sandbox was loaded."""
 
     pipeline: dlt.Pipeline
     fetch: Fetch
@@ -62,7 +62,7 @@ class Loaded:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
-    """Two agents before and after the score's scale changed, up to after New York's clock did."""
+    """Two agents, over the change of the score's scale and that of New York's clocks."""
     now = datetime(2026, 11, 3, 13, tzinfo=UTC)
     shape = SandboxConfig(conversations=260, agents=AGENTS, now=now, span=timedelta(days=100))
     return Sandbox(shape)
@@ -81,7 +81,7 @@ def loaded(
         yield _loaded(sandbox, dlt.destinations.duckdb(str(file)), folder, from_duckdb(file))
     else:
         with postgres() as url:
-            # what a view counts does not depend on who asks
+            # views do not depend on the time zone of the session
             fetch = from_postgres(url, "Asia/Tokyo")
             yield _loaded(sandbox, dlt.destinations.postgres(url), folder, fetch)
 
@@ -99,7 +99,7 @@ def _loaded(
 
 @pytest.mark.parametrize("zone", ODD_DAYS)
 def test_every_view_equals_the_independent_calculation(loaded: Loaded, zone: str) -> None:
-    _show(loaded, zone)
+    _create_views(loaded, zone)
     for name, (further, calculate) in kpis.DAILY.items():
         expected = calculate(loaded.calls, zone)
         _assert_equal(name, _by(loaded.fetch, name, (*DAY, *further)), expected)
@@ -134,8 +134,8 @@ def _assert_calendar(loaded: Loaded, zone: str) -> None:
         assert row["is_weekend"] == (day.weekday() > 4)
 
 
-def test_the_wide_view_has_each_conversation_once_with_what_took_place(loaded: Loaded) -> None:
-    _show(loaded, "America/New_York")
+def test_fct_conversations_has_one_correct_row_per_conversation(loaded: Loaded) -> None:
+    _create_views(loaded, "America/New_York")
     found = _by(loaded.fetch, "fct_conversations", ("agent_id", "conversation_id"))
     assert len(found) == len(loaded.calls)
     for call in loaded.calls:
@@ -170,8 +170,8 @@ def test_the_wide_view_has_each_conversation_once_with_what_took_place(loaded: L
         _assert_row(call.conversation_id, row, expected)
 
 
-def test_dimensions_and_freshness_know_every_agent(loaded: Loaded) -> None:
-    _show(loaded, "UTC")
+def test_dimensions_and_freshness_include_every_agent(loaded: Loaded) -> None:
+    _create_views(loaded, "UTC")
     agents = _by(loaded.fetch, "dim_agents", ("agent_id",))
     freshness = _by(loaded.fetch, "data_freshness", ("agent_id",))
     variants = _by(loaded.fetch, "dim_variants", ("agent_id", "variant_id"))
@@ -189,8 +189,8 @@ def test_dimensions_and_freshness_know_every_agent(loaded: Loaded) -> None:
     }
 
 
-def test_every_column_is_declared_with_the_type_that_it_has(loaded: Loaded) -> None:
-    _show(loaded, "UTC")
+def test_declared_types_are_those_of_the_destination(loaded: Loaded) -> None:
+    _create_views(loaded, "UTC")
     found: dict[str, list[tuple[str, str]]] = {}
     for row in loaded.fetch(
         "SELECT table_name, column_name, data_type FROM information_schema.columns "
@@ -207,8 +207,8 @@ def test_every_column_is_declared_with_the_type_that_it_has(loaded: Loaded) -> N
             assert type_ in types[field.type], (view.name, field.name)
 
 
-def _show(loaded: Loaded, zone: str) -> None:
-    """Makes the views of a zone, unless they are there."""
+def _create_views(loaded: Loaded, zone: str) -> None:
+    """Creates the views for a zone, unless they are current."""
     if not views_are_current(loaded.pipeline, zone):
         assert not create_views(loaded.pipeline, zone).failed
     assert views_are_current(loaded.pipeline, zone)
@@ -217,7 +217,7 @@ def _show(loaded: Loaded, zone: str) -> None:
 def _by(fetch: Fetch, view: str, key: tuple[str, ...]) -> dict[kpis.Key, kpis.Row]:
     rows = fetch(f"SELECT * FROM polyai.{view}")
     found = {tuple(row[name] for name in key): row for row in rows}
-    assert len(found) == len(rows), f"{view}: a key stands twice"
+    assert len(found) == len(rows), f"{view}: duplicate key"
     return found
 
 

@@ -6,6 +6,16 @@ from .common_columns import AGENT_ID, CONVERSATION_ID, EXTRA, PACKAGE_ID, RUN_ID
 from .declaration import Column, Reference, Table
 
 _OF_RUN = Reference("sync_runs", ("agent_id", "run_id"))
+_ATTEMPTS = Column("attempts", "bigint", "Runs that tried.")
+_ERROR_CODE = Column("error_code", "text", "PolyAI's error code.")
+_ERROR_ID = Column("error_id", "text", "PolyAI's correlation id, for requests to its support.")
+_REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
+_CHAT_CONVERSATION_ID = Column(
+    "conversation_id",
+    "text",
+    "Conversation id, as in `conversations`; NULL if no conversation began.",
+    "conversationId",
+)
 
 SYNC_RUNS = Table(
     "sync_runs",
@@ -82,10 +92,10 @@ FETCH_FAILURES = Table(
         AGENT_ID,
         CONVERSATION_ID,
         Column("stage", "text", "Request that failed: detail or recording.", required=True),
-        Column("attempts", "bigint", "Runs that tried."),
+        _ATTEMPTS,
         Column("http_status", "bigint", "HTTP status of the last response; NULL without one."),
-        Column("error_code", "text", "PolyAI's error code."),
-        Column("error_id", "text", "PolyAI's correlation id, for requests to its support."),
+        _ERROR_CODE,
+        _ERROR_ID,
         Column("message", "text", "Error message."),
         Column("first_failed_at", "timestamp", "First failure.", unit="UTC"),
         Column("last_failed_at", "timestamp", "Latest failure.", unit="UTC"),
@@ -140,8 +150,8 @@ RECORDINGS = Table(
             unit="UTC",
         ),
         Column("fetched_at", "timestamp", "Latest request for the recording.", unit="UTC"),
-        Column("attempts", "bigint", "Runs that tried."),
-        Column("error_code", "text", "PolyAI's error code."),
+        _ATTEMPTS,
+        _ERROR_CODE,
         PACKAGE_ID,
     ),
     key=("direction", "redacted"),
@@ -179,8 +189,8 @@ WRITE_BACKS = Table(
             "Status: sending (or killed while sending, which the next run checks), sent, rejected, "
             "or unknown (PolyAI does not show whether it was stored).",
         ),
-        Column("error_code", "text", "PolyAI's error code."),
-        Column("error_id", "text", "PolyAI's correlation id, for requests to its support."),
+        _ERROR_CODE,
+        _ERROR_ID,
         Column("message", "text", "Reason why it was rejected or is unknown."),
         RUN_ID,
         Column("requested_at", "timestamp", "Time right before it was sent.", unit="UTC"),
@@ -206,12 +216,7 @@ DEBUG_CHATS = Table(
             "PolyAI's conversation id, or a generated id if no conversation began.",
             required=True,
         ),
-        Column(
-            "conversation_id",
-            "text",
-            "Conversation id, as in `conversations`; NULL if no conversation began.",
-            "conversationId",
-        ),
+        _CHAT_CONVERSATION_ID,
         Column("run_id", "text", "Run id, shared by all scenarios of one command."),
         Column("label", "text", "Label given to the command, such as a version or a commit."),
         Column("suite", "text", "Name of the suite, by default that of its file."),
@@ -240,12 +245,7 @@ DEBUG_CHAT_TURNS = Table(
     (
         AGENT_ID,
         Column("chat_id", "text", "Debug chat: `debug_chats.chat_id`.", required=True),
-        Column(
-            "conversation_id",
-            "text",
-            "Conversation id, as in `conversations`; NULL if no conversation began.",
-            "conversationId",
-        ),
+        _CHAT_CONVERSATION_ID,
         Column("turn_index", "bigint", "Position of the turn, from 0.", required=True),
         Column("user_input", "text", "Input of the scenario; NULL for the greeting.", "message"),
         Column("response", "text", "Response of the agent.", "response"),
@@ -282,7 +282,7 @@ FORGOTTEN = Table(
             "End of the erasure; NULL if it was interrupted, and `forget` resumes it.",
             unit="UTC",
         ),
-        Column("reason", "text", "Reason given to the command, such as a request number."),
+        _REASON,
         Column("is_by_caller", "bool", "Erased with all other conversations of its caller."),
         Column("recordings", "bigint", "Recording files that were deleted."),
         RUN_ID,
@@ -311,7 +311,7 @@ FORGOTTEN_CALLERS = Table(
             "Start of the erasure; conversations that began before it are not loaded.",
             unit="UTC",
         ),
-        Column("reason", "text", "Reason given to the command, such as a request number."),
+        _REASON,
         RUN_ID,
         PACKAGE_ID,
     ),
