@@ -1,4 +1,4 @@
-"""Annotations and notes, written back to the sandbox over HTTP: each once, whatever goes wrong."""
+"""Write-backs to the sandbox over HTTP: each annotation and note once, whatever fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 class Desk:
-    """A sandbox, and whoever writes back to it from the working directory."""
+    """A sandbox and a client that writes back to it from the working directory."""
 
     def __init__(self, sandbox: Sandbox, base_url: str) -> None:
         self.sandbox = sandbox
@@ -67,7 +67,7 @@ class Desk:
         return report
 
     def ids(self, agent_id: str = AGENT) -> list[str]:
-        """Conversations, the one with the most turns first."""
+        """Conversation ids, those with the most turns first."""
         found = [
             (-self.sandbox.conversation(agent_id, index).turn_count, index)
             for index in self.sandbox.listed(agent_id)
@@ -78,7 +78,7 @@ class Desk:
         return len(self.sandbox.detail(AGENT, conversation_id)["turns"])
 
     def there(self, conversation_id: str, agent_id: str = AGENT) -> Counter[tuple[Any, ...]]:
-        """The annotations of a conversation, and how often each is there."""
+        """Annotations of a conversation, with the number of occurrences."""
         index = self.sandbox.find(agent_id, conversation_id)
         assert index is not None
         return Counter(
@@ -95,7 +95,7 @@ class Desk:
         return self.sandbox.requests.paths(POSTS)
 
     def flags(self, count: int) -> list[Row]:
-        """So many annotations that nobody has made yet, of as many turns as it takes."""
+        """Returns that many annotations that do not exist yet."""
         rows = []
         for conversation_id in self.ids():
             there = self.there(conversation_id)
@@ -128,7 +128,15 @@ def outcomes(done: WriteBacks) -> list[tuple[int, str, str | None]]:
     return [(one.place, one.outcome, one.reason) for one in done.results]
 
 
-def told(columns: str = "status", where: str = "TRUE") -> list[tuple[Any, ...]]:
+def assert_outcomes(done: WriteBacks, expected: list[tuple[int, str, list[str]]]) -> None:
+    """Compares places and outcomes, and looks for the facts in the reasons."""
+    assert [(one.place, one.outcome) for one in done.results] == [one[:2] for one in expected]
+    for result, (_, _, facts) in zip(done.results, expected):
+        assert all(fact in str(result.reason) for fact in facts), result
+        assert (result.reason is None) == (not facts)
+
+
+def recorded(columns: str = "status", where: str = "TRUE") -> list[tuple[Any, ...]]:
     return query(f"SELECT {columns} FROM polyai.write_backs WHERE {where} ORDER BY ALL")
 
 
@@ -139,7 +147,7 @@ def desk() -> Iterator[Desk]:
         yield Desk(sandbox, base_url)
 
 
-def test_each_annotation_is_sent_once_and_told_of(desk: Desk) -> None:
+def test_each_annotation_is_sent_once_and_recorded(desk: Desk) -> None:
     rows = desk.flags(30)
     done = desk.annotate(rows)
     assert Counter(one.outcome for one in done.results) == {"sent": 30}
@@ -150,8 +158,8 @@ def test_each_annotation_is_sent_once_and_told_of(desk: Desk) -> None:
 
     names = "conversation_id, turn_index, role, annotation_type"
     expected = sorted(tuple(row[name] for name in names.split(", ")) for row in rows)
-    assert sorted(told(names)) == expected
-    assert told(
+    assert sorted(recorded(names)) == expected
+    assert recorded(
         "DISTINCT kind, status, note, error_code, message, sent_at >= requested_at, agent_id"
     ) == [("annotation", "sent", None, None, None, True, AGENT)]
     assert query("SELECT command, status, failed FROM polyai.sync_runs") == [
@@ -159,7 +167,7 @@ def test_each_annotation_is_sent_once_and_told_of(desk: Desk) -> None:
     ]
 
 
-def test_what_was_sent_before_costs_no_request(desk: Desk) -> None:
+def test_rows_that_were_sent_before_cost_no_request(desk: Desk) -> None:
     rows = desk.flags(10)
     desk.annotate(rows)
     desk.sandbox.requests.clear()
@@ -167,10 +175,10 @@ def test_what_was_sent_before_costs_no_request(desk: Desk) -> None:
     assert Counter(one.outcome for one in again.results) == {"there": 10}
     assert desk.sandbox.requests.count() == 0
     desk.assert_each_once(rows)
-    assert told("count(*)") == [(10,)]
+    assert recorded("count(*)") == [(10,)]
 
 
-def test_what_somebody_else_has_added_is_not_added_again(desk: Desk) -> None:
+def test_an_annotation_of_somebody_else_is_not_duplicated(desk: Desk) -> None:
     (row,) = desk.flags(1)
     mine = (row["turn_index"], row["role"], row["annotation_type"])
     desk.sandbox.annotate(AGENT, row["conversation_id"], [mine])
@@ -179,7 +187,7 @@ def test_what_somebody_else_has_added_is_not_added_again(desk: Desk) -> None:
     assert desk.posts() == []
 
 
-def test_an_annotation_that_was_taken_away_again_is_left_away(desk: Desk) -> None:
+def test_an_annotation_that_was_removed_at_polyai_is_not_sent_again(desk: Desk) -> None:
     (row,) = desk.flags(1)
     desk.annotate([row])
     with serve(Sandbox(desk.sandbox.config)) as fresh:  # the same calls, and no annotation
@@ -187,7 +195,7 @@ def test_an_annotation_that_was_taken_away_again_is_left_away(desk: Desk) -> Non
         assert outcomes(desk.annotate([row])) == [(1, "there", None)]
 
 
-def test_every_kind_of_bad_row_is_named_and_stops_no_good_one(desk: Desk) -> None:
+def test_invalid_rows_are_reported_and_do_not_stop_valid_ones(desk: Desk) -> None:
     first, second = desk.ids()[:2]
     turns = desk.turns(first)
     good = [row for row in desk.flags(60) if row["conversation_id"] == second][:1]
@@ -209,48 +217,38 @@ def test_every_kind_of_bad_row_is_named_and_stops_no_good_one(desk: Desk) -> Non
         flag(["a"], 0),  # type: ignore[arg-type]
     ]
     done = desk.annotate(rows)
-    assert outcomes(done) == [
-        (1, "sent", None),
-        (2, "rejected", "PolyAI has no such conversation"),
-        (
-            3,
-            "rejected",
-            f"turn {turns} is out of range: the conversation has turns 0 to {turns - 1}",
-        ),
-        (4, "rejected", "turn_index is -1: turns are counted from 0"),
-        (5, "rejected", "turn_index is no whole number: '1.5'"),
-        (6, "rejected", "turn_index is no whole number: 'two'"),
-        (7, "rejected", "turn_index is no whole number: True"),
-        (8, "rejected", "role 'caller' is not known: there are user, agent"),
-        (
-            9,
-            "rejected",
-            "annotation_type 'wrong-info' is not known: there are missing_topic, "
-            "wrong_transcript, wrong_info; is wrong_info meant?",
-        ),
-        (
-            10,
-            "rejected",
-            "annotation_type 'rude' is not known: there are missing_topic, wrong_transcript, "
-            "wrong_info",
-        ),
-        (11, "rejected", "it is the same as 1"),
-        (12, "rejected", f"agent {OTHER_AGENT} is not configured: known are {AGENT}"),
-        (13, "rejected", "conversation_id is empty"),
-        (14, "rejected", "role, annotation_type is empty"),
-        (15, "rejected", "conversation_id is no text: ['a']"),
-    ]
+    labels = "missing_topic, wrong_transcript, wrong_info"
+    assert_outcomes(
+        done,
+        [
+            (1, "sent", []),
+            (2, "rejected", ["PolyAI", "conversation"]),
+            (3, "rejected", [f"turn {turns} ", f"0 to {turns - 1}"]),
+            (4, "rejected", ["turn_index", "-1"]),
+            (5, "rejected", ["turn_index", "'1.5'"]),
+            (6, "rejected", ["turn_index", "'two'"]),
+            (7, "rejected", ["turn_index", "True"]),
+            (8, "rejected", ["role", "'caller'", "user, agent"]),
+            (9, "rejected", ["annotation_type", "'wrong-info'", labels, "wrong_info?"]),
+            (10, "rejected", ["annotation_type", "'rude'", labels]),
+            (11, "rejected", ["duplicate", "1"]),
+            (12, "rejected", [OTHER_AGENT, AGENT]),
+            (13, "rejected", ["conversation_id", "empty"]),
+            (14, "rejected", ["role, annotation_type", "empty"]),
+            (15, "rejected", ["conversation_id", "['a']"]),
+        ],
+    )
     assert len(desk.posts()) == 1
-    assert told("status") == [("sent",)]
+    assert recorded("status") == [("sent",)]
     (report,) = done.reports
     assert (report.status, report.failed) == ("partial", 2)
 
 
-def test_words_and_numbers_are_taken_as_people_write_them(desk: Desk) -> None:
+def test_values_are_accepted_as_people_write_them(desk: Desk) -> None:
     (row,) = desk.flags(1)
     written = {
         " Conversation_ID ": f"  {row['conversation_id']} ",
-        "TURN_INDEX": float(row["turn_index"]),  # as pandas has it where one is missing
+        "TURN_INDEX": float(row["turn_index"]),  # as in pandas where a value is missing
         "role": row["role"].upper(),
         "annotation_type": f" {row['annotation_type'].title()} ",
         "reviewer": "Ana",
@@ -263,7 +261,7 @@ def test_words_and_numbers_are_taken_as_people_write_them(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("kind", ["arrow", "relation"])
-def test_tables_of_notebooks_are_taken(desk: Desk, kind: str) -> None:
+def test_arrow_compatible_tables_are_accepted(desk: Desk, kind: str) -> None:
     rows = desk.flags(3)
     table: Any = pa.Table.from_pylist(rows)
     if kind == "relation":
@@ -272,10 +270,10 @@ def test_tables_of_notebooks_are_taken(desk: Desk, kind: str) -> None:
     desk.assert_each_once(rows)
 
 
-def test_a_missing_column_stops_before_anything_is_asked(desk: Desk) -> None:
-    with pytest.raises(Exception, match="column role is missing: each annotation needs") as error:
+def test_a_missing_column_stops_before_any_request(desk: Desk) -> None:
+    with pytest.raises(Exception, match="column role is missing") as error:
         desk.annotate([{"conversation_id": "a", "turn_index": 1, "annotation_type": "x"}])
-    assert "there are annotation_type, conversation_id, turn_index" in str(error.value)
+    assert "annotation_type, conversation_id, turn_index" in str(error.value)
     assert desk.sandbox.requests.count() == 0
 
 
@@ -292,13 +290,13 @@ def test_a_dry_run_sends_and_writes_nothing(desk: Desk, own_folder: Path) -> Non
         "to send",
         "rejected",
     ]
-    assert told("count(*)") == [(1,)]
+    assert recorded("count(*)") == [(1,)]
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        {"kind": "truncated"},  # carried out, but the answer breaks off
+        {"kind": "truncated"},  # carried out, but the response is incomplete
         {"kind": "truncated_json"},
         {"kind": "status", "status": 503},  # not carried out
         {"kind": "status", "status": 504},
@@ -306,22 +304,22 @@ def test_a_dry_run_sends_and_writes_nothing(desk: Desk, own_folder: Path) -> Non
         {"kind": "empty"},
         {"kind": "envelope"},
         {"kind": "html", "status": 502},
-        # not carried out, and sent again at once
+        # not carried out, and retried at once
         pytest.param({"kind": "status", "status": 429}, marks=pytest.mark.long, id="status-429"),
     ],
     ids=lambda fault: "-".join(str(value) for value in fault.values()),
 )
-def test_an_answer_that_is_lost_never_leaves_two(desk: Desk, fault: Mapping[str, Any]) -> None:
+def test_a_lost_response_never_creates_a_duplicate(desk: Desk, fault: Mapping[str, Any]) -> None:
     rows = desk.flags(40)
     desk.sandbox.faults.add(**fault, path="/annotation", rate=0.3)
     done = desk.annotate(rows, max_attempts=20)
     assert desk.sandbox.faults.hits > 5
     desk.assert_each_once(rows)
-    assert told("status, count(*)", "TRUE GROUP BY status") == [("sent", 40)]
+    assert recorded("status, count(*)", "TRUE GROUP BY status") == [("sent", 40)]
     assert {one.outcome for one in done.results} == {"sent"}
 
 
-def test_what_is_refused_is_told_with_its_code_and_sent_by_the_next_run(desk: Desk) -> None:
+def test_a_refusal_is_recorded_with_its_code_and_retried_by_the_next_run(desk: Desk) -> None:
     rows = desk.flags(3)
     refused = rows[1]["conversation_id"]
     desk.sandbox.faults.add(
@@ -330,11 +328,11 @@ def test_what_is_refused_is_told_with_its_code_and_sent_by_the_next_run(desk: De
     done = desk.annotate(rows[:2])
     (report,) = done.reports
     assert (report.status, report.failed, report.outcomes["rejected"]) == ("partial", 2, 2)
-    columns = "DISTINCT status, error_code, error_id IS NOT NULL, message LIKE '%told to fail%'"
-    assert told(columns) == [("rejected", "ANNOTATION_LIMIT", True, True)]
+    columns = "DISTINCT status, error_code, error_id IS NOT NULL, message LIKE '%ANNOTATION_LIMIT%'"
+    assert recorded(columns) == [("rejected", "ANNOTATION_LIMIT", True, True)]
     desk.sandbox.faults.clear()
     assert Counter(one.outcome for one in desk.annotate(rows).results) == {"sent": 3}
-    assert told("status, error_code, message") == [("sent", None, None)] * 3
+    assert recorded("status, error_code, message") == [("sent", None, None)] * 3
 
 
 def test_a_refused_key_stops_at_once(desk: Desk) -> None:
@@ -344,11 +342,11 @@ def test_a_refused_key_stops_at_once(desk: Desk) -> None:
     assert report.error is not None
     assert "no permission" in report.error
     assert desk.posts() == []
-    assert desk.sandbox.requests.count() <= 8  # those under way
+    assert desk.sandbox.requests.count() <= 8  # those in flight
     assert {one.outcome for one in done.results} <= {"not sent", "rejected"}
 
 
-def test_an_api_that_is_down_is_not_asked_for_hours(desk: Desk) -> None:
+def test_an_outage_stops_the_run(desk: Desk) -> None:
     desk.sandbox.faults.add("status", status=503, path="conversations/")
     rows = [flag(f"id-{number}", 0) for number in range(200)]
     done = desk.annotate(rows, max_attempts=1)
@@ -358,7 +356,7 @@ def test_an_api_that_is_down_is_not_asked_for_hours(desk: Desk) -> None:
 
 
 @pytest.mark.long
-def test_what_is_stopped_is_told_and_goes_on_later(desk: Desk) -> None:
+def test_an_interrupted_run_is_recorded_and_continued_later(desk: Desk) -> None:
     rows, stop = desk.flags(60), threading.Event()
     desk.sandbox.faults.add("delay", seconds=0.05, path="/annotation")
     done: list[WriteBacks] = []
@@ -372,14 +370,14 @@ def test_what_is_stopped_is_told_and_goes_on_later(desk: Desk) -> None:
     counts = report.outcomes
     assert counts["sent"] == len(desk.posts())
     assert counts["sent"] + counts["not sent"] == 60
-    assert told("DISTINCT status") == [("rejected",), ("sent",)]
+    assert recorded("DISTINCT status") == [("rejected",), ("sent",)]
     desk.sandbox.faults.clear()
     desk.annotate(rows)
     desk.assert_each_once(rows)
 
 
 def _left_by_a_killed_run(rows: list[Row], status: str = "sending") -> None:
-    """Makes what the first run wrote look as if it had been killed."""
+    """Makes rows of the first run look as if it had been killed."""
     with duckdb.connect("polyai.duckdb") as connection:
         for row in rows:
             connection.execute(
@@ -389,7 +387,7 @@ def _left_by_a_killed_run(rows: list[Row], status: str = "sending") -> None:
             )
 
 
-def test_what_a_killed_run_was_sending_is_looked_for_first(desk: Desk) -> None:
+def test_rows_of_a_killed_run_are_looked_up_first(desk: Desk) -> None:
     rows = desk.flags(4)
     desk.annotate(rows[:2])
     desk.sandbox.faults.add("status", status=422, path="/annotation")
@@ -400,10 +398,12 @@ def test_what_a_killed_run_was_sending_is_looked_for_first(desk: Desk) -> None:
     done = desk.annotate([rows[0], rows[2]])
     assert [one.outcome for one in done.results] == ["there", "sent"]
     assert len(desk.posts()) == 1
-    # what is not in this file is settled all the same
+    # rows that are not in this file are resolved too
     by_row = {
         (conversation_id, turn, role): status
-        for conversation_id, turn, role, status in told("conversation_id, turn_index, role, status")
+        for conversation_id, turn, role, status in recorded(
+            "conversation_id, turn_index, role, status"
+        )
     }
     assert [by_row[row["conversation_id"], row["turn_index"], row["role"]] for row in rows] == [
         "sent",
@@ -415,7 +415,7 @@ def test_what_a_killed_run_was_sending_is_looked_for_first(desk: Desk) -> None:
     desk.assert_each_once(rows)
 
 
-def test_where_polyai_does_not_show_it_nothing_is_sent_again(desk: Desk) -> None:
+def test_a_row_that_polyai_does_not_show_is_not_sent_again(desk: Desk) -> None:
     (row,) = desk.flags(1)
     desk.annotate([row])
     _left_by_a_killed_run([row])
@@ -424,29 +424,29 @@ def test_where_polyai_does_not_show_it_nothing_is_sent_again(desk: Desk) -> None
         shown, desk.options["base_url"] = desk.options["base_url"], base_url
         (result,) = desk.annotate([row]).results
         assert result.outcome == "unknown"
-        assert "look in Agent Studio" in str(result.reason)
-        assert told("status") == [("unknown",)]
+        assert "Agent Studio" in str(result.reason)
+        assert recorded("status") == [("unknown",)]
         assert desk.annotate([row]).results[0].outcome == "unknown"
         assert hidden.requests.count(POSTS) == 0
     desk.options["base_url"] = shown
     assert desk.annotate([row]).results[0].outcome == "there"
-    assert told("status, sent_at IS NOT NULL") == [("sent", True)]
+    assert recorded("status, sent_at IS NOT NULL") == [("sent", True)]
     desk.assert_each_once([row])
 
 
-def test_what_was_being_sent_waits_while_polyai_cannot_be_asked(desk: Desk) -> None:
+def test_rows_of_a_killed_run_stay_pending_during_an_outage(desk: Desk) -> None:
     (row,) = desk.flags(1)
     desk.annotate([row])
     _left_by_a_killed_run([row])
     desk.sandbox.faults.add("status", status=503, path=row["conversation_id"])
     assert desk.annotate([row], max_attempts=1).results[0].outcome == "not sent"
-    assert told("status") == [("sending",)]
+    assert recorded("status") == [("sending",)]
     desk.sandbox.faults.clear()
     assert desk.annotate([row]).results[0].outcome == "there"
-    assert told("status") == [("sent",)]
+    assert recorded("status") == [("sent",)]
 
 
-def test_a_note_is_set_and_set_again(desk: Desk) -> None:
+def test_a_note_is_set_and_changed(desk: Desk) -> None:
     first, second = desk.ids()[:2]
     before = desk.note_of(second)
     done = desk.note(
@@ -462,11 +462,13 @@ def test_a_note_is_set_and_set_again(desk: Desk) -> None:
     again = desk.note([{"conversation_id": second, "note": "Refund agreed."}])
     assert [one.outcome for one in again.results] == ["there"]
     assert len(desk.posts()) == sent_before
-    # what was written back from here is no news, so it can be changed, and changed back
+    # a note that was written back from here is known, so it can be changed, and changed back
     for text in ("Refund paid.", "Refund agreed."):
         assert desk.note([{"conversation_id": second, "note": text}]).results[0].outcome == "sent"
         assert desk.note_of(second) == text
-    assert told("conversation_id, note, status, turn_index", f"conversation_id = '{second}'") == [
+    assert recorded(
+        "conversation_id, note, status, turn_index", f"conversation_id = '{second}'"
+    ) == [
         (second, "Refund agreed.", "sent", None),
         (second, "Refund paid.", "sent", None),
     ]
@@ -483,16 +485,16 @@ def test_a_newer_note_is_kept(desk: Desk) -> None:
     rows = [{"conversation_id": name, "note": f"Reviewed {name}"} for name in (one, two, three)]
     done = desk.note(rows)
     assert [result.outcome for result in done.results] == ["sent", "rejected", "sent"]
-    assert "newer note than the warehouse" in str(done.results[1].reason)
+    assert "newer note" in str(done.results[1].reason)
     assert desk.note_of(two) == "From Agent Studio, since"
-    desk.load()  # which brings the newer one: whoever writes now has seen it
+    desk.load()  # loads the newer one, so that it is known
     assert desk.note(rows[1:2]).results[0].outcome == "sent"
     desk.sandbox.edit(AGENT, one, note="Newer again")
     assert desk.note(rows[:1], overwrite=True).results[0].outcome == "sent"
     assert desk.note_of(one) == f"Reviewed {one}"
 
 
-def test_two_notes_for_one_conversation_are_both_left(desk: Desk) -> None:
+def test_two_notes_for_one_conversation_are_both_rejected(desk: Desk) -> None:
     one, two = desk.ids()[:2]
     rows = [
         {"conversation_id": one, "note": "A"},
@@ -501,17 +503,20 @@ def test_two_notes_for_one_conversation_are_both_left(desk: Desk) -> None:
         {"conversation_id": two, "note": " B "},
         {"conversation_id": two, "note": "  "},
     ]
-    assert outcomes(desk.note(rows, overwrite=True)) == [
-        (1, "rejected", "the conversation has another note in 3: leave one of them"),
-        (2, "sent", None),
-        (3, "rejected", "the conversation has another note in 1: leave one of them"),
-        (4, "rejected", "it is the same as 2"),
-        (5, "rejected", "note is empty"),
-    ]
+    assert_outcomes(
+        desk.note(rows, overwrite=True),
+        [
+            (1, "rejected", ["another note in 3"]),
+            (2, "sent", []),
+            (3, "rejected", ["another note in 1"]),
+            (4, "rejected", ["duplicate", "2"]),
+            (5, "rejected", ["note", "empty"]),
+        ],
+    )
 
 
 @pytest.mark.long
-def test_notes_survive_lost_answers(desk: Desk) -> None:
+def test_notes_survive_lost_responses(desk: Desk) -> None:
     desk.sandbox.faults.add("truncated", path="/note", rate=0.3)
     desk.sandbox.faults.add("status", status=503, path="/note", rate=0.2)
     rows = [{"conversation_id": name, "note": f"Seen {name}"} for name in desk.ids()]
@@ -522,34 +527,34 @@ def test_notes_survive_lost_answers(desk: Desk) -> None:
     desk.sandbox.faults.clear()
     desk.note(rows, overwrite=True)
     assert all(desk.note_of(row["conversation_id"]) == row["note"] for row in rows)
-    assert told("DISTINCT status") == [("sent",)]
+    assert recorded("DISTINCT status") == [("sent",)]
 
 
-def test_notes_are_held_as_the_settings_say(desk: Desk) -> None:
+def test_recorded_notes_are_redacted_as_the_settings_require(desk: Desk) -> None:
     one = desk.ids()[0]
     row = {"conversation_id": one, "note": "Call back at +44 20 7946 0000"}
     hiding: dict[str, Any] = {"pii": "hash", "pii_secret": "own"}
     assert desk.note([row], overwrite=True, **hiding).results[0].outcome == "sent"
     assert desk.note_of(one) == row["note"]
-    ((held,),) = told("note")
-    assert held.startswith("Call back at ")
-    assert "7946" not in held
-    # a killed run's is found all the same
+    ((stored,),) = recorded("note")
+    assert stored.startswith("Call back at ")
+    assert "7946" not in stored
+    # the note of a killed run is recognized too
     with duckdb.connect("polyai.duckdb") as connection:
         connection.execute("UPDATE polyai.write_backs SET status = 'sending', sent_at = NULL")
     assert desk.note([row], **hiding).results[0].outcome == "there"
-    assert told("status") == [("sent",)]
+    assert recorded("status") == [("sent",)]
     later = {"conversation_id": one, "note": "Done"}
     assert desk.note([later], **hiding).results[0].outcome == "sent"
 
 
 @pytest.mark.long
-def test_the_next_load_brings_what_was_written_once(desk: Desk) -> None:
+def test_the_next_load_loads_what_was_written_back_once(desk: Desk) -> None:
     put_loaded(desk.sandbox.config)
     rows = desk.flags(6)
     written = {row["conversation_id"] for row in rows}
     noted = next(name for name in desk.ids() if name not in written)
-    # so old that no look-back and no settling age would bring it
+    # too old for the look-back window and the re-fetch ages
     desk.sandbox.advance(timedelta(days=40))
     load(resolve(**desk.options), open_pipeline(), clock=lambda: desk.sandbox.now)
     desk.annotate(rows)
@@ -583,17 +588,14 @@ def test_several_agents_each_with_its_rows() -> None:
             flag(one, 0, label="missing_topic"),
         ]
         done = desk.annotate(rows)
-        assert outcomes(done) == [
-            (1, "sent", None),
-            (2, "sent", None),
-            (3, "rejected", f"agent_id is empty, and there are {AGENT}, {OTHER_AGENT}"),
-        ]
+        unnamed = ["agent_id", "empty", f"{AGENT}, {OTHER_AGENT}"]
+        assert_outcomes(done, [(1, "sent", []), (2, "sent", []), (3, "rejected", unnamed)])
         assert desk.there(other, OTHER_AGENT)[0, "agent", "missing_topic"] == 1
-        assert told("agent_id, conversation_id") == sorted([(AGENT, one), (OTHER_AGENT, other)])
+        assert recorded("agent_id, conversation_id") == sorted([(AGENT, one), (OTHER_AGENT, other)])
         assert [report.agent_id for report in done.reports] == [AGENT, OTHER_AGENT]
 
 
-def test_the_command_reads_a_file_and_says_what_came_of_it(desk: Desk) -> None:
+def test_the_command_reads_a_file_and_prints_the_results(desk: Desk) -> None:
     one = desk.ids()[0]
     good = next(row for row in desk.flags(1))
     Path("flags.csv").write_text(
@@ -607,19 +609,20 @@ def test_the_command_reads_a_file_and_says_what_came_of_it(desk: Desk) -> None:
     done = run("annotate", "flags.csv", **access(desk.base_url))
     assert done.returncode == 3, done.stderr
     last = desk.turns(one) - 1
-    assert done.stdout.splitlines() == [
-        "PolyAI has no place for reviewer: left out",
-        f"line 4: rejected {one} turn 99, agent: wrong_info: turn 99 is out of range: the "
-        f"conversation has turns 0 to {last}",
-        "line 5: rejected it has 3 fields, the heading 5: text with ';' needs quotes",
-        "flags.csv: 3 rows: 1 sent, 2 rejected",
-    ]
+    unused, fourth, fifth, summary = done.stdout.splitlines()
+    assert "reviewer" in unused
+    assert fourth.startswith(f"line 4: rejected {one} turn 99, agent: wrong_info: ")
+    assert fourth.endswith(f"0 to {last}")
+    assert fifth.startswith("line 5: rejected ")
+    assert "3 fields" in fifth
+    assert "';'" in fifth
+    assert summary == "flags.csv: 3 rows: 1 sent, 2 rejected"
     assert done.stderr == ""
     desk.assert_each_once([good])
 
 
 @pytest.mark.long
-def test_the_command_takes_rows_from_the_warehouse(desk: Desk) -> None:
+def test_the_command_reads_rows_from_the_warehouse(desk: Desk) -> None:
     put_loaded(desk.sandbox.config)
     sql = (
         "select conversation_id, turn_index, 'user' as role, 'wrong_transcript' as annotation_type "
@@ -653,20 +656,19 @@ def test_the_command_reads_standard_input(desk: Desk) -> None:
         timeout=60,
     )
     assert done.returncode == 3
-    assert done.stdout.splitlines() == [
-        "line 3: rejected it is no JSON object",
-        "-: 2 rows: 1 sent, 1 rejected",
-    ]
+    third, summary = done.stdout.splitlines()
+    assert third.startswith("line 3: rejected ")
+    assert summary == "-: 2 rows: 1 sent, 1 rejected"
     assert desk.note_of(one) == "Müller"
 
 
 @pytest.mark.long
-def test_the_command_says_what_is_wrong(desk: Desk) -> None:
+def test_errors_of_the_command_name_the_problem(desk: Desk) -> None:
     environment = access(desk.base_url)
     assert run("annotate", "a.csv", "--query", "select 1", **environment).returncode == 2
     gone = error_of(run("note", "gone.csv", **environment))
     assert "gone.csv cannot be read: No such file" in gone
-    assert "there is no warehouse" in error_of(run("note", "--query", "select 1", **environment))
+    assert "warehouse" in error_of(run("note", "--query", "select 1", **environment))
     Path("flags.csv").write_text("conversation_id,turn_index,role,annotation_type\na,0,user,rude\n")
     none = run("annotate", "flags.csv", "--json", **environment)
     assert none.returncode == 3
@@ -675,7 +677,7 @@ def test_the_command_says_what_is_wrong(desk: Desk) -> None:
 
 
 @pytest.mark.long
-def test_two_runs_at_once_take_turns(desk: Desk) -> None:
+def test_two_runs_at_once_exclude_each_other(desk: Desk) -> None:
     rows = desk.flags(40)
     Path("flags.csv").write_text(
         "\n".join(
@@ -696,7 +698,7 @@ def test_two_runs_at_once_take_turns(desk: Desk) -> None:
     desk.assert_each_once(rows)
 
 
-def test_a_result_tells_its_row() -> None:
+def test_results_are_in_the_order_of_the_rows() -> None:
     report = WriteBackReport(AGENT, "annotate", None)  # type: ignore[arg-type]
     report.add(Result(3, "a", "turn 1, user: wrong_info", "unknown", "why"))
     report.add(Result(1, "a", "turn 0, user: wrong_info", "sent"))
@@ -706,8 +708,8 @@ def test_a_result_tells_its_row() -> None:
     assert (report.failed, report.loaded) == (1, 1)
 
 
-def test_the_clock_of_the_run_is_what_is_told(desk: Desk) -> None:
+def test_times_are_those_of_the_injected_clock(desk: Desk) -> None:
     now = datetime(2026, 11, 2, 8, tzinfo=UTC)
     pipeline = open_pipeline(name=PIPELINE_NAME)
     annotate(resolve(**desk.options), pipeline, desk.flags(1), clock=lambda: now)
-    assert told("requested_at, sent_at") == [(now, now)]
+    assert recorded("requested_at, sent_at") == [(now, now)]

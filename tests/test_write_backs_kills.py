@@ -1,8 +1,8 @@
-"""Runs that write back and are killed at any moment: never a double annotation, and none lost.
+"""Write-backs that are killed at any time: no annotation is duplicated or lost.
 
-What counts is what the sandbox has at the end. Some of its answers break off after it has done what
-it was asked, some come instead of it. The small version runs with the other tests; a hundred kills
-in the middle of a file of 500 are
+The annotations in the sandbox are compared at the end. Some of its responses are incomplete after
+the request was carried out, some are errors instead of it. The small version runs with the other
+tests; a hundred kills in the middle of a file of 500:
 
     python -m pytest -m slow tests/test_write_backs_kills.py
 """
@@ -30,7 +30,7 @@ Flag = tuple[str, int, str, str]
 
 
 def in_sandbox(sandbox: Sandbox) -> dict[Flag, int]:
-    """Every annotation, and how often it is there."""
+    """All annotations, with the number of occurrences."""
     found: dict[Flag, int] = {}
     for index in sandbox.listed(AGENT):
         conversation_id = sandbox.traits(AGENT, index).conversation_id
@@ -42,7 +42,7 @@ def in_sandbox(sandbox: Sandbox) -> dict[Flag, int]:
 
 
 def new_flags(sandbox: Sandbox, count: int) -> list[Flag]:
-    """Annotations that nobody has made yet."""
+    """Annotations that do not exist yet."""
     there = in_sandbox(sandbox)
     flags = [
         (sandbox.traits(AGENT, index).conversation_id, number, role, label)
@@ -63,7 +63,7 @@ def killed_and_finished(kills: int, rows: int, seed: int) -> None:
         csv.writer(file).writerows([COLUMNS, *flags])
     sandbox.faults.add("truncated", path="/annotation", rate=0.1)
     sandbox.faults.add("status", status=503, path="/annotation", rate=0.1)
-    # so that a kill meets requests that are under way, and a run does not come to its end
+    # so that a kill meets requests in flight, and a run does not finish
     sandbox.faults.add("delay", seconds=0.1, path="/annotation")
     with serve(sandbox) as base_url:
         environment: dict[str, Any] = access(base_url) | {"POLYAI_UNCERTAIN_WAIT": "1s"}
@@ -74,10 +74,10 @@ def killed_and_finished(kills: int, rows: int, seed: int) -> None:
         assert last.returncode == 0, last.stderr + last.stdout
         expected = before | dict.fromkeys(flags, 1)
         assert in_sandbox(sandbox) == expected
-        told = query(
+        recorded = query(
             f"SELECT {', '.join(COLUMNS)}, status, count(*) FROM polyai.write_backs GROUP BY ALL"
         )
-        assert sorted(told) == sorted((*flag, "sent", 1) for flag in flags)
+        assert sorted(recorded) == sorted((*flag, "sent", 1) for flag in flags)
         assert query("SELECT count(*) FROM polyai.sync_runs WHERE status = 'running'") == [(0,)]
         sandbox.requests.clear()
         assert run("annotate", "flags.csv", **environment).returncode == 0
@@ -85,7 +85,7 @@ def killed_and_finished(kills: int, rows: int, seed: int) -> None:
 
 
 def kill_one(sandbox: Sandbox, environment: dict[str, str], pick: random.Random) -> None:
-    """Starts a run and kills it: before it has sent anything, or after some rows."""
+    """Starts a run and kills it before it has sent anything, or after some rows."""
     wanted = sandbox.requests.count(POSTS) + pick.choice([0, 1, 2, 4, 8])
     process = start("annotate", "flags.csv", "--workers", "2", **environment)
     deadline = time.monotonic() + 60

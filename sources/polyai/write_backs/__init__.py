@@ -1,4 +1,4 @@
-"""Annotations and notes, written back to PolyAI: each once, whatever happens meanwhile."""
+"""Write-backs: annotations and notes sent to PolyAI, each exactly once."""
 
 from .report import Result, WriteBackReport
 from .run import annotate, note

@@ -1,4 +1,4 @@
-"""The commands `polyai-warehouse annotate` and `polyai-warehouse note`."""
+"""Commands `polyai-warehouse annotate` and `polyai-warehouse note`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .report import WriteBacks
 from .rows import Kind, Record
 from .run import PIPELINE_NAME, write_back
 
-_ENDING = "ending after what is under way; again: leaving at once"
+_STOPPING = "stopping after the rows in progress; again: stopping at once"
 
 FileArgument = Annotated[
     str | None,
@@ -38,10 +38,10 @@ FileArgument = Annotated[
 ]
 QueryOption = Annotated[
     str | None,
-    typer.Option("--query", help="Take the rows from the warehouse: a SELECT, in its own SQL."),
+    typer.Option("--query", help="Read the rows from the warehouse: a SELECT in its SQL dialect."),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be sent; nothing is written.")
+    bool, typer.Option("--dry-run", help="Only report what would be sent; nothing is written.")
 ]
 
 
@@ -58,14 +58,14 @@ def annotate(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add annotations to turns, from a file or a query; each once.
+    """Add annotations to turns, from a file or a query; idempotent.
 
     Columns: conversation_id, turn_index (counted from 0), role (user or agent),
     annotation_type (missing_topic, wrong_transcript or wrong_info), and
-    agent_id where there are several agents. A bad row does not stop the good
-    ones. Can be killed at any time, and run again.
+    agent_id if several agents are configured. An invalid row does not stop the
+    others. Can be killed at any time and run again.
 
-    Exits with 3 where a row was not sent.
+    Exits with 3 if a row was not sent.
     """
     records = _records(file, query, destination, dataset)
     settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
@@ -86,7 +86,7 @@ def note(
     query: QueryOption = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace notes that are newer than the warehouse's too."),
+        typer.Option("--overwrite", help="Also replace notes newer than in the warehouse."),
     ] = False,
     dry_run: DryRunOption = False,
     agent: AgentOption = None,
@@ -100,11 +100,11 @@ def note(
 ) -> None:
     """Set the notes of conversations, from a file or a query.
 
-    Columns: conversation_id, note, and agent_id where there are several
-    agents. A note that is newer than what the warehouse holds is not replaced,
-    unless it is to be --overwrite.
+    Columns: conversation_id, note, and agent_id if several agents are
+    configured. A note that is newer than in the warehouse is only replaced
+    with --overwrite.
 
-    Exits with 3 where a row was not sent.
+    Exits with 3 if a row was not sent.
     """
     records = _records(file, query, destination, dataset)
     settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
@@ -144,7 +144,7 @@ def _run(
     as_json: bool,
 ) -> None:
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
-    with stop_on_signals(_ENDING) as stop, LoadProgress(stderr) as progress:
+    with stop_on_signals(_STOPPING) as stop, LoadProgress(stderr) as progress:
         try:
             done = write_back(
                 kind,
@@ -159,9 +159,9 @@ def _run(
         except BusyError:
             if not stop.is_set():
                 raise
-            done = WriteBacks([], [], [], dry_run)  # interrupted while it waited for another run
+            done = WriteBacks([], [], [], dry_run)  # interrupted while waiting for another run
     code = exit_code(done.reports, interrupted=stop.is_set())
-    if code == Exit.DONE and done.unfit:
+    if code == Exit.DONE and done.invalid:
         code = Exit.SOME_FAILED
     if as_json:
         print_json(show.write_backs_as_json(done, code))

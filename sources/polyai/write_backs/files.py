@@ -1,4 +1,4 @@
-"""Reads rows from CSV, JSON lines and Parquet; what the content is decides, not the file's name."""
+"""Readers of CSV, JSON lines and Parquet; the content decides, not the file name."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ _DELIMITERS = ",;\t|"
 
 
 def read_records(name: str) -> list[Record]:
-    """The rows of a file.
-
-    A row that cannot be read is given with its problem, so that it does not keep the others.
+    """Reads the rows of a file; a row that cannot be read is returned with its problem.
 
     Args:
         name: Path of a CSV, JSON lines or Parquet file; `-` for standard input.
 
     Raises:
-        ConfigurationError: There is no such file, or it is none of these.
+        ConfigurationError: The file cannot be read, or has another format.
     """
     try:
         body = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
@@ -41,8 +39,8 @@ def read_records(name: str) -> list[Record]:
         try:
             return from_rows(pq.read_table(pa.BufferReader(body)).to_pylist())
         except pa.ArrowException as error:
-            said = first_line(error)
-            raise ConfigurationError(f"{name} is no whole Parquet file: {said}") from error
+            reason = first_line(error)
+            raise ConfigurationError(f"{name} is not a complete Parquet file: {reason}") from error
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -62,28 +60,28 @@ def _json_lines(text: str) -> Iterator[Record]:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            yield unreadable(number, f"it is no JSON: {error.msg} (column {error.colno})")
+            yield unreadable(number, f"it is not valid JSON: {error.msg} (column {error.colno})")
             continue
         if not isinstance(row, dict):
-            yield unreadable(number, "it is no JSON object")
+            yield unreadable(number, "it is not a JSON object")
             continue
         yield from_line(number, row)
 
 
 def _csv(name: str, text: str) -> Iterator[Record]:
     header = text.lstrip("\r\n").partition("\n")[0]
-    # the delimiter that a spreadsheet writes depends on its language
+    # the delimiter of a spreadsheet depends on its language
     delimiter = max(_DELIMITERS, key=header.count)
-    # newlines within quotes are kept as they are
+    # keeps newlines within quotes
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns: list[str] = []
     while True:
-        # a text in quotes can hold line breaks: its row is known by its first line
+        # quoted text may contain line breaks: a row has the number of its first line
         number = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise ConfigurationError(f"{name}, line {number}: it is no CSV: {error}") from error
+            raise ConfigurationError(f"{name}, line {number}: not valid CSV: {error}") from error
         if cells is None:
             return
         if not any(cell.strip() for cell in cells):
@@ -91,7 +89,7 @@ def _csv(name: str, text: str) -> Iterator[Record]:
         if not columns:
             columns = cells
         elif len(cells) != len(columns):
-            said = f"it has {len(cells)} fields, the heading {len(columns)}"
-            yield unreadable(number, f"{said}: text with {delimiter!r} needs quotes")
+            counts = f"it has {len(cells)} fields, the header {len(columns)}"
+            yield unreadable(number, f"{counts}: text with {delimiter!r} needs quotes")
         else:
             yield from_line(number, dict(zip(columns, cells)))

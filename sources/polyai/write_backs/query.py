@@ -1,4 +1,4 @@
-"""Rows that the warehouse itself has: an analyst's SQL finds them, one command sends them."""
+"""Rows from a query over the warehouse."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from .rows import Record, from_rows
 
 
 def query_records(sql: str, destination: str | None, dataset: str | None) -> list[Record]:
-    """The rows of a query over the warehouse; tables need no dataset in front of their names.
+    """Returns the rows of a query over the warehouse; tables need no dataset prefix.
 
     Args:
-        sql: One `SELECT`, in the destination's own dialect.
-        destination: As `open_pipeline` takes it.
-        dataset: As `open_pipeline` takes it.
+        sql: One `SELECT` in the destination's dialect.
+        destination: As for `open_pipeline`.
+        dataset: As for `open_pipeline`.
 
     Raises:
-        DestinationError: There is no warehouse, or it does not take the query.
+        DestinationError: The warehouse does not exist, or refuses the query.
     """
     with open_to_read(destination, dataset) as warehouse:
         return from_rows(warehouse.records(sql))

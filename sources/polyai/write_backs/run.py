@@ -1,4 +1,4 @@
-"""Annotations and notes from rows: checked, shared out among the agents, and sent."""
+"""Runs that send annotations and notes: validate rows, group them by agent, and send them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .sending import COMMANDS, AgentWriteBacks
 logger = logging.getLogger("polyai")
 
 PIPELINE_NAME = "polyai_write_backs"
-"""dlt pipeline and schema of what is told of write-backs; runs beside `load`."""
+"""dlt pipeline and schema of write-backs; separate from `load`, which may run meanwhile."""
 
 LOCK_ENDING = ".write-backs.lock"
 
 OnBegin = Callable[[WriteBackReport], None]
-"""Told of each agent's report when its run begins; the counts then move in place."""
+"""Callback for each agent's report as its run begins; the counts then change in place."""
 
 
 def _silent(report: WriteBackReport) -> None:
-    """Takes no notice."""
+    """No-op."""
 
 
 def annotate(
@@ -46,29 +46,29 @@ def annotate(
     on_begin: OnBegin = _silent,
     clock: Clock = utc_now,
 ) -> WriteBacks:
-    """Adds annotations to turns, each once: `POST …/{conversationId}/annotation`.
+    """Adds annotations to turns: `POST …/{conversationId}/annotation`. Idempotent.
 
-    An annotation that PolyAI has already, or that was sent before, is not sent.
+    An annotation that PolyAI already has, or that was sent before, is not sent.
 
     Args:
-        settings: Agents, and how to reach them.
-        pipeline: Where the warehouse is; `open_pipeline` with the name `PIPELINE_NAME`.
-        rows: Mappings with conversation_id, turn_index (counted from 0), role (user or agent) and
-            annotation_type (missing_topic, wrong_transcript or wrong_info), and agent_id where
-            there are several agents; or any table that Arrow takes: pandas, polars, DuckDB.
-        dry_run: Only look whether they could be sent; nothing is sent or written.
-        stop: When set, what is under way is finished, and the run ends as interrupted.
+        settings: Agents and connection settings.
+        pipeline: The warehouse; `open_pipeline` with the name `PIPELINE_NAME`.
+        rows: Mappings with conversation_id, turn_index (counted from 0), role (user or agent),
+            annotation_type (missing_topic, wrong_transcript or wrong_info), and agent_id if
+            several agents are configured; or any Arrow-compatible table: pandas, polars, DuckDB.
+        dry_run: Only check the rows; nothing is sent or written.
+        stop: When set, rows in progress are finished and the run ends as interrupted.
         on_begin: Called with the report of each agent.
-        clock: What time it is.
+        clock: Current time.
 
     Returns:
-        What came of each row; a bad one does not keep the others.
+        The result of each row; an invalid row does not stop the others.
 
     Raises:
-        BusyError: Another run on this machine writes back into the same warehouse.
-        ConfigurationError: No row has a column that each must have.
+        BusyError: Another run on this machine writes back with the same warehouse.
+        ConfigurationError: No row has a required column.
         DestinationError: The warehouse cannot be read or written.
-        LeaseLostError: Another machine has taken over, because this one stood still.
+        LeaseLostError: The lease expired, and a run on another machine has taken over.
     """
     return write_back(
         "annotation",
@@ -93,13 +93,13 @@ def note(
     on_begin: OnBegin = _silent,
     clock: Clock = utc_now,
 ) -> WriteBacks:
-    """Replaces the notes of conversations: `POST …/{conversationId}/note`.
+    """Replaces the notes of conversations: `POST …/{conversationId}/note`. Idempotent.
 
     Args:
         settings: As for `annotate`.
         pipeline: As for `annotate`.
         rows: As for `annotate`, with conversation_id and note.
-        overwrite: Replace also a note that is newer than what the warehouse holds.
+        overwrite: Also replace a note that is newer than in the warehouse.
         dry_run: As for `annotate`.
         stop: As for `annotate`.
         on_begin: As for `annotate`.
@@ -136,22 +136,22 @@ def write_back(
     on_begin: OnBegin = _silent,
     clock: Clock = utc_now,
 ) -> WriteBacks:
-    """What `annotate` and `note` do, with rows that were read from a file."""
+    """Implements `annotate` and `note`, for rows that were read from a file."""
     stop = stop or threading.Event()
     check_columns(kind, records)
     agents = {agent.agent_id: agent for agent in settings.agents}
     by_agent: dict[str, list[Row]] = {}
-    unfit: list[Result] = []
+    invalid: list[Result] = []
     for record, row in checked(kind, records, list(agents)):
         if isinstance(row, Row):
             by_agent.setdefault(row.agent_id, []).append(row)
         else:
-            named = record.values.get("conversation_id")
-            shown = None if named is None else str(named)
-            unfit.append(Result(record.place, shown, "", "rejected", row))
-    done = WriteBacks([], unfit, unused_columns(kind, records), dry_run)
+            conversation_id = record.values.get("conversation_id")
+            shown = None if conversation_id is None else str(conversation_id)
+            invalid.append(Result(record.place, shown, "", "rejected", row))
+    done = WriteBacks([], invalid, unused_columns(kind, records), dry_run)
 
-    def begun(agent_id: str, warehouse: LoadState | None) -> AgentWriteBacks:
+    def begin(agent_id: str, warehouse: LoadState | None) -> AgentWriteBacks:
         report = WriteBackReport(agent_id, COMMANDS[kind], Traffic(), started_at=clock())
         done.reports.append(report)
         return AgentWriteBacks(
@@ -168,12 +168,12 @@ def write_back(
 
     if dry_run:
         file = duckdb_path(pipeline)
-        # one that is not there would be made by looking into it
+        # reading a missing file would create it
         warehouse = LoadState(pipeline) if file is None or file.exists() else None
         for agent_id in by_agent:
-            with begun(agent_id, warehouse) as run:
+            with begin(agent_id, warehouse) as run:
                 on_begin(run.report)
-                run.look()
+                run.check()
         return done
     if not by_agent:
         return done
@@ -184,7 +184,7 @@ def write_back(
     timeout = LockTimeout(settings.lock_wait, stop)
     with open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others):
         for agent_id in by_agent:
-            with begun(agent_id, committer.warehouse) as run:
+            with begin(agent_id, committer.warehouse) as run:
                 if holder := others.get(lease_name(agent_id)):
                     run.leave_to(holder)
                 else:
@@ -194,12 +194,12 @@ def write_back(
 
 
 def lease_name(agent_id: str) -> str:
-    """The lease on writing back to an agent."""
+    """Name of the lease on write-backs to an agent."""
     return f"{agent_id} write-backs"
 
 
 def _records(rows: Any) -> list[Record]:
-    """Rows of a notebook; a table is anything that hands itself over as Arrow."""
+    """Converts mappings or an Arrow-compatible table."""
     given: Iterable[Mapping[str, Any]] = rows
     if hasattr(rows, "__arrow_c_stream__"):
         given = pa.table(rows).to_pylist()

@@ -1,4 +1,4 @@
-"""What came of each row, as a person reads it in a terminal, and as JSON for programs."""
+"""Terminal and JSON output of write-backs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..console.format import without_internals
 from .report import DONE, Outcome, WriteBacks
 
 SHOWN_RESULTS = 50
-"""Rows that are shown; JSON has all of them."""
+"""Rows that the terminal shows; JSON has all of them."""
 
 _WORDS: dict[Outcome, str] = {
     "sent": "sent",
@@ -28,17 +28,17 @@ _COLOURS: dict[Outcome, str] = {"rejected": "red", "unknown": "yellow", "not sen
 
 
 def write_backs(console: Console, done: WriteBacks, source: str, place: str) -> None:
-    """Each row with which there is something to do, then how many there were of each kind.
+    """Prints each row that needs action, then the number of rows by outcome.
 
     Args:
-        console: Where to show it.
-        done: What came of the rows.
-        source: The file.
-        place: What a row is called by: line or row.
+        console: Output.
+        done: Results of the rows.
+        source: Name of the file.
+        place: Unit of a row's place: line or row.
     """
     if done.unused:
         columns = escape(", ".join(done.unused))
-        console.print(f"PolyAI has no place for {columns}: left out", soft_wrap=True)
+        console.print(f"PolyAI has no field for {columns}: ignored", soft_wrap=True)
     left = [result for result in done.results if result.outcome not in DONE]
     for result in left[:SHOWN_RESULTS]:
         colour = _COLOURS[result.outcome]
@@ -49,18 +49,18 @@ def write_backs(console: Console, done: WriteBacks, source: str, place: str) -> 
             soft_wrap=True,
         )
     if len(left) > SHOWN_RESULTS:
-        console.print(f"… and {len(left) - SHOWN_RESULTS:,} more: --json names all of them")
+        console.print(f"… and {len(left) - SHOWN_RESULTS:,} more: --json lists all of them")
     counts: Counter[Outcome] = done.outcomes
     stated = ", ".join(f"{counts[one]:,} {_WORDS[one]}" for one in _WORDS if counts[one])
     console.print(
         f"[bold]{escape(source)}[/]: {len(done.results):,} rows: {stated or 'nothing to do'}"
     )
     if counts["unknown"] or counts["not sent"]:
-        console.print("the same command again goes on: what is there is not sent a second time")
+        console.print("run the same command again to continue: nothing is sent twice")
 
 
 def write_backs_as_json(done: WriteBacks, code: int) -> dict[str, Any]:
-    """The same for programs, with every row."""
+    """JSON with all rows."""
     return {
         "exit_code": int(code),
         "dry_run": done.dry_run,
