@@ -1,21 +1,34 @@
-"""Runs the command as its users do: in a process of its own, in a pipe or in a terminal."""
+"""The command `polyai-warehouse` for tests: in this process, in another one, or in a terminal.
+
+`run` is the cheap one. `run_process` starts an interpreter, which takes 1.4 s, and is for tests
+whose subject is the process: locks, signals, the umask, imports.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from unittest.mock import patch
 
 import duckdb
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
 import polyai
+from polyai.cli.app import main
 
 AGENT = "PROJECT-BOOKINGS"
 KEY = "sandbox-key"
@@ -35,7 +48,17 @@ def access(base_url: str, api_key: str = KEY, agent_id: str = AGENT) -> dict[str
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end in the working directory."""
+    """Runs the command to its end in this process, through the `main` that a process calls."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with _writing_to(1, out.fileno()), _writing_to(2, err.fileno()):
+            code = _exit_code(arguments, environment)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(list(arguments), code, out.read(), err.read())
+
+
+def run_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end in a process of its own."""
     return subprocess.run(
         _line(arguments),
         env=_with(environment),
@@ -109,3 +132,80 @@ def _line(arguments: tuple[str, ...]) -> list[str]:
 def _with(environment: dict[str, str]) -> dict[str, str]:
     # the tests leave the folder that a relative path would start from
     return os.environ | {"PYTHONPATH": str(Path(polyai.__file__).parents[1])} | environment
+
+
+class _HungError(BaseException):
+    """The command takes longer than PATIENCE_SECONDS; nothing that it catches."""
+
+
+def _exit_code(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
+    """Calls `main` as the interpreter does; an exception is printed, and 1."""
+    with (
+        Path(os.devnull).open() as nothing,
+        open(1, "w", encoding="utf-8", closefd=False) as stdout,
+        open(2, "w", encoding="utf-8", closefd=False, buffering=1) as stderr,
+        patch.multiple(
+            sys,
+            argv=["polyai-warehouse", *arguments],
+            stdin=nothing,
+            stdout=stdout,
+            stderr=stderr,
+        ),
+        patch.dict(os.environ, environment),
+        _without_traces(),
+        _patience(),
+    ):
+        try:
+            main()
+        except SystemExit as exited:
+            return exited.code if isinstance(exited.code, int) else int(exited.code is not None)
+        except Exception:
+            traceback.print_exc()
+            return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Restores all that a command changes in its process, and has it read dlt's files again."""
+    loggers = [logging.getLogger(name) for name in ("polyai", "dlt")]
+    before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
+    umask = os.umask(0o022)
+    context = Container()[PluggableRunContext]
+    providers = context.providers
+    try:
+        context.reload_providers()
+        yield
+    finally:
+        context.providers = providers
+        context.context.reset_config()
+        os.umask(umask)
+        for one, handlers, level, propagate in before:
+            one.handlers, one.propagate = handlers, propagate
+            one.setLevel(level)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        raise _HungError
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _writing_to(number: int, file: int) -> Iterator[None]:
+    """Sends what is written to a file descriptor elsewhere, also by child processes."""
+    kept = os.dup(number)
+    os.dup2(file, number)
+    try:
+        yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)

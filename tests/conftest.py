@@ -1,11 +1,103 @@
-"""What every test starts from: an empty folder of its own, and nothing of the user's settings."""
+"""Fixtures of every test, the layers of the suite, and the profiles of hypothesis.
+
+A module names its layer once, `pytestmark = pytest.mark.load`; a class, a test or a parameter that
+belongs to another one names that. See LAYERS.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
+
+import loaded
+
+LAYERS = ("browser", "process", "load", "server", "unit")
+"""Layers, the most expensive first; each test belongs to one.
+
+- `unit`: functions and values, and DuckDB in memory.
+- `server`: HTTP to a server in this process, or a PostgreSQL or S3 server.
+- `load`: whole loads, or other work on a warehouse, in this process.
+- `process`: interpreters of its own: signals, terminals, locks, kills, imports.
+- `browser`: chromium.
+"""
+
+SPREAD = {
+    "test_backfill",
+    "test_cli",
+    "test_current",
+    "test_faults",
+    "test_load",
+    "test_parallel",
+    "test_v3_load",
+}
+"""Modules of expensive tests that share no fixture, so that any worker may run each of them."""
+
+for _name, _examples in {"dev": 25, "ci": 100, "slow": 1_000}.items():
+    settings.register_profile(
+        _name,
+        max_examples=_examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=False,
+    )
+# `--hypothesis-profile` chooses another one later
+settings.load_profile("dev")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves each test one layer, the closest, and makes what is of the matrix slow.
+
+    The expensive layers come first, so that no worker is left alone with a long one at the end.
+    """
+    without = []
+    for item in items:
+        layers = [mark for mark in item.iter_markers() if mark.name in LAYERS]
+        if layers:
+            # the closest one; `-m` would see those of the class and the module too
+            item.add_marker(layers[0].name, append=False)
+        else:
+            without.append(item.nodeid)
+    for node in {node for item in items for node in item.listchain()[:-1]}:
+        node.own_markers = [mark for mark in node.own_markers if mark.name not in LAYERS]
+    if without:
+        raise pytest.UsageError(f"no layer ({', '.join(LAYERS)}) is named by {without[0]}")
+    for item in items:
+        closest = next(mark for mark in item.own_markers if mark.name in LAYERS)
+        item.own_markers = [
+            mark for mark in item.own_markers if mark.name not in LAYERS or mark is closest
+        ]
+        if item.get_closest_marker("matrix"):
+            item.add_marker("slow")
+    items.sort(key=lambda item: LAYERS.index(_layer(item)))
+
+
+def _layer(item: pytest.Item) -> str:
+    return next(mark.name for mark in item.own_markers if mark.name in LAYERS)
+
+
+class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives a module to one worker, as its tests share fixtures; some are spread, or together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file.endswith("kills.py"):
+            # side by side they would take the time that each of them waits for
+            return "kills"
+        return nodeid if Path(file).stem in SPREAD else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Replaces the scheduler of `--dist loadfile`.
+
+    The marker xdist_group would do, but xdist 3.8 does not find it in ids of pytest 9.2.
+    """
+    return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
@@ -14,9 +106,16 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith(("POLYAI_", "SOURCES__", "DESTINATION__", "DLT_")):
             monkeypatch.delenv(name)
-    # each command that a test starts would compile the package anew
+    # each command that a test starts would compile the package again
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_warehouses(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """Keeps loaded warehouses in a folder of this run, which its workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    loaded.keep_in((folder if worker_id == "master" else folder.parent) / "loaded")

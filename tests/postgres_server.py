@@ -1,22 +1,27 @@
-"""Temporary PostgreSQL server for tests: a new cluster on a free port."""
+"""Temporary PostgreSQL server for tests: one cluster per process, one database per use."""
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
+
+import psycopg2
 
 _SERVER_USER = "postgres"
 """User created by Debian's package; PostgreSQL does not run as root."""
 
 
 def binaries() -> Path | None:
-    """Returns the folder of initdb and pg_ctl; None if no server is installed."""
+    """The folder of initdb and pg_ctl; None where no server is installed."""
     versions = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[4])
     )
@@ -28,7 +33,25 @@ def binaries() -> Path | None:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Runs a server with an empty database `polyai`, and yields its connection string.
+    """Creates an empty database, yields its connection string, and drops it afterwards.
+
+    Roles belong to the cluster, which all uses in a process share.
+    """
+    server = _server()
+    name = f"polyai_{next(_numbers)}"
+    _execute(server, f"CREATE DATABASE {name}")
+    try:
+        yield f"{server}/{name}"
+    finally:
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+_numbers = itertools.count(1)
+
+
+@cache
+def _server() -> str:
+    """Starts a new cluster on a free port; returns the connection string without a database.
 
     Its folder is not inside pytest's, which other sessions of pytest make inaccessible to the
     server's user.
@@ -36,11 +59,7 @@ def postgres() -> Iterator[str]:
     bin_ = binaries()
     if bin_ is None:
         raise FileNotFoundError("no PostgreSQL server is installed")
-    with tempfile.TemporaryDirectory() as name:
-        yield from _served(bin_, Path(name))
-
-
-def _served(bin_: Path, folder: Path) -> Iterator[str]:
+    folder = Path(tempfile.mkdtemp(prefix="polyai-postgres-"))
     as_user: list[str] = []
     if os.geteuid() == 0:
         shutil.chown(folder, _SERVER_USER)
@@ -54,11 +73,20 @@ def _served(bin_: Path, folder: Path) -> Iterator[str]:
         words: Sequence[str] = [*as_user, *map(str, command)]
         subprocess.run(words, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
+    def stop() -> None:
+        run(bin_ / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
     run(bin_ / "initdb", "-D", data, "-U", "loader", "--auth=trust", "-E", "UTF8", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {folder}"
     run(bin_ / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
-    try:
-        run(bin_ / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "loader", "polyai")
-        yield f"postgresql://loader:unused@127.0.0.1:{port}/polyai"
-    finally:
-        run(bin_ / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+    atexit.register(stop)
+    return f"postgresql://loader:unused@127.0.0.1:{port}"
+
+
+def _execute(server: str, statement: str) -> None:
+    with closing(psycopg2.connect(f"{server}/postgres")) as connection:
+        # a database is neither created nor dropped in a transaction
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)

@@ -23,6 +23,8 @@ from polyai.errors import ConfigurationError
 from polyai.load.slices import Slice, SliceReport, cut, parse_moment
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.load
+
 LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
 V3 = "conversations_v3"
 DAYS = 60
@@ -72,7 +74,7 @@ def total(said: dict[str, Any], count: str) -> int:
     return sum(slice_["counts"].get(count, 0) for slice_ in said["slices"])
 
 
-@pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.slow)])
 class TestRange:
     def test_exactly_the_range_lands_and_once(
         self, sandbox: Sandbox, base_url: str, api: str
@@ -90,7 +92,7 @@ class TestRange:
         )
         assert [row[:3] for row in runs] == [("backfill", api, 5)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_again_it_skips_what_is_held_and_without_resume_reads_all(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
@@ -108,7 +110,7 @@ class TestRange:
         )
         assert (code, total(said, "changed")) == (0, len(held()))
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_the_steady_load_goes_on_from_its_own_position(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
@@ -141,7 +143,7 @@ def assert_equals_truth_of(sandbox: Sandbox, api: str) -> None:
     assert query("SELECT count(*) FROM polyai.turns") == [(turns,)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_middle_week_of_years_costs_its_own_pages_and_a_handful() -> None:
     sandbox = Sandbox(
         SandboxConfig(conversations=60_000, span=timedelta(days=3 * 365), detail="small")
@@ -159,7 +161,7 @@ def test_a_middle_week_of_years_costs_its_own_pages_and_a_handful() -> None:
 
 
 class TestFailures:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_slice_that_fails_stops_no_other_and_is_named(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -179,7 +181,7 @@ class TestFailures:
         assert run(*given, **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-06")
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_wrong_key_of_one_agent(self, tmp_path: Path) -> None:
         sandbox = Sandbox(
             SandboxConfig(
@@ -200,7 +202,7 @@ class TestFailures:
         assert "wrong" not in result.stderr + result.stdout
         assert held("PROJECT-B") == within(sandbox, "2026-10-28", "2026-10-30", "PROJECT-B")
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_conversations_that_fail_are_recorded(self, sandbox: Sandbox, base_url: str) -> None:
         bad = min(within(sandbox, "2026-10-01", "2026-10-02"))
         sandbox.faults.add("status", path=re.escape(bad), status=500)
@@ -231,7 +233,7 @@ class TestFailures:
 
 
 class TestWorkers:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_killed_worker_takes_its_slice_only(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
@@ -248,7 +250,7 @@ class TestWorkers:
         assert run(*given, **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-07")
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_killed_altogether_it_is_run_again(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
@@ -264,7 +266,7 @@ class TestWorkers:
         assert run(*given, **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-05")
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_an_interrupted_one_keeps_what_was_read(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
@@ -282,7 +284,7 @@ class TestWorkers:
         assert run(*given, "--slice", "10d", **environment).returncode == 0
         assert held() == within(sandbox, "2026-10-01", "2026-10-20")
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_load_can_run_meanwhile(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.05)
         environment = access(base_url)
@@ -300,7 +302,7 @@ class TestWorkers:
             )[0]
             assert rows[0] == rows[1]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_what_a_person_sees(self, base_url: str) -> None:
         given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-03")
         code, shown = run_in_terminal(100, *given, **access(base_url))
@@ -324,7 +326,7 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_process_that_loads_many_slices_keeps_nothing_of_them(
     base_url: str, sandbox: Sandbox
 ) -> None:

@@ -20,6 +20,8 @@ from polyai.views.definitions import views
 from polyai.views.publishing import INFO_TABLE
 from postgres_server import binaries, postgres
 
+pytestmark = pytest.mark.load
+
 PAGE = Path(__file__).parent.parent / "pipelines" / "bi.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 OTHERS = {

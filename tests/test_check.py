@@ -11,6 +11,8 @@ import pytest
 from command import AGENT, access, run
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:

@@ -19,8 +19,10 @@ from polyai.cli.app import app
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.faults import FaultKind
 
+pytestmark = pytest.mark.load
+
 DETAIL = "GET .*/conversations/"
-SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.matrix)]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ class TestLoad:
         assert run("status").returncode == 0
         assert run("load", "--select", "metrics", **access(shared_url)).returncode == 0
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_json_is_all_of_stdout_also_when_requests_fail(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         sandbox.faults.add("status", path="/conversations/", times=3)
@@ -88,8 +90,8 @@ class TestLoad:
 
 
 class TestSomeConversationsFail:
-    @pytest.mark.long
-    @pytest.mark.parametrize("kind", ["status", pytest.param("html", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", ["status", pytest.param("html", marks=pytest.mark.matrix)])
     def test_the_rest_is_loaded_and_the_next_run_makes_good(self, kind: FaultKind) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=30))
         bad = sorted(list(sandbox.conversation_ids(AGENT))[3:9:2])
@@ -136,7 +138,7 @@ class TestRefused:
                 {"POLYAI_API_KEY": "sandbox-key-eu"},
                 "another region than us: set POLYAI_REGION to one of us, eu, uk, studio",
                 id="key of another region",
-                marks=pytest.mark.slow,
+                marks=pytest.mark.matrix,
             ),
             pytest.param(
                 {"POLYAI_API_KEY": "sandbox-key-forbidden"},
@@ -152,7 +154,7 @@ class TestRefused:
                 {"POLYAI_AGENT_ID": ""},
                 "agent_id is missing",
                 id="no agent",
-                marks=pytest.mark.slow,
+                marks=pytest.mark.matrix,
             ),
             pytest.param(
                 {"POLYAI_AGENT_ID": "PROJECT-OTHER"},
@@ -163,7 +165,7 @@ class TestRefused:
                 {"POLYAI_REGION": "mars"},
                 "'mars' is not a PolyAI region.*us, eu, uk, studio",
                 id="unknown region",
-                marks=pytest.mark.slow,
+                marks=pytest.mark.matrix,
             ),
             pytest.param(
                 {"POLYAI_BASE_URL": "https://no-such-host.invalid"},
@@ -174,7 +176,7 @@ class TestRefused:
                 {"POLYAI_BASE_URL": "ftp://api.us.poly.ai"},
                 "'ftp://api.us.poly.ai' is not a base URL.*https://",
                 id="not http",
-                marks=pytest.mark.slow,
+                marks=pytest.mark.matrix,
             ),
             pytest.param(
                 {"DESTINATION__DUCKDB__CREDENTIALS": "missing/polyai.duckdb"},
@@ -221,7 +223,7 @@ class TestRefused:
         assert result.returncode == 1
         assert "not a valid DuckDB database file" in error_of(result)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_database_that_another_process_writes(self, shared_url: str) -> None:
         hold = "import duckdb, sys; c = duckdb.connect('polyai.duckdb'); print(1, flush=True)"
         with subprocess.Popen(
@@ -258,7 +260,7 @@ class TestUsage:
 class TestSignals:
     """What was read is kept, and the next run goes on from there."""
 
-    @pytest.mark.long
+    @pytest.mark.slow
     @pytest.mark.parametrize("number", SIGNALS)
     def test_while_details_are_read(self, number: signal.Signals) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=200, delay_seconds=0.1))
@@ -273,7 +275,7 @@ class TestSignals:
         assert f"{AGENT}: interrupted in " in out
         self.check_next_run(sandbox)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_while_chunks_are_committed(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=200))
         with serve(sandbox) as url:
@@ -314,7 +316,7 @@ class TestSignals:
 
 
 class TestTerminal:
-    @pytest.mark.parametrize("columns", [80, pytest.param(160, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("columns", [80, pytest.param(160, marks=pytest.mark.matrix)])
     def test_a_bar_shows_how_far_it_is(self, columns: int) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=150, delay_seconds=0.05))
         sandbox.faults.add("status", path="/conversations/", times=2)

@@ -38,6 +38,8 @@ from polyai.errors import (
     UncertainError,
 )
 
+pytestmark = pytest.mark.server
+
 KEY = "secret-key-0123456789"
 CORRELATION = {"X-PolyAI-Correlation-Id": "corr-header"}
 

@@ -27,6 +27,8 @@ from postgres_server import binaries, postgres
 from schemas.generate.cookbook import documents, write
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
+pytestmark = pytest.mark.load
+
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)
 OF_YEARS = SandboxConfig(
@@ -64,7 +66,7 @@ class Loaded:
 
 @pytest.fixture(
     scope="module",
-    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.long])],
+    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.slow])],
 )
 def loaded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

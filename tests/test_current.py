@@ -18,6 +18,8 @@ from polyai.load.report import RunReport
 from polyai.sandbox import Annotation, Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 
+pytestmark = pytest.mark.load
+
 AGENT = "PROJECT-BOOKINGS"
 DETAIL = rf"/v1/agents/{AGENT}/conversations/[^?/]+$"
 LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
@@ -89,7 +91,7 @@ def annotations_of(conversation_id: str) -> int:
 
 
 class TestSettling:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_each_age_is_read_once_and_brings_what_the_list_does_not_show(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
@@ -107,7 +109,7 @@ class TestSettling:
             site.load(lookback="30d")
             assert site.details_of(chosen) == 0
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_several_ages_that_passed_unseen_cost_one_request(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
@@ -122,7 +124,7 @@ class TestSettling:
         assert site.load().fetched == 0
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_what_is_listed_as_changed_and_settles_costs_one_request(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
@@ -135,7 +137,7 @@ class TestSettling:
         )
         assert report.changed >= 1
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_no_ages_at_all(self, site: Site) -> None:
         site.load(settle_after="0s")
         site.sandbox.advance(30 * DAY)
@@ -144,7 +146,7 @@ class TestSettling:
 
 
 class TestConvergence:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_late_notes_scores_tags_metrics_and_annotations_all_arrive(self, site: Site) -> None:
         draw = random.Random(1)
         sandbox = site.sandbox
@@ -189,7 +191,7 @@ class TestConvergence:
 
 
 class TestCost:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_new_conversations_cost_their_details_and_the_pages_of_the_lookback(
         self, site: Site
     ) -> None:
@@ -229,7 +231,7 @@ class TestCost:
         assert site.sandbox.requests.count(DETAIL) == 0
 
     @pytest.mark.parametrize(
-        "database", ["polyai.duckdb", pytest.param("calls.duckdb", marks=pytest.mark.long)]
+        "database", ["polyai.duckdb", pytest.param("calls.duckdb", marks=pytest.mark.slow)]
     )
     def test_nothing_but_the_tables_stays_behind(
         self, site: Site, database: str, monkeypatch: pytest.MonkeyPatch
@@ -245,7 +247,7 @@ class TestCost:
 
 
 class TestWholeListing:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_full_run_counts_what_is_not_listed_any_more_and_keeps_it(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         first = site.load()
@@ -264,7 +266,7 @@ class TestWholeListing:
 
 
 class TestGone:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_call_in_progress_that_was_deleted_is_asked_for_once_more_and_no_failure(
         self,
     ) -> None:
@@ -288,7 +290,7 @@ class TestGone:
             assert [site.details_of(name) for name in open_] == [0] * len(open_)
         assert query("SELECT count(*) FROM polyai.conversations") == [(300,)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_settled_one_that_was_deleted_stays_as_it_was_loaded(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
@@ -304,7 +306,7 @@ class TestGone:
 
 
 class TestGivingUp:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_failure_is_tried_until_it_is_too_old_and_again_by_a_full_run(
         self, site: Site
     ) -> None:
@@ -330,7 +332,7 @@ class TestGivingUp:
 
 
 class TestTornRuns:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_on_a_new_machine_rows_that_a_killed_run_has_left_are_replaced_or_vanish(
         self, site: Site
     ) -> None:

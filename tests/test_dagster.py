@@ -37,6 +37,8 @@ if not importlib.util.find_spec("dagster") and not os.environ.get("CI"):
 
 import dagster as dg
 
+pytestmark = pytest.mark.process
+
 DEFINITIONS = Path(__file__).parent.parent / "pipelines" / "dagster_definitions.py"
 AGENTS = ("PROJECT-A", "PROJECT-B")
 DAYS = tuple(datetime(2026, 10, day, tzinfo=UTC) for day in range(20, 24))
@@ -200,7 +202,7 @@ class TestRuns:
         rows = query("SELECT agent_id, conversation_id FROM polyai.conversations ORDER BY ALL")
         assert rows == there
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_slice_that_fails_is_tried_again_and_fails_alone(
         self, wrong_key: None, instance: dg.DagsterInstance
     ) -> None:
@@ -226,7 +228,7 @@ class TestRuns:
             module.load_agents(dg.build_op_context(), config=module.LoadConfig())
         assert query("SELECT DISTINCT agent_id FROM polyai.conversations") == [("PROJECT-A",)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_conversations_that_fail_are_a_warning(
         self, sandbox: Sandbox, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:
@@ -257,7 +259,7 @@ class TestRuns:
             entry.user_message.startswith("skipped: ") for entry in instance.all_logs(result.run_id)
         )
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_stale_warehouse_fails_the_check(
         self, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:
@@ -276,7 +278,7 @@ class TestRuns:
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
 )
-@pytest.mark.slow  # CI runs it too
+@pytest.mark.matrix  # CI runs it too
 class TestBackfill:
     """Dagster's own commands and daemon, each run a process of its own, into PostgreSQL."""
 

@@ -27,6 +27,8 @@ from polyai.sandbox import serve as serve_api
 from polyai.sandbox.model import Conversation
 from polyai.views import query_reader as reader_module
 
+pytestmark = pytest.mark.browser
+
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
@@ -99,7 +101,7 @@ def selected(calls: list[Conversation], **wanted: str) -> list[Conversation]:
     ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_page_opens_light_and_dark_on_laptop_and_phone(
     browser: BrowserContext, url: str
 ) -> None:
@@ -120,7 +122,7 @@ def test_every_page_opens_light_and_dark_on_laptop_and_phone(
     one.close()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_filters_change_the_numbers_correctly(
     browser: BrowserContext, url: str, loaded: Loaded
 ) -> None:
@@ -148,7 +150,7 @@ def test_filters_change_the_numbers_correctly(
         expect_tile(page, "Conversations", f"{len(calls):,}")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_variant_filter_shows_the_variants_of_the_agent(
     browser: BrowserContext, url: str, loaded: Loaded
 ) -> None:
@@ -159,7 +161,7 @@ def test_the_variant_filter_shows_the_variants_of_the_agent(
         expect_tile(page, "Conversations", f"{len(without):,}")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_tabs_and_the_back_button_change_the_page(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, DAYS) as page:
         for tab, title in (("Performance", "Functions"), ("Data", "Last runs"), ("Reviews", None)):
@@ -197,7 +199,7 @@ def test_a_conversation_can_be_searched_and_opened(
         page.wait_for_selector(".pw-transcript")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_conversation_can_be_opened_from_the_review_queue(
     browser: BrowserContext, url: str
 ) -> None:
@@ -208,7 +210,7 @@ def test_a_conversation_can_be_opened_from_the_review_queue(
         card(page, "Review queue").wait_for()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_lists_have_pages(browser: BrowserContext, url: str, loaded: Loaded) -> None:
     number = len(selected(loaded.calls, environment="live"))
     with visit(browser, url, f"{DAYS}&page=conversations") as page:
@@ -219,7 +221,7 @@ def test_lists_have_pages(browser: BrowserContext, url: str, loaded: Loaded) -> 
         page.get_by_text("1 – ").wait_for()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_recording_can_be_played(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
     calls = [
         call
@@ -292,7 +294,7 @@ def test_untrusted_text_is_escaped(browser: BrowserContext, loaded: Loaded, tmp_
             assert page.locator("main img, main script, main a").count() == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_dashboard_works_during_a_load(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +328,7 @@ def test_the_dashboard_works_during_a_load(
         expect_tile(page, "Conversations", f"{after:,}")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_days_without_conversations_show_a_message(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, "days=custom&from=2020-01-01&to=2020-01-07") as page:
         page.get_by_text("No conversations on these days").wait_for()
@@ -335,14 +337,14 @@ def test_days_without_conversations_show_a_message(browser: BrowserContext, url:
         page.get_by_text("No conversation matches").wait_for()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_empty_selection_shows_dashes(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, "days=custom&from=2026-10-01&to=2026-10-01&channel=SMS") as page:
         expect_tile(page, "PolyScore, of 5", "–")
         expect_tile(page, "Containment", "–")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_invalid_parts_of_an_address_are_ignored(browser: BrowserContext, url: str) -> None:
     with visit(
         browser, url, "page=nope&days=x&from=y&agent=%3Cb%3E&channel=&conversation=a"
@@ -352,7 +354,7 @@ def test_invalid_parts_of_an_address_are_ignored(browser: BrowserContext, url: s
         page.get_by_text("This conversation is not in the warehouse").wait_for()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_empty_warehouse_names_the_load_command(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path
 ) -> None:
@@ -363,7 +365,7 @@ def test_an_empty_warehouse_names_the_load_command(
         page.get_by_text("polyai-warehouse load").wait_for()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_token_has_to_be_entered(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
     with dashboard(copied(loaded, tmp_path), token="secret word") as url:
         assert requests.get(f"{url}/api/status", timeout=10).status_code in (401, 403)
@@ -400,7 +402,7 @@ def test_addresses_other_than_loopback_need_a_token(host: str) -> None:
         pass
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from polyai.dashboard.markup import Markup, joined, tag
 from polyai.dashboard.selection import Period, Selection, ending
 from polyai.dashboard.totals import Totals, total
 
+pytestmark = pytest.mark.unit
+
 EVIL = """<img src=x onerror="alert('x')">"""
 
 

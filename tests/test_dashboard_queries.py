@@ -25,6 +25,8 @@ from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.query_reader import Reader, open_reader
 from postgres_server import binaries, postgres
 
+pytestmark = pytest.mark.load
+
 AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")
 ZONE = "America/New_York"
 PERIOD = Period(date(2026, 9, 20), date(2026, 11, 2))
@@ -66,7 +68,7 @@ class Warehouse:
 
 @pytest.fixture(
     scope="module",
-    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.long])],
+    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.slow])],
 )
 def warehouse(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -18,6 +18,8 @@ from polyai.views.definitions import views
 from schemas.generate.dbt_sources import sources_yaml
 from schemas.generate.sql_types import DUCKDB_TYPES, VIEW_TYPES
 
+pytestmark = pytest.mark.load
+
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 
 
@@ -52,7 +54,7 @@ def test_all_tables_views_and_columns_are_described_in_order(tables: list[dict[s
         assert "{{" not in yaml.safe_dump(table)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_data_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
     put_loaded(SandboxConfig(conversations=60))
     create_views(open_pipeline(name=PIPELINE_NAME))

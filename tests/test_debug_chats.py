@@ -50,6 +50,8 @@ from polyai.errors import BusyError, ConfigurationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 
+pytestmark = pytest.mark.load
+
 SCENARIOS = Path(__file__).parent / "scenarios"
 BOOKINGS, UNMET = SCENARIOS / "bookings.yaml", SCENARIOS / "unmet.yaml"
 GREETING = "Thank you for calling the Harbour Hotel. This call may be recorded. How may I help you?"
@@ -495,7 +497,7 @@ def test_the_command_runs_scenarios_in_parallel(sandbox: Sandbox, base_url: str)
     assert KEY not in result.stdout + result.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_concurrent_jobs_both_store_their_results(base_url: str) -> None:
     file = written(suite_of(a_chat("hi"), a_chat("hi", name="b")))
     jobs = [
@@ -591,7 +593,7 @@ def test_each_error_is_one_line(sandbox: Sandbox, base_url: str) -> None:
     assert not sandbox.requests.matching()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_signal_interrupts_the_command_which_stores_its_results_so_far(
     sandbox: Sandbox, base_url: str
 ) -> None:

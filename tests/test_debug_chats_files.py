@@ -16,6 +16,8 @@ from polyai.debug_chats.expectations import _KINDS, seconds
 from polyai.debug_chats.schema import schema_text
 from polyai.errors import ConfigurationError
 
+pytestmark = pytest.mark.unit
+
 SCENARIOS = Path(__file__).parent / "scenarios"
 
 

@@ -26,6 +26,8 @@ from polyai.debug_chats.interactive import HELP
 from polyai.errors import ConfigurationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.process
+
 GREETING = "agent: Thank you for calling the Harbour Hotel."
 _COMMAND = [sys.executable, "-m", "polyai", "chat"]
 _OWN_TERMINAL = (

@@ -15,6 +15,8 @@ import pytest
 from command import error_of, query, run, start, wait_until
 from polyai.tables.registry import conversation_tables
 
+pytestmark = pytest.mark.load
+
 
 def kpis(database: str = "polyai.duckdb") -> dict[str, float]:
     """The three numbers, from rows and without SQL's arithmetic."""
@@ -36,7 +38,7 @@ def kpis(database: str = "polyai.duckdb") -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    "database", ["polyai.duckdb", pytest.param("my calls.duckdb", marks=pytest.mark.long)]
+    "database", ["polyai.duckdb", pytest.param("my calls.duckdb", marks=pytest.mark.slow)]
 )
 def test_what_it_shows_is_so(database: str) -> None:
     result = run("demo", "--conversations", "60", "--database", database)
@@ -67,7 +69,7 @@ def test_what_it_shows_is_so(database: str) -> None:
         assert query(sql, file)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_json_and_a_second_run_that_replaces_the_first() -> None:
     assert run("demo", "--conversations", "40").returncode == 0
     result = run("demo", "--conversations", "30", "--json")
@@ -122,7 +124,7 @@ def test_missing_folder() -> None:
     assert "missing/polyai.duckdb" in error_of(result)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_interrupted_and_run_again() -> None:
     process = start("demo", "--conversations", "3000")
     wait_until(Path("polyai.duckdb").exists)

@@ -32,6 +32,8 @@ from polyai.write_backs.run import PIPELINE_NAME as WRITE_BACKS_PIPELINE
 from schemas.generate.dictionary import dictionary
 from schemas.generate.document import COMMAND
 
+pytestmark = pytest.mark.load
+
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)`( not null)? \|", flags=re.MULTILINE)
 

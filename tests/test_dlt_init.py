@@ -15,6 +15,8 @@ import pytest
 
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 AGENT = "PROJECT-BOOKINGS"
 

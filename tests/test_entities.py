@@ -18,6 +18,8 @@ from polyai.views.definitions import views
 from schemas.generate.entities import entities
 from schemas.generate.relations import Relation, table_relations, view_relations
 
+pytestmark = pytest.mark.load
+
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 DIAGRAM = re.compile(r"^```mermaid\nerDiagram\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 RELATION = re.compile(r' {4}(\w+) (?:\|\||\|o)--o\{ (\w+) : "(?:\w+, )*\w+"')

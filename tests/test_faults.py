@@ -26,6 +26,8 @@ from polyai.load.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 
+pytestmark = pytest.mark.load
+
 Distortion = Callable[[Answer], Answer]
 
 AGENT = "PROJECT-BOOKINGS"
@@ -157,7 +159,7 @@ MET_TOGETHER = {
 
 
 class TestMetAFewTimes:
-    @pytest.mark.long
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", MET_TOGETHER)
     def test_the_load_is_complete(self, kind: str) -> None:
         sandbox = sandbox_of(12)
@@ -179,7 +181,7 @@ class TestMetAFewTimes:
 
 
 class TestForGoodOnSomeConversations:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_they_are_recorded_and_all_else_is_loaded(self) -> None:
         """Each fault on a conversation of its own, through the command."""
         sandbox = sandbox_of(50)
@@ -218,7 +220,7 @@ class TestForGoodOnSomeConversations:
         assert query(resolved) == [(len(bad),)]
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_refusal_is_not_tried_again_within_the_run(self) -> None:
         sandbox = sandbox_of(12)
         bad = dict(zip(sorted(sandbox.conversation_ids(AGENT)), (404, 410, 422)))
@@ -257,7 +259,7 @@ OF_EACH_KIND = (
 
 
 class TestForGoodOnTheListing:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_run_fails_with_what_was_wrong_and_the_next_one_is_complete(self) -> None:
         """One fault after the other: none of them leaves anything that keeps a run from working."""
         sandbox = sandbox_of(12)
@@ -282,7 +284,7 @@ class TestForGoodOnTheListing:
         assert "Traceback" not in result.stderr
         assert "text/html" in result.stderr
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_what_was_read_before_it_failed_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # so few conversations would all be listed before the first one is read
         monkeypatch.setattr("polyai.load.plan.ROWS_PER_COMPARISON", 7)
@@ -351,7 +353,7 @@ DISTORTIONS: dict[str, Distortion] = {
 """What no well-behaved server sends, made of its answer."""
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_no_server_should_send_costs_no_row() -> None:
     sandbox = sandbox_of(24)
     with serve(sandbox) as base_url:

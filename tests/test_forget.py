@@ -40,6 +40,8 @@ from polyai.warehouse.held import LoadState
 from postgres_server import binaries, postgres
 from s3_server import is_installed, s3
 
+pytestmark = pytest.mark.load
+
 CONFIG = SandboxConfig(
     conversations=120, span=timedelta(days=6), recording_cap_seconds=0.2, detail="small"
 )
@@ -206,7 +208,7 @@ def test_the_rewritten_file_has_no_erased_byte_and_is_otherwise_unchanged(compan
     assert company.load().new == 0
 
 
-@pytest.mark.parametrize("pii", ["keep", pytest.param("hash", marks=pytest.mark.long)])
+@pytest.mark.parametrize("pii", ["keep", pytest.param("hash", marks=pytest.mark.slow)])
 def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, pii: str) -> None:
     if pii == "hash":
         Path("polyai.duckdb").unlink()
@@ -318,7 +320,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
 def test_a_killed_run_is_completed_by_the_next(
@@ -357,7 +359,7 @@ def test_a_killed_run_is_completed_by_the_next(
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_kill_9_at_any_time_is_completed_by_the_next_run(company: Company) -> None:
     company.fetch_recordings()
     before = row_counts()
@@ -375,7 +377,7 @@ def test_kill_9_at_any_time_is_completed_by_the_next_run(company: Company) -> No
     assert not list(Path.cwd().glob("*rewriting*"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_conversation_read_before_the_erasure_is_erased_at_the_end_of_its_load(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,7 +390,7 @@ def test_a_conversation_read_before_the_erasure_is_erased_at_the_end_of_its_load
     assert row_counts() == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_pending_packages_of_a_killed_load_are_discarded(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,7 +441,7 @@ def test_a_recording_of_an_earlier_warehouse_is_erased(company: Company) -> None
     assert_no_trace(first, second)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_erasure_is_incomplete_until_the_recordings_are_found(
     company: Company,
 ) -> None:
@@ -538,7 +540,7 @@ def test_a_missing_warehouse_is_reported_in_one_line() -> None:
     assert "warehouse" in error_of(result)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_erased_conversations_are_not_loaded_through_the_v3_api(company: Company) -> None:
     name = first_column(f"{IDS_IN}conversations ORDER BY created_at DESC")[0]
     options: dict[str, Any] = {
@@ -558,7 +560,7 @@ def test_erased_conversations_are_not_loaded_through_the_v3_api(company: Company
     not is_installed() and not os.environ.get("CI"),
     reason="needs an S3 server: install the packages moto[server] and s3fs",
 )
-@pytest.mark.long
+@pytest.mark.slow
 def test_recordings_are_erased_from_a_bucket(company: Company) -> None:
     with s3() as server:
         environment = company.environment | server.environment()
@@ -576,7 +578,7 @@ def test_recordings_are_erased_from_a_bucket(company: Company) -> None:
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
 )
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_erasure_in_postgres_holds_for_all_machines(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,8 @@ from warehouse_rows import (
     truth_by_table,
 )
 
+pytestmark = pytest.mark.process
+
 AGENT = "PROJECT-BOOKINGS"
 CONVERSATIONS = 60
 CHUNK_SIZE = 20
@@ -488,18 +490,18 @@ def test_a_load_recovers_after_a_kill(on_duckdb: Bench) -> None:
 
 
 class TestDuckDBUpToNormalize:
-    @pytest.mark.long
+    @pytest.mark.slow
     @pytest.mark.parametrize("points", groups(r"listing|fetching|extract|pipeline|normalize"))
     def test_a_load_recovers_after_a_kill_at_any_point(
         self, on_duckdb: Bench, points: list[str]
     ) -> None:
         kill_at_each(on_duckdb, points)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_no_gap_is_left_before_the_watermark(self, on_duckdb: Bench) -> None:
         kill_between_chunks(on_duckdb)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "points",
         # schemas are written in first runs
@@ -515,7 +517,7 @@ class TestDuckDBUpToNormalize:
 
 
 class TestDuckDBFromLoadOn:
-    @pytest.mark.long
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "points", groups("load|job|merge|end|discard|tidy|half a file") + groups("state", size=1)
     )
@@ -527,12 +529,12 @@ class TestDuckDBFromLoadOn:
 
 @needs_postgres
 class TestPostgres:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_load_recovers_after_a_kill(self, on_postgres: Bench) -> None:
         kill_at_each(on_postgres, A_HANDFUL)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 class TestMatrixOfDuckDB:
     @pytest.mark.parametrize("point", points_of("duckdb"))
     def test_kills_at_one_point(self, on_duckdb: Bench, point: str) -> None:
@@ -544,7 +546,7 @@ class TestMatrixOfDuckDB:
 
 
 @needs_postgres
-@pytest.mark.slow
+@pytest.mark.matrix
 class TestMatrixOfPostgres:
     @pytest.mark.parametrize("point", points_of("postgres"))
     def test_kills_at_one_point(self, on_postgres: Bench, point: str) -> None:
@@ -558,7 +560,7 @@ class TestMatrixOfPostgres:
         kill_between_chunks(on_postgres)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_command_is_killed_from_outside() -> None:
     drawn = random.Random(5)
     sandbox = Sandbox(SandboxConfig(conversations=200, seed=4))

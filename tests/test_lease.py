@@ -32,6 +32,8 @@ from polyai.locking.lease_table import sql_for
 from polyai.locking.leases import Leases
 from postgres_server import binaries, postgres
 
+pytestmark = pytest.mark.server
+
 needs_postgres = pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
@@ -424,7 +426,7 @@ def test_the_wait_for_a_suspended_merge_is_bounded(
 
 
 @needs_postgres
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_of_many_racing_machines_wins(on_postgres: Warehouse) -> None:
     assert winners_of_races(on_postgres, machines=8, rounds=50) == [1] * 50
 
@@ -457,7 +459,7 @@ def test_a_late_duplicate_row_does_not_change_the_owner(on_postgres: Warehouse) 
 
 
 @needs_postgres
-@pytest.mark.long
+@pytest.mark.slow
 def test_processes_starting_on_an_empty_database_agree_on_one_owner(
     on_postgres: Warehouse, server: str, tmp_path: Path
 ) -> None:
@@ -480,23 +482,24 @@ def test_a_failing_renewal_is_retried_until_the_term_ends(
 ) -> None:
     term = timedelta(seconds=2)
     one = on_postgres.machine("one", term)
-    with session(server.replace("/polyai", "/postgres")) as administrator, one:
+    base, _, database = server.rpartition("/")
+    with session(f"{base}/postgres") as administrator, one:
         one.acquire([AGENT])
-        administrator("ALTER DATABASE polyai ALLOW_CONNECTIONS false")
+        administrator(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
         try:
             assert eventually(lambda: "not renewed" in caplog.text)
             with pytest.raises(DestinationError, match="not currently accepting connections"):
                 one.renew()
         finally:
-            administrator("ALTER DATABASE polyai ALLOW_CONNECTIONS true")
+            administrator(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
         time.sleep(term.total_seconds())
         assert not one.lost.is_set()
 
-        administrator("ALTER DATABASE polyai ALLOW_CONNECTIONS false")
+        administrator(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
         try:
             assert one.lost.wait(5)
         finally:
-            administrator("ALTER DATABASE polyai ALLOW_CONNECTIONS true")
+            administrator(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
 
 
 @needs_postgres

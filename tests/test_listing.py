@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from polyai.api.client import Page
 from polyai.errors import ListingError
 from polyai.listing.landmarks import MAX_LANDMARKS, Landmarks
@@ -26,6 +27,8 @@ from polyai.listing.offset import (
     OffsetListing,
     created_at,
 )
+
+pytestmark = pytest.mark.unit
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 YEARS = timedelta(days=3 * 365)
@@ -213,11 +216,10 @@ def check_history(
 
 
 many_histories = given(history=histories, since=moments, span=spans, known=known_landmarks)
-unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("kind", WALKS)
-@settings(unhurried, max_examples=1_000)
+@examples(1_000)
 @many_histories
 def test_no_row_that_stays_listed_is_missed(
     kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
@@ -225,17 +227,7 @@ def test_no_row_that_stays_listed_is_missed(
     check_history(kind, history, since, span, known)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", WALKS)
-@settings(unhurried, max_examples=3_000)
-@many_histories
-def test_no_row_is_missed_in_more_than_ten_thousand_histories(
-    kind: str, history: dict[str, Any], since: int, span: int, known: Landmarks
-) -> None:
-    check_history(kind, history, since, span, known)
-
-
-@settings(unhurried, max_examples=1_000)
+@examples(1_000)
 @given(
     history=histories,
     edges=st.lists(moments, min_size=2, max_size=5, unique=True).map(sorted),
@@ -259,7 +251,6 @@ def test_slices_that_share_landmarks_have_no_row_in_common(
 
 
 @pytest.mark.parametrize("since", [None, -1], ids=["from the oldest end", "swept to the end"])
-@settings(unhurried)
 @given(count=st.integers(0, 50), cap=st.integers(2, 7))
 def test_an_unchanged_list_is_read_once_in_order(since: int | None, count: int, cap: int) -> None:
     listing = DriftingList(list(range(count)), cap=cap)
@@ -290,7 +281,7 @@ parts_at_rest = given(
 class TestPartOfAnUnchangedList:
     """Exactly the requested rows, each once, in order."""
 
-    @settings(unhurried, max_examples=300)
+    @examples(300)
     @parts_at_rest
     def test_a_short_sweep(
         self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
@@ -306,7 +297,7 @@ class TestPartOfAnUnchangedList:
             needed = [page for page in pages if page[:1] and listing.seconds[page[0]] >= since]
             assert len(listing.requests) <= len(needed) + 1
 
-    @settings(unhurried, max_examples=300)
+    @examples(300)
     @parts_at_rest
     def test_a_walk_from_a_bisected_position(
         self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
@@ -319,7 +310,7 @@ class TestPartOfAnUnchangedList:
         if not unreadable:
             assert len(listed) <= wanted + cap
 
-    @settings(unhurried, max_examples=300)
+    @examples(300)
     @parts_at_rest
     def test_a_range(
         self, seconds: list[int], cap: int, unreadable: int, since: int, span: int
@@ -587,7 +578,6 @@ class TestLandmarks:
         known.update(Landmarks())
         assert known.count == 90
 
-    @settings(unhurried)
     @given(
         known=known_landmarks,
         more=st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 9_999)), max_size=3_000),
@@ -697,7 +687,7 @@ def test_the_walk_steps_back_in_longer_strides_when_deletions_hide_arrivals_from
     assert walk.gaps_repaired <= 10
 
 
-@settings(unhurried, max_examples=300)
+@examples(300)
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 3), st.just(0), st.integers(8, 10)),

@@ -23,6 +23,8 @@ from polyai.tables.registry import conversation_tables
 from polyai.warehouse import duckdb_file
 from warehouse_rows import assert_equals_truth, from_duckdb
 
+pytestmark = pytest.mark.load
+
 AGENT = "PROJECT-BOOKINGS"
 DETAIL = rf"/v1/agents/{AGENT}/conversations/[^?/]+$"
 LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
@@ -136,7 +138,7 @@ class TestFirstLoad:
 
 
 class TestMemory:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_texts_that_do_not_fit_the_limit_lift_it(
         self,
         sandbox: Sandbox,
@@ -189,7 +191,7 @@ class TestLaterLoads:
         assert report.fetched == 0
         assert sandbox.requests.count(DETAIL) == 0
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_calls_in_progress_are_read_again_until_they_have_ended(
         self,
     ) -> None:
@@ -203,7 +205,7 @@ class TestLaterLoads:
         ids = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
         assert ids == set(sandbox.conversation_ids(AGENT))
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_children_that_vanish_from_an_answer_vanish_here(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -217,7 +219,7 @@ class TestLaterLoads:
         assert rows_of("conversation_tags", conversation_id) == 0
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_withheld_turns_and_a_nulled_score_erase_nothing(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -239,7 +241,7 @@ class TestLaterLoads:
             conversation_id,
         ) == [(score, before["turns"], True, "late")]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_note_keeps_its_history(self, sandbox: Sandbox, base_url: str) -> None:
         run(base_url)
         (conversation_id,) = query(
@@ -264,7 +266,7 @@ def run_full(base_url: str) -> RunReport:
 
 
 class TestFailures:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_conversation_that_fails_is_recorded_and_tried_again(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -292,7 +294,7 @@ class TestFailures:
         ]
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_an_outage_keeps_what_was_read_and_the_next_run_goes_on(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -323,7 +325,7 @@ class TestFailures:
         assert said in str(report.error)
         assert report.traffic.requests == 1
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_an_agent_that_fails_does_not_keep_the_others_from_being_loaded(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=("PROJECT-A", "PROJECT-B")))
         with serve(sandbox) as base_url:

@@ -19,6 +19,8 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 from warehouse_rows import assert_equals_truth, from_duckdb
 
+pytestmark = pytest.mark.process
+
 BUSY = 75
 SLOW = {"POLYAI_WORKERS": "2", "POLYAI_CHUNK_SIZE": "20"}
 
@@ -52,7 +54,7 @@ def test_the_second_of_two_loads_exits_immediately(sandbox: Sandbox, base_url: s
     assert_equals_truth(sandbox, AGENT, from_duckdb())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_loads_that_wait_for_each_other_all_complete(sandbox: Sandbox, base_url: str) -> None:
     loads = [start("load", "--wait", "1m", **access(base_url), **SLOW) for _ in range(3)]
     for one in loads:
@@ -63,7 +65,7 @@ def test_loads_that_wait_for_each_other_all_complete(sandbox: Sandbox, base_url:
     assert query("SELECT status, count(*) FROM polyai.sync_runs GROUP BY 1") == [("complete", 3)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_loads_from_two_working_directories_into_one_file_exclude_each_other(
     sandbox: Sandbox, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +81,7 @@ def test_loads_from_two_working_directories_into_one_file_exclude_each_other(
     assert first.returncode == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_waiting_run_can_be_interrupted(sandbox: Sandbox, base_url: str) -> None:
     first = start("load", **access(base_url), **SLOW, POLYAI_MAX_ATTEMPTS="1")
     wait_until(lambda: is_loading(sandbox))
@@ -93,7 +95,7 @@ def test_a_waiting_run_can_be_interrupted(sandbox: Sandbox, base_url: str) -> No
     assert first.returncode == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_lock(sandbox: Sandbox, base_url: str) -> None:
     first = start("load", **access(base_url), **SLOW)
     wait_until(lambda: is_loading(sandbox))
@@ -109,7 +111,7 @@ def test_a_killed_run_leaves_no_lock(sandbox: Sandbox, base_url: str) -> None:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_lock_files_are_accessible_to_their_owner_only(base_url: str) -> None:
     assert run("load", **access(base_url)).returncode == 0
     locks = [*Path(".dlt", "pipelines").glob("polyai.*"), Path("polyai.duckdb.lock")]
@@ -136,7 +138,7 @@ class TestTwoMachines:
             cursor.execute(sql)
             return cursor.fetchall()
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_one_loads_and_the_other_exits_or_waits(
         self,
         sandbox: Sandbox,
@@ -168,7 +170,7 @@ class TestTwoMachines:
         )
         assert schemas == [("polyai",)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_the_run_after_a_killed_one_reacquires_its_lease_immediately(
         self, sandbox: Sandbox, base_url: str, database: str
     ) -> None:
@@ -181,7 +183,7 @@ class TestTwoMachines:
         assert second.returncode == 0, second.stderr
         assert self.rows(database, "SELECT count(*) FROM polyai.conversations") == [(60,)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_other_agents_are_loaded_concurrently(
         self, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

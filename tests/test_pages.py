@@ -10,19 +10,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from polyai.api.decoding import NotAcceptedError, decode
 from polyai.api.page_stream import READ_BYTES, Document, Spool, encode, read_page, row_hash
+
+pytestmark = pytest.mark.unit
 
 LIST = "conversations"
 NUMBERS = (
     *("-0", "-0.0", "0.5", "1e5", "1E+5", "-1.25e-7", "1e400", "-1E+400", "NaN", "-Infinity"),
     *(str(2**63), str(2**64 - 1), str(2**64), str(-(2**63) - 1), "9" * 400, "9" * 5_000),
 )
-
-unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 # also halves of surrogate pairs and U+0000; # marks a number that is written unchanged
 texts = st.text(st.characters(exclude_categories=(), exclude_characters="#"), max_size=12)
@@ -107,27 +108,19 @@ def check_page(body: bytes, places: Sequence[int]) -> None:
 pages_in_chunks = given(bodies(), st.lists(st.integers(0, 100_000), max_size=40))
 
 
-@settings(unhurried, max_examples=100)
+@examples(100)
 @pages_in_chunks
 def test_a_page_in_chunks_equals_the_whole_page(body: bytes, places: list[int]) -> None:
     check_page(body, places)
 
 
-@pytest.mark.slow
-@settings(unhurried, max_examples=1_500)
-@pages_in_chunks
-def test_a_thousand_pages_in_chunks_equal_the_whole_pages(body: bytes, places: list[int]) -> None:
-    check_page(body, places)
-    check_page(body, range(len(body)))
-
-
-@settings(unhurried, max_examples=50)
+@examples(50)
 @given(bodies())
 def test_a_page_byte_by_byte(body: bytes) -> None:
     check_page(body, range(len(body)))
 
 
-@settings(unhurried, max_examples=100)
+@examples(100)
 @given(bodies(), st.integers(0), st.lists(st.integers(0, 100_000), max_size=5))
 def test_an_incomplete_page_is_an_error(body: bytes, end: int, places: list[int]) -> None:
     whole = body.rstrip()
@@ -355,7 +348,6 @@ def in_another_order(value: Any) -> Any:
     return value
 
 
-@settings(unhurried)
 @given(rows, st.lists(clean_texts, max_size=3))
 def test_a_row_hash_ignores_nulls_and_the_order_of_keys(
     row: dict[str, Any], more: list[str]
@@ -365,14 +357,13 @@ def test_a_row_hash_ignores_nulls_and_the_order_of_keys(
     assert row_hash(row) == row_hash(filled(row))
 
 
-@settings(unhurried, max_examples=200)
+@examples(200)
 @given(rows, rows)
 def test_rows_with_equal_hashes_are_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
     are_equal = canonical(filled(one)) == canonical(filled(other))
     assert (row_hash(one) == row_hash(other)) is are_equal
 
 
-@settings(unhurried)
 @given(row=rows, data=st.data())
 def test_a_row_hash_detects_each_change(row: dict[str, Any], data: st.DataObject) -> None:
     changed = json.loads(json.dumps(row))

@@ -29,6 +29,8 @@ from polyai.load.slices import parse_moment
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 
+pytestmark = pytest.mark.load
+
 Rows = Callable[[str], list[tuple[object, ...]]]
 """Runs a query; `polyai.` stands before the name of each table."""
 
@@ -166,7 +168,7 @@ def base_url(sandbox: Sandbox) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_postgres
 def test_slices_at_once_and_one_killed(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
     with in_postgres(tmp_path) as place:
@@ -181,7 +183,7 @@ def test_slices_at_once_and_one_killed(sandbox: Sandbox, base_url: str, tmp_path
         assert len(staging) <= 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_postgres
 def test_the_same_slice_twice_at_once_doubles_nothing(
     sandbox: Sandbox, base_url: str, tmp_path: Path
@@ -195,7 +197,7 @@ def test_the_same_slice_twice_at_once_doubles_nothing(
         slices.check()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @needs_postgres
 @needs_ducklake
 def test_ducklake_takes_slices_at_once(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
@@ -205,7 +207,7 @@ def test_ducklake_takes_slices_at_once(sandbox: Sandbox, base_url: str, tmp_path
         slices.check()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kills", [0, 4])
 @pytest.mark.parametrize("repetition", range(5))
@@ -238,7 +240,7 @@ class TestAgents:
             for name in self.AGENTS
         ]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_they_are_read_at_once_and_the_slow_one_holds_nobody_up(self) -> None:
         config = SandboxConfig(conversations=60, agents=self.AGENTS, detail="small")
         sandbox = Sandbox(config)
@@ -262,7 +264,7 @@ class TestAgents:
             "GROUP BY 1 HAVING count(DISTINCT agent_id) > 1)"
         ) == [(0,)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_one_that_fails_keeps_no_other_from_being_loaded(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
         with serve(sandbox) as base_url:
@@ -275,7 +277,7 @@ class TestAgents:
         assert statuses == {"PROJECT-A": "complete", "PROJECT-B": "failed", "PROJECT-C": "complete"}
         assert query("SELECT count(*) FROM polyai.conversations") == [(40,)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_each_has_its_own_rate_limit(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
         sandbox.faults.add(

@@ -19,6 +19,8 @@ from polyai.config.lookup import SECRET_NAMES
 from polyai.config.settings import AGENT_NAMES, Settings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 AGENT = "PROJECT-BOOKINGS"
 KEYS = {"PROJECT-1234": "the-key-of-the-data-api", "PROJECT-5678": "the-key-of-the-other-agent"}

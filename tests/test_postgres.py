@@ -19,10 +19,13 @@ from warehouse_rows import assert_equals_truth, from_postgres
 
 AGENT = "PROJECT-BOOKINGS"
 
-pytestmark = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
+pytestmark = [
+    pytest.mark.load,
+    pytest.mark.skipif(
+        binaries() is None and not os.environ.get("CI"),
+        reason="needs a PostgreSQL server: install the package postgresql",
+    ),
+]
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_the_warehouse_equals_what_the_sandbox_serves_also_later(database: str) 
         assert fetch("SELECT count(*) AS n FROM polyai.conversations") == [{"n": 405}]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_is_written_back_is_known_to_all_machines(database: str) -> None:
     sandbox = Sandbox(SandboxConfig(conversations=12, oddities=False))
     with serve(sandbox) as base_url:

@@ -29,6 +29,8 @@ from polyai.views.definitions import views
 from polyai.views.publishing import KEPT_AS_VIEWS, is_published
 from polyai.views.query_reader import PublishedReader, open_reader
 
+pytestmark = pytest.mark.load
+
 CONFIG = SandboxConfig(conversations=60)
 FOLDER = Path("published")
 COPY = FOLDER / "polyai.duckdb"
@@ -142,7 +144,7 @@ def test_copy_is_private_until_its_permissions_are_changed(
     assert COPY.stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_run_leaves_the_older_copy(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     began = time.monotonic()
@@ -185,7 +187,7 @@ def test_errors_of_publishing(pipeline: dlt.Pipeline, tmp_path: Path) -> None:
     assert not COPY.exists()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_concurrent_run_is_refused(pipeline: dlt.Pipeline) -> None:
     FOLDER.mkdir()
     with FileLock(FOLDER / ".publishing.lock"):
@@ -222,7 +224,7 @@ def test_load_refreshes_views_and_publishes(sandbox: tuple[Sandbox, str]) -> Non
     assert of_copy("SELECT reporting_time_zone FROM polyai.views_info") == [("Asia/Kolkata",)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_load_reports_that_it_could_not_publish(sandbox: tuple[Sandbox, str]) -> None:
     Path("file").touch()
     result = run("load", **access(sandbox[1]), POLYAI_PUBLISH_TO="file")
@@ -263,7 +265,7 @@ def test_refresh_skips_views_that_another_run_creates(
     assert refresh(pipeline, "UTC").views is None
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_reader_sees_new_data_of_a_load(
     sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +305,7 @@ def test_reader_of_a_missing_warehouse() -> None:
         assert reader.query("SELECT * FROM kpi_daily") == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_load_runs_while_the_copy_is_created(sandbox: tuple[Sandbox, str]) -> None:
     world, base_url = sandbox
     assert run("load", **access(base_url)).returncode == 0

@@ -27,6 +27,8 @@ from polyai.tables import registry
 from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
 
+pytestmark = pytest.mark.load
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

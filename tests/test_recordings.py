@@ -30,6 +30,8 @@ from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
 from polyai.recordings.verify import Verification, verify_and_repair
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.load
+
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 FACTS = (
     "bytes, sha256, duration_seconds, sample_rate_hz, channels, sample_width_bytes, audio_format"
@@ -158,7 +160,7 @@ def archive(sandbox: Sandbox) -> Iterator[Archive]:
 
 @pytest.mark.parametrize(
     ("conversations", "recordings"),
-    [(300, 150), pytest.param(2_900, 2_000, marks=pytest.mark.slow)],
+    [(300, 150), pytest.param(2_900, 2_000, marks=pytest.mark.matrix)],
 )
 def test_all_are_stored_unchanged_and_not_requested_again(
     conversations: int, recordings: int
@@ -299,7 +301,7 @@ def test_each_id_has_its_own_file(archive: Archive) -> None:
         assert unquote(Path(uri).name) == f"{name}.combined.redacted.wav"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_chats_and_calls_in_progress_are_not_requested(archive: Archive) -> None:
     sandbox = archive.sandbox
     sandbox.advance(timedelta(minutes=1), arrivals=30)
@@ -317,7 +319,7 @@ def test_chats_and_calls_in_progress_are_not_requested(archive: Archive) -> None
     archive.assert_consistent()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_missing_recording_is_requested_until_the_call_is_old_enough(archive: Archive) -> None:
     sandbox = archive.sandbox
     missing = len(archive.calls()) - len(archive.served())
@@ -382,7 +384,7 @@ def test_each_direction_and_redaction_has_its_own_file(archive: Archive) -> None
     assert set(archive.asked().values()) == {1}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_without_access_to_personal_data_recordings_are_stored_as_redacted(
     archive: Archive,
 ) -> None:
@@ -404,12 +406,12 @@ def test_without_access_to_personal_data_recordings_are_stored_as_redacted(
     [
         pytest.param("status", {"status": 503}, id="503"),
         pytest.param("truncated", {}, id="incomplete"),
-        pytest.param("status", {"status": 429}, marks=pytest.mark.long, id="429"),
-        pytest.param("html", {"status": 502}, marks=pytest.mark.long, id="html"),
-        pytest.param("reset", {}, marks=pytest.mark.long, id="reset"),
-        pytest.param("truncated_json", {}, marks=pytest.mark.long, id="truncated json"),
-        pytest.param("envelope", {}, marks=pytest.mark.long, id="error with 200"),
-        pytest.param("empty", {}, marks=pytest.mark.long, id="empty"),
+        pytest.param("status", {"status": 429}, marks=pytest.mark.slow, id="429"),
+        pytest.param("html", {"status": 502}, marks=pytest.mark.slow, id="html"),
+        pytest.param("reset", {}, marks=pytest.mark.slow, id="reset"),
+        pytest.param("truncated_json", {}, marks=pytest.mark.slow, id="truncated json"),
+        pytest.param("envelope", {}, marks=pytest.mark.slow, id="error with 200"),
+        pytest.param("empty", {}, marks=pytest.mark.slow, id="empty"),
     ],
 )
 def test_faults_are_retried(archive: Archive, kind: str, options: dict[str, Any]) -> None:
@@ -477,7 +479,7 @@ def test_an_outage_stops_the_run(archive: Archive) -> None:
     assert report.traffic.requests < 60 < len(archive.calls())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_new_warehouse_adopts_the_files_in_the_store(archive: Archive) -> None:
     archive.fetch(directions="combined,user")
     before = query(f"SELECT {KIND}, {FACTS}, fetched_at FROM polyai.recordings ORDER BY ALL")
@@ -535,8 +537,8 @@ def _damage_byte(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "trouble"),
     [
-        pytest.param(Path.unlink, "missing", marks=pytest.mark.long, id="deleted"),
-        pytest.param(_damage_size, "changed", marks=pytest.mark.long, id="another size"),
+        pytest.param(Path.unlink, "missing", marks=pytest.mark.slow, id="deleted"),
+        pytest.param(_damage_size, "changed", marks=pytest.mark.slow, id="another size"),
         pytest.param(_damage_byte, "changed", id="another byte"),
     ],
 )
@@ -560,7 +562,7 @@ def test_verify_names_and_repairs(archive: Archive, damage: Any, trouble: str) -
     assert run("recordings", "verify").returncode == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_quick_verification_reads_no_file(archive: Archive) -> None:
     archive.fetch()
     _damage_byte(Path(archive.stored("uri")[0][0]))
@@ -568,7 +570,7 @@ def test_a_quick_verification_reads_no_file(archive: Archive) -> None:
     assert run("recordings", "verify").returncode == 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_recording_that_polyai_no_longer_has_keeps_its_row(archive: Archive) -> None:
     archive.fetch()
     name, uri, sha256 = archive.stored("conversation_id, uri, sha256")[0]
@@ -605,7 +607,7 @@ def _other_manifest(manifest: Path) -> None:
         _other_manifest,
     ],
 )
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_manifest_that_differs_is_rewritten(archive: Archive, damage: Any) -> None:
     archive.fetch()
     damage(sorted(Path("recordings/manifest").rglob("*.parquet"))[2])
@@ -617,7 +619,7 @@ def test_a_manifest_that_differs_is_rewritten(archive: Archive, damage: Any) -> 
     archive.assert_consistent()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_moved_folder_is_adopted(archive: Archive) -> None:
     archive.fetch()
     Path("recordings").rename("archive")
@@ -631,7 +633,7 @@ def test_a_moved_folder_is_adopted(archive: Archive) -> None:
     assert run("recordings", "verify", "--recordings-url", "archive").returncode == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_prune_deletes_by_age_and_nothing_is_downloaded_again(archive: Archive) -> None:
     archive.fetch()
     age = datetime.now(UTC) - (NOW - timedelta(days=10))
@@ -662,7 +664,7 @@ def test_prune_deletes_by_age_and_nothing_is_downloaded_again(archive: Archive) 
     assert status == "complete"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_next_pruning_completes_one_that_was_stopped(archive: Archive) -> None:
     archive.fetch()
     stop = threading.Event()
@@ -696,7 +698,7 @@ def test_prune_fails_for_files_in_another_store(archive: Archive) -> None:
     assert len(archive.stored("uri")) == files
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_second_run_waits_or_leaves(archive: Archive) -> None:
     archive.sandbox.faults.add("delay", path="/audio", seconds=0.2)
     environment = access(archive.base_url) | {"POLYAI_WORKERS": "2"}
@@ -715,7 +717,7 @@ def test_a_second_run_waits_or_leaves(archive: Archive) -> None:
     archive.assert_consistent()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_it_has(archive: Archive) -> None:
     archive.sandbox.faults.add("delay", path="/audio", seconds=0.1)
     process = start("recordings", **access(archive.base_url), POLYAI_WORKERS="2")

@@ -28,6 +28,8 @@ from polyai import load, open_pipeline, resolve
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from s3_server import is_installed, s3
 
+pytestmark = pytest.mark.process
+
 needs_s3 = pytest.mark.skipif(
     not is_installed() and not os.environ.get("CI"),
     reason="needs an S3 server: pip install 'moto[s3]' flask flask-cors s3fs",
@@ -153,8 +155,8 @@ class Killed:
             return int(pq.read_metadata(file).num_rows)
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
-@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_few_kills(seed: int) -> None:
     with in_folder() as store:
         killed = Killed(120, store)
@@ -162,7 +164,7 @@ def test_a_few_kills(seed: int) -> None:
             killed.go(4, url, seed)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_s3
 def test_a_few_kills_into_s3() -> None:
     with in_s3() as store:
@@ -177,7 +179,7 @@ PLACES: list[object] = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("place", PLACES)
 def test_a_hundred_kills(place: Callable[[], AbstractContextManager[Store]]) -> None:
     with place() as store:

@@ -18,6 +18,8 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 from s3_server import S3Server, is_installed, s3
 
+pytestmark = pytest.mark.load
+
 needs_postgres = pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
@@ -49,7 +51,7 @@ def served(sandbox: Sandbox) -> dict[str, bytes]:
     return {name: body for name, body in bodies.items() if body is not None}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_postgres
 def test_postgres_two_machines_and_pruning(sandbox: Sandbox, base_url: str) -> None:
     with postgres() as url:
@@ -105,7 +107,7 @@ def in_s3(server: S3Server, base_url: str) -> dict[str, str]:
 
 
 @needs_s3
-@pytest.mark.long
+@pytest.mark.slow
 def test_s3_download_verify_repair_and_prune(sandbox: Sandbox, base_url: str) -> None:
     with s3() as server:
         environment = in_s3(server, base_url)
@@ -161,7 +163,7 @@ def test_s3_download_verify_repair_and_prune(sandbox: Sandbox, base_url: str) ->
     ],
     ids=["no such bucket", "unknown protocol"],
 )
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_store_that_cannot_be_used_gives_an_error_of_one_line(
     base_url: str, change: dict[str, str], fact: str
 ) -> None:

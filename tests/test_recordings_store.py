@@ -25,9 +25,10 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from polyai.errors import ConfigurationError, PolyAIError, StoreError
 from polyai.recordings.layout import agent_folder, file_name, partition, safe_name
 from polyai.recordings.manifest import (
@@ -42,12 +43,12 @@ from polyai.recordings.store import Incoming, Store, open_store
 from polyai.warehouse.open import owner_only
 from s3_server import S3Server, is_installed, s3
 
+pytestmark = pytest.mark.server
+
 needs_s3 = pytest.mark.skipif(
     not is_installed() and not os.environ.get("CI"),
     reason="needs an S3 server: install the packages moto[server] and s3fs",
 )
-
-unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 AGENT = "PROJECT-BOOKINGS"
 
@@ -217,7 +218,7 @@ class TestASafeName:
         assert re.fullmatch(r"[a-zA-Z0-9%.]{146}~~[0-9a-f]{32}", safe)
         assert safe != safe_name(f"{name[:-1]}b")
 
-    @settings(unhurried, max_examples=200)
+    @examples(200)
     @given(names)
     def test_is_taken_by_every_store_and_comes_back(self, name: str) -> None:
         safe = safe_name(name)
@@ -229,14 +230,14 @@ class TestASafeName:
         else:
             assert unquote(safe, errors="strict") == name
 
-    @settings(unhurried, max_examples=200)
+    @examples(200)
     @given(st.lists(names, min_size=2, max_size=8))
     def test_is_that_of_one_name_alone(self, some: list[str]) -> None:
         # what others look like when they are encoded, or decoded
         distinct = {*some, *map(safe_name, some), *map(unquote, some), *(f".{n}" for n in some)}
         assert len({safe_name(name) for name in distinct}) == len(distinct)
 
-    @settings(unhurried, max_examples=100)
+    @examples(100)
     @given(st.lists(names.filter(bool), min_size=1, max_size=4, unique=True))
     def test_begins_a_file_name_that_no_other_recording_has(self, ids: list[str]) -> None:
         directions = ["combined", "user", "agent"]

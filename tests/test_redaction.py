@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyai.shape.answer import Answer
 from polyai.shape.redaction import Redaction
 from polyai.shape.shaping import Shaped, shape
 from polyai.tables.rules import DROPPED
+
+pytestmark = pytest.mark.unit
 
 SECRET = "pepper"
 
@@ -228,7 +230,6 @@ class TestHash:
         }
         assert Redaction("hash", SECRET, "keep").apply(detail) == detail
 
-    @settings(deadline=None)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -305,7 +306,6 @@ words = st.recursive(
 
 
 class TestTranscriptsDropped:
-    @settings(deadline=None)
     @given(words)
     def test_no_word_of_the_transcript_is_left(self, said: Any) -> None:
         for pii in ("keep", "hash", "drop"):

@@ -25,6 +25,8 @@ from schemas.generate.entities import entities
 from schemas.generate.relations import Relation, table_relations
 from schemas.generate.sql_types import DUCKDB_TYPES
 
+pytestmark = pytest.mark.load
+
 TICKETS = Table(
     "tickets",
     "One row per support ticket of a conversation.",

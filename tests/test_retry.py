@@ -10,6 +10,8 @@ from polyai.errors import first_line
 from polyai.warehouse.errors import is_conflict
 from polyai.warehouse.retry import backoff, retry
 
+pytestmark = pytest.mark.unit
+
 
 class Step:
     """Action that fails a number of times before it succeeds."""

@@ -22,6 +22,8 @@ from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
 from polyai.warehouse.read_only import open_to_read
 
+pytestmark = pytest.mark.load
+
 DATABASE = duckdb.connect()
 
 some_count = st.none() | st.integers(0, 9)

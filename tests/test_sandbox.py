@@ -24,6 +24,8 @@ import requests
 import polyai
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.server
+
 AGENT = "PROJECT-BOOKINGS"
 CONVERSATIONS = f"/v1/agents/{AGENT}/conversations"
 V3 = f"/v3/ws-sandbox/{AGENT}/conversations"

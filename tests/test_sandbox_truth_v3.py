@@ -18,6 +18,8 @@ from polyai.sandbox.truth import expected_rows
 from polyai.tables.registry import conversation_tables
 from warehouse_rows import assert_equals_truth
 
+pytestmark = pytest.mark.server
+
 AGENT = "PROJECT-BOOKINGS"
 DATA, V3 = "data", "conversations_v3"
 ORDERS = ((DATA,), (V3,), (DATA, V3), (V3, DATA), (DATA, V3, DATA))

@@ -18,6 +18,8 @@ from polyai.sandbox import Annotation, Sandbox, SandboxConfig
 from polyai.sandbox.timeline import Timeline
 from polyai.tables.registry import conversation_tables
 
+pytestmark = pytest.mark.unit
+
 AGENT = "PROJECT-BOOKINGS"
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SCALE_CHANGED = "2026-07-28"

@@ -35,6 +35,8 @@ from polyai.console.terminal import Exit
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "pipelines" / "schedules"
 FILES = sorted(FOLDER.iterdir())
@@ -335,7 +337,7 @@ class TestCron:
         done = run_line(machine, line)
         assert "polyai.env" in done.stderr
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_day_of_it(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, now=datetime.now(tz=UTC)))
         load, nightly, _, status = crontab()[1]
@@ -547,7 +549,7 @@ class TestGitHubActions:
         assert done.returncode == (code if code in LOUD else 0)
         assert ("::notice::" in done.stdout) == (code == 75)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     @pytest.mark.skipif(
         binaries() is None and not os.environ.get("CI"),
         reason="needs a PostgreSQL server: install the package postgresql",

@@ -14,6 +14,8 @@ import pytest
 from command import AGENT, access, error_of, query, run
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.load
+
 KEY = "k3y-Zr8qVb51Wc0pLm"
 
 
@@ -53,7 +55,7 @@ def assert_key_not_in_warehouse(database: str = "polyai.duckdb") -> None:
 
 
 class TestApiKeyIsNotExposed:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_after_successful_and_failed_loads(self, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.faults.add("status", path="/conversations/", times=4)
         sandbox.faults.add("reset", path="/conversations/", times=2)
@@ -68,7 +70,7 @@ class TestApiKeyIsNotExposed:
         assert_key_not_written(tmp_path, first, second, checked)
         assert_key_not_in_warehouse()
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_after_a_refused_load(self, tmp_path: Path) -> None:
         with serve(Sandbox(SandboxConfig(conversations=10))) as url:
             refused = run("-v", "load", **access(url, KEY))
@@ -80,7 +82,7 @@ class TestApiKeyIsNotExposed:
         assert unreachable.returncode == 1
         assert_key_not_written(tmp_path, refused, unknown, unreachable)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_when_the_destination_fails_during_a_load(
         self, sandbox: Sandbox, tmp_path: Path
     ) -> None:
@@ -121,7 +123,7 @@ class TestFiles:
         assert tmp_path / "polyai.duckdb" in made
         assert [path for path in made if path.stat().st_mode & 0o077] == []
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_no_copy_of_a_conversation_remains_outside_the_warehouse(
         self, sandbox: Sandbox, tmp_path: Path
     ) -> None:

@@ -18,6 +18,8 @@ from polyai.config.settings import Agent, Settings, resolve
 from polyai.config.validators import parse_duration
 from polyai.errors import ConfigurationError
 
+pytestmark = pytest.mark.unit
+
 KEY = "secret-key-0123456789"
 NAMED = {"agent_id": "PROJECT-1", "api_key": KEY}
 

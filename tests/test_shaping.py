@@ -11,15 +11,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from examples import examples
 from polyai.api.decoding import decode
 from polyai.clock import parse_timestamp
 from polyai.shape.answer import Answer, LoadedConversation, NoteVersion
 from polyai.shape.shaping import Shaped, shape
 from polyai.shape.values import number
 from polyai.tables.registry import conversation_tables
+
+pytestmark = pytest.mark.unit
 
 AGENT = "PROJECT-HOTEL"
 ID = "OUT-hotel/7%2F"
@@ -995,9 +998,9 @@ def assert_declared(result: Shaped) -> None:
 
 
 class TestDrift:
-    @pytest.mark.long
+    @pytest.mark.slow
     @given(drifted())
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @examples(300)
     @example(full_detail())
     @example({"functionEvents": "none"})
     @example({"num_turns": {"all": 3}, "num_ood": "few"})
@@ -1015,7 +1018,7 @@ class TestDrift:
         assert plain(shaped(other)) == plain(result, "other")
 
     @given(st.data())
-    @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @examples(200)
     def test_missing_or_null_fields_do_not_change_keys_of_other_rows(
         self, data: st.DataObject
     ) -> None:

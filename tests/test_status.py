@@ -29,6 +29,8 @@ from polyai.warehouse.counts import TableCounts, TurnCounts, unequal_turns
 from polyai.warehouse.read_only import open_to_read
 from postgres_server import binaries, postgres
 
+pytestmark = pytest.mark.load
+
 A, B = "PROJECT-A", "PROJECT-B"
 EACH = 30
 """Conversations of each agent."""
@@ -668,7 +670,7 @@ class TestCommand:
         assert re.search(r"\n  turns +\d+ +rows without a conversation", plain)
         assert "set its summary_hash to NULL" in plain
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_locked(self, writer: subprocess.Popen[str]) -> None:
         result = run("status", "--wait", "0s")
         assert result.returncode == 75

@@ -13,6 +13,8 @@ from command import AGENT, KEY
 from polyai import load, open_pipeline, resolve
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.load
+
 FIXTURE = Path(__file__).parent / "fixtures" / "warehouse_0_1"
 LOADED_AT = datetime(2026, 11, 29, 19, 55, tzinfo=UTC)
 """Time shortly after the last run of version 0.1 over the fixture."""

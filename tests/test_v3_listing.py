@@ -14,9 +14,10 @@ from operator import attrgetter
 from typing import Any, Literal, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from odd_server import Answer, OddServer, Script, in_turn
 from polyai.api.client import ConversationsV3, V3Page, V3Row
 from polyai.api.page_stream import Document, Spool
@@ -26,6 +27,8 @@ from polyai.listing import v3 as v3_listing
 from polyai.listing.protocol import Listed
 from polyai.listing.v3 import MARGIN, MAX_EMPTY_PAGES, V3Listing
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+
+pytestmark = pytest.mark.unit
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -223,7 +226,6 @@ behaviours = st.builds(
 odds = st.sampled_from([(), (), ODD_MOMENTS, (None,), (NEVER_SET,)])
 lags = st.sampled_from([0, 0, 0, 29])
 
-unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 histories = given(
     segments=segments,
     behaviour=behaviours,
@@ -285,20 +287,13 @@ def check_walk(
     assert len(api.requests) == len(set(api.requests)), "a page was requested twice"
 
 
-@settings(unhurried, max_examples=80)
+@examples(80)
 @histories
 def test_conversations_that_stay_listed_are_yielded_once_and_oldest_first(**chosen: Any) -> None:
     check_walk(**chosen)
 
 
-@pytest.mark.slow
-@settings(unhurried, max_examples=1_500)
-@histories
-def test_thousands_of_histories_are_yielded_once_and_oldest_first(**chosen: Any) -> None:
-    check_walk(**chosen)
-
-
-@settings(unhurried, max_examples=25)
+@examples(25)
 @given(
     count=st.integers(0, 1_500),
     gap=st.sampled_from([61, 300, 86_400]),
@@ -320,7 +315,7 @@ def test_an_unsorted_listing_is_yielded_oldest_first(
     assert len(api.requests) == max(-(-count // page_size), 1)
 
 
-@settings(unhurried, max_examples=60)
+@examples(60)
 @given(
     segments=segments,
     behaviour=behaviours,
@@ -483,7 +478,7 @@ class TestCost:
         assert api.pages(1_000) <= 110
         assert api.pages(1) <= 20
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     @pytest.mark.parametrize("spread", YEARS.values(), ids=YEARS.keys())
     def test_a_first_load_of_any_shape_costs_little_more(
         self, spread: Callable[[float], float]
@@ -492,7 +487,7 @@ class TestCost:
         assert api.pages(1_000) <= 110
         assert api.pages(1) <= 20
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_an_unsorted_listing_costs_its_pages(self) -> None:
         api = self.walked(YEARS["evenly"], "oldest")
         assert (api.pages(1_000), api.pages(1)) == (100, 0)

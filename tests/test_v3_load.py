@@ -16,6 +16,8 @@ from polyai.load.report import RunReport
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 
+pytestmark = pytest.mark.load
+
 AGENT = "PROJECT-BOOKINGS"
 ACCOUNT = "ws-sandbox"
 PAGE = rf"/v3/{ACCOUNT}/{AGENT}/conversations\?"
@@ -90,7 +92,7 @@ class TestFirstLoad:
         for environment in ("live", "sandbox", "pre-release"):
             assert site.asked(f"client_env={environment}") == 1
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_only_the_environments_that_are_wanted(self, site: Site) -> None:
         site.load(environments="live")
         assert query("SELECT DISTINCT environment FROM polyai.conversations") == [("live",)]
@@ -101,7 +103,7 @@ class TestFirstLoad:
             site.sandbox, AGENT, from_duckdb(), apis=(V3,), environments=("live", "sandbox")
         )
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_many_pages_are_asked_for_once_each_and_committed_oldest_first(
         self, site: Site
     ) -> None:
@@ -135,13 +137,13 @@ class TestFirstLoad:
             assert query(f"SELECT count(*) FROM polyai.{table}")[0][0] > 0
         assert site.load(details=True).fetched == 0
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_details_that_are_wanted_later_are_read_by_a_full_load(self, site: Site) -> None:
         site.load()
         report = site.load(full=True, details=True)
         assert (report.changed, report.fetched) == (150, 150)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_detail_that_fails_leaves_what_the_listing_told(self, site: Site) -> None:
         bad = a_call(site.sandbox, DAY)
         site.sandbox.faults.add("status", path=re.escape(bad) + "$", status=500)
@@ -159,7 +161,7 @@ class TestFirstLoad:
 
 
 class TestSwitching:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_from_one_to_the_other_and_back_nothing_is_lost(self, site: Site) -> None:
         read: tuple[str, ...] = ()
         for api in (V3, DATA, V3, DATA, V3):
@@ -169,7 +171,7 @@ class TestSwitching:
             assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=read)
         assert query("SELECT count(*) FROM polyai.conversations") == [(150,)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_steady_load_goes_on_where_the_other_ended(self, site: Site) -> None:
         site.load(DATA)
         site.sandbox.advance(HOUR, arrivals=9)
@@ -182,7 +184,7 @@ class TestSwitching:
             0
         ] == (163, 163)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_note_that_goes_is_gone_for_the_api_that_knows_notes(self, site: Site) -> None:
         noted = a_call(site.sandbox, DAY)
         site.sandbox.edit(AGENT, noted, note="call back")
@@ -200,7 +202,7 @@ class TestSwitching:
 
 
 class TestLaterLoads:
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_nothing_new_writes_nothing(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         site.load()
@@ -212,7 +214,7 @@ class TestLaterLoads:
             "SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1"
         )
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_what_changed_within_the_look_back_is_written_again(self, site: Site) -> None:
         site.load()
         late = a_call(site.sandbox, 2 * HOUR)
@@ -226,7 +228,7 @@ class TestLaterLoads:
             late,
         ) == [("5",)]
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_calls_that_go_on_are_read_until_they_have_ended(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=300, span=DAY))
         with serve(sandbox) as base_url:
@@ -240,7 +242,7 @@ class TestLaterLoads:
             assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") == [(0,)]
             assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_an_age_is_crossed_once_and_costs_a_window(self, site: Site) -> None:
         site.load()
         # all are days old: what happens now is seen when the week is over
@@ -254,7 +256,7 @@ class TestLaterLoads:
         report = site.load(lookback="1h")
         assert report.traffic.requests == 3
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_killed_first_load_goes_on_where_it_was(self, site: Site) -> None:
         stop = threading.Event()
         given = {
@@ -308,7 +310,7 @@ class TestRefusals:
         assert site.asked(".") == 1
         assert "account" in str(report.error)
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_its_own_key_is_sent_where_there_is_one(self, site: Site) -> None:
         report = site.load(api_key="another", v3_api_key="sandbox-key")
         assert report.status == "complete"
@@ -316,7 +318,7 @@ class TestRefusals:
         assert "401" in str(report.error)
         assert "wrong" not in str(report.error).replace("wrong key", "")
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_a_page_that_always_breaks_off_loads_nothing_of_it(self, site: Site) -> None:
         site.sandbox.faults.add("truncated", path="client_env=live")
         report = site.load(max_attempts=2)

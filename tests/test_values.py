@@ -7,13 +7,15 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from polyai.clock import parse_timestamp
 from polyai.shape import values
 from polyai.shape.values import boolean, column, dumps, integer, number, text
 from polyai.tables.declaration import ARROW_TYPES, ColumnType
+
+pytestmark = pytest.mark.unit
 
 MOMENT = datetime(2026, 6, 3, 13, 18, 6, 370000, UTC)
 
@@ -230,7 +232,6 @@ cells = st.one_of(
 
 
 @pytest.mark.parametrize("column_type", [name for name in COLUMN_TYPES if name != "json"])
-@settings(deadline=None)
 @given(sent=cells)
 @example(sent=[1.5, True])
 @example(sent=["Wed, 31 Jun 2026 13:18:06 GMT"])
@@ -245,7 +246,6 @@ def test_by_column_and_by_cell_agree(column_type: ColumnType, sent: list[Any]) -
 
 
 @pytest.mark.parametrize("column_type", COLUMN_TYPES)
-@settings(deadline=None)
 @given(sent=st.lists(scalars))
 def test_each_value_is_in_the_column_or_returned(column_type: ColumnType, sent: list[Any]) -> None:
     array, unfit = column(sent, column_type)

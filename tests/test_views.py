@@ -33,6 +33,8 @@ from polyai.views.query_reader import open_reader
 from postgres_server import binaries, postgres
 from schemas.generate.views import documents, write
 
+pytestmark = pytest.mark.load
+
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 DEPENDENT_ON_TURNS = {
     "fct_conversations",
@@ -112,7 +114,7 @@ def test_new_warehouse_gets_empty_tables_and_all_views() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-@pytest.mark.long
+@pytest.mark.slow
 def test_load_fills_tables_that_were_created_for_the_views() -> None:
     with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
@@ -222,7 +224,7 @@ def command(own_folder: Path) -> typer.Typer:
     return app
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_command_creates_and_drops_views(command: typer.Typer) -> None:
     made = CliRunner().invoke(command, ["--time-zone", "Europe/London", "--json"])
     assert made.exit_code == 0, made.output
@@ -298,7 +300,7 @@ def test_postgres_replaces_a_view_of_other_columns_and_keeps_grants(
     on_postgres.query("DROP OWNED BY bi; DROP ROLE bi")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_postgres_keeps_views_of_users(on_postgres: OnPostgres) -> None:
     on_postgres.query("CREATE VIEW polyai.mine AS SELECT agent_id FROM polyai.kpi_daily")
     assert not create_views(on_postgres.pipeline, "Europe/London").failed
@@ -308,7 +310,7 @@ def test_postgres_keeps_views_of_users(on_postgres: OnPostgres) -> None:
     assert views_are_current(on_postgres.pipeline, "Europe/London")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_postgres_keeps_old_views_if_a_users_view_depends_on_them(
     on_postgres: OnPostgres,
 ) -> None:
@@ -323,7 +325,7 @@ def test_postgres_keeps_old_views_if_a_users_view_depends_on_them(
     assert on_postgres.views() == {"conversations_local", "mine"}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_postgres_has_comments(on_postgres: OnPostgres) -> None:
     assert on_postgres.query(
         "SELECT obj_description('polyai.dim_dates'::regclass), "
@@ -349,7 +351,7 @@ def test_concurrent_run_is_refused(on_postgres: OnPostgres, tmp_path: Path) -> N
         create_views(on_postgres.pipeline)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_load_into_postgres_succeeds_if_views_cannot_be_replaced(
     on_postgres: OnPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:

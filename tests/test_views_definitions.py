@@ -8,15 +8,18 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from polyai.errors import ConfigurationError
 from polyai.tables import registry
 from polyai.views import time_zone
 from polyai.views.definitions import views
 from polyai.views.statements import Statements
 from schemas.generate.sql_types import DUCKDB_TYPES
+
+pytestmark = pytest.mark.unit
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -297,7 +300,7 @@ calls = st.lists(
 
 
 @given(calls)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_every_conversation_is_counted_once(tables_and_views: Warehouse, calls: Rows) -> None:
     tables_and_views.clear()
     for number, call in enumerate(calls):

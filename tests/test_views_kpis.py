@@ -25,6 +25,8 @@ from postgres_server import binaries, postgres
 from schemas.generate.sql_types import VIEW_TYPES
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
+pytestmark = pytest.mark.load
+
 AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")
 DAY = ("agent_id", "channel", "environment", "variant_id", "local_date")
 ODD_DAYS = {
@@ -70,7 +72,7 @@ def sandbox() -> Sandbox:
 
 @pytest.fixture(
     scope="module",
-    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.long])],
+    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.slow])],
 )
 def loaded(
     sandbox: Sandbox, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

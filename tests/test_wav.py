@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from polyai.api.decoding import NotAcceptedError
 from polyai.recordings.wav import Sound, check_whole, receive
 
-unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
+pytestmark = pytest.mark.unit
 
 NO_LENGTHS = [0x7FFF_0000, 0x7FFF_F000, 0x7FFF_FFFF, 0xFFFF_FFFF]
 """Lengths that programs write in place of one that they do not know."""
@@ -487,7 +488,7 @@ class TestTheAudioFormat:
         assert check(riff(encoding(), encoding(bits=8), sound())).audio_format == "PCM_16"
         assert check(riff(sound(), encoding())) == Sound()
 
-    @settings(unhurried, max_examples=200)
+    @examples(200)
     @given(st.data())
     def test_is_a_number_or_null_for_any_header(self, data: st.DataObject) -> None:
         container = data.draw(st.sampled_from(["WAV", "WAVEX", "RF64"]))
@@ -515,7 +516,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     )
 
 
-@settings(unhurried, max_examples=200)
+@examples(200)
 @given(bodies(), st.integers(0))
 def test_any_truncated_file_is_refused(body: bytes, end: int) -> None:
     check(body)
@@ -523,7 +524,7 @@ def test_any_truncated_file_is_refused(body: bytes, end: int) -> None:
         check(body[: end % len(body)])
 
 
-@settings(unhurried, max_examples=60)
+@examples(60)
 @given(bodies(), st.lists(st.integers(0, 500), max_size=20))
 def test_any_file_is_stored_unchanged_whatever_its_pieces(
     tmp_path: Path, body: bytes, places: list[int]

@@ -18,6 +18,8 @@ from polyai.errors import (
     UncertainError,
 )
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def pool() -> Iterator[WorkerPool]:

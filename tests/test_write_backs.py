@@ -25,6 +25,8 @@ from polyai.write_backs import Result, WriteBackReport, annotate, note
 from polyai.write_backs.report import WriteBacks
 from polyai.write_backs.run import PIPELINE_NAME
 
+pytestmark = pytest.mark.load
+
 OTHER_AGENT = "PROJECT-ORDERS"
 POSTS = r"^POST .*/(annotation|note)"
 
@@ -305,7 +307,7 @@ def test_a_dry_run_sends_and_writes_nothing(desk: Desk, own_folder: Path) -> Non
         {"kind": "envelope"},
         {"kind": "html", "status": 502},
         # not carried out, and retried at once
-        pytest.param({"kind": "status", "status": 429}, marks=pytest.mark.long, id="status-429"),
+        pytest.param({"kind": "status", "status": 429}, marks=pytest.mark.slow, id="status-429"),
     ],
     ids=lambda fault: "-".join(str(value) for value in fault.values()),
 )
@@ -355,7 +357,7 @@ def test_an_outage_stops_the_run(desk: Desk) -> None:
     assert {one.outcome for one in done.results} == {"not sent"}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_run_is_recorded_and_continued_later(desk: Desk) -> None:
     rows, stop = desk.flags(60), threading.Event()
     desk.sandbox.faults.add("delay", seconds=0.05, path="/annotation")
@@ -474,7 +476,7 @@ def test_a_note_is_set_and_changed(desk: Desk) -> None:
     ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_newer_note_is_kept(desk: Desk) -> None:
     one, two, three = desk.ids()[:3]
     for conversation_id in (one, two, three):
@@ -515,7 +517,7 @@ def test_two_notes_for_one_conversation_are_both_rejected(desk: Desk) -> None:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_notes_survive_lost_responses(desk: Desk) -> None:
     desk.sandbox.faults.add("truncated", path="/note", rate=0.3)
     desk.sandbox.faults.add("status", status=503, path="/note", rate=0.2)
@@ -548,7 +550,7 @@ def test_recorded_notes_are_redacted_as_the_settings_require(desk: Desk) -> None
     assert desk.note([later], **hiding).results[0].outcome == "sent"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_next_load_loads_what_was_written_back_once(desk: Desk) -> None:
     put_loaded(desk.sandbox.config)
     rows = desk.flags(6)
@@ -621,7 +623,7 @@ def test_the_command_reads_a_file_and_prints_the_results(desk: Desk) -> None:
     desk.assert_each_once([good])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_reads_rows_from_the_warehouse(desk: Desk) -> None:
     put_loaded(desk.sandbox.config)
     sql = (
@@ -662,7 +664,7 @@ def test_the_command_reads_standard_input(desk: Desk) -> None:
     assert desk.note_of(one) == "Müller"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_errors_of_the_command_name_the_problem(desk: Desk) -> None:
     environment = access(desk.base_url)
     assert run("annotate", "a.csv", "--query", "select 1", **environment).returncode == 2
@@ -676,7 +678,7 @@ def test_errors_of_the_command_name_the_problem(desk: Desk) -> None:
     assert desk.sandbox.requests.count() == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_runs_at_once_exclude_each_other(desk: Desk) -> None:
     rows = desk.flags(40)
     Path("flags.csv").write_text(

@@ -10,12 +10,14 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyai.errors import ConfigurationError
 from polyai.write_backs.files import read_records
 from polyai.write_backs.rows import Row, checked, from_rows
+
+pytestmark = pytest.mark.unit
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n,;\t|\"'"))
 notes = st.lists(
@@ -27,10 +29,6 @@ def records_of(rows: list[tuple[str, str, int]]) -> list[dict[str, object]]:
     return [{"conversation_id": id_, "note": note, "turn_index": turn} for id_, note, turn in rows]
 
 
-unhurried = settings(deadline=None)
-
-
-@unhurried
 @given(rows=notes, delimiter=st.sampled_from(",;\t|"), bom=st.booleans())
 def test_csv_of_any_dialect(rows: list[tuple[str, str, int]], delimiter: str, bom: bool) -> None:
     text = io.StringIO(newline="")
@@ -48,7 +46,6 @@ def test_csv_of_any_dialect(rows: list[tuple[str, str, int]], delimiter: str, bo
         assert first in lines[record.place - 1]
 
 
-@unhurried
 @given(rows=notes)
 def test_json_lines(rows: list[tuple[str, str, int]]) -> None:
     Path("rows").write_bytes(b"\n\n".join(map(orjson.dumps, records_of(rows))))
@@ -57,7 +54,6 @@ def test_json_lines(rows: list[tuple[str, str, int]]) -> None:
     assert [record.place for record in found] == list(range(1, 2 * len(rows), 2))
 
 
-@unhurried
 @given(rows=notes)
 def test_parquet(rows: list[tuple[str, str, int]]) -> None:
     pq.write_table(pa.Table.from_pylist(records_of(rows)), "rows")

@@ -21,6 +21,8 @@ import pytest
 from command import AGENT, access, query, run, start
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
+pytestmark = pytest.mark.process
+
 POSTS = "^POST .*/annotation"
 COLUMNS = ("conversation_id", "turn_index", "role", "annotation_type")
 
@@ -97,11 +99,11 @@ def kill_one(sandbox: Sandbox, environment: dict[str, str], pick: random.Random)
     process.communicate()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_few_kills() -> None:
     killed_and_finished(kills=4, rows=40, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_hundred_kills_in_the_middle_of_a_file_of_500() -> None:
     killed_and_finished(kills=100, rows=500, seed=2)
