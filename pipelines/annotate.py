@@ -1,15 +1,25 @@
-"""Annotations as a script: adds those of a file, or of a query over the warehouse, to turns.
+"""Add annotations to turns, from a file: `python pipelines/annotate.py flags.csv`.
 
-`python pipelines/annotate.py flags.csv` is `polyai-warehouse annotate flags.csv`. It takes the same
-options, is set up the same way, stops on the same signals and ends with the same codes.
+Columns: conversation_id, turn_index, role, annotation_type, and agent_id if there are several
+agents. Idempotent: an annotation is sent once. Instead of `file`, `polyai.annotate` also takes
+`rows` (mappings or a dataframe) or `query` (a SELECT over the warehouse).
 """
 
-from __future__ import annotations
-
 import sys
+import threading
 
-from polyai.cli.app import main
+import polyai
+
+
+def main(stop: threading.Event) -> int:
+    """Sends the annotations, and names those that were not sent."""
+    done = polyai.annotate(file=sys.argv[1], stop=stop)
+    print(", ".join(f"{count} {outcome}" for outcome, count in done.outcomes.items()))
+    for result in done.results:
+        if result.reason:
+            print(f"row {result.place}: {result.outcome}, {result.reason}")
+    return done.exit_code
+
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "annotate")
-    main()
+    polyai.run_script(main)

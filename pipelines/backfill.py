@@ -1,16 +1,34 @@
-"""A backfill as a script: loads one explicit range, in slices.
+"""Load the last days of all agents in slices: `python pipelines/backfill.py 365`.
 
-`python pipelines/backfill.py --from 2024-01-01 --to 2024-07-01` is `polyai-warehouse backfill`, for
-schedulers that start scripts. It takes the same options, is set up the same way, stops on the same
-signals and ends with the same codes.
+Idempotent: conversations that are loaded and unchanged are skipped, so a failed backfill is simply
+run again. Can run beside `load.py`.
 """
 
-from __future__ import annotations
-
 import sys
+import threading
+from datetime import UTC, datetime, timedelta
 
-from polyai.cli.app import main
+import polyai
 
-if __name__ == "__main__":
-    sys.argv.insert(1, "backfill")
-    main()
+
+def main(stop: threading.Event) -> int:
+    """Loads one slice per day, two slices at a time."""
+    now = datetime.now(UTC)
+    days = timedelta(days=int(sys.argv[1]) if sys.argv[1:] else 30)
+    result = polyai.backfill(
+        polyai.Span(now - days, now),
+        slice_length=timedelta(days=1),
+        workers=2,
+        stop=stop,
+    )
+    for report in result.slices:
+        counts = report.counts
+        print(
+            f"{report.slice}: {report.status}, {counts['new']} new, {counts['changed']} changed, "
+            f"{counts['failed']} failed {report.error or ''}"
+        )
+    return result.exit_code
+
+
+if __name__ == "__main__":  # required: each worker process imports this file
+    polyai.run_script(main)

@@ -1,39 +1,37 @@
-"""The warehouse in Dagster: a day of an agent is a partition, the steady load a schedule.
+"""Dagster definitions: one partition per day and agent, the scheduled load, and asset checks.
 
-Try it where `polyai-warehouse check` says `ready`, and reload it when agents are added:
+Start it in a folder in which `polyai-warehouse check` succeeds; reload it after adding agents:
 
     dagster dev -f pipelines/dagster_definitions.py
 
-Each partition is one slice of `polyai-warehouse backfill`. It needs nothing but its arguments and
-the destination, so its runs can go anywhere: beside each other, or each on another machine.
+Each partition is one slice of `polyai-warehouse backfill`. A slice needs only its arguments and the
+destination, so slices can run concurrently and on several machines.
 
-Settings are those of the command, and `POLYAI_DAGSTER_START`, the first day that has a partition,
-and `POLYAI_DAGSTER_DATASET`. The destination is dlt's `DESTINATION_TYPE`. A DuckDB file, the
-default, is fine for one machine, where slices take turns at it. Several machines need PostgreSQL,
-DuckLake with its catalog in PostgreSQL, or a warehouse in a cloud.
+Settings are those of the command, plus `POLYAI_DAGSTER_START`, the first day with a partition, and
+`POLYAI_DAGSTER_DATASET`. The destination is dlt's `DESTINATION_TYPE`. The default, a DuckDB file,
+works on one machine, where slices write to it one after the other. Several machines need
+PostgreSQL, DuckLake with its catalog in PostgreSQL, or a cloud warehouse.
 """
 
-# no `from __future__ import annotations`: Dagster takes no text for the types of context and config
+# no `from __future__ import annotations`: Dagster needs the types of context and config at run time
 
 import os
 from collections.abc import Iterator
 
 import dagster as dg
 
-from polyai import Span, Target, backfill, load, open_pipeline, resolve
+from polyai import Span, Target, backfill, load, resolve, status
 from polyai.config.validators import parse_duration
 from polyai.errors import BusyError, DestinationError, LeaseLostError
-from polyai.status.report import AgentStatus, status
+from polyai.status.report import AgentStatus
 from polyai.tables.audit import SYNC_RUNS
 from polyai.tables.registry import loaded_tables
-from polyai.views import refresh
-from polyai.warehouse.read_only import open_to_read
 
-# as in the command: dlt would tell its makers of each run
+# as in the command: dlt would report each run to its vendor
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 
 TARGET = Target(dataset=os.environ.get("POLYAI_DAGSTER_DATASET") or None)
-"""Where to load; its destination is dlt's own setting."""
+"""The warehouse; its destination is dlt's own setting."""
 
 PARTITIONS = dg.MultiPartitionsDefinition(
     {
@@ -43,19 +41,19 @@ PARTITIONS = dg.MultiPartitionsDefinition(
         ),
     }
 )
-"""All days of all agents that are over; today's belongs to the steady load."""
+"""All past days of all agents; today belongs to the scheduled load."""
 
 RETRIES = dg.RetryPolicy(
     max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL
 )
-"""Up to half a minute, then one and a half, then three and a half."""
+"""Backoff of up to 30, 90 and 210 seconds."""
 
 COUNTS = ("listed", "new", "changed", "unchanged", "failed", "requests", "rows")
-"""What a run tells of each slice."""
+"""Counts of a slice in its metadata."""
 
 
-# not `@dlt_assets` of dagster-dlt: that calls `pipeline.run`, which knows nothing of taking turns,
-# nor of what a killed run has left
+# not `@dlt_assets` of dagster-dlt: that calls `pipeline.run`, which has neither locks nor recovery
+# of killed runs
 @dg.multi_asset(
     specs=[
         dg.AssetSpec(["polyai", table.name], description=table.description)
@@ -68,18 +66,19 @@ COUNTS = ("listed", "new", "changed", "unchanged", "failed", "requests", "rows")
     retry_policy=RETRIES,
 )
 def day(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-    """Loads what one agent had on one day; what is held and has not changed is skipped."""
+    """Loads one day of one agent; conversations that are loaded and unchanged are skipped."""
     agent_id = PARTITIONS.get_partition_key_from_str(context.partition_key).keys_by_dimension[
         "agent"
     ]
     since, before = context.partition_time_window
-    (report,) = backfill(
-        resolve().only([agent_id]),
-        TARGET,
+    result = backfill(
         Span(since, before),
+        settings=resolve().only([agent_id]),
+        target=TARGET,
         slice_length=before - since,
         workers=1,
     )
+    (report,) = result.slices
     counts = {name: report.counts[name] for name in COUNTS}
     context.log.info("%s: %s, %s", report.slice, report.status, counts)
     if report.status == "partial":
@@ -103,29 +102,27 @@ class LoadConfig(dg.Config):
 
 @dg.op(retry_policy=RETRIES)
 def load_agents(context: dg.OpExecutionContext, config: LoadConfig) -> None:
-    """Loads what is new or changed, all agents; leaves out those that another run is loading."""
+    """Loads new and changed conversations of all agents; skips agents that another run loads."""
     settings = resolve(lookback=config.lookback, lock_wait=config.wait)
-    pipeline = open_pipeline(TARGET.destination, TARGET.dataset)
     try:
-        reports = load(settings, pipeline, full=config.full)
+        result = load(settings=settings, target=TARGET, full=config.full)
     except (BusyError, LeaseLostError) as error:
         context.log.info("skipped: %s", error)
         return
-    for report in reports:
-        tell = context.log.info if report.status in ("complete", "busy") else context.log.warning
+    for report in result.reports:
+        log = context.log.info if report.status in ("complete", "busy") else context.log.warning
         counts = {name: getattr(report, name) for name in ("listed", "new", "changed", "failed")}
-        tell("%s: %s, %s", report.agent_id, report.status, report.error or counts)
-    if any(report.has_read_all for report in reports):
-        refresh(
-            pipeline, settings.reporting_time_zone, settings.publish_to, wait=settings.lock_wait
-        )
-    if failed := [report for report in reports if report.status == "failed"]:
-        raise dg.Failure("; ".join(f"{report.agent_id}: {report.error}" for report in failed))
+        log("%s: %s, %s", report.agent_id, report.status, report.error or counts)
+    errors = [f"{one.agent_id}: {one.error}" for one in result.reports if one.status == "failed"]
+    if result.publish_error:
+        errors.append(f"nothing was published: {result.publish_error}")
+    if errors:
+        raise dg.Failure("; ".join(errors))
 
 
 @dg.job
 def polyai_load() -> None:
-    """The steady load, `polyai-warehouse load`."""
+    """Scheduled load, `polyai-warehouse load`."""
     load_agents()
 
 
@@ -139,48 +136,47 @@ class WatchConfig(dg.Config):
 sync_runs = dg.AssetSpec(
     ["polyai", SYNC_RUNS.name], description=SYNC_RUNS.description, group_name="polyai"
 )
-"""Every run adds to it. The check is its, not that of a table: each day's run would check too."""
+"""Every run adds rows to it. It has the check because a table's would run with every partition."""
 
 
 @dg.asset_check(asset=sync_runs.key, retry_policy=RETRIES)
 def fresh_and_consistent(config: WatchConfig) -> dg.AssetCheckResult:
-    """Whether each agent was loaded lately, and no row is doubled, lost or an orphan."""
+    """Checks that each agent was loaded recently, and that there are no inconsistent rows."""
     max_age = parse_duration(config.max_age)
     try:
-        with open_to_read(TARGET.destination, TARGET.dataset) as warehouse:
-            found = status(warehouse, max_age=max_age, quick=config.quick)
+        found = status(max_age=max_age, quick=config.quick, target=TARGET)
     except (BusyError, DestinationError) as error:
         severity = "WARN" if isinstance(error, BusyError) else "ERROR"
         return dg.AssetCheckResult(
             passed=False, severity=dg.AssetCheckSeverity(severity), description=str(error)
         )
-    said = [f"{agent.agent_id} {wrong}" for agent in found.agents for wrong in _wrongs(agent)]
+    problems = [f"{one.agent_id} {text}" for one in found.agents for text in _problems(one)]
     return dg.AssetCheckResult(
         passed=found.is_healthy,
         severity=dg.AssetCheckSeverity.ERROR,
-        description="; ".join(said) or "all agents are fresh, and their rows agree",
+        description="; ".join(problems) or "all agents are fresh and consistent",
         metadata={agent.agent_id: agent.conversations.held for agent in found.agents},
     )
 
 
-def _wrongs(agent: AgentStatus) -> Iterator[str]:
+def _problems(agent: AgentStatus) -> Iterator[str]:
     if agent.is_stale:
         age = str(agent.age).partition(".")[0]
         yield "was never loaded" if agent.age is None else f"is stale: last loaded {age} ago"
     if not agent.is_consistent:
-        yield "has rows that are doubled, lost or orphans: see polyai-warehouse status"
+        yield "has duplicate, lost or orphan rows: see polyai-warehouse status"
 
 
 polyai_backfill = dg.define_asset_job(
     "polyai_backfill",
     dg.AssetSelection.assets(day),
-    description="A day of an agent, as `polyai-warehouse backfill`: launch a backfill of many.",
+    description="One day of one agent, as `polyai-warehouse backfill`: launch a backfill of many.",
 )
 
 polyai_watch = dg.define_asset_job(
     "polyai_watch",
     dg.AssetSelection.checks(fresh_and_consistent),
-    description="How the warehouse stands, as `polyai-warehouse status`.",
+    description="Freshness and consistency of the warehouse, as `polyai-warehouse status`.",
 )
 
 
@@ -203,13 +199,13 @@ SCHEDULES = [
     _scheduled("hourly_watch", "20 * * * *", WatchConfig(quick=True)),
     _scheduled("daily_watch", "50 5 * * *", WatchConfig()),
 ]
-"""As in `schedules/crontab`; stopped until they are switched on."""
+"""Same as in `schedules/crontab`; stopped until they are switched on."""
 
 defs = dg.Definitions(
     assets=[day, sync_runs],
     asset_checks=[fresh_and_consistent],
     jobs=[polyai_backfill, polyai_load, polyai_watch],
     schedules=SCHEDULES,
-    # Dagster's own executor, a process for the step beside the run's: within one process, a run
-    # that is terminated would only be tried again
+    # Dagster's default executor, with a process per step: in a single process, a terminated run
+    # would be retried
 )

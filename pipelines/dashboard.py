@@ -1,14 +1,32 @@
-"""The dashboard as a script: `python pipelines/dashboard.py` is `polyai-warehouse dashboard`.
+"""Serve the dashboard until a signal stops it: `python pipelines/dashboard.py`.
 
-For services that start scripts. It takes the same options and stops on the same signals.
+Listens on loopback only. POLYAI_DASHBOARD_TOKEN sets a token, which is required for other hosts.
 """
 
-from __future__ import annotations
+import os
+import threading
 
-import sys
+import polyai
+from polyai.config.settings import shared_setting
+from polyai.dashboard.dashboard import Dashboard
+from polyai.dashboard.server import serve
+from polyai.views import PIPELINE_NAME
+from polyai.views.query_reader import open_reader
 
-from polyai.cli.app import main
+
+def main(stop: threading.Event) -> int:
+    """Serves a copy of the warehouse that follows each load."""
+    port = int(os.environ.get("PORT", "2718"))
+    token = os.environ.get("POLYAI_DASHBOARD_TOKEN")
+    pipeline = polyai.open_pipeline(name=PIPELINE_NAME)
+    with (
+        open_reader(pipeline, shared_setting("publish_to")) as reader,
+        serve(Dashboard(reader), "127.0.0.1", port, token) as url,
+    ):
+        print(f"dashboard: {url}", flush=True)
+        stop.wait()
+    return polyai.ExitCode.DONE
+
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "dashboard")
-    main()
+    polyai.run_script(main)

@@ -1,16 +1,31 @@
-"""Scenarios as a script: tries them as debug chats, for CI systems that start scripts.
+"""Run scenarios against an agent, in CI: `python pipelines/debug_chat.py bookings.yaml`.
 
-`python pipelines/debug_chat.py bookings.yaml` is `polyai-warehouse debug-chat bookings.yaml`. It
-takes the same options, is set up the same way, stops on the same signals and ends with the same
-codes.
+Results go into the warehouse, and as JUnit XML into `results.xml`. Exit code 3: a scenario failed.
 """
 
-from __future__ import annotations
-
+import os
 import sys
+import threading
 
-from polyai.cli.app import main
+import polyai
+
+
+def main(stop: threading.Event) -> int:
+    """Runs all scenarios of the files in parallel."""
+    result = polyai.debug_chat(
+        *sys.argv[1:],
+        label=os.environ.get("GITHUB_SHA"),
+        junit="results.xml",
+        stop=stop,
+    )
+    for scenario in result.run.scenarios:
+        print(f"{scenario.outcome} {scenario.suite} / {scenario.scenario}")
+        for reason in scenario.reasons:
+            print(f"  {reason}")
+    for error in result.errors:
+        print(f"error: {error}")
+    return result.exit_code
+
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "debug-chat")
-    main()
+    polyai.run_script(main)

@@ -1,15 +1,27 @@
-"""The scheduled job as a script: loads everything new or changed, all agents.
+"""Load new and changed conversations of all agents: the job for a scheduler.
 
-`python pipelines/load.py` is `polyai-warehouse load`, for schedulers that start scripts. It takes
-the same options, is set up the same way, stops on the same signals and ends with the same codes.
+Settings come from the environment or from `.dlt/`: POLYAI_API_KEY, POLYAI_AGENT_ID, POLYAI_REGION.
+The destination is dlt's DESTINATION_TYPE, by default the DuckDB file `polyai.duckdb`. Run it every
+15 minutes; exit code 75 means that the previous run is still running.
 """
 
-from __future__ import annotations
+import threading
 
-import sys
+import polyai
 
-from polyai.cli.app import main
+
+def main(stop: threading.Event) -> int:
+    """Loads, refreshes the views, and publishes a copy if `publish_to` is set."""
+    result = polyai.load(stop=stop)
+    for report in result.reports:
+        print(
+            f"{report.agent_id}: {report.status}, {report.listed} listed, {report.new} new, "
+            f"{report.changed} changed, {report.failed} failed {report.error or ''}"
+        )
+    if result.publish_error:
+        print(f"not published: {result.publish_error}")
+    return result.exit_code
+
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "load")
-    main()
+    polyai.run_script(main)

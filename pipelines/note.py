@@ -1,15 +1,25 @@
-"""Notes as a script: sets those of a file, or of a query over the warehouse.
+"""Set the notes of conversations, from a file: `python pipelines/note.py notes.csv`.
 
-`python pipelines/note.py notes.csv` is `polyai-warehouse note notes.csv`. It takes the same
-options, is set up the same way, stops on the same signals and ends with the same codes.
+Columns: conversation_id, note, and agent_id if there are several agents. A note that is newer than
+the warehouse's is kept, unless `overwrite=True`. Instead of `file`, `polyai.note` also takes `rows`
+(mappings or a dataframe) or `query` (a SELECT over the warehouse).
 """
 
-from __future__ import annotations
-
 import sys
+import threading
 
-from polyai.cli.app import main
+import polyai
+
+
+def main(stop: threading.Event) -> int:
+    """Sends the notes, and names those that were not sent."""
+    done = polyai.note(file=sys.argv[1], stop=stop)
+    print(", ".join(f"{count} {outcome}" for outcome, count in done.outcomes.items()))
+    for result in done.results:
+        if result.reason:
+            print(f"row {result.place}: {result.outcome}, {result.reason}")
+    return done.exit_code
+
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "note")
-    main()
+    polyai.run_script(main)

@@ -1,16 +1,24 @@
-"""The recordings as a script: fetches the audio that is missing, all agents.
+"""Fetch the missing recordings of the loaded calls, all agents.
 
-`python pipelines/recordings.py` is `polyai-warehouse recordings`, for schedulers that start
-scripts. It takes the same options, is set up the same way, stops on the same signals and ends with
-the same codes.
+POLYAI_RECORDINGS_URL is the folder or bucket of the files. Run it after `load.py`.
 """
 
-from __future__ import annotations
+import threading
 
-import sys
+import polyai
 
-from polyai.cli.app import main
+
+def main(stop: threading.Event) -> int:
+    """Fetches what is missing, oldest calls first."""
+    result = polyai.recordings(stop=stop)
+    for report in result.reports:
+        print(
+            f"{report.agent_id}: {report.status}, {report.fetched} stored, "
+            f"{report.audio_bytes / 1e6:.1f} MB, {report.not_found} not found, "
+            f"{report.failed} failed {report.error or ''}"
+        )
+    return result.exit_code
+
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "recordings")
-    main()
+    polyai.run_script(main)

@@ -13,9 +13,10 @@ import dlt
 import duckdb
 
 import kpis
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.dashboard.dashboard import Dashboard
 from polyai.dashboard.server import serve as serve_dashboard
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views

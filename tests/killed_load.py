@@ -25,6 +25,7 @@ from typing import Any, Literal, NoReturn
 
 # imported here, because each fork would repeat what a load imports late
 import polyai
+from polyai.load.run import load
 
 TIMEOUT_SECONDS = 90
 """Time after which a load of a few dozen conversations counts as hung."""
@@ -456,7 +457,7 @@ def run(request: LoadRequest, results: int) -> None:
         send(results, Outcome("killed", dict(trigger.passes)))
 
     try:
-        reports = polyai.load(
+        reports = load(
             polyai.resolve(**request.settings),
             polyai.open_pipeline(
                 request.destination, pipelines_dir=Path(request.folder, "pipelines")

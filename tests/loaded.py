@@ -10,7 +10,8 @@ import dlt
 from filelock import FileLock
 
 from command import KEY
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 _FILE = "polyai.duckdb"

@@ -17,9 +17,9 @@ import pytest
 
 from command import AGENT, access, error_of, query, run, run_in_terminal, start, wait_until
 from polyai import Span, Target, resolve
-from polyai import backfill as run_backfill
 from polyai.api.page_stream import Document, Spool
 from polyai.errors import ConfigurationError
+from polyai.load.backfill import backfill as run_backfill
 from polyai.load.slices import Slice, SliceReport, cut, parse_moment
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 

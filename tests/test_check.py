@@ -40,7 +40,7 @@ def test_all_good(url: str) -> None:
     assert result.stderr == ""
     destination, *others, recommended, last = result.stdout.splitlines()
     assert destination.startswith("ok destination: duckdb /")
-    assert destination.endswith("polyai.duckdb, dataset polyai: 0 conversations held")
+    assert destination.endswith("polyai.duckdb, dataset polyai: 0 conversations loaded")
     assert others == [
         f"ok {AGENT} key: lists 30 conversations in region us",
         f"ok {AGENT} detail: 20 of the 20 newest read",

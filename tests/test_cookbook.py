@@ -17,8 +17,9 @@ from dlt.common.destination import Destination
 
 import kpis
 from cookbook_answers import ANSWERS, ZONE, Book, Rows
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.cookbook import Recipe, recipes
+from polyai.load.run import load
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve

@@ -13,8 +13,9 @@ import duckdb
 import pytest
 
 from loaded import put_loaded
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.load.report import RunReport
+from polyai.load.run import load
 from polyai.sandbox import Annotation, Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 

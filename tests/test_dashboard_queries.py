@@ -15,10 +15,11 @@ import dlt
 import pytest
 
 import kpis
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.dashboard import queries
 from polyai.dashboard.selection import Period, Selection
 from polyai.dashboard.totals import total
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views

@@ -47,7 +47,7 @@ def test_what_it_shows_is_so(database: str) -> None:
     shown = result.stdout
     assert "\x1b" not in shown
     assert re.search(
-        r"^60 made-up conversations of a bookings line loaded in \d+\.\d s with 61 requests$",
+        r"^60 .*conversations .* loaded in \d+\.\d s with 61 requests$",
         shown,
         re.MULTILINE,
     )
@@ -100,16 +100,14 @@ class TestWhatIsThereAlready:
         before = Path("mine.duckdb").read_bytes()
         result = run("demo", "--database", "mine.duckdb")
         assert result.returncode == 1
-        assert error_of(result) == (
-            "error: mine.duckdb holds other data than a demo's: name another file with --database"
-        )
+        assert re.search(r"mine\.duckdb .*--database", error_of(result))
         assert Path("mine.duckdb").read_bytes() == before
 
     def test_another_file_is_not_touched(self) -> None:
         Path("notes.txt").write_text("mine")
         result = run("demo", "--database", "notes.txt")
         assert result.returncode == 1
-        assert error_of(result).startswith("error: notes.txt cannot be read as a demo's database")
+        assert error_of(result).startswith("error: notes.txt cannot be read")
         assert Path("notes.txt").read_text() == "mine"
 
     def test_an_empty_database_is_used(self) -> None:
@@ -132,5 +130,5 @@ def test_interrupted_and_run_again() -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert err.endswith("WARNING SIGINT: leaving the demo\n")
+    assert err.splitlines()[-1].split(" WARNING ")[1].startswith("SIGINT: ")
     assert run("demo", "--conversations", "10").returncode == 0

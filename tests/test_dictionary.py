@@ -15,19 +15,19 @@ import pytest
 import yaml
 
 import polyai
-from polyai import load, open_pipeline, resolve
+from polyai import annotate, open_pipeline, resolve
 from polyai.debug_chats import load_suite, run_suites
 from polyai.debug_chats.result_store import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
 from polyai.debug_chats.result_store import store_results
 from polyai.forgetting.run import PIPELINE_NAME as FORGET_PIPELINE
 from polyai.forgetting.run import Readers, forget
+from polyai.load.run import load
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables import registry
 from polyai.tables.declaration import Column, Table
 from polyai.views.definitions import views
-from polyai.write_backs import annotate
 from polyai.write_backs.run import PIPELINE_NAME as WRITE_BACKS_PIPELINE
 from schemas.generate.dictionary import dictionary
 from schemas.generate.document import COMMAND
@@ -65,7 +65,7 @@ def loaded() -> dlt.Pipeline:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
         (report,) = load(settings, pipeline)
         (fetched,) = fetch_recordings(settings, open_pipeline(name=RECORDINGS_PIPELINE))
-        annotate(settings, open_pipeline(name=WRITE_BACKS_PIPELINE), [a_flag()])
+        annotate([a_flag()], settings=settings)
         scenarios = load_suite(Path(__file__).parent / "scenarios" / "unmet.yaml")
         chats = run_suites([scenarios], settings)
         store_results(chats, open_pipeline(name=DEBUG_CHATS_PIPELINE))

@@ -21,8 +21,10 @@ import pytest
 from command import access, query
 from command import run as run_command
 from odd_server import Answer, OddServer, Request
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load import plan
 from polyai.load.report import RunReport
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 
@@ -287,7 +289,7 @@ class TestForGoodOnTheListing:
     @pytest.mark.slow
     def test_what_was_read_before_it_failed_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # so few conversations would all be listed before the first one is read
-        monkeypatch.setattr("polyai.load.plan.ROWS_PER_COMPARISON", 7)
+        monkeypatch.setattr(plan, "ROWS_PER_COMPARISON", 7)
         sandbox = sandbox_of(40)
         FAULTS["503"].strike(sandbox, LIST_PAGE + "limit=7&offset=1[0-9]$")
         with serve(sandbox) as base_url:

@@ -19,11 +19,12 @@ import pytest
 
 from command import AGENT, KEY, access, error_of, query, run, start
 from loaded import put_loaded
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
 from polyai.forgetting.run import PIPELINE_NAME, Erasures, Readers, forget
 from polyai.load.committer import Committer
+from polyai.load.run import load
 from polyai.locking.files import LockTimeout, database_lock
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS
 from polyai.recordings.run import fetch_recordings

@@ -13,11 +13,12 @@ import dlt
 import duckdb
 import pytest
 
-from polyai import load, open_pipeline, polyai, resolve
+from polyai import open_pipeline, polyai, resolve
 from polyai.api.worker_pool import OUTAGE_AFTER
 from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError
 from polyai.load.report import RunReport
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.registry import conversation_tables
 from polyai.warehouse import duckdb_file

@@ -14,7 +14,8 @@ import psycopg2
 import pytest
 
 from command import AGENT, KEY, access, error_of, query, run, start, wait_until
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 from warehouse_rows import assert_equals_truth, from_duckdb

@@ -24,7 +24,8 @@ import pytest
 
 from command import AGENT, access, query, run, start
 from ducklake import extensions, home_with_extensions
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.load.slices import parse_moment
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres

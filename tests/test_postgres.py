@@ -6,14 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg2
 import pytest
 
-from polyai import load, open_pipeline, resolve
+from polyai import Target, annotate, open_pipeline, resolve
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.write_backs import annotate
-from polyai.write_backs.run import PIPELINE_NAME
 from postgres_server import binaries, postgres
 from warehouse_rows import assert_equals_truth, from_postgres
 
@@ -67,10 +67,9 @@ def test_what_is_written_back_is_known_to_all_machines(database: str) -> None:
         ]
 
         def written(folder: str, count: int) -> Counter[str]:
-            pipeline = open_pipeline("postgres", pipelines_dir=folder, name=PIPELINE_NAME)
-            return Counter(
-                one.outcome for one in annotate(settings, pipeline, rows[:count]).results
-            )
+            target = Target("postgres", pipelines_dir=Path(folder))
+            done = annotate(rows[:count], settings=settings, target=target)
+            return Counter(one.outcome for one in done.results)
 
         first = written("one", 8)
         assert first.keys() <= {"sent", "there"}

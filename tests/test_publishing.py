@@ -23,7 +23,7 @@ from loaded import put_loaded
 from polyai import open_pipeline
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.views import create_views, publish, refresh
+from polyai.views import create_views, publish, query_reader, refresh
 from polyai.views import publishing as publishing_module
 from polyai.views.definitions import views
 from polyai.views.publishing import KEPT_AS_VIEWS, is_published
@@ -269,7 +269,7 @@ def test_refresh_skips_views_that_another_run_creates(
 def test_reader_sees_new_data_of_a_load(
     sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polyai.views.query_reader.CHECK_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(query_reader, "CHECK_INTERVAL_SECONDS", 0.1)
     world, base_url = sandbox
     assert run("load", **access(base_url)).returncode == 0
     pipeline = open_pipeline()
@@ -288,7 +288,7 @@ def test_reader_sees_new_data_of_a_load(
 def test_reader_keeps_the_older_copy_if_publishing_fails(
     pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("polyai.views.query_reader.CHECK_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(query_reader, "CHECK_INTERVAL_SECONDS", 0.1)
     with PublishedReader(pipeline, FOLDER) as reader:
         shutil.move("polyai.duckdb", "elsewhere.duckdb")
         wait_until(lambda: "there is no warehouse" in caplog.text)

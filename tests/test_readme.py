@@ -12,14 +12,15 @@ import duckdb
 import pytest
 
 from command import access, run
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.cli.app import app
 from polyai.config.settings import Settings
-from polyai.console.terminal import Exit
+from polyai.console.exit_codes import ExitCode
 from polyai.debug_chats import load_suite, run_suites
 from polyai.debug_chats.result_store import PIPELINE_NAME as DEBUG_CHATS_PIPELINE
 from polyai.debug_chats.result_store import store_results
 from polyai.debug_chats.suite import Suite
+from polyai.load.run import load
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -119,7 +120,7 @@ def test_every_command_table_and_exit_code_is_listed() -> None:
             assert f"`{name} {command.name}`" in README
     for table in registry.tables():
         assert f"`{table.name}`" in README
-    for code in Exit:
+    for code in ExitCode:
         assert f"| {code.value} |" in README
 
 

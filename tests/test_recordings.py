@@ -21,7 +21,8 @@ import pytest
 
 from command import AGENT, KEY, access, error_of, query, run, start, wait_until
 from loaded import put_loaded
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.recordings import fetcher
 from polyai.recordings.manifest import Manifest
 from polyai.recordings.prune import prune

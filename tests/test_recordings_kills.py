@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from command import AGENT, access, query, run, start
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from s3_server import is_installed, s3
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import AGENT, KEY, query
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.forgetting.run import PIPELINE_NAME as FORGET_PIPELINE
 from polyai.forgetting.run import Readers, forget
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.status.report import status
+from polyai.status.collect import collect_status
 from polyai.tables import rules
 from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
@@ -105,7 +106,7 @@ def test_load_status_and_view_agree_that_erased_conversations_are_not_missing() 
         (report,) = load(settings, open_pipeline())
     create_views(open_pipeline(name=VIEWS_PIPELINE))
     with open_to_read() as warehouse:
-        (agent,) = status(warehouse).agents
+        (agent,) = collect_status(warehouse).agents
     view = query(
         "SELECT api_conversations, conversations, missing_conversations FROM polyai.data_freshness"
     )

@@ -31,7 +31,7 @@ from command import AGENT, KEY, PATIENCE_SECONDS, query
 from polyai import resolve
 from polyai.cli.app import app
 from polyai.config.settings import AGENT_NAMES, Settings
-from polyai.console.terminal import Exit
+from polyai.console.exit_codes import ExitCode
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
 
@@ -170,7 +170,7 @@ class TestReadme:
 
     def test_every_exit_code_has_somebody(self) -> None:
         table = re.findall(r"^\| (\d+(?:, \d+)*) \|", README, re.MULTILINE)
-        assert sorted(int(code) for row in table for code in row.split(",")) == sorted(Exit)
+        assert sorted(int(code) for row in table for code in row.split(",")) == sorted(ExitCode)
 
     @pytest.mark.parametrize(
         ("probe", "outcomes"),

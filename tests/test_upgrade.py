@@ -10,7 +10,8 @@ import duckdb
 import pytest
 
 from command import AGENT, KEY
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 pytestmark = pytest.mark.load

@@ -11,8 +11,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.load.report import RunReport
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from warehouse_rows import assert_equals_truth, from_duckdb
 

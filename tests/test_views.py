@@ -20,8 +20,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.errors import BusyError, ConfigurationError, DestinationError
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables import registry
 from polyai.tables.conversations import TURN_TOPICS

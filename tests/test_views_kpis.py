@@ -16,7 +16,8 @@ import pytest
 from dlt.common.destination import Destination
 
 import kpis
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views, views_are_current

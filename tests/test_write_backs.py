@@ -19,11 +19,13 @@ import pytest
 import polyai
 from command import AGENT, KEY, access, error_of, query, run, start, wait_until
 from loaded import put_loaded
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.write_backs import Result, WriteBackReport, annotate, note
+from polyai.write_backs import Result, WriteBackReport
 from polyai.write_backs.report import WriteBacks
-from polyai.write_backs.run import PIPELINE_NAME
+from polyai.write_backs.rows import from_rows
+from polyai.write_backs.run import PIPELINE_NAME, write_back
 
 pytestmark = pytest.mark.load
 
@@ -55,14 +57,13 @@ class Desk:
         stop: threading.Event | None = None,
         **options: Any,
     ) -> WriteBacks:
-        pipeline = open_pipeline(name=PIPELINE_NAME)
-        return annotate(
-            resolve(**self.options | options), pipeline, rows, dry_run=dry_run, stop=stop
+        return polyai.annotate(
+            rows, settings=resolve(**self.options | options), dry_run=dry_run, stop=stop
         )
 
     def note(self, rows: Any, *, overwrite: bool = False, **options: Any) -> WriteBacks:
-        pipeline = open_pipeline(name=PIPELINE_NAME)
-        return note(resolve(**self.options | options), pipeline, rows, overwrite=overwrite)
+        settings = resolve(**self.options | options)
+        return polyai.note(rows, settings=settings, overwrite=overwrite)
 
     def load(self, **options: Any) -> Any:
         (report,) = load(resolve(**self.options | options), open_pipeline())
@@ -713,5 +714,6 @@ def test_results_are_in_the_order_of_the_rows() -> None:
 def test_times_are_those_of_the_injected_clock(desk: Desk) -> None:
     now = datetime(2026, 11, 2, 8, tzinfo=UTC)
     pipeline = open_pipeline(name=PIPELINE_NAME)
-    annotate(resolve(**desk.options), pipeline, desk.flags(1), clock=lambda: now)
+    rows = from_rows(desk.flags(1))
+    write_back("annotation", rows, resolve(**desk.options), pipeline, clock=lambda: now)
     assert recorded("requested_at, sent_at") == [(now, now)]

@@ -24,8 +24,9 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from polyai import load, open_pipeline, resolve
+from polyai import open_pipeline, resolve
 from polyai.api.client import encode_segment
+from polyai.load.run import load
 from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.audio import SAMPLE_RATE_HZ, Direction

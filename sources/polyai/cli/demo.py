@@ -1,18 +1,29 @@
-"""The main job shown in seconds: sandbox up, load, a short look at what landed, sandbox down."""
+"""Command `polyai-warehouse demo`: loads a sandbox into DuckDB and shows the result."""
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import dlt
 import duckdb
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from ..config.settings import resolve
+from ..console.exit_codes import ExitCode, reports_exit_code
+from ..console.format import seconds_of, without_internals
+from ..console.options import JsonOption
+from ..console.process import stop_on_signals
+from ..console.progress import LoadProgress
+from ..console.terminal import print_json, stderr, stdout
 from ..errors import ConfigurationError
 from ..load.loop import OnBegin
 from ..load.report import RunReport
@@ -42,12 +53,12 @@ _OWN_TABLES = """
     FROM duckdb_columns() SEMI JOIN duckdb_tables() USING (table_oid, database_oid)
     WHERE NOT starts_with(table_name, '_dlt') GROUP BY ALL
 """
-"""Tables of a file but for dlt's own, and whether they tell an agent, as all of a load do."""
+"""Tables of a file except dlt's own, and whether they have an agent_id, as all of ours do."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo loaded and measured."""
+    """Result of the demo."""
 
     database: Path
     report: RunReport
@@ -55,9 +66,28 @@ class Demo:
     containment_rate: float
     """Share of finished live conversations without a handoff."""
     handle_time_seconds: float
-    """Mean of the whole durations of the same."""
+    """Mean total duration of finished live conversations."""
     latency_seconds: float
-    """Median of their turns."""
+    """Median latency of their turns."""
+
+
+def demo(
+    conversations: Annotated[
+        int, typer.Option(min=10, max=100_000, help="Number of conversations.")
+    ] = 300,
+    database: Annotated[Path, typer.Option(help="DuckDB file.")] = Path("polyai.duckdb"),
+    as_json: JsonOption = False,
+) -> None:
+    """Start the sandbox, load it into DuckDB, and show the result."""
+    with stop_on_signals("stopping the demo") as stop, LoadProgress(stderr) as progress:
+        result = run_demo(database, conversations, stop, progress.watch)
+    if result is None:
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if as_json:
+        print_json(_as_json(result))
+    else:
+        _show(stdout, result)
+    raise typer.Exit(reports_exit_code([result.report]))
 
 
 def run_demo(
@@ -66,16 +96,16 @@ def run_demo(
     """Loads a sandbox's conversations into a new DuckDB file.
 
     Args:
-        database: The file; an earlier demo's is replaced, anything else refused.
-        conversations: How many.
-        stop: As `load` takes it.
-        on_begin: As `load` takes it.
+        database: The file; one of an earlier demo is replaced, any other is refused.
+        conversations: Number of conversations.
+        stop: As for `load`.
+        on_begin: As for `load`.
 
     Returns:
-        What landed; None where it was stopped.
+        Loaded tables and KPIs; None if it was interrupted.
 
     Raises:
-        ConfigurationError: The file holds other data, or the extra `sandbox` is not installed.
+        ConfigurationError: The file contains other data, or the extra `sandbox` is missing.
     """
     try:
         from ..sandbox import Sandbox, SandboxConfig, serve
@@ -106,11 +136,11 @@ def run_demo(
     if stop.is_set():
         return None
     (report,) = reports
-    return _looked_at(database, dataset, report)
+    return _measure(database, dataset, report)
 
 
 def _clear_earlier_demo(database: Path) -> None:
-    """Removes the file where it holds nothing, or the demo's agent alone."""
+    """Removes the file if it is empty or contains only the demo's agent."""
     if not database.exists():
         return
     try:
@@ -121,14 +151,14 @@ def _clear_earlier_demo(database: Path) -> None:
             )
     except duckdb.Error as error:
         raise ConfigurationError(
-            f"{database} cannot be read as a demo's database: {error}"
+            f"{database} cannot be read as the database of a demo: {error}"
         ) from error
     if not is_demo:
         raise ConfigurationError(
-            f"{database} holds other data than a demo's: name another file with --database"
+            f"{database} contains other data than a demo: name another file with --database"
         )
     database.unlink()
-    # what a killed demo has left of its transactions does not belong to the new file
+    # the write-ahead log of a killed demo does not belong to the new file
     database.with_name(f"{database.name}.wal").unlink(missing_ok=True)
 
 
@@ -137,7 +167,7 @@ def _agents(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> s
     return {agent_id for (agent_id,) in found}
 
 
-def _looked_at(database: Path, dataset: str, report: RunReport) -> Demo:
+def _measure(database: Path, dataset: str, report: RunReport) -> Demo:
     with duckdb.connect(str(database), read_only=True) as connection:
         connection.execute(f"SET schema = '\"{dataset}\"'")
         counts: dict[str, int] = {}
@@ -146,3 +176,62 @@ def _looked_at(database: Path, dataset: str, report: RunReport) -> Demo:
             counts[table.name] = int(row[0])
         kpis: Any = connection.execute(_KPIS).fetchone()
     return Demo(database, report, counts, *kpis)
+
+
+def _show(console: Console, result: Demo) -> None:
+    """Prints the loaded tables, three KPIs, and commands to try next."""
+    report = result.report
+    console.print(
+        f"\n[bold]{report.new:,} synthetic conversations[/] of a bookings line loaded in "
+        f"{seconds_of(report):.1f} s with {report.traffic.requests:,} requests\n"
+    )
+    tables = Table(title="Tables of polyai", title_justify="left", box=None, padding=(0, 2))
+    tables.add_column("table")
+    tables.add_column("rows", justify="right")
+    for table, rows in result.row_counts.items():
+        tables.add_row(table, f"{rows:,}")
+    console.print(tables)
+    kpis = Table(
+        title="\nFinished live conversations",
+        title_justify="left",
+        box=None,
+        padding=(0, 2),
+        show_header=False,
+    )
+    kpis.add_column()
+    kpis.add_column(justify="right")
+    kpis.add_row("containment rate", f"{result.containment_rate:.1%}")
+    kpis.add_row("average handle time", f"{result.handle_time_seconds:,.0f} s")
+    kpis.add_row("median response latency", f"{result.latency_seconds:.2f} s")
+    console.print(kpis)
+    path = shlex.quote(str(result.database))
+    console.print(
+        f"\nThe database: [bold]{escape(str(result.database.resolve()))}[/]", soft_wrap=True
+    )
+    console.print("\nTry next (the duckdb command comes with pip install duckdb-cli):")
+    for line in (
+        f'duckdb {path} "select channel, sum(conversations) as conversations, '
+        "sum(contained_conversations) / sum(finished_conversations) as containment "
+        'from polyai.kpi_daily group by 1"',
+        f'duckdb {path} "select user_input, agent_response from polyai.turns '
+        "where conversation_id = (select min(conversation_id) from polyai.turns) "
+        'order by turn_index"',
+        "POLYAI_API_KEY=… POLYAI_AGENT_ID=… POLYAI_REGION=us polyai-warehouse check",
+    ):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    console.print(
+        f"\nThese conversations are synthetic: delete {escape(path)} before you load your own.",
+        soft_wrap=True,
+    )
+
+
+def _as_json(result: Demo) -> dict[str, Any]:
+    """Returns the report as JSON."""
+    return {
+        "database": str(result.database.resolve()),
+        "rows": result.row_counts,
+        "containment_rate": result.containment_rate,
+        "handle_time_seconds": result.handle_time_seconds,
+        "latency_seconds": result.latency_seconds,
+        "run": without_internals(result.report.as_row()),
+    }

@@ -1,8 +1,7 @@
-"""Options that several commands have, how they are read, and how a run ends."""
+"""Command-line options that several commands share, and the parsers of their values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -10,55 +9,11 @@ import typer
 
 from ..config.validators import parse_duration
 from ..errors import ConfigurationError
-from ..load.report import RunReport
 from ..load.slices import parse_moment
-from .terminal import Exit
-
-AgentOption = Annotated[
-    list[str] | None,
-    typer.Option("--agent", help="Only this agent; repeat for several. Default: all configured."),
-]
-RegionOption = Annotated[
-    str | None, typer.Option(help="us, eu, uk or studio, where the key was made.")
-]
-BaseUrlOption = Annotated[
-    str | None, typer.Option(help="Another address of the Data API: a proxy, the sandbox.")
-]
-ApiOption = Annotated[
-    str | None,
-    typer.Option(help="The API that lists the conversations: data or conversations_v3."),
-]
-DestinationOption = Annotated[
-    str | None, typer.Option(help="A dlt destination, such as duckdb or postgres. Default: duckdb.")
-]
-DatasetOption = Annotated[str | None, typer.Option(help="Its dataset. Default: polyai.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")
-]
-
-DirectionsOption = Annotated[
-    str | None,
-    typer.Option(help="Whose voices: combined, user, agent, or several separated by commas."),
-]
-RedactedOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--redacted/--raw", help="With personal data blanked out, or as it was. Default: redacted."
-    ),
-]
-RecordingsUrlOption = Annotated[
-    str | None, typer.Option(help="Folder or fsspec URL, such as s3://bucket/recordings.")
-]
-WaitOption = Annotated[
-    str | None, typer.Option(help="How long to wait for another run over the same, such as 10m.")
-]
-WorkersOption = Annotated[int | None, typer.Option(help="Requests in flight at once.")]
-ENDING = "ending with what was read so far; again: leaving at once"
-"""What a run says that is told to end."""
 
 
 def moment(text: str) -> datetime:
-    """A date or a time that an option gives."""
+    """Parses the date or time of an option."""
     try:
         return parse_moment(text)
     except ConfigurationError as error:
@@ -66,33 +21,70 @@ def moment(text: str) -> datetime:
 
 
 def duration(text: str) -> timedelta:
-    """A duration that an option gives."""
+    """Parses the duration of an option."""
     try:
         return parse_duration(text)
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from None
 
 
-LockWaitOption = Annotated[
-    timedelta | None,
+_WAIT_HELP = "How long to wait for another run that holds the lock, such as 10m."
+
+AgentOption = Annotated[
+    list[str] | None,
+    typer.Option("--agent", help="Only this agent. Repeatable. Default: all configured agents."),
+]
+LoadedAgentOption = Annotated[
+    list[str] | None,
     typer.Option(
-        "--wait",
-        help="How long to wait for another run over the same, such as 10m.",
-        parser=duration,
-        metavar="DURATION",
+        "--agent", help="Only this agent. Repeatable. Default: all agents in the warehouse."
     ),
 ]
-"""The same as `WaitOption`, for a command that looks up no other settings."""
+"""Like `AgentOption`, for commands that need no API key."""
 
-
-def exit_code(reports: Sequence[RunReport], *, interrupted: bool = False) -> Exit:
-    """How a run ends that has these reports."""
-    if interrupted:
-        return Exit.INTERRUPTED
-    if any(report.status == "failed" and not report.loaded for report in reports):
-        return Exit.CONFIGURATION
-    if any(report.status in ("partial", "failed") for report in reports):
-        return Exit.SOME_FAILED
-    if any(report.status == "busy" for report in reports):
-        return Exit.BUSY
-    return Exit.DONE
+RegionOption = Annotated[
+    str | None, typer.Option(help="Region in which the API key was created: us, eu, uk or studio.")
+]
+BaseUrlOption = Annotated[
+    str | None, typer.Option(help="Base URL of the Data API, for a proxy or the sandbox.")
+]
+ApiOption = Annotated[
+    str | None,
+    typer.Option(help="API that lists the conversations: data or conversations_v3."),
+]
+DestinationOption = Annotated[
+    str | None, typer.Option(help="dlt destination, such as duckdb or postgres. Default: duckdb.")
+]
+DatasetOption = Annotated[
+    str | None, typer.Option(help="Dataset in the destination. Default: polyai.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to stdout; logs go to stderr.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Report what would be done; change nothing.")
+]
+DirectionsOption = Annotated[
+    str | None,
+    typer.Option(help="Voices to fetch: combined, user, agent, or several separated by commas."),
+]
+RedactedOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--redacted/--raw",
+        help="Fetch audio with personal data removed, or the original. Default: redacted.",
+    ),
+]
+RecordingsUrlOption = Annotated[
+    str | None, typer.Option(help="Folder or fsspec URL, such as s3://bucket/recordings.")
+]
+WorkersOption = Annotated[int | None, typer.Option(help="Concurrent requests.")]
+ChunkSizeOption = Annotated[
+    int | None, typer.Option(help="Conversations that are committed together.")
+]
+WaitOption = Annotated[str | None, typer.Option(help=_WAIT_HELP)]
+LockWaitOption = Annotated[
+    timedelta | None,
+    typer.Option("--wait", help=_WAIT_HELP, parser=duration, metavar="DURATION"),
+]
+"""Like `WaitOption`, for commands that resolve no other settings."""

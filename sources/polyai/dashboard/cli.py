@@ -9,7 +9,8 @@ import typer
 
 from ..config.settings import shared_setting
 from ..console.options import DatasetOption, DestinationOption
-from ..console.terminal import stdout, stop_on_signals
+from ..console.process import stop_on_signals
+from ..console.terminal import stdout
 from ..errors import ConfigurationError
 from ..views import PIPELINE_NAME
 from ..views.query_reader import open_reader

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..config.settings import Agent, Settings, resolve
+from ..console.exit_codes import ExitCode
 from ..console.options import (
     BaseUrlOption,
     DatasetOption,
@@ -21,16 +20,16 @@ from ..console.options import (
     WaitOption,
     WorkersOption,
 )
-from ..console.terminal import Exit, print_error, print_json, stderr, stdout, stop_on_signals
-from ..errors import ConfigurationError, PolyAIError
-from ..warehouse.open import destination_label, open_pipeline
+from ..console.process import stop_on_signals
+from ..console.terminal import print_error, print_json, stderr, stdout
+from ..errors import ConfigurationError
+from ..warehouse.target import Target
 from . import show
 from .chat import ChatApi, ChatSetup
+from .command import run_exit_code, save
 from .interactive import InteractiveChat, Transcript, ask_person, ask_stream
-from .junit import write_junit
 from .progress import ScenariosProgress
-from .result_store import PIPELINE_NAME, store_results
-from .results import ChatsRun
+from .result_store import PIPELINE_NAME
 from .runner import run_suites
 from .schema import schema_text
 from .suite import ENVIRONMENT, load_suites, select_scenarios
@@ -103,7 +102,7 @@ def debug_chat(
     """
     suites = load_suites(files)
     settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
-    pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME) if warehouse else None
+    pipeline = Target(destination, dataset).open(PIPELINE_NAME) if warehouse else None
     count = len(select_scenarios(suites, scenario or ()))
     with stop_on_signals(_STOP_MESSAGE) as stop:
         with ScenariosProgress(stderr, count) as progress:
@@ -119,47 +118,17 @@ def debug_chat(
             )
         if not as_json:
             show.chats(stdout, run)
-        # the file first: unlike the warehouse, it needs no lock
-        errors: list[PolyAIError] = []
-        if junit is not None:
-            with _collected(errors):
-                write_junit(run, junit)
-        stored_in = None
-        if pipeline is not None:
-            with _collected(errors):
-                store_results(run, pipeline, wait=settings.lock_wait)
-                stored_in = destination_label(pipeline)
-    code = _exit_code(run)
+        saved = save(run, junit=junit, pipeline=pipeline, lock_wait=settings.lock_wait)
+    code = run_exit_code(run)
     if as_json:
-        print_json(show.chats_as_json(run, code, stored_in))
-    elif stored_in is not None:
-        stdout.print(f"warehouse: {stored_in}", soft_wrap=True, markup=False)
-    if code == Exit.INTERRUPTED:
+        print_json(show.chats_as_json(run, code, saved.warehouse))
+    elif saved.warehouse is not None:
+        stdout.print(f"warehouse: {saved.warehouse}", soft_wrap=True, markup=False)
+    if code == ExitCode.INTERRUPTED:
         stderr.print("interrupted: the results so far are kept")
-    if run.stopped_by is not None:
-        errors.append(run.stopped_by)
-    for error in errors[:-1]:
+    for error in saved.errors:
         print_error(str(error))
-    if errors:
-        raise errors[-1]
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _collected(errors: list[PolyAIError]) -> Iterator[None]:
-    """Collects an error instead of raising it, so that the results are reported first."""
-    try:
-        yield
-    except PolyAIError as error:
-        errors.append(error)
-
-
-def _exit_code(run: ChatsRun) -> Exit:
-    if run.is_interrupted:
-        return Exit.INTERRUPTED
-    if run.stopped_by is not None:
-        return Exit.CONFIGURATION  # as for the error itself
-    return Exit.DONE if run.passed else Exit.SOME_FAILED
+    raise typer.Exit(saved.exit_code)
 
 
 def chat(
@@ -200,7 +169,7 @@ def chat(
     console = stderr if as_json else stdout
     is_live = sys.stdin.isatty()
     transcript = Transcript(selected.agent_id, environment)
-    code = Exit.DONE
+    code = ExitCode.DONE
     api = ChatApi(
         selected, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts
     )
@@ -210,7 +179,7 @@ def chat(
             InteractiveChat(api, setup, console, ask, transcript, is_live=is_live).run()
     except KeyboardInterrupt:
         console.print()
-        code = Exit.INTERRUPTED
+        code = ExitCode.INTERRUPTED
     finally:
         if as_json:
             print_json(asdict(transcript))

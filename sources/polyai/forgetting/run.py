@@ -21,6 +21,7 @@ import dlt
 
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
+from ..console.exit_codes import ExitCode
 from ..debug_chats import result_store as debug_chats
 from ..errors import BusyError, PolyAIError, StoreError
 from ..load.committer import Committer, open_committer
@@ -91,12 +92,22 @@ class Erasures:
     Attributes:
         agents: By agent.
         is_rewritten: The warehouse is a DuckDB file, and was written anew.
-        error: The copy for readers still has what was erased: why.
+        error: Why the copy for readers still contains the erased rows.
+        is_interrupted: `stop` was set before the last agent.
     """
 
     agents: list[Erasure]
     is_rewritten: bool = False
     error: str | None = None
+    is_interrupted: bool = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Exit code of the command."""
+        if self.is_interrupted:
+            return ExitCode.INTERRUPTED
+        is_done = self.error is None and not any(one.error for one in self.agents)
+        return ExitCode.DONE if is_done else ExitCode.CONFIGURATION
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,12 @@ def forget(
         for agent in begun:
             agent.finish()
     error = _taken_anew(pipeline, readers, lock_wait)
-    return Erasures([agent.erasure for agent in begun], is_rewritten, error)
+    return Erasures(
+        [agent.erasure for agent in begun],
+        is_rewritten,
+        error,
+        is_interrupted=len(begun) < len(agents),
+    )
 
 
 class _AgentErasure:

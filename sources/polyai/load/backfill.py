@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from ..config.settings import Settings
@@ -27,6 +26,7 @@ from ..errors import BusyError, PolyAIError
 from ..listing.landmarks import Landmarks
 from ..locking.files import free_pipeline_name
 from ..warehouse.open import BACKFILL_PIPELINE, open_pipeline, working_folder
+from ..warehouse.target import Target
 from .plan import Span
 from .report import RunReport
 from .run import load_slice
@@ -48,15 +48,6 @@ _PROGRESS_SECONDS = 0.5
 
 OnChange = Callable[[SliceReport], None]
 """Called with the progress of each slice at intervals, and with its final report."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Destination of a backfill: the arguments of `open_pipeline`."""
-
-    destination: str | None = None
-    dataset: str | None = None
-    pipelines_dir: Path | None = None
 
 
 def _no_op(report: SliceReport) -> None:

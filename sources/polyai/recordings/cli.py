@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from ..config.settings import Settings, resolve, shared_setting
+from ..config.settings import resolve, shared_setting
+from ..console.exit_codes import ExitCode
 from ..console.options import (
-    ENDING,
     AgentOption,
     BaseUrlOption,
     DatasetOption,
     DestinationOption,
     DirectionsOption,
+    DryRunOption,
     JsonOption,
     LockWaitOption,
     RecordingsUrlOption,
@@ -24,25 +24,16 @@ from ..console.options import (
     WaitOption,
     WorkersOption,
     duration,
-    exit_code,
 )
+from ..console.process import stop_on_signals
 from ..console.progress import FilesProgress, LoadProgress
-from ..console.terminal import (
-    Exit,
-    print_failed,
-    print_json,
-    stderr,
-    stdout,
-    stop_on_signals,
-)
-from ..errors import BusyError
-from ..warehouse.open import open_pipeline
+from ..console.terminal import print_failed, print_json, stderr, stdout
 from ..warehouse.read_only import open_to_read
-from . import show
+from ..warehouse.target import Target
+from . import command, show
 from .archive import agents_with_recordings
 from .prune import prune
-from .report import RecordingsReport
-from .run import PIPELINE_NAME, OnBegin, fetch_recordings
+from .run import PIPELINE_NAME
 from .store import open_store
 from .verify import verify, verify_and_repair
 
@@ -86,34 +77,22 @@ def recordings(
         region=region,
         base_url=base_url,
     ).only(agent or ())
-    with stop_on_signals(ENDING) as stop, LoadProgress(stderr) as progress:
-        reports = fetch(settings, destination, dataset, stop, progress.watch)
-    code = exit_code(reports, interrupted=stop.is_set())
+    with stop_on_signals() as stop, LoadProgress(stderr) as progress:
+        result = command.recordings(
+            settings=settings,
+            target=Target(destination, dataset),
+            stop=stop,
+            on_begin=progress.watch,
+        )
+    code = result.exit_code
     if as_json:
-        print_json({"exit_code": int(code), "agents": show.recordings_as_json(reports)})
+        print_json({"exit_code": int(code), "agents": show.recordings_as_json(result.reports)})
     else:
-        show.recordings(stdout, reports, settings.recordings_url)
-    print_failed(reports)
-    if code == Exit.INTERRUPTED:
-        stderr.print("interrupted: downloaded recordings are kept, the next run continues")
+        show.recordings(stdout, result.reports, settings.recordings_url)
+    print_failed(result.reports)
+    if code == ExitCode.INTERRUPTED:
+        stderr.print("interrupted: fetched files are kept; the next run continues from there")
     raise typer.Exit(code)
-
-
-def fetch(
-    settings: Settings,
-    destination: str | None,
-    dataset: str | None,
-    stop: threading.Event,
-    on_begin: OnBegin,
-) -> list[RecordingsReport]:
-    """Downloads missing recordings; empty if interrupted while waiting for another run."""
-    pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
-    try:
-        return fetch_recordings(settings, pipeline, stop=stop, on_begin=on_begin)
-    except BusyError:
-        if not stop.is_set():
-            raise
-        return []
 
 
 @app.command(name="verify", epilog="Example: polyai-warehouse recordings verify --refetch")
@@ -154,7 +133,7 @@ def verify_command(
                 base_url=base_url,
             ).only(agent or ())
             url = settings.recordings_url
-            pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
+            pipeline = Target(destination, dataset).open(PIPELINE_NAME)
             found = verify_and_repair(
                 settings, pipeline, quick=quick, stop=stop, on_files=progress.tell
             )
@@ -173,11 +152,11 @@ def verify_command(
                     on_files=progress.tell,
                 )
     if stop.is_set():
-        code = Exit.INTERRUPTED
+        code = ExitCode.INTERRUPTED
     elif found.is_sound:
-        code = Exit.DONE
+        code = ExitCode.DONE
     else:
-        code = Exit.SOME_FAILED if refetch else Exit.CONFIGURATION
+        code = ExitCode.SOME_FAILED if refetch else ExitCode.CONFIGURATION
     if as_json:
         print_json(show.verification_as_json(found, url, code))
     else:
@@ -198,9 +177,7 @@ def prune_command(
             metavar="DURATION",
         ),
     ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only report what would be deleted.")
-    ] = False,
+    dry_run: DryRunOption = False,
     agent: AgentOption = None,
     recordings_url: RecordingsUrlOption = None,
     wait: LockWaitOption = None,
@@ -208,16 +185,13 @@ def prune_command(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete recordings by age: files, manifest and rows.
+    """Delete recordings by age: files, manifest entries and rows.
 
-    Needs no API key. `recordings` does not download them again.
+    Needs no API key. Deleted recordings are not fetched again.
     """
     url = recordings_url or shared_setting("recordings_url")
-    pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
-    with (
-        stop_on_signals("stopping after this day") as stop,
-        FilesProgress(stderr) as progress,
-    ):
+    pipeline = Target(destination, dataset).open(PIPELINE_NAME)
+    with stop_on_signals("stopping after this day") as stop, FilesProgress(stderr) as progress:
         results = prune(
             pipeline,
             url,
@@ -228,7 +202,7 @@ def prune_command(
             stop=stop,
             on_rows=progress.tell,
         )
-    code = Exit.INTERRUPTED if stop.is_set() else Exit.DONE
+    code = ExitCode.INTERRUPTED if stop.is_set() else ExitCode.DONE
     if as_json:
         print_json(show.pruning_as_json(results, dry_run=dry_run, code=code))
     else:

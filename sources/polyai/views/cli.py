@@ -1,4 +1,4 @@
-"""The command `polyai-warehouse views`."""
+"""Command `polyai-warehouse views`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from ..config.settings import shared_setting
+from ..console.exit_codes import ExitCode
 from ..console.options import DatasetOption, DestinationOption, JsonOption, LockWaitOption
-from ..console.terminal import Exit, print_error, print_json, stdout
-from ..warehouse.open import open_pipeline
-from . import show
-from .creation import PIPELINE_NAME, create_views, drop_views
-from .publishing import publish, published_file
+from ..console.terminal import print_error, print_json, stdout
+from ..warehouse.target import Target
+from . import command, show
+from .creation import PIPELINE_NAME, drop_views
 
 
 def views(
@@ -35,34 +35,29 @@ def views(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create or refresh the SQL views for analysts and BI.
+    """Create or replace the SQL views for analysts and BI.
 
     Needs no API key and can run during a load. Readers see either the old views or
     the new ones. `load` refreshes the views too, and publishes if `publish_to` is set.
     """
-    lock_wait = shared_setting("lock_wait") if wait is None else wait
-    pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
+    target = Target(destination, dataset)
     if drop:
-        drop_views(pipeline, lock_wait=lock_wait)
+        lock_wait = shared_setting("lock_wait") if wait is None else wait
+        drop_views(target.open(PIPELINE_NAME), lock_wait=lock_wait)
         if as_json:
-            print_json({"exit_code": int(Exit.DONE), "dropped": True})
+            print_json({"exit_code": int(ExitCode.DONE), "dropped": True})
         else:
             stdout.print("the views are dropped, the tables are kept")
         return
-    zone = time_zone or shared_setting("reporting_time_zone")
-    folder = publish_to or shared_setting("publish_to")
-    if folder is not None:
-        published_file(pipeline, folder)  # fails before anything is changed
-    report = create_views(pipeline, zone, lock_wait=lock_wait)
-    published = None if folder is None else publish(pipeline, folder, wait=lock_wait)
-    code = Exit.CONFIGURATION if report.failed else Exit.DONE
+    result = command.views(time_zone=time_zone, publish_to=publish_to, wait=wait, target=target)
     if as_json:
         print_json(
-            show.report_as_json(report, code) | {"published": show.published_as_json(published)}
+            show.report_as_json(result.report, result.exit_code)
+            | {"published": show.published_as_json(result.published)}
         )
     else:
-        show.report(stdout, report)
-        show.published(stdout, published)
-    for name, message in report.failed.items():
-        print_error(f"view {name}: {message}")
-    raise typer.Exit(code)
+        show.report(stdout, result.report)
+        show.published(stdout, result.published)
+    for name, error in result.report.failed.items():
+        print_error(f"view {name}: {error}")
+    raise typer.Exit(result.exit_code)

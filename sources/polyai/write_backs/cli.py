@@ -13,22 +13,18 @@ from ..console.options import (
     BaseUrlOption,
     DatasetOption,
     DestinationOption,
+    DryRunOption,
     JsonOption,
     RegionOption,
     WaitOption,
     WorkersOption,
-    exit_code,
 )
+from ..console.process import stop_on_signals
 from ..console.progress import LoadProgress
-from ..console.terminal import Exit, print_failed, print_json, stderr, stdout, stop_on_signals
-from ..errors import BusyError
-from ..warehouse.open import open_pipeline
-from . import show
-from .files import STDIN, read_records
-from .query import query_records
-from .report import WriteBacks
+from ..console.terminal import print_failed, print_json, stderr, stdout
+from ..warehouse.target import Target
+from . import command, show
 from .rows import Kind, Record
-from .run import PIPELINE_NAME, write_back
 
 _STOPPING = "stopping after the rows in progress; again: stopping at once"
 
@@ -39,9 +35,6 @@ FileArgument = Annotated[
 QueryOption = Annotated[
     str | None,
     typer.Option("--query", help="Read the rows from the warehouse: a SELECT in its SQL dialect."),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Only report what would be sent; nothing is written.")
 ]
 
 
@@ -67,14 +60,14 @@ def annotate(
 
     Exits with 3 if a row was not sent.
     """
-    records = _records(file, query, destination, dataset)
+    target = Target(destination, dataset)
+    records = _records(file, query, target)
     settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
-    _run(
+    _send(
         "annotation",
         records,
         settings.only(agent or ()),
-        destination,
-        dataset,
+        target,
         file or "the query",
         dry_run=dry_run,
         as_json=as_json,
@@ -106,14 +99,14 @@ def note(
 
     Exits with 3 if a row was not sent.
     """
-    records = _records(file, query, destination, dataset)
+    target = Target(destination, dataset)
+    records = _records(file, query, target)
     settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
-    _run(
+    _send(
         "note",
         records,
         settings.only(agent or ()),
-        destination,
-        dataset,
+        target,
         file or "the query",
         overwrite=overwrite,
         dry_run=dry_run,
@@ -121,52 +114,38 @@ def note(
     )
 
 
-def _records(
-    file: str | None, query: str | None, destination: str | None, dataset: str | None
-) -> list[Record]:
+def _records(file: str | None, query: str | None, target: Target) -> list[Record]:
     if (file is None) == (query is None):
         raise typer.BadParameter("give a file, - for standard input, or --query", param_hint="FILE")
-    if query is not None:
-        return query_records(query, destination, dataset)
-    return read_records(file or STDIN)
+    return command.read(None, file, query, target)
 
 
-def _run(
+def _send(
     kind: Kind,
     records: Sequence[Record],
     settings: Settings,
-    destination: str | None,
-    dataset: str | None,
+    target: Target,
     source: str,
     *,
     overwrite: bool = False,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
     with stop_on_signals(_STOPPING) as stop, LoadProgress(stderr) as progress:
-        try:
-            done = write_back(
-                kind,
-                records,
-                settings,
-                pipeline,
-                overwrite=overwrite,
-                dry_run=dry_run,
-                stop=stop,
-                on_begin=progress.watch,
-            )
-        except BusyError:
-            if not stop.is_set():
-                raise
-            done = WriteBacks([], [], [], dry_run)  # interrupted while waiting for another run
-    code = exit_code(done.reports, interrupted=stop.is_set())
-    if code == Exit.DONE and done.invalid:
-        code = Exit.SOME_FAILED
+        done = command.send(
+            kind,
+            records,
+            settings=settings,
+            target=target,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            stop=stop,
+            on_begin=progress.watch,
+        )
     if as_json:
-        print_json(show.write_backs_as_json(done, code))
+        print_json(show.write_backs_as_json(done, done.exit_code))
     else:
         is_text = all(record.is_line for record in records)
         show.write_backs(stdout, done, source, "line" if is_text else "row")
     print_failed(done.reports)
-    raise typer.Exit(code)
+    raise typer.Exit(done.exit_code)

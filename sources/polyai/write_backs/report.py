@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..console.exit_codes import ExitCode, reports_exit_code
 from ..load.report import RunReport
 from .rows import Row
 
@@ -85,12 +86,14 @@ class WriteBacks:
         invalid: Results of invalid rows.
         unused: Columns without a counterpart at PolyAI.
         dry_run: Nothing was sent.
+        is_interrupted: `stop` was set before the end.
     """
 
     reports: list[WriteBackReport]
     invalid: list[Result]
     unused: list[str]
     dry_run: bool
+    is_interrupted: bool = False
 
     @property
     def results(self) -> list[Result]:
@@ -102,3 +105,9 @@ class WriteBacks:
     def outcomes(self) -> Counter[Outcome]:
         """Number of rows by outcome."""
         return Counter(result.outcome for result in self.results)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Exit code of the command."""
+        code = reports_exit_code(self.reports, interrupted=self.is_interrupted)
+        return ExitCode.SOME_FAILED if code == ExitCode.DONE and self.invalid else code

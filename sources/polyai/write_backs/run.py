@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import dlt
-import pyarrow as pa
 
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
@@ -18,7 +16,7 @@ from ..locking.files import LockTimeout
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.held import LoadState
 from .report import Result, WriteBackReport, WriteBacks
-from .rows import Kind, Record, Row, check_columns, checked, from_rows, unused_columns
+from .rows import Kind, Record, Row, check_columns, checked, unused_columns
 from .sending import COMMANDS, AgentWriteBacks
 
 logger = logging.getLogger("polyai")
@@ -36,94 +34,6 @@ def _silent(report: WriteBackReport) -> None:
     """No-op."""
 
 
-def annotate(
-    settings: Settings,
-    pipeline: dlt.Pipeline,
-    rows: Any,
-    *,
-    dry_run: bool = False,
-    stop: threading.Event | None = None,
-    on_begin: OnBegin = _silent,
-    clock: Clock = utc_now,
-) -> WriteBacks:
-    """Adds annotations to turns: `POST …/{conversationId}/annotation`. Idempotent.
-
-    An annotation that PolyAI already has, or that was sent before, is not sent.
-
-    Args:
-        settings: Agents and connection settings.
-        pipeline: The warehouse; `open_pipeline` with the name `PIPELINE_NAME`.
-        rows: Mappings with conversation_id, turn_index (counted from 0), role (user or agent),
-            annotation_type (missing_topic, wrong_transcript or wrong_info), and agent_id if
-            several agents are configured; or any Arrow-compatible table: pandas, polars, DuckDB.
-        dry_run: Only check the rows; nothing is sent or written.
-        stop: When set, rows in progress are finished and the run ends as interrupted.
-        on_begin: Called with the report of each agent.
-        clock: Current time.
-
-    Returns:
-        The result of each row; an invalid row does not stop the others.
-
-    Raises:
-        BusyError: Another run on this machine writes back with the same warehouse.
-        ConfigurationError: No row has a required column.
-        DestinationError: The warehouse cannot be read or written.
-        LeaseLostError: The lease expired, and a run on another machine has taken over.
-    """
-    return write_back(
-        "annotation",
-        _records(rows),
-        settings,
-        pipeline,
-        dry_run=dry_run,
-        stop=stop,
-        on_begin=on_begin,
-        clock=clock,
-    )
-
-
-def note(
-    settings: Settings,
-    pipeline: dlt.Pipeline,
-    rows: Any,
-    *,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    stop: threading.Event | None = None,
-    on_begin: OnBegin = _silent,
-    clock: Clock = utc_now,
-) -> WriteBacks:
-    """Replaces the notes of conversations: `POST …/{conversationId}/note`. Idempotent.
-
-    Args:
-        settings: As for `annotate`.
-        pipeline: As for `annotate`.
-        rows: As for `annotate`, with conversation_id and note.
-        overwrite: Also replace a note that is newer than in the warehouse.
-        dry_run: As for `annotate`.
-        stop: As for `annotate`.
-        on_begin: As for `annotate`.
-        clock: As for `annotate`.
-
-    Returns:
-        As `annotate` does.
-
-    Raises:
-        PolyAIError: As `annotate` does.
-    """
-    return write_back(
-        "note",
-        _records(rows),
-        settings,
-        pipeline,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        stop=stop,
-        on_begin=on_begin,
-        clock=clock,
-    )
-
-
 def write_back(
     kind: Kind,
     records: Sequence[Record],
@@ -136,7 +46,14 @@ def write_back(
     on_begin: OnBegin = _silent,
     clock: Clock = utc_now,
 ) -> WriteBacks:
-    """Implements `annotate` and `note`, for rows that were read from a file."""
+    """Sends annotations or notes; see `command.annotate` and `command.note`.
+
+    Raises:
+        BusyError: Another run on this machine writes back into the same warehouse.
+        ConfigurationError: No row has a required column.
+        DestinationError: The warehouse cannot be read or written.
+        LeaseLostError: Another machine has taken over this run's lease.
+    """
     stop = stop or threading.Event()
     check_columns(kind, records)
     agents = {agent.agent_id: agent for agent in settings.agents}
@@ -196,11 +113,3 @@ def write_back(
 def lease_name(agent_id: str) -> str:
     """Name of the lease on write-backs to an agent."""
     return f"{agent_id} write-backs"
-
-
-def _records(rows: Any) -> list[Record]:
-    """Converts mappings or an Arrow-compatible table."""
-    given: Iterable[Mapping[str, Any]] = rows
-    if hasattr(rows, "__arrow_c_stream__"):
-        given = pa.table(rows).to_pylist()
-    return from_rows(given)

@@ -1,0 +1,122 @@
+"""Erasure as a function, for the command, scripts and orchestrators."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+
+from ..config.settings import shared_setting
+from ..warehouse.read_only import open_to_read
+from ..warehouse.target import DEFAULT_TARGET, Target
+from . import run
+from .run import PIPELINE_NAME, Erasures, Readers
+from .selection import select
+
+logger = logging.getLogger("polyai")
+
+
+def forget(
+    *conversations: str,
+    callers: Sequence[str] = (),
+    agents: Sequence[str] = (),
+    reason: str | None = None,
+    dry_run: bool = False,
+    recordings_url: str | None = None,
+    wait: timedelta | None = None,
+    target: Target = DEFAULT_TARGET,
+    stop: threading.Event | None = None,
+) -> Erasures:
+    """Erases conversations, or all of a caller, and keeps later loads from restoring them.
+
+    Erases rows of all tables, recordings with their manifest entries, and packages that wait to be
+    loaded; rewrites a DuckDB file and its published copy. Needs no API key and no confirmation;
+    does not erase anything at PolyAI. Also completes the work of a killed run.
+
+    Args:
+        conversations: Conversation ids, loaded or not.
+        callers: Phone numbers. Conversations until now are not loaded again; later ones are.
+        agents: Only these agents. Default: all agents in the warehouse.
+        reason: Saved in the table `forgotten`.
+        dry_run: Report what would be erased; change nothing.
+        recordings_url: Folder or fsspec URL of the recordings. Default: the setting.
+        wait: How long to wait for other runs; no other run may write meanwhile. Default: the
+            setting `lock_wait`.
+        target: The warehouse.
+        stop: When set, the run ends before the next agent.
+
+    Returns:
+        One report per agent; a failed agent does not stop the others. Empty if there is nothing to
+        erase.
+
+    Raises:
+        BusyError: Another run writes into the warehouse.
+        ConfigurationError: A setting is wrong, or an agent is unknown.
+        DestinationError: There is no warehouse, or it cannot be read or written.
+        LeaseLostError: Another machine has taken over this run's lease.
+    """
+    plan = plan_erasure(conversations=conversations, callers=callers, agents=agents, target=target)
+    if dry_run or not plan.agents:
+        return plan
+    return erase(
+        conversations=conversations,
+        callers=callers,
+        agents=agents,
+        reason=reason,
+        recordings_url=recordings_url,
+        wait=wait,
+        target=target,
+        stop=stop,
+    )
+
+
+def plan_erasure(
+    *, conversations: Sequence[str], callers: Sequence[str], agents: Sequence[str], target: Target
+) -> Erasures:
+    """Reports what `forget` would erase, and warns if callers cannot be found."""
+    if callers and shared_setting("pii") == "drop":
+        logger.warning(
+            "phone numbers are not stored (pii = drop), so the conversations of a caller cannot be "
+            "found: pass their conversation ids too"
+        )
+    with open_to_read(target.destination, target.dataset) as warehouse:
+        return run.planned(
+            select(
+                warehouse,
+                _unique(conversations),
+                callers,
+                agent_ids=agents,
+                pii_secret=shared_setting("pii_secret"),
+            )
+        )
+
+
+def erase(
+    *,
+    conversations: Sequence[str],
+    callers: Sequence[str],
+    agents: Sequence[str],
+    reason: str | None,
+    recordings_url: str | None,
+    wait: timedelta | None,
+    target: Target,
+    stop: threading.Event | None,
+) -> Erasures:
+    """Erases without a plan; see `forget`."""
+    return run.forget(
+        target.open(PIPELINE_NAME),
+        _unique(conversations),
+        callers,
+        recordings_url=recordings_url or shared_setting("recordings_url"),
+        readers=Readers(shared_setting("reporting_time_zone"), shared_setting("publish_to")),
+        agent_ids=agents,
+        reason=reason,
+        pii_secret=shared_setting("pii_secret"),
+        lock_wait=wait or shared_setting("lock_wait"),
+        stop=stop,
+    )
+
+
+def _unique(conversations: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(conversations))

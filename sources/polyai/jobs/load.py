@@ -1,0 +1,115 @@
+"""Scheduled load as a function: conversations, recordings, views, published copy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import dlt
+
+from ..config.settings import Settings, resolve
+from ..console.exit_codes import ExitCode, reports_exit_code
+from ..errors import BusyError, DestinationError
+from ..load import run
+from ..load.report import RunReport
+from ..recordings.command import recordings as fetch_recordings
+from ..recordings.report import RecordingsReport
+from ..views.refresh import Refreshed, refresh
+from ..warehouse.target import DEFAULT_TARGET, Target
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """Result of `load`.
+
+    Attributes:
+        reports: One report per agent that was started.
+        pipeline: The dlt pipeline of the load.
+        recordings: One report per agent whose recordings were fetched.
+        refreshed: Views and published copy that were created.
+        publish_error: Why readers still have the older copy.
+        is_interrupted: `stop` was set before the end.
+    """
+
+    reports: list[RunReport]
+    pipeline: dlt.Pipeline
+    recordings: list[RecordingsReport] = field(default_factory=list)
+    refreshed: Refreshed = field(default_factory=Refreshed)
+    publish_error: str | None = None
+    is_interrupted: bool = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Exit code of the command."""
+        code = reports_exit_code([*self.reports, *self.recordings], interrupted=self.is_interrupted)
+        if self.publish_error and code in (ExitCode.DONE, ExitCode.SOME_FAILED):
+            # an outdated copy would otherwise go unnoticed
+            return ExitCode.CONFIGURATION
+        return code
+
+
+def load(
+    *,
+    settings: Settings | None = None,
+    target: Target = DEFAULT_TARGET,
+    full: bool = False,
+    select: Sequence[str] = (),
+    recordings: bool = False,
+    stop: threading.Event | None = None,
+    on_begin: Callable[[RunReport], None] = lambda report: None,
+) -> LoadResult:
+    """Loads new and changed conversations of all agents, then refreshes views and published copy.
+
+    Source: the listing that the setting `api` selects, and
+    `GET …/conversations/{conversationId}` for each new or changed conversation. Idempotent; can be
+    killed at any time. Views and copy are refreshed if at least one agent was read to its end.
+
+    Args:
+        settings: Agents, and how to read them. Default: `resolve()`.
+        target: The warehouse.
+        full: Read each listing to its end, not only the look-back window.
+        select: Tables to load; `conversations` always is. Default: all.
+        recordings: Then fetch the missing recordings.
+        stop: When set, what was read is committed, and the run ends as interrupted.
+        on_begin: Called with the report of each agent at its start; the counts are then updated in
+            place.
+
+    Returns:
+        One report per agent. A failed agent does not stop the others.
+
+    Raises:
+        BusyError: Another run loads into the same warehouse.
+        ConfigurationError: A setting is missing or wrong, or a table of `select` is unknown.
+        DestinationError: The destination cannot be read or written.
+        LeaseLostError: Another machine has taken over this run's lease.
+        StoreError: The folder or bucket of the recordings cannot be read or written.
+    """
+    stop = stop or threading.Event()
+    settings = settings or resolve()
+    pipeline = target.open()
+    try:
+        reports = run.load(
+            settings, pipeline, full=full, select=select, stop=stop, on_begin=on_begin
+        )
+    except BusyError:
+        if not stop.is_set():
+            raise
+        reports = []  # interrupted while it waited for the lock
+    fetched: list[RecordingsReport] = []
+    if recordings and not stop.is_set():
+        fetched = fetch_recordings(
+            settings=settings, target=target, stop=stop, on_begin=on_begin
+        ).reports
+    refreshed, publish_error = Refreshed(), None
+    if not stop.is_set() and any(report.has_read_all for report in reports):
+        try:
+            refreshed = refresh(
+                pipeline,
+                settings.reporting_time_zone,
+                settings.publish_to,
+                wait=settings.lock_wait,
+            )
+        except DestinationError as error:
+            publish_error = str(error)
+    return LoadResult(reports, pipeline, fetched, refreshed, publish_error, stop.is_set())
