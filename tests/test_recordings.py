@@ -192,7 +192,7 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_disk: list[int] = []
-    told: list[int] = []
+    registered: list[int] = []
     fsync, add = os.fsync, Manifest.add
 
     def sent(descriptor: int) -> None:
@@ -200,8 +200,10 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
         on_disk.append(os.fstat(descriptor).st_ino)
 
     def tell(self: Manifest, rows: list[dict[str, Any]]) -> None:
-        told.extend(Path(row["uri"]).stat().st_ino for row in rows if row["status"] == "stored")
-        assert set(told) <= set(on_disk)
+        registered.extend(
+            Path(row["uri"]).stat().st_ino for row in rows if row["status"] == "stored"
+        )
+        assert set(registered) <= set(on_disk)
         add(self, rows)
 
     monkeypatch.setattr(os, "fsync", sent)
@@ -209,7 +211,7 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
     monkeypatch.setattr(fetcher, "_SYNCED_TOGETHER", 10)
     monkeypatch.setattr(fetcher, "BATCH_SIZE", 25)
     assert archive.fetch().status == "complete"
-    assert len(told) == len(set(told)) == len(archive.served()) > 25
+    assert len(registered) == len(set(registered)) == len(archive.served()) > 25
     archive.assert_consistent()
 
 
@@ -582,8 +584,8 @@ def test_a_recording_that_polyai_no_longer_has_keeps_its_row(archive: Archive) -
     assert [one.is_repaired for one in found.findings] == [False]
     assert not found.is_sound
     assert name in found.reports[0].failures
-    held = f"SELECT status, sha256 FROM polyai.recordings WHERE conversation_id = '{name}'"
-    assert query(held) == [("stored", sha256)]
+    stored = f"SELECT status, sha256 FROM polyai.recordings WHERE conversation_id = '{name}'"
+    assert query(stored) == [("stored", sha256)]
 
 
 def _without_manifest(manifest: Path) -> None:

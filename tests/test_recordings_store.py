@@ -1,4 +1,4 @@
-"""Where recordings lie: their names, the folder or bucket that keeps them, and the manifest."""
+"""Storage of recordings: names, folders and buckets, and the manifest."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _roots = (f"root-{number}" for number in count())
 
 
 class Shelf(LocalFileSystem):  # type: ignore[misc]
-    """A server of files, such as one for SFTP: a file on it grows while it is written."""
+    """File server, such as SFTP: a file on it grows while it is written."""
 
     protocol = "shelf"
 
@@ -82,11 +82,11 @@ class Shelf(LocalFileSystem):  # type: ignore[misc]
             file.write(body[len(body) // 2 :])
 
     def half_way(self) -> None:
-        """Goes on."""
+        """No-op."""
 
 
 class BrokenShelf(Shelf):
-    """Breaks down in the middle of whatever it is sent."""
+    """File server that fails in the middle of each upload."""
 
     protocol = "broken"
 
@@ -95,7 +95,7 @@ class BrokenShelf(Shelf):
 
 
 class TimelessShelf(Shelf):
-    """Does not know how old its files are."""
+    """File server without modification times."""
 
     protocol = "timeless"
 
@@ -116,7 +116,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server, with the settings that lead to it."""
+    """The server, with its settings in the environment."""
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     return server
@@ -146,7 +146,7 @@ def folder(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def draft(tmp_path: Path) -> Callable[[bytes], Path]:
-    """Makes a file that a store can take."""
+    """Returns a function that writes a file for `put`."""
 
     def write(body: bytes) -> Path:
         path = tmp_path / "drafts" / os.urandom(8).hex()
@@ -166,8 +166,8 @@ def read(store: Store, path: str) -> bytes:
     return b"".join(store.parts(path))
 
 
-def said(error: pytest.ExceptionInfo[PolyAIError]) -> str:
-    """The message, which has to be one line that says something."""
+def message_of(error: pytest.ExceptionInfo[PolyAIError]) -> str:
+    """The message, which has to be one line."""
     text = str(error.value)
     assert "\n" not in text
     assert not text.rstrip().endswith(":")
@@ -204,15 +204,15 @@ class TestASafeName:
         ],
         ids=lambda name: f"{name[:12]!r}",
     )
-    def test_is_what_a_folder_shows(self, name: str, safe: str) -> None:
+    def test_is_percent_encoded(self, name: str, safe: str) -> None:
         assert safe_name(name) == safe
 
     @pytest.mark.parametrize(
         "name",
         ["a" * 181, "/" * 61, "." + "a" * 178, "ä" * 300],
-        ids=["letters", "slashes", "a dot first", "umlauts"],
+        ids=["letters", "slashes", "leading dot", "umlauts"],
     )
-    def test_that_is_too_long_ends_in_a_hash(self, name: str) -> None:
+    def test_that_is_too_long_ends_with_a_hash(self, name: str) -> None:
         safe = safe_name(name)
         assert len(safe) == 180
         assert re.fullmatch(r"[a-zA-Z0-9%.]{146}~~[0-9a-f]{32}", safe)
@@ -220,7 +220,7 @@ class TestASafeName:
 
     @examples(200)
     @given(names)
-    def test_is_taken_by_every_store_and_comes_back(self, name: str) -> None:
+    def test_is_valid_in_every_store_and_can_be_decoded(self, name: str) -> None:
         safe = safe_name(name)
         assert re.fullmatch(r"[A-Za-z0-9_.~%-]*", safe)
         assert len(safe) <= 180
@@ -232,14 +232,14 @@ class TestASafeName:
 
     @examples(200)
     @given(st.lists(names, min_size=2, max_size=8))
-    def test_is_that_of_one_name_alone(self, some: list[str]) -> None:
-        # what others look like when they are encoded, or decoded
+    def test_is_unique(self, some: list[str]) -> None:
+        # names that look like the encoded or decoded form of others
         distinct = {*some, *map(safe_name, some), *map(unquote, some), *(f".{n}" for n in some)}
         assert len({safe_name(name) for name in distinct}) == len(distinct)
 
     @examples(100)
     @given(st.lists(names.filter(bool), min_size=1, max_size=4, unique=True))
-    def test_begins_a_file_name_that_no_other_recording_has(self, ids: list[str]) -> None:
+    def test_gives_each_recording_its_own_file_name(self, ids: list[str]) -> None:
         directions = ["combined", "user", "agent"]
         ids = list({one for name in ids for one in (name, f"{name}.user", f"{name}.redacted")})
         found = {
@@ -253,7 +253,7 @@ class TestASafeName:
         assert not any(name.startswith(".") for name in found)
 
 
-def test_a_file_name_tells_what_is_in_it() -> None:
+def test_a_file_name_contains_direction_and_redaction() -> None:
     assert file_name("CA1", "combined", redacted=True) == "CA1.combined.redacted.wav"
     assert file_name("CA/1", "user", redacted=False) == "CA%2F1.user.wav"
 
@@ -276,7 +276,9 @@ def test_a_partition_is_a_day_in_utc(moment: datetime | None, day: str) -> None:
 
 
 class TestAStore:
-    def test_gives_back_what_was_put(self, store: Store, draft: Callable[[bytes], Path]) -> None:
+    def test_returns_the_files_that_were_put(
+        self, store: Store, draft: Callable[[bytes], Path]
+    ) -> None:
         store.put(draft(b"sound"), "agent_id=A/date=2025-03-01/c.wav")
         store.put(draft(b""), "agent_id=A/date=2025-03-01/empty.wav")
         store.put(draft(b"other"), "agent_id=A/date=2025-03-02/d.wav")
@@ -290,7 +292,7 @@ class TestAStore:
         assert read(store, "agent_id=A/date=2025-03-01/c.wav") == b"sound"
         assert read(store, "agent_id=A/date=2025-03-01/empty.wav") == b""
 
-    def test_has_nothing_at_first(self, store: Store) -> None:
+    def test_is_empty_at_first(self, store: Store) -> None:
         assert store.sizes("agent_id=A/date=2025-03-01") == {}
         assert store.folders("agent_id=A") == []
         assert store.folders("") == []
@@ -300,7 +302,7 @@ class TestAStore:
         store.delete([])
         store.delete_orphans()
 
-    def test_deletes_what_is_there(self, store: Store, draft: Callable[[bytes], Path]) -> None:
+    def test_deletes_files(self, store: Store, draft: Callable[[bytes], Path]) -> None:
         for name in ("a", "b", "c"):
             store.put(draft(b"sound"), f"day/{name}.wav")
 
@@ -311,7 +313,7 @@ class TestAStore:
             read(store, "day/a.wav")
         assert read(store, "day/c.wav") == b"sound"
 
-    def test_takes_a_file_again_where_one_was_deleted(
+    def test_accepts_a_file_in_place_of_a_deleted_one(
         self, store: Store, draft: Callable[[bytes], Path]
     ) -> None:
         for body in (b"one", b"another"):
@@ -320,23 +322,23 @@ class TestAStore:
             store.delete(["agent/day/a.wav"])
             assert store.sizes("agent/day") == {}
 
-    def test_replaces_what_was_there(self, store: Store, draft: Callable[[bytes], Path]) -> None:
+    def test_replaces_an_existing_file(self, store: Store, draft: Callable[[bytes], Path]) -> None:
         for body in (b"long enough", b"short", b"", b"longer than all of them before"):
             store.put(draft(body), "day/a.wav")
             assert read(store, "day/a.wav") == body
             assert store.sizes("day") == {"a.wav": len(body)}
 
-    def test_keeps_what_was_there_if_it_cannot_be_replaced(
+    def test_keeps_the_existing_file_if_the_upload_fails(
         self, store: Store, draft: Callable[[bytes], Path], tmp_path: Path
     ) -> None:
         store.put(draft(b"before"), "day/a.wav")
         with pytest.raises(StoreError) as error:
             store.put(tmp_path / "absent.wav", "day/a.wav")
-        assert said(error).startswith(f"{store.uri('day/a.wav')} cannot be written: ")
+        assert message_of(error).startswith(f"{store.uri('day/a.wav')} cannot be written: ")
         assert read(store, "day/a.wav") == b"before"
 
     @pytest.mark.parametrize("megabytes", [8, 20], ids="{} MB".format)
-    def test_takes_large_files(
+    def test_accepts_large_files(
         self, megabytes: int, store: Store, draft: Callable[[bytes], Path]
     ) -> None:
         body = os.urandom(megabytes * MEGABYTE + 1)
@@ -349,7 +351,7 @@ class TestAStore:
         ["a/b", "100%", "a%2Fb", "a b", "ä漢😀", "..", "~", "?versionId=1", "#[x]*", "x" * 300],
         ids=lambda name: name[:12],
     )
-    def test_takes_every_id(
+    def test_accepts_every_id(
         self, conversation_id: str, store: Store, draft: Callable[[bytes], Path]
     ) -> None:
         day = partition(conversation_id, MORNING)
@@ -365,7 +367,7 @@ class TestAStore:
         store.delete([path])
         assert store.sizes(day) == {}
 
-    def test_has_uris_that_lead_back(self, store: Store) -> None:
+    def test_converts_uris_back_to_paths(self, store: Store) -> None:
         assert store.path_of(store.uri("day/a.wav")) == "day/a.wav"
         assert str(store) == store.uri("")
         for other in ("day/a.wav", f"{store}2/day/a.wav", "s3://other/day/a.wav", ""):
@@ -382,7 +384,7 @@ class TestAStore:
             assert file.read() == b"sound"
 
     @pytest.mark.parametrize("kind", ["folder", "shelf", pytest.param("s3", marks=needs_s3)])
-    def test_shows_a_file_as_it_was_or_as_it_is(
+    def test_replaces_files_atomically(
         self, kind: str, draft: Callable[[bytes], Path], request: pytest.FixtureRequest
     ) -> None:
         store = open_store(root_of(kind, request))
@@ -402,7 +404,7 @@ class TestAStore:
             try:
                 body = read(store, "day/a.wav")
             except StoreError:
-                # S3 tells of a file that is replaced while it is read
+                # S3 reports a file that is replaced while it is read
                 assert kind == "s3"
                 continue
             seen.add((body[:1], body.count(body[:1])))
@@ -416,7 +418,7 @@ class TestAFolder:
         "name",
         ["plain", "a b", "100%", "a%20b", "ü", "a#b", "a?b", "[a]", "a::b", "~a"],
     )
-    def test_is_the_one_that_was_named(
+    def test_is_at_the_given_path(
         self, name: str, draft: Callable[[bytes], Path], tmp_path: Path
     ) -> None:
         store = open_store(str(tmp_path / name))
@@ -436,7 +438,7 @@ class TestAFolder:
         store = open_store(f"file://{tmp_path}/recordings/")
         assert store.local_folder == tmp_path / "recordings"
 
-    def test_is_not_made_before_something_is_put(self, tmp_path: Path) -> None:
+    def test_is_created_by_the_first_put(self, tmp_path: Path) -> None:
         store = open_store(str(tmp_path / "recordings"))
         store.sizes("")
         store.folders("")
@@ -444,7 +446,7 @@ class TestAFolder:
         store.delete_orphans()
         assert list(tmp_path.iterdir()) == []
 
-    def test_loses_the_days_that_are_empty(
+    def test_drops_empty_days(
         self, folder: Store, draft: Callable[[bytes], Path], tmp_path: Path
     ) -> None:
         for path in ("agent/one/a.wav", "agent/two/a.wav", "agent/two/b.wav"):
@@ -453,7 +455,7 @@ class TestAFolder:
         assert folder.folders("agent") == ["two"]
         assert not (tmp_path / "recordings" / "agent" / "one").exists()
 
-    def test_takes_the_file_itself(self, folder: Store, draft: Callable[[bytes], Path]) -> None:
+    def test_moves_the_file(self, folder: Store, draft: Callable[[bytes], Path]) -> None:
         file = draft(b"sound")
         inode = file.stat().st_ino
         folder.put(file, "day/a.wav")
@@ -467,7 +469,7 @@ class TestAFolder:
         store = open_store(str(tmp_path / "recordings"))
         with pytest.raises(StoreError) as error:
             store.put(draft(b"sound"), "day/a.wav")
-        assert "cannot be written" in said(error)
+        assert "cannot be written" in message_of(error)
         assert (tmp_path / "recordings").read_text() == "mine"
 
     def test_in_place_of_a_file_is_an_error(
@@ -481,7 +483,7 @@ class TestAFolder:
         ):
             with pytest.raises(StoreError) as error:
                 use()
-            assert folder.uri("day/a.wav") in said(error)
+            assert folder.uri("day/a.wav") in message_of(error)
 
 
 USES: dict[str, Callable[[Store, Path], object]] = {
@@ -491,24 +493,26 @@ USES: dict[str, Callable[[Store, Path], object]] = {
     "parts": lambda store, _: read(store, "day/a.wav"),
     "delete": lambda store, _: store.delete(["day/a.wav"]),
 }
-"""What can be done with a store."""
+"""Operations of a store."""
 
 every_use = pytest.mark.parametrize("use", USES)
 
 
 @needs_s3
 class TestABucket:
-    def test_takes_what_is_large_in_parts(
+    def test_uploads_large_files_in_parts(
         self, bucket: S3Server, draft: Callable[[bytes], Path]
     ) -> None:
         store = open_store(f"s3://{bucket.bucket}/{next(_roots)}")
         for megabytes in (7, 20):
             store.put(draft(os.urandom(megabytes * MEGABYTE)), f"{megabytes}.wav")
         tags = [bucket.files().info(store.uri(f"{size}.wav"))["ETag"] for size in (7, 20)]
-        # how many parts there were is what follows the dash
+        # the number of parts follows the dash
         assert [tag.strip('"').partition("-")[2] for tag in tags] == ["", "3"]
 
-    def test_may_be_all_of_it(self, bucket: S3Server, draft: Callable[[bytes], Path]) -> None:
+    def test_may_be_the_whole_bucket(
+        self, bucket: S3Server, draft: Callable[[bytes], Path]
+    ) -> None:
         store = open_store(f"s3://{bucket.bucket}")
         name = next(_roots)
         store.put(draft(b"sound"), f"{name}/a.wav")
@@ -517,7 +521,7 @@ class TestABucket:
         assert store.sizes(name) == {"a.wav": 5}
         assert name in store.folders("")
 
-    def test_is_seen_as_other_machines_leave_it(
+    def test_shows_changes_by_other_machines(
         self, bucket: S3Server, draft: Callable[[bytes], Path]
     ) -> None:
         store, other = open_store(f"s3://{bucket.bucket}/{next(_roots)}"), bucket.files()
@@ -534,7 +538,7 @@ class TestABucket:
         with pytest.raises(FileNotFoundError):
             read(store, "day/a.wav")
 
-    def test_keeps_nothing_but_its_files(
+    def test_contains_nothing_but_the_files(
         self, bucket: S3Server, draft: Callable[[bytes], Path]
     ) -> None:
         root = f"{bucket.bucket}/{next(_roots)}"
@@ -543,7 +547,7 @@ class TestABucket:
         store.put(draft(b"more"), "day/a.wav")
         assert bucket.files().find(root) == [f"{root}/day/a.wav"]
 
-    def test_may_have_its_credentials_where_the_destination_has_them(
+    def test_can_use_the_credentials_of_the_destination(
         self, server: S3Server, draft: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in server.environment("DESTINATION__FILESYSTEM").items():
@@ -552,7 +556,7 @@ class TestABucket:
         store.put(draft(b"sound"), "day/a.wav")
         assert server.files().cat_file(store.uri("day/a.wav")) == b"sound"
 
-    def test_has_its_own_credentials_rather(
+    def test_prefers_its_own_credentials(
         self, bucket: S3Server, draft: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         nowhere = S3Server("http://127.0.0.1:1")
@@ -563,14 +567,14 @@ class TestABucket:
         assert bucket.files().cat_file(store.uri("day/a.wav")) == b"sound"
 
     @pytest.mark.usefixtures("bucket")
-    def test_that_is_not_there_is_an_error(self, draft: Callable[[bytes], Path]) -> None:
+    def test_that_does_not_exist_is_an_error(self, draft: Callable[[bytes], Path]) -> None:
         store = open_store("s3://no-such-bucket/recordings")
         for use in (Store.check, lambda store: store.put(draft(b"sound"), "day/a.wav")):
             with pytest.raises(StoreError, match=r"s3://no-such-bucket/.*bucket") as error:
                 use(store)
-            said(error)
+            message_of(error)
 
-    def test_that_is_there_is_none(self, bucket: S3Server) -> None:
+    def test_that_exists_is_no_error(self, bucket: S3Server) -> None:
         open_store(f"s3://{bucket.bucket}/no/such/folder").check()
 
     @every_use
@@ -583,7 +587,7 @@ class TestABucket:
             pytest.raises(StoreError, match=r"does not exist in our records|Forbidden") as error,
         ):
             USES[use](store, draft(b"sound"))
-        said(error)
+        message_of(error)
 
     @every_use
     def test_that_does_not_answer_is_an_error(
@@ -599,39 +603,39 @@ class TestABucket:
             store = open_store(f"s3://{nowhere.bucket}/recordings")
             with pytest.raises(StoreError, match=re.escape(nowhere.url)) as error:
                 USES[use](store, draft(b"sound"))
-        said(error)
+        message_of(error)
 
     def test_without_credentials_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in list(os.environ):
             if name.startswith("AWS_"):
                 monkeypatch.delenv(name)
-        # nor any of the machine's own
+        # and none of the machine
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
         monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
         with pytest.raises(ConfigurationError, match=r"s3://bucket/x: .*credentials") as error:
             open_store("s3://bucket/x")
-        assert "[sources.polyai.recordings.credentials]" in said(error)
-        assert "[destination.filesystem.credentials]" in said(error)
+        assert "[sources.polyai.recordings.credentials]" in message_of(error)
+        assert "[destination.filesystem.credentials]" in message_of(error)
 
 
 @pytest.mark.parametrize(
     "url", ["", "s3://", "memory://", "nosuch://bucket/x", "undriven://bucket/x"]
 )
-def test_a_url_that_leads_nowhere_is_an_error(url: str) -> None:
+def test_an_invalid_url_is_an_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^recordings_url {re.escape(url)}: ") as error:
         open_store(url)
-    said(error)
+    message_of(error)
 
 
 def test_a_missing_driver_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"dlt\[undriven\]") as error:
         open_store("undriven://bucket/x")
-    said(error)
+    message_of(error)
 
 
-class TestAServerOfFiles:
-    def test_has_a_file_once_all_of_it_is_there(
+class TestAFileServer:
+    def test_has_a_file_only_when_it_is_complete(
         self, draft: Callable[[bytes], Path], tmp_path: Path
     ) -> None:
         store, broken = (open_store(f"{kind}://{tmp_path}/root") for kind in ("shelf", "broken"))
@@ -640,7 +644,7 @@ class TestAServerOfFiles:
         with pytest.raises(StoreError, match="by peer") as error:
             broken.put(draft(b"afterwards"), "day/a.wav")
 
-        assert said(error).startswith(f"{broken.uri('day/a.wav')} cannot be written: ")
+        assert message_of(error).startswith(f"{broken.uri('day/a.wav')} cannot be written: ")
         assert store.sizes("day") == {"a.wav": 6}
         assert read(store, "day/a.wav") == b"before"
         with pytest.raises(StoreError, match="by peer"):
@@ -655,9 +659,7 @@ class TestAServerOfFiles:
         files = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
         assert files == [tmp_path / "root" / "day" / "a.wav"]
 
-    def test_forgets_what_was_left_half_way_long_ago(
-        self, draft: Callable[[bytes], Path], tmp_path: Path
-    ) -> None:
+    def test_deletes_orphaned_drafts(self, draft: Callable[[bytes], Path], tmp_path: Path) -> None:
         store = open_store(f"shelf://{tmp_path}/root")
         store.put(draft(b"sound"), "day/a.wav")
         aged(tmp_path / "root" / "day" / "a.wav", timedelta(days=400))
@@ -671,7 +673,7 @@ class TestAServerOfFiles:
         assert set(store.sizes(".incoming")) == {"recent", "new"}
         assert store.sizes("day") == {"a.wav": 5}
 
-    def test_that_does_not_tell_the_time_keeps_them(self, tmp_path: Path) -> None:
+    def test_without_modification_times_keeps_drafts(self, tmp_path: Path) -> None:
         drafts = tmp_path / "root" / ".incoming"
         drafts.mkdir(parents=True)
         (drafts / "old").write_bytes(b"half")
@@ -682,9 +684,7 @@ class TestAServerOfFiles:
         assert (drafts / "old").exists()
 
 
-def test_a_folder_does_not_forget_what_another_run_is_writing(
-    folder: Store, tmp_path: Path
-) -> None:
+def test_a_folder_keeps_the_drafts_of_another_run(folder: Store, tmp_path: Path) -> None:
     own = tmp_path / "recordings" / ".incoming" / "run"
     own.mkdir(parents=True)
     (own / "a.wav").write_bytes(b"half")
@@ -709,7 +709,7 @@ with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
     print(file, flush=True)
     sys.stdin.read()
 """
-"""A run that writes half of a file, and waits to be told to end."""
+"""Program that writes half of a file and waits for a signal."""
 
 MANY_RUNS = """
 import sys
@@ -748,13 +748,13 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 
 def left_in(folder: Path) -> list[Path]:
-    """What is there but for the lock that is not given away."""
+    """Files in a folder, except the lock of the gate."""
     return [path for path in folder.glob("*") if path.name != ".incoming.lock"]
 
 
 class TestIncoming:
     @pytest.mark.parametrize("place", ["in the store", "elsewhere"])
-    def test_removes_what_killed_runs_left_and_nothing_else(
+    def test_removes_the_files_of_killed_runs_only(
         self, place: str, folder: Store, elsewhere: Path, tmp_path: Path
     ) -> None:
         is_local = place == "in the store"
@@ -781,9 +781,9 @@ class TestIncoming:
             assert (living.returncode, errors) == (0, "")
         assert not (parent / ".incoming").exists()
 
-    def test_may_be_entered_by_several_runs_at_once(self, tmp_path: Path) -> None:
-        with ExitStack() as held:
-            runs = [held.enter_context(running(MANY_RUNS, tmp_path)) for _ in range(3)]
+    def test_can_be_entered_by_several_runs_at_once(self, tmp_path: Path) -> None:
+        with ExitStack() as opened:
+            runs = [opened.enter_context(running(MANY_RUNS, tmp_path)) for _ in range(3)]
             assert [line_of(run) for run in runs] == ["ready"] * 3
             for run in runs:
                 assert run.stdin is not None
@@ -798,7 +798,7 @@ class TestIncoming:
             assert file.is_relative_to(tmp_path)
         assert left_in(elsewhere) == []
 
-    def test_has_files_for_a_while(self, folder: Store, elsewhere: Path) -> None:
+    def test_removes_files_that_were_not_moved(self, folder: Store, elsewhere: Path) -> None:
         with Incoming(folder, elsewhere) as incoming:
             with incoming.file(".wav") as one, incoming.file(".wav") as other:
                 assert one != other
@@ -826,7 +826,9 @@ class TestIncoming:
         assert left_in(tmp_path / "recordings") == []
 
 
-def test_files_are_for_their_owner_alone(folder: Store, elsewhere: Path, tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_only(
+    folder: Store, elsewhere: Path, tmp_path: Path
+) -> None:
     remote = open_store(f"shelf://{tmp_path}/remote")
     before = os.umask(0o022)
     try:
@@ -847,7 +849,7 @@ def test_files_are_for_their_owner_alone(folder: Store, elsewhere: Path, tmp_pat
 
 
 def row(conversation_id: str, **facts: Any) -> Row:
-    """A row as it is read back: with every column."""
+    """Row as it is read back, with every column."""
     return {
         **dict.fromkeys(SCHEMA.names),
         "agent_id": AGENT,
@@ -881,7 +883,7 @@ def by_key(*rows: Row) -> dict[Any, Row]:
 
 
 class TestAManifest:
-    def test_has_what_was_added(self, manifest: Manifest, store: Store) -> None:
+    def test_contains_the_rows_that_were_added(self, manifest: Manifest, store: Store) -> None:
         rows = [
             row("a"),
             row("a", direction="user"),
@@ -894,7 +896,7 @@ class TestAManifest:
         assert set(store.sizes("")) <= {".incoming.lock"}
         assert store.folders("manifest") == [agent_folder(AGENT)]
 
-    def test_takes_rows_that_lack_columns(self, manifest: Manifest) -> None:
+    def test_accepts_rows_without_some_columns(self, manifest: Manifest) -> None:
         manifest.add([{"started_at": MORNING, **dict(zip(KEY, ("a", "user", True)))}])
         [found] = manifest.read(partition(AGENT, MORNING)).values()
         assert found == dict.fromkeys(SCHEMA.names) | {
@@ -919,9 +921,7 @@ class TestAManifest:
         for one in rows:
             assert manifest.read(partition(AGENT, one["started_at"])) == by_key(one)
 
-    def test_has_a_partition_for_what_began_nobody_knows_when(
-        self, manifest: Manifest, store: Store
-    ) -> None:
+    def test_has_a_partition_for_unknown_starts(self, manifest: Manifest, store: Store) -> None:
         manifest.add([row("a"), row("b", started_at=None)])
         manifest.add([row("c", started_at=None)])
         assert store.folders(f"manifest/{agent_folder(AGENT)}") == [
@@ -932,7 +932,9 @@ class TestAManifest:
             row("b", started_at=None), row("c", started_at=None)
         )
 
-    def test_is_its_agents_own(self, manifest: Manifest, store: Store, incoming: Incoming) -> None:
+    def test_is_separate_for_each_agent(
+        self, manifest: Manifest, store: Store, incoming: Incoming
+    ) -> None:
         manifest.add([row("a")])
         Manifest(store, incoming, "other").add([row("b", agent_id="other")])
         assert manifest.read(partition(AGENT, MORNING)) == by_key(row("a"))
@@ -946,7 +948,7 @@ class TestAManifest:
         assert manifest.read(partition(AGENT, MORNING)) == {}
         assert store.folders("manifest") == []
 
-    def test_may_be_written_anew(self, manifest: Manifest, store: Store) -> None:
+    def test_can_be_replaced(self, manifest: Manifest, store: Store) -> None:
         day = partition(AGENT, MORNING)
         manifest.add([row("a"), row("b")])
         manifest.replace(day, [row("c")])
@@ -955,13 +957,13 @@ class TestAManifest:
         assert manifest.read(day) == {}
         assert store.sizes(f"manifest/{day}") == {}
 
-    def test_leaves_no_partition_that_is_empty(self, manifest: Manifest, store: Store) -> None:
-        """`verify` takes any partition for one that has rows."""
+    def test_has_no_empty_partitions(self, manifest: Manifest, store: Store) -> None:
+        """`verify` expects rows in every partition."""
         manifest.add([row("a"), row("b", started_at=MORNING + timedelta(days=1))])
         manifest.replace(partition(AGENT, MORNING), [])
         assert store.folders(f"manifest/{agent_folder(AGENT)}") == ["date=2025-03-02"]
 
-    def test_is_read_where_it_is_older_than_a_column(
+    def test_of_an_older_version_without_a_column_can_be_read(
         self, manifest: Manifest, store: Store, draft: Callable[[bytes], Path]
     ) -> None:
         day = partition(AGENT, MORNING)
@@ -996,7 +998,7 @@ every_agent = pytest.mark.parametrize(
 
 
 class TestReaders:
-    """What others make of a manifest."""
+    """Manifests as other programs read them."""
 
     @every_agent
     def test_duckdb_reads_agent_and_day(
@@ -1031,7 +1033,7 @@ class TestReaders:
         ]
         assert set(dataset.schema.names) == {*SCHEMA.names, "agent_id", "date"}
 
-    def test_readers_of_several_agents_tell_them_apart(
+    def test_readers_of_several_agents_distinguish_them(
         self, folder: Store, elsewhere: Path
     ) -> None:
         agents = [AGENT, "a/b c", "ä" * 20]
@@ -1045,14 +1047,14 @@ class TestReaders:
             ).fetchall()
         assert sorted(found) == sorted((agent_id, 3) for agent_id in agents)
 
-    def test_a_file_does_not_say_what_its_path_says(self, folder: Store, elsewhere: Path) -> None:
+    def test_columns_of_the_path_are_not_in_the_file(self, folder: Store, elsewhere: Path) -> None:
         written(folder, elsewhere, AGENT)
         path = folder.uri(manifest_path(partition(AGENT, MORNING)))
         assert pq.read_schema(path).equals(SCHEMA)
         assert not {"agent_id", "date", "_dlt_load_id"} & set(SCHEMA.names)
         assert path.endswith(f"/manifest/agent_id={AGENT}/date=2025-03-01/recordings.parquet")
 
-    def test_readers_of_everything_leave_drafts_out(self, folder: Store, elsewhere: Path) -> None:
+    def test_readers_of_all_files_skip_drafts(self, folder: Store, elsewhere: Path) -> None:
         written(folder, elsewhere, AGENT)
         with Incoming(folder, elsewhere) as incoming, incoming.file(".parquet") as half:
             half.write_bytes(b"PAR1 half")
@@ -1080,22 +1082,22 @@ HARM: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_torn_manifest_is_an_error(harm: str, folder: Store, elsewhere: Path) -> None:
+def test_a_damaged_manifest_is_an_error(harm: str, folder: Store, elsewhere: Path) -> None:
     day = partition(AGENT, MORNING)
     with Incoming(folder, elsewhere) as incoming:
         manifest = Manifest(folder, incoming, AGENT)
         manifest.add([row(str(number)) for number in range(50)])
         path = Path(folder.uri(manifest_path(day)))
-        torn = HARM[harm](path.read_bytes())
-        path.write_bytes(torn)
+        damaged = HARM[harm](path.read_bytes())
+        path.write_bytes(damaged)
 
         with pytest.raises(StoreError) as error:
             manifest.read(day)
-        assert said(error).startswith(f"{path} cannot be read")
+        assert message_of(error).startswith(f"{path} cannot be read")
         with pytest.raises(StoreError):
             manifest.add([row("a"), row("b", started_at=MORNING + timedelta(days=1))])
-        # a run does not make it look whole
-        assert path.read_bytes() == torn
+        # a run does not hide the damage
+        assert path.read_bytes() == damaged
 
         manifest.replace(day, [row("a")])
         assert manifest.read(day) == by_key(row("a"))
