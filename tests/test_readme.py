@@ -1,8 +1,9 @@
-"""What the README claims is run: its queries, its example, its commands and settings."""
+"""Blocks and claims of the README and the guides: queries, examples, commands, settings, links."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
 from command import access, run
 from polyai import open_pipeline, resolve
@@ -32,10 +34,34 @@ pytestmark = pytest.mark.load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "schemas" / "README.md",
+    ROOT / "sources" / "polyai" / "README.md",
+    *sorted((ROOT / ".github").glob("*.md")),
+    *sorted(path for path in (ROOT / "pipelines").glob("*.md") if path.name != "bi.md"),
+]
+"""Pages whose blocks are run here; test_bi runs those of `bi.md`, test_dagster those of Dagster."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, pages: list[Path] = PAGES) -> list[str]:
+    """Returns the code blocks of a language, in the order of the pages."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def _commands(text: str) -> list[str]:
+    """Returns the arguments of each call of the command in a shell block."""
+    # a quoted argument can span lines
+    joined = re.sub(r'"[^"]*"', lambda found: " ".join(found[0].split()), text)
+    lines = (line.split(" #")[0].split("&&")[0] for line in joined.splitlines())
+    found = (re.fullmatch(r"(?:\S*/)?polyai-warehouse (.*)", line.strip()) for line in lines)
+    return [match[1] for match in found if match]
+
+
+def page(name: str) -> list[Path]:
+    """Returns one guide of `pipelines/`."""
+    return [ROOT / "pipelines" / name]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +87,8 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _scenarios(folder: Path) -> Suite:
-    """The README's own."""
-    (text,) = blocks("yaml")
+    """Writes and loads the scenarios of the guide."""
+    (text,) = blocks("yaml", page("debug-chats.md"))
     (folder / "bookings.yaml").write_text(text, encoding="utf-8")
     return load_suite(folder / "bookings.yaml")
 
@@ -77,7 +103,7 @@ def test_its_rows_and_scenarios_are_sent_by_its_commands(warehouse: Path) -> Non
     Path("notes.jsonl").write_text(f'{{"conversation_id": "{ids[1][0]}", "note": "Seen"}}')
     _scenarios(Path())
     (written,) = (text for text in blocks("sh") if "annotate flags.csv" in text)
-    (tried,) = (text for text in blocks("sh") if "debug-chat" in text)
+    (tried,) = (text for text in blocks("sh") if "debug-chat bookings.yaml" in text)
     commands = [line.split("#")[0].split()[1:] for line in written.splitlines()]
     commands.append(tried.splitlines()[0].split()[1:])
     with serve(Sandbox(SandboxConfig(conversations=150))) as base_url:
@@ -98,7 +124,7 @@ def test_each_query_answers(sql: str, warehouse: Path, monkeypatch: pytest.Monke
 
 
 def test_the_python_example_runs(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = blocks("python")
+    (example,) = blocks("python", [ROOT / "sources" / "polyai" / "README.md"])
     with serve(Sandbox(SandboxConfig(conversations=30))) as base_url:
         monkeypatch.setenv("POLYAI_API_KEY", "sandbox-key")
         monkeypatch.setenv("POLYAI_AGENT_ID", "PROJECT-BOOKINGS")
@@ -108,7 +134,7 @@ def test_the_python_example_runs(own_folder: Path, monkeypatch: pytest.MonkeyPat
         assert connection.execute("select count(*) from polyai.conversations").fetchone() == (30,)
 
 
-def test_every_command_table_and_exit_code_is_listed() -> None:
+def test_the_readme_lists_every_command_and_exit_code() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
         assert f"`polyai-warehouse {command.name or command.callback.__name__}`" in README
@@ -118,23 +144,52 @@ def test_every_command_table_and_exit_code_is_listed() -> None:
         assert f"`polyai-warehouse {name}`" in README
         for command in group.typer_instance.registered_commands:
             assert f"`{name} {command.name}`" in README
-    for table in registry.tables():
-        assert f"`{table.name}`" in README
     for code in ExitCode:
         assert f"| {code.value} |" in README
 
 
-def test_the_settings_that_it_names_exist() -> None:
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 150
+
+
+def test_every_table_is_described() -> None:
+    described = (ROOT / "schemas" / "README.md").read_text(encoding="utf-8")
+    for table in registry.tables():
+        assert f"`{table.name}`" in described
+
+
+def test_the_settings_in_the_guides_exist() -> None:
     known = {field.name for field in fields(Settings)} | {
         "api_key", "agent_id", "account_id", "region", "base_url",
     }  # fmt: skip
-    named = re.findall(r"^\| `(\w+)`.*\| `POLYAI_(\w+)` \|", README, re.MULTILINE)
-    assert len(named) > 5
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = re.findall(r"^\| `(\w+)`.*\| `POLYAI_(\w+)` \|", text, re.MULTILINE)
+    assert len(named) > 20
     for name, variable in named:
         assert name in known
         assert variable == name.upper()
 
 
-def test_relative_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_modules_named_in_the_map_of_the_code_exist() -> None:
+    package = ROOT / "sources" / "polyai"
+    text = (package / "README.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`(\w+/\w+\.py)`", text):
+        assert (package / name).exists(), name
+    for name in re.findall(r"^\| \d+ \| (.*?) \|", text, re.MULTILINE):
+        for folder in re.findall(r"`([\w.]+/?)`", name):
+            assert (package / folder).exists(), folder
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for text in blocks("sh") for line in _commands(text)})
+)
+def test_commands_of_the_guides_are_valid(line: str) -> None:
+    """Options exist and parse: `--help` is evaluated after the arguments before it."""
+    result = CliRunner().invoke(app, [*shlex.split(line.replace("…", "1")), "--help"])
+    assert result.exit_code == 0, result.output

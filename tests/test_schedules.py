@@ -230,8 +230,8 @@ def crontab() -> tuple[dict[str, str], list[Line]]:
 
 
 def line_of_readme() -> Line:
-    """The line that the project's README shows."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Returns the line that the guide to operations shows."""
+    readme = (ROOT / "pipelines" / "operations.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```crontab\n(.*)\n```$", readme, re.MULTILINE)
     return Line(*re.split(r" {2,}", block, maxsplit=1))
 
