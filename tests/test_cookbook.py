@@ -138,9 +138,9 @@ def test_the_old_call_has_its_recording(loaded: Loaded) -> None:
 
 def test_generated_files_are_current(tmp_path: Path) -> None:
     write(tmp_path)
-    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
+    generated = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
     kept = {path.relative_to(SCHEMAS) for path in SCHEMAS.glob("cookbook/**/*.sql")}
-    assert made == kept | {Path("cookbook.md")}
+    assert generated == kept | {Path("cookbook.md")}
     for name, text in documents():
         assert (SCHEMAS / name).read_text(encoding="utf-8") == text, (
             f"{name} has changed: run `python -m schemas.generate` and look at the diff"
@@ -176,12 +176,14 @@ def _assert_equal(recipe: str, found: Rows, expected: Rows) -> None:
         assert is_shown or name in NOT_SHOWN, (recipe, name)
     for key, row in expected.items():
         for name, value in row.items():
-            held = found[key][name]
-            assert _is_same(held, value), (recipe, key, name, held, value)
+            value_found = found[key][name]
+            assert _is_same(value_found, value), (recipe, key, name, value_found, value)
 
 
-def _is_same(held: Any, value: Any) -> bool:
+def _is_same(value_found: Any, value: Any) -> bool:
     if isinstance(value, float):
-        return held is not None and math.isclose(held, value, rel_tol=1e-9, abs_tol=1e-9)
+        return value_found is not None and math.isclose(
+            value_found, value, rel_tol=1e-9, abs_tol=1e-9
+        )
     # a list has all correct values
-    return held in value if isinstance(value, list) else bool(held == value)
+    return value_found in value if isinstance(value, list) else bool(value_found == value)

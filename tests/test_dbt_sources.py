@@ -58,12 +58,12 @@ def test_all_tables_views_and_columns_are_described_in_order(tables: list[dict[s
 def test_data_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
     put_loaded(SandboxConfig(conversations=60))
     create_views(open_pipeline(name=PIPELINE_NAME))
-    held = {name for (name,) in query("SELECT table_name FROM information_schema.tables")}
-    assert {table["name"] for table in tables} - held <= {
+    existing = {name for (name,) in query("SELECT table_name FROM information_schema.tables")}
+    assert {table["name"] for table in tables} - existing <= {
         "recordings", "write_backs", "debug_chats", "debug_chat_turns", "forgotten",
         "forgotten_callers",
     }  # fmt: skip
-    for table in (table for table in tables if table["name"] in held):
+    for table in (table for table in tables if table["name"] in existing):
         for test in table.get("data_tests", ()):
             key = test["unique"]["arguments"]["column_name"]
             found = query(

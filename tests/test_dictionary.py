@@ -105,24 +105,24 @@ def described(text: str) -> dict[str, list[Described]]:
 def test_generated_files_are_current(tmp_path: Path) -> None:
     package = str(Path(polyai.__path__[0]).parent)
     subprocess.run(
-        [sys.executable, "-m", "schemas.generate", str(tmp_path / "made")],
+        [sys.executable, "-m", "schemas.generate", str(tmp_path / "generated")],
         cwd=SCHEMAS.parent,
         env={**os.environ, "PYTHONPATH": package},
         check=True,
     )
-    folder = tmp_path / "made"
-    made = {
+    folder = tmp_path / "generated"
+    generated = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8")
         for path in folder.rglob("*")
         if path.is_file()
     }
-    kept_files = {
+    committed = {
         str(path.relative_to(SCHEMAS))
         for path in SCHEMAS.rglob("*")
         if path.is_file() and "generate" not in path.relative_to(SCHEMAS).parts
     }
-    assert made.keys() == kept_files >= {"dictionary.md", "polyai.schema.yaml", "views.md"}
-    for name, text in made.items():
+    assert generated.keys() == committed >= {"dictionary.md", "polyai.schema.yaml", "views.md"}
+    for name, text in generated.items():
         kept = (SCHEMAS / name).read_text(encoding="utf-8")
         assert kept == text, f"the tables have changed: run `{COMMAND}` and look at the diff"
 

@@ -227,9 +227,9 @@ def command(own_folder: Path) -> typer.Typer:
 
 @pytest.mark.slow
 def test_command_creates_and_drops_views(command: typer.Typer) -> None:
-    made = CliRunner().invoke(command, ["--time-zone", "Europe/London", "--json"])
-    assert made.exit_code == 0, made.output
-    report = json.loads(made.stdout)
+    result = CliRunner().invoke(command, ["--time-zone", "Europe/London", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
     assert (report["reporting_time_zone"], report["failed"]) == ("Europe/London", {})
     assert set(report["created"]) == set(views())
     shown = CliRunner().invoke(command, ["--time-zone", "Europe/London"])
@@ -241,9 +241,9 @@ def test_command_creates_and_drops_views(command: typer.Typer) -> None:
 @pytest.mark.usefixtures("pipeline")
 def test_command_exits_with_1_if_a_view_was_refused(command: typer.Typer) -> None:
     query("ALTER TABLE polyai.function_events DROP COLUMN duration_ms")
-    made = CliRunner().invoke(command, ["--time-zone", "UTC", "--json"])
-    assert made.exit_code == 1
-    assert "function_health_daily" in json.loads(made.stdout)["failed"]
+    result = CliRunner().invoke(command, ["--time-zone", "UTC", "--json"])
+    assert result.exit_code == 1
+    assert "function_health_daily" in json.loads(result.stdout)["failed"]
 
 
 class OnPostgres:
@@ -364,8 +364,7 @@ def test_load_into_postgres_succeeds_if_views_cannot_be_replaced(
     assert refresh(on_postgres.pipeline, "UTC").views is None
     assert "view conversations_local cannot be" in caplog.text
     on_postgres.query("DROP VIEW polyai.mine")
-    made = refresh(on_postgres.pipeline, "UTC").views
-    assert made is not None
+    assert refresh(on_postgres.pipeline, "UTC").views is not None
     assert on_postgres.views() == set(views())
     assert refresh(on_postgres.pipeline, "UTC").views is None
     with pytest.raises(ConfigurationError, match="DuckDB file"):
