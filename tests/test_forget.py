@@ -313,10 +313,10 @@ def test_a_forgotten_conversation_that_was_not_loaded_is_not_requested(company: 
 
 
 STEPS = [
-    (forgetting, "erase_audio"),
+    (forgetting, "erase_recordings"),
     (Committer, "erase"),
-    (forgetting, "_discard_waiting"),
-    (forgetting, "rewrite"),
+    (forgetting, "_discard_pending"),
+    (forgetting, "rewrite_duckdb_file"),
     (forgetting._AgentErasure, "finish"),
 ]
 

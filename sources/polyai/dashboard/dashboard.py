@@ -348,7 +348,7 @@ def _guarded(build: Callable[[], Markup]) -> Markup:
 def _outside(selection: Selection, choices: Choices) -> Markup:
     return components.message(
         "No conversations on these days",
-        f"There are conversations on {formats.days(choices.first, choices.newest)}.",
+        f"The warehouse has conversations from {formats.days(choices.first, choices.newest)}.",
     )
 
 

@@ -81,7 +81,7 @@ def plan_erasure(
             "found: pass their conversation ids too"
         )
     with open_to_read(target.destination, target.dataset) as warehouse:
-        return run.planned(
+        return run.planned_erasures(
             select(
                 warehouse,
                 _unique(conversations),

@@ -1,12 +1,11 @@
-"""Forgets conversations and callers: all that the warehouse, its files and its copies have of them.
+"""Erasure of conversations and callers from the warehouse, its files and its copies.
 
-What is to be forgotten is written down before anything is deleted. So no load brings it back from
-then on, and what a killed run has left to be done the next one does.
+The request is committed to `forgotten` before anything is deleted. From then on no load restores
+the conversations, and the next run completes the erasure if this one is killed.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 from collections import Counter
@@ -35,45 +34,50 @@ from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..views.publishing import is_published
 from ..views.refresh import refresh
-from ..warehouse.open import PIPELINE_NAME as STEADY_PIPELINE
+from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
 from ..write_backs import run as write_backs
-from .audio import erase_audio
-from .rewriting import rewrite
+from .duckdb_rewrite import rewrite_duckdb_file
+from .recording_files import erase_recordings
 from .selection import Selection, select
 
-logger = logging.getLogger("polyai")
-
 PIPELINE_NAME = "polyai_forget"
-"""dlt pipeline and schema of what is told of erasures."""
+"""dlt pipeline and schema of the tables about erasures."""
 
 COMMAND = "forget"
-"""What it is called in `sync_runs`."""
+"""Value of `command` in `sync_runs`."""
 
 _TABLES = (FORGOTTEN_CALLERS, FORGOTTEN)
 
 _LOCK_ENDING = ".forget.lock"
 
-_OTHERS = (".lock", recordings.LOCK_ENDING, write_backs.LOCK_ENDING, debug_chats.LOCK_ENDING)
-"""Locks beside a DuckDB file of all who write rows of conversations, but for backfills: what a
-slice has read before is erased when it ends."""
+_OTHER_LOCK_ENDINGS = (
+    ".lock",
+    recordings.LOCK_ENDING,
+    write_backs.LOCK_ENDING,
+    debug_chats.LOCK_ENDING,
+)
+"""Lock files of other commands that write rows of conversations into a DuckDB file.
+
+Backfills are not locked out: a slice erases forgotten conversations that it has read at its end.
+"""
 
 _SALT_BYTES = 16
 
 
 @dataclass
 class Erasure:
-    """What was erased of one agent, or would be.
+    """Result, or plan, of the erasure for one agent.
 
     Attributes:
         agent_id: The agent.
-        conversations: Conversations that were held, or of which anything else was.
-        not_held: Conversations of which there was nothing: they are not to come.
-        callers: Numbers that are not to come back.
-        rows: Rows that were deleted, by table.
-        recordings: Files that were deleted.
-        error: What kept it from being done to its end.
+        conversations: Conversations with rows in the warehouse.
+        not_held: Conversations without rows, which are not loaded later.
+        callers: Number of callers whose earlier conversations are not loaded again.
+        rows: Number of deleted rows by table.
+        recordings: Number of deleted audio files.
+        error: Error that prevented the completion.
     """
 
     agent_id: str
@@ -87,13 +91,13 @@ class Erasure:
 
 @dataclass(frozen=True)
 class Erasures:
-    """What a run has erased.
+    """Result, or plan, of a run.
 
     Attributes:
-        agents: By agent.
-        is_rewritten: The warehouse is a DuckDB file, and was written anew.
-        error: Why the copy for readers still contains the erased rows.
-        is_interrupted: `stop` was set before the last agent.
+        agents: One erasure per agent.
+        is_rewritten: True if the warehouse is a DuckDB file, which was rewritten.
+        error: Reason why the published copy still contains the erased data.
+        is_interrupted: True if `stop` was set before the last agent.
     """
 
     agents: list[Erasure]
@@ -112,19 +116,19 @@ class Erasures:
 
 @dataclass(frozen=True)
 class Readers:
-    """The copy for readers, which is taken anew.
+    """Published copy for readers, which is refreshed after an erasure.
 
     Attributes:
-        zone: Of the views' local dates.
-        publish_to: Folder of the copy; None for none.
+        zone: Time zone of the views' local dates.
+        publish_to: Folder of the copy; None for no copy.
     """
 
     zone: str
     publish_to: Path | None
 
 
-def planned(selections: Sequence[Selection]) -> Erasures:
-    """What would be erased."""
+def planned_erasures(selections: Sequence[Selection]) -> Erasures:
+    """Returns what a run would erase."""
     return Erasures([_erasure(selection) for selection in selections])
 
 
@@ -142,68 +146,69 @@ def forget(
     stop: threading.Event | None = None,
     clock: Clock = utc_now,
 ) -> Erasures:
-    """Erases conversations, also all of a caller, and keeps them from coming back.
+    """Erases conversations and callers, and keeps them from being loaded again.
 
-    Rows of all tables, recordings with their manifest, packages that wait to be loaded; a DuckDB
-    file is written anew, as is its copy for readers. PolyAI is asked for nothing, and keeps its
-    own. What a killed run has left to be done is done as well.
+    Erases rows of all tables, recordings with their manifest, and packages that are not loaded
+    yet; rewrites a DuckDB file and refreshes its published copy. Sends no request to PolyAI, which
+    keeps its data. Also completes unfinished erasures of killed runs. Idempotent.
 
     Args:
-        pipeline: Where the warehouse is; `open_pipeline` with the name `PIPELINE_NAME`.
-        conversation_ids: Conversations, held or not.
-        callers: Phone numbers. What has begun until now does not come back; later calls come.
-        recordings_url: Where recordings are.
-        readers: How the copy for readers is made.
+        pipeline: Pipeline of the warehouse: `open_pipeline` with the name `PIPELINE_NAME`.
+        conversation_ids: Conversations, in the warehouse or not.
+        callers: Phone numbers. Calls that started before this run are not loaded again; later
+            calls are.
+        recordings_url: Archive of the recordings.
+        readers: The published copy.
         agent_ids: As for `select`.
-        reason: Kept with each conversation.
+        reason: Stored with each conversation.
         pii_secret: As for `select`.
-        lock_wait: How long to wait for other runs; nothing else may write meanwhile.
-        stop: When set, ends before the next agent; what is left the next run does.
-        clock: What time it is.
+        lock_wait: Time to wait for other runs; no other run may write at the same time.
+        stop: When set, the run ends before the next agent; the next run completes the rest.
+        clock: Source of the current time.
 
     Returns:
-        What was erased, an agent at a time; one that cannot be does not keep the others.
+        Erasures by agent; an error of one agent does not stop the others.
 
     Raises:
         BusyError: Another run writes into the warehouse.
-        ConfigurationError: As `select`; or `recordings_url` cannot be used.
+        ConfigurationError: As for `select`; or `recordings_url` cannot be used.
         DestinationError: The destination cannot be read or written.
-        LeaseLostError: Another machine has taken over, because this one stood still.
+        LeaseLostError: Another machine has taken over a lease because this run was suspended.
     """
     stop = stop or threading.Event()
 
-    def chosen(warehouse: Warehouse) -> list[Selection]:
+    def selected(warehouse: Warehouse) -> list[Selection]:
         return select(
             warehouse, conversation_ids, callers, agent_ids=agent_ids, pii_secret=pii_secret
         )
 
     with (
-        _alone(pipeline, LockTimeout(lock_wait, stop), chosen) as committer,
-        _place(committer, recordings_url) as place,
+        _exclusive_committer(pipeline, LockTimeout(lock_wait, stop), selected) as committer,
+        _recording_store(committer, recordings_url) as store,
     ):
-        selections = chosen(committer.warehouse)
+        selections = selected(committer.warehouse)
         agents = [_AgentErasure(committer, selection, reason, clock) for selection in selections]
-        begun = []
+        started = []
         for agent in agents:
             if stop.is_set():
                 break
-            agent.erase(place)
-            begun.append(agent)
-        _discard_waiting(committer)
-        is_rewritten = rewrite(pipeline)
-        for agent in begun:
+            agent.erase(store)
+            started.append(agent)
+        _discard_pending(committer)
+        is_rewritten = rewrite_duckdb_file(pipeline)
+        for agent in started:
             agent.finish()
-    error = _taken_anew(pipeline, readers, lock_wait)
+    error = _refresh_copy(pipeline, readers, lock_wait)
     return Erasures(
-        [agent.erasure for agent in begun],
+        [agent.erasure for agent in started],
         is_rewritten,
         error,
-        is_interrupted=len(begun) < len(agents),
+        is_interrupted=len(started) < len(agents),
     )
 
 
 class _AgentErasure:
-    """One agent's part of a run."""
+    """Erasure for one agent."""
 
     def __init__(
         self, committer: Committer, selection: Selection, reason: str | None, clock: Clock
@@ -213,21 +218,25 @@ class _AgentErasure:
         self._reason = reason
         self._clock = clock
         self._report = RunReport(selection.agent_id, COMMAND, Traffic(), started_at=clock())
-        self._killed: list[dict[str, Any]] = []
+        self._interrupted: list[dict[str, Any]] = []
         self._files: Counter[str] = Counter()
         self._error: PolyAIError | None = None
         self.erasure = _erasure(selection)
 
-    def erase(self, place: _Place | None) -> None:
-        """Writes down what is to go, then deletes it: files first, for rows tell of them."""
+    def erase(self, archive: _RecordingStore | None) -> None:
+        """Commits the request, then deletes files and rows; files first, because rows name them."""
         committer, selection = self._committer, self._selection
         agent_id, conversations = selection.agent_id, selection.conversations
-        self._killed = committer.begin(self._report, _TABLES, [COMMAND])
+        self._interrupted = committer.begin(self._report, _TABLES, [COMMAND])
         committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows()})
         try:
-            if place is not None:
-                self._files = erase_audio(
-                    committer.warehouse, place.store, place.incoming, agent_id, conversations
+            if archive is not None:
+                self._files = erase_recordings(
+                    committer.warehouse,
+                    archive.store,
+                    archive.incoming,
+                    agent_id,
+                    conversations,
                 )
         except StoreError as error:
             self._error = error
@@ -235,11 +244,11 @@ class _AgentErasure:
         self._report.rows.update(committer.erase(agent_id, list(conversations)))
 
     def finish(self) -> None:
-        """Writes down that nothing is left, where that is so."""
+        """Commits the end of the run, and without an error the completion of the request."""
         now = self._clock()
         self._report.finish(self._error, now=now)
         rows: dict[Table, list[dict[str, Any]]] = {
-            SYNC_RUNS: [self._report.as_row(), *self._killed]
+            SYNC_RUNS: [self._report.as_row(), *self._interrupted]
         }
         if self._error is None:
             rows[FORGOTTEN] = [
@@ -252,7 +261,7 @@ class _AgentErasure:
         self.erasure.error = self._report.error
 
     def _rows(self) -> list[dict[str, Any]]:
-        """Rows of `forgotten`; what an earlier request tells stays."""
+        """Returns rows of `forgotten`; values of an earlier request are kept."""
         selection, report = self._selection, self._report
         rows = []
         for name in sorted(selection.conversations):
@@ -289,24 +298,24 @@ class _AgentErasure:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where recordings are."""
+class _RecordingStore:
+    """Store of recordings, with the folder for new manifests."""
 
     store: Store
     incoming: Incoming
 
 
 @contextmanager
-def _alone(
-    pipeline: dlt.Pipeline, timeout: LockTimeout, chosen: Callable[[Warehouse], list[Selection]]
+def _exclusive_committer(
+    pipeline: dlt.Pipeline, timeout: LockTimeout, selected: Callable[[Warehouse], list[Selection]]
 ) -> Iterator[Committer]:
-    """A committer, and nobody else who writes rows of conversations until it ends."""
+    """Opens a committer, and locks out all other runs that write rows of conversations."""
 
     def lease_names() -> list[str]:
         warehouse = Warehouse(pipeline, locks_file=True)
         return [
             name
-            for selection in chosen(warehouse)
+            for selection in selected(warehouse)
             for name in (
                 selection.agent_id,
                 recordings.lease_name(selection.agent_id),
@@ -315,20 +324,20 @@ def _alone(
             )
         ]
 
-    with ExitStack() as held:
-        for ending in _OTHERS:
-            held.enter_context(database_lock(pipeline, timeout, ending))
-        committer, others = held.enter_context(
+    with ExitStack() as locks:
+        for ending in _OTHER_LOCK_ENDINGS:
+            locks.enter_context(database_lock(pipeline, timeout, ending))
+        committer, others = locks.enter_context(
             open_committer(pipeline, _LOCK_ENDING, lease_names, timeout)
         )
         for name, holder in others.items():
-            raise BusyError(f"{holder} is at work on {name}")
+            raise BusyError(f"{holder} holds the lease on {name}")
         yield committer
 
 
 @contextmanager
-def _place(committer: Committer, url: str) -> Iterator[_Place | None]:
-    """The store; None where there is none, and never was a recording."""
+def _recording_store(committer: Committer, url: str) -> Iterator[_RecordingStore | None]:
+    """Opens the store; None if it does not exist and no recording was ever downloaded."""
     store = open_store(url)
     folder = store.local_folder
     is_missing = folder is not None and not folder.exists()
@@ -337,18 +346,18 @@ def _place(committer: Committer, url: str) -> Iterator[_Place | None]:
         return
     with Incoming(store, working_folder(committer.pipeline.pipelines_dir)) as incoming:
         store.check()
-        yield _Place(store, incoming)
+        yield _RecordingStore(store, incoming)
 
 
-def _discard_waiting(committer: Committer) -> None:
-    """Throws away what killed runs on this machine have read and not loaded."""
+def _discard_pending(committer: Committer) -> None:
+    """Discards packages that killed runs on this machine have not loaded."""
     pipeline = committer.pipeline
-    names = discard_all(working_folder(pipeline.pipelines_dir), STEADY_PIPELINE)
+    names = discard_all(working_folder(pipeline.pipelines_dir), LOAD_PIPELINE_NAME)
     committer.drop_datasets(staging_datasets(pipeline, names))
 
 
-def _taken_anew(pipeline: dlt.Pipeline, readers: Readers, wait: timedelta) -> str | None:
-    """Takes the copy for readers anew; why it could not be."""
+def _refresh_copy(pipeline: dlt.Pipeline, readers: Readers, wait: timedelta) -> str | None:
+    """Refreshes the published copy; returns the reason if that is not possible."""
     if readers.publish_to is None:
         return None
     try:
@@ -364,10 +373,10 @@ def _taken_anew(pipeline: dlt.Pipeline, readers: Readers, wait: timedelta) -> st
 
 
 def _erasure(selection: Selection) -> Erasure:
-    held = selection.conversations
+    conversations = selection.conversations
     return Erasure(
         selection.agent_id,
-        sorted(name for name, moments in held.items() if moments),
-        sorted(name for name, moments in held.items() if not moments),
+        sorted(name for name, times in conversations.items() if times),
+        sorted(name for name, times in conversations.items() if not times),
         len(selection.callers),
     )

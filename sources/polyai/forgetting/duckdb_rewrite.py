@@ -27,7 +27,7 @@ _COUNTED = (
 )
 
 
-def rewrite(pipeline: dlt.Pipeline) -> bool:
+def rewrite_duckdb_file(pipeline: dlt.Pipeline) -> bool:
     """Rewrites the DuckDB file of the warehouse; temporarily needs disk space for a second one.
 
     Other writers are locked out meanwhile. A killed rewrite leaves the file unchanged.

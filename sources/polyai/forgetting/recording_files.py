@@ -15,7 +15,7 @@ from ..recordings.store import Incoming, Store
 from ..warehouse.queries import Warehouse, id_batches
 
 
-def erase_audio(
+def erase_recordings(
     warehouse: Warehouse,
     store: Store,
     incoming: Incoming,
