@@ -1,4 +1,4 @@
-"""Backfills of an explicit range: slices in processes of their own, into DuckDB."""
+"""Backfills of an explicit range into DuckDB, with slices in worker processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
 V3 = "conversations_v3"
 DAYS = 60
 BEGIN = datetime(2026, 9, 2, tzinfo=UTC)
-"""When the sandbox's first conversations began."""
+"""Start of the sandbox's first conversations."""
 
 
 @pytest.fixture
@@ -46,16 +46,16 @@ def base_url(sandbox: Sandbox) -> Iterator[str]:
 def backfill(
     base_url: str, since: str, before: str, *options: str, **environment: str
 ) -> tuple[int, dict[str, Any]]:
-    """Runs one; its exit code and what it says."""
-    given = access(base_url) | {"POLYAI_ACCOUNT_ID": "ws-sandbox"} | environment
-    result = run("backfill", "--from", since, "--to", before, "--json", *options, **given)
+    """Runs the command; returns its exit code and its JSON output."""
+    variables = access(base_url) | {"POLYAI_ACCOUNT_ID": "ws-sandbox"} | environment
+    result = run("backfill", "--from", since, "--to", before, "--json", *options, **variables)
     assert "Traceback" not in result.stderr, result.stderr
-    said: dict[str, Any] = json.loads(result.stdout)
-    return result.returncode, said
+    output: dict[str, Any] = json.loads(result.stdout)
+    return result.returncode, output
 
 
 def within(sandbox: Sandbox, since: str, before: str, agent_id: str = AGENT) -> set[str]:
-    """The conversations of a range."""
+    """Returns the ids of the conversations of a range."""
     span = parse_moment(since), parse_moment(before)
     return {
         call.conversation_id
@@ -64,28 +64,28 @@ def within(sandbox: Sandbox, since: str, before: str, agent_id: str = AGENT) -> 
     }
 
 
-def held(agent_id: str = AGENT) -> set[str]:
+def loaded_ids(agent_id: str = AGENT) -> set[str]:
     rows = query(f"SELECT conversation_id FROM polyai.conversations WHERE agent_id = '{agent_id}'")
     assert len(rows) == len(set(rows))
     return {str(row[0]) for row in rows}
 
 
-def total(said: dict[str, Any], count: str) -> int:
-    return sum(slice_["counts"].get(count, 0) for slice_ in said["slices"])
+def total(output: dict[str, Any], count: str) -> int:
+    return sum(slice_["counts"].get(count, 0) for slice_ in output["slices"])
 
 
 @pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.slow)])
 class TestRange:
-    def test_exactly_the_range_lands_and_once(
+    def test_exactly_the_range_is_loaded_once(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
-        code, said = backfill(base_url, "2026-10-01", "2026-10-06", POLYAI_API=api)
+        code, output = backfill(base_url, "2026-10-01", "2026-10-06", POLYAI_API=api)
         assert code == 0
-        assert [slice_["status"] for slice_ in said["slices"]] == ["complete"] * 5
+        assert [slice_["status"] for slice_ in output["slices"]] == ["complete"] * 5
         wanted = within(sandbox, "2026-10-01", "2026-10-06")
         assert len(wanted) > 30
-        assert held() == wanted
-        assert total(said, "new") == len(wanted)
+        assert loaded_ids() == wanted
+        assert total(output, "new") == len(wanted)
         runs = query(
             "SELECT command, source_api, count(*), min(range_from), max(range_to) "
             "FROM polyai.sync_runs GROUP BY ALL"
@@ -93,31 +93,33 @@ class TestRange:
         assert [row[:3] for row in runs] == [("backfill", api, 5)]
 
     @pytest.mark.slow
-    def test_again_it_skips_what_is_held_and_without_resume_reads_all(
+    def test_a_repetition_skips_what_is_loaded_and_without_resume_reads_all(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
         backfill(base_url, "2026-10-01", "2026-10-04", "--slice", "3d", POLYAI_API=api)
         before = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1")
         sandbox.requests.clear()
-        code, said = backfill(base_url, "2026-10-01", "2026-10-04", "--slice", "3d", POLYAI_API=api)
-        assert (code, total(said, "unchanged")) == (0, len(held()))
+        code, output = backfill(
+            base_url, "2026-10-01", "2026-10-04", "--slice", "3d", POLYAI_API=api
+        )
+        assert (code, total(output, "unchanged")) == (0, len(loaded_ids()))
         assert "detail" not in sandbox.requests.kinds
         assert before == query(
             "SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1"
         )
-        code, said = backfill(
+        code, output = backfill(
             base_url, "2026-10-01", "2026-10-04", "--no-resume", "--slice", "3d", POLYAI_API=api
         )
-        assert (code, total(said, "changed")) == (0, len(held()))
+        assert (code, total(output, "changed")) == (0, len(loaded_ids()))
 
     @pytest.mark.slow
-    def test_the_steady_load_goes_on_from_its_own_position(
+    def test_the_watermark_of_load_does_not_move(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
         environment = access(base_url) | {"POLYAI_ACCOUNT_ID": "ws-sandbox", "POLYAI_API": api}
-        # what is newest is here, and yet nothing before it is taken to be held
+        # the newest conversations are loaded, but older ones still count as missing
         backfill(base_url, "2026-10-28", "2026-11-02", "--slice", "5d", POLYAI_API=api)
-        there = held()
+        there = loaded_ids()
         assert 0 < len(there) < 600
         result = run("load", "--json", **environment)
         (agent,) = json.loads(result.stdout)["agents"]
@@ -126,43 +128,43 @@ class TestRange:
         sandbox.advance(timedelta(hours=1), arrivals=3)
         sandbox.requests.clear()
         assert run("load", **environment).returncode == 0
-        assert len(held()) == 603
-        # the look-back's pages only
+        assert len(loaded_ids()) == 603
+        # only the pages of the look-back window
         assert sum(sandbox.requests.kinds.get(kind, 0) for kind in ("list", "v3")) <= 3
 
 
 def assert_equals_truth_of(sandbox: Sandbox, api: str) -> None:
-    """Small conversations have no rows in some tables, which the comparison minds."""
+    """Compares conversations and turns; small conversations have no rows in other tables."""
     truth = {
         row["conversation_id"]: row
         for tables in sandbox.truth(AGENT, (api,))
         for row in tables["conversations"]
     }
-    assert held() == set(truth)
+    assert loaded_ids() == set(truth)
     turns = sum(len(tables["turns"]) for tables in sandbox.truth(AGENT, (api,)))
     assert query("SELECT count(*) FROM polyai.turns") == [(turns,)]
 
 
 @pytest.mark.slow
-def test_a_middle_week_of_years_costs_its_own_pages_and_a_handful() -> None:
+def test_a_week_within_years_costs_its_own_pages_and_a_few_more() -> None:
     sandbox = Sandbox(
         SandboxConfig(conversations=60_000, span=timedelta(days=3 * 365), detail="small")
     )
     since, before = "2025-05-05", "2025-05-12"
     with serve(sandbox) as base_url:
-        code, said = backfill(base_url, since, before, POLYAI_WORKERS="8")
+        code, output = backfill(base_url, since, before, POLYAI_WORKERS="8")
     assert code == 0
     wanted = within(sandbox, since, before)
-    assert held() == wanted
+    assert loaded_ids() == wanted
     assert sandbox.requests.kinds["detail"] == len(wanted)
     pages = len(wanted) / 99
     assert sandbox.requests.count(LIST_PAGE) <= pages + 7 * 2 + 20
-    assert total(said, "requests") == sandbox.requests.kinds["list"] + len(wanted)
+    assert total(output, "requests") == sandbox.requests.kinds["list"] + len(wanted)
 
 
 class TestFailures:
     @pytest.mark.slow
-    def test_a_slice_that_fails_stops_no_other_and_is_named(
+    def test_a_failed_slice_is_named_and_does_not_stop_the_others(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         sandbox.faults.add("status", path="start_time=2026-10-02.*end_time=2026-10-04", status=500)
@@ -171,18 +173,18 @@ class TestFailures:
             "POLYAI_API": V3,
             "POLYAI_MAX_ATTEMPTS": "1",
         }
-        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-06")
-        result = run(*given, **environment)
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-06")
+        result = run(*options, **environment)
         assert result.returncode == 3
         assert f"1 of 5 slices failed: {AGENT} 2026-10-03/2026-10-04" in error_of(result)
         missing = within(sandbox, "2026-10-03", "2026-10-04")
-        assert held() == within(sandbox, "2026-10-01", "2026-10-06") - missing
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-06") - missing
         sandbox.faults.clear()
-        assert run(*given, **environment).returncode == 0
-        assert held() == within(sandbox, "2026-10-01", "2026-10-06")
+        assert run(*options, **environment).returncode == 0
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-06")
 
     @pytest.mark.slow
-    def test_a_wrong_key_of_one_agent(self, tmp_path: Path) -> None:
+    def test_a_wrong_key_of_one_agent_fails_its_slices_only(self, tmp_path: Path) -> None:
         sandbox = Sandbox(
             SandboxConfig(
                 conversations=60, agents=("PROJECT-A", "PROJECT-B"), span=timedelta(days=6)
@@ -193,52 +195,52 @@ class TestFailures:
                 {"agent_id": "PROJECT-A", "api_key": "wrong", "base_url": base_url},
                 {"agent_id": "PROJECT-B", "api_key": "sandbox-key", "base_url": base_url},
             ]
-            given = ("--from", "2026-10-28", "--to", "2026-10-30", "--json")
-            result = run("backfill", *given, POLYAI_AGENTS=json.dumps(agents))
-            said = json.loads(result.stdout)["slices"]
+            options = ("--from", "2026-10-28", "--to", "2026-10-30", "--json")
+            result = run("backfill", *options, POLYAI_AGENTS=json.dumps(agents))
+            output = json.loads(result.stdout)["slices"]
         assert result.returncode == 3
-        statuses = {(slice_["agent_id"], slice_["status"]) for slice_ in said}
+        statuses = {(slice_["agent_id"], slice_["status"]) for slice_ in output}
         assert statuses == {("PROJECT-A", "failed"), ("PROJECT-B", "complete")}
         assert "wrong" not in result.stderr + result.stdout
-        assert held("PROJECT-B") == within(sandbox, "2026-10-28", "2026-10-30", "PROJECT-B")
+        assert loaded_ids("PROJECT-B") == within(sandbox, "2026-10-28", "2026-10-30", "PROJECT-B")
 
     @pytest.mark.slow
-    def test_conversations_that_fail_are_recorded(self, sandbox: Sandbox, base_url: str) -> None:
+    def test_failed_conversations_are_recorded(self, sandbox: Sandbox, base_url: str) -> None:
         bad = min(within(sandbox, "2026-10-01", "2026-10-02"))
         sandbox.faults.add("status", path=re.escape(bad), status=500)
-        code, said = backfill(base_url, "2026-10-01", "2026-10-02", POLYAI_MAX_ATTEMPTS="1")
+        code, output = backfill(base_url, "2026-10-01", "2026-10-02", POLYAI_MAX_ATTEMPTS="1")
         assert code == 3
-        assert said["slices"][0]["status"] == "partial"
-        assert list(said["slices"][0]["failures"]) == [bad]
+        assert output["slices"][0]["status"] == "partial"
+        assert list(output["slices"][0]["failures"]) == [bad]
         assert query("SELECT conversation_id FROM polyai.fetch_failures") == [(bad,)]
 
     @pytest.mark.parametrize(
-        ("options", "said"),
+        ("options", "message"),
         [
             (("--from", "yesterday"), "yesterday"),
             (("--from", "2026-10-01", "--slice", "1x"), "is not a duration"),
             (("--to", "2026-10-01"), "--from"),
         ],
     )
-    def test_usage(self, options: tuple[str, ...], said: str) -> None:
+    def test_usage(self, options: tuple[str, ...], message: str) -> None:
         result = run("backfill", *options)
         assert result.returncode == 2
-        assert said in result.stderr
+        assert message in result.stderr
 
     def test_an_empty_range_is_an_error(self, base_url: str) -> None:
-        given = ("--from", "2026-10-02", "--to", "2026-10-01")
-        result = run("backfill", *given, **access(base_url))
+        options = ("--from", "2026-10-02", "--to", "2026-10-01")
+        result = run("backfill", *options, **access(base_url))
         assert result.returncode == 1
         assert "the range is empty" in error_of(result)
 
 
 class TestWorkers:
     @pytest.mark.slow
-    def test_a_killed_worker_takes_its_slice_only(self, base_url: str, sandbox: Sandbox) -> None:
+    def test_a_killed_worker_fails_its_slice_only(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
-        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-07", "--workers", "2")
-        process = start(*given, **environment)
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-07", "--workers", "2")
+        process = start(*options, **environment)
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
         victim = max(workers_of(process.pid))
         os.kill(victim, signal.SIGKILL)
@@ -247,55 +249,57 @@ class TestWorkers:
         assert "its process died (signal SIGKILL)" in stdout
         assert "1 of 6 slices failed" in stderr
         sandbox.faults.clear()
-        assert run(*given, **environment).returncode == 0
-        assert held() == within(sandbox, "2026-10-01", "2026-10-07")
+        assert run(*options, **environment).returncode == 0
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-07")
 
     @pytest.mark.slow
-    def test_killed_altogether_it_is_run_again(self, base_url: str, sandbox: Sandbox) -> None:
+    def test_a_killed_backfill_can_be_run_again(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
-        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-05", "--workers", "2")
-        process = start(*given, **environment)
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-05", "--workers", "2")
+        process = start(*options, **environment)
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
         workers = workers_of(process.pid)
         process.kill()
         process.communicate()
-        # workers notice that nobody listens to them any more
+        # workers end when their parent is gone
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
         sandbox.faults.clear()
-        assert run(*given, **environment).returncode == 0
-        assert held() == within(sandbox, "2026-10-01", "2026-10-05")
+        assert run(*options, **environment).returncode == 0
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-05")
 
     @pytest.mark.slow
-    def test_an_interrupted_one_keeps_what_was_read(self, base_url: str, sandbox: Sandbox) -> None:
+    def test_an_interrupted_backfill_keeps_what_was_read(
+        self, base_url: str, sandbox: Sandbox
+    ) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
-        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-20", "--workers", "2")
-        process = start(*given, **environment)
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-20", "--workers", "2")
+        process = start(*options, **environment)
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 8)
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=120)
         assert process.returncode == 130, stderr
         assert "run it again" in stderr
-        there = held()
+        there = loaded_ids()
         assert there < within(sandbox, "2026-10-01", "2026-10-20")
         assert query("SELECT DISTINCT status FROM polyai.sync_runs WHERE status = 'running'") == []
         sandbox.faults.clear()
-        assert run(*given, "--slice", "10d", **environment).returncode == 0
-        assert held() == within(sandbox, "2026-10-01", "2026-10-20")
+        assert run(*options, "--slice", "10d", **environment).returncode == 0
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-20")
 
     @pytest.mark.slow
-    def test_a_load_can_run_meanwhile(self, base_url: str, sandbox: Sandbox) -> None:
+    def test_a_load_can_run_at_the_same_time(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.05)
         environment = access(base_url)
-        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-09", "--workers", "2")
-        process = start(*given, **environment, POLYAI_WORKERS="2")
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-09", "--workers", "2")
+        process = start(*options, **environment, POLYAI_WORKERS="2")
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
         result = run("load", **environment)
         assert result.returncode == 0, result.stderr
         _, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
-        assert len(held()) == 600
+        assert len(loaded_ids()) == 600
         for table, key in (("turns", "turn_index"), ("metrics", "(name, occurrence)")):
             rows = query(
                 f"SELECT count(*), count(DISTINCT (conversation_id, {key})) FROM polyai.{table}"
@@ -303,9 +307,9 @@ class TestWorkers:
             assert rows[0] == rows[1]
 
     @pytest.mark.slow
-    def test_what_a_person_sees(self, base_url: str) -> None:
-        given = ("backfill", "--from", "2026-10-01", "--to", "2026-10-03")
-        code, shown = run_in_terminal(100, *given, **access(base_url))
+    def test_a_terminal_shows_progress(self, base_url: str) -> None:
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-03")
+        code, shown = run_in_terminal(100, *options, **access(base_url))
         assert code == 0
         assert "slices" in shown
         assert "2/2" in shown
@@ -313,7 +317,7 @@ class TestWorkers:
 
 
 def workers_of(parent: int) -> list[int]:
-    """The worker processes, without the helper that multiprocessing starts."""
+    """Returns the worker processes, without the helper process of multiprocessing."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -327,7 +331,7 @@ def workers_of(parent: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_process_that_loads_many_slices_keeps_nothing_of_them(
+def test_a_process_that_loads_many_slices_retains_no_documents(
     base_url: str, sandbox: Sandbox
 ) -> None:
     settings = resolve(
@@ -351,7 +355,7 @@ def test_a_process_that_loads_many_slices_keeps_nothing_of_them(
 
 
 class TestCutting:
-    def test_slices_are_disjoint_complete_and_take_turns_among_agents(self) -> None:
+    def test_slices_are_disjoint_complete_and_alternate_between_agents(self) -> None:
         span = Span(BEGIN, BEGIN + timedelta(days=2, hours=5))
         slices = cut(["A", "B"], span, timedelta(days=1))
         assert [slice_.agent_id for slice_ in slices] == ["A", "B"] * 3
@@ -359,7 +363,7 @@ class TestCutting:
         assert (mine[0].since, mine[-1].before) == (span.since, span.before)
         assert all(one.before == other.since for one, other in itertools.pairwise(mine))
 
-    def test_names(self) -> None:
+    def test_a_slice_is_named_by_agent_and_range(self) -> None:
         whole = Slice("A", Span(BEGIN, BEGIN + timedelta(days=1)))
         assert str(whole) == "A 2026-09-02/2026-09-03"
         part = Slice("A", Span(BEGIN, BEGIN + timedelta(hours=1)))
@@ -374,7 +378,7 @@ class TestCutting:
             ("2026-09-02T02:00:00+02:00", BEGIN),
         ],
     )
-    def test_moments(self, text: str, moment: datetime) -> None:
+    def test_times_are_parsed(self, text: str, moment: datetime) -> None:
         assert parse_moment(text) == moment
 
     @pytest.mark.parametrize("text", ["", "20260902", "1756771200", "2026-13-01", "now"])

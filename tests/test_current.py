@@ -1,4 +1,4 @@
-"""Keeping it current: what later runs read, and that late changes all arrive."""
+"""Later loads: the conversations that they read, and the arrival of all late changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 class Site:
-    """A sandbox that is served, and loads from it at the time that its clock shows."""
+    """Served sandbox, and loads from it at the time of its clock."""
 
     def __init__(self, sandbox: Sandbox, base_url: str) -> None:
         self.sandbox = sandbox
@@ -37,7 +37,7 @@ class Site:
     def load(
         self, *, full: bool = False, pipelines_dir: str | None = None, **options: object
     ) -> RunReport:
-        """One run; the requests of earlier ones are forgotten."""
+        """Runs a load, after clearing the recorded requests of earlier ones."""
         self.sandbox.requests.clear()
         settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=self.base_url, **options)
         (report,) = load(
@@ -49,7 +49,7 @@ class Site:
         return report
 
     def details_of(self, conversation_id: str) -> int:
-        """Requests of the last run for the conversation."""
+        """Counts the requests of the last run for the conversation."""
         return self.sandbox.requests.count(rf"/{re.escape(quote(conversation_id, safe=''))}$")
 
 
@@ -75,7 +75,7 @@ def ended_at(conversation_id: str) -> datetime:
 
 
 def newest_ended() -> str:
-    """The conversation that ended last, with turns to annotate and a plain detail."""
+    """Returns the conversation that ended last and has turns to annotate."""
     ((conversation_id,),) = query(
         "SELECT conversation_id FROM polyai.conversations WHERE NOT in_progress "
         "AND finished_at IS NOT NULL AND num_turns > 2 AND NOT is_transcript_withheld "
@@ -91,15 +91,17 @@ def annotations_of(conversation_id: str) -> int:
     return int(count)
 
 
-class TestSettling:
+class TestRefetchAges:
     @pytest.mark.slow
-    def test_each_age_is_read_once_and_brings_what_the_list_does_not_show(self, site: Site) -> None:
+    def test_each_age_is_read_once_and_loads_changes_that_the_listing_does_not_show(
+        self, site: Site
+    ) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
         before = annotations_of(chosen)
         for number, age in enumerate((HOUR, DAY, 7 * DAY), 1):
             site.sandbox.advance(ended_at(chosen) + age - timedelta(seconds=2) - site.sandbox.now)
-            site.load(lookback="30d")  # scores and summaries come late, and show in the list
+            site.load(lookback="30d")  # late scores and summaries, which the listing shows
             site.sandbox.annotate(AGENT, chosen, [(1, "user", "wrong_info")])
             site.load(lookback="30d")
             assert (site.details_of(chosen), annotations_of(chosen)) == (0, before + number - 1)
@@ -111,13 +113,13 @@ class TestSettling:
             assert site.details_of(chosen) == 0
 
     @pytest.mark.slow
-    def test_several_ages_that_passed_unseen_cost_one_request(self, site: Site) -> None:
+    def test_several_ages_crossed_between_runs_cost_one_request(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
         site.sandbox.annotate(AGENT, chosen, [(0, "agent", "missing_topic")])
         before = annotations_of(chosen)
         site.sandbox.advance(30 * DAY)
-        # beyond the look-back: known from the warehouse alone
+        # before the look-back window: only the warehouse knows it
         report = site.load(lookback="0s")
         assert site.details_of(chosen) == 1
         assert annotations_of(chosen) == before + 1
@@ -126,7 +128,7 @@ class TestSettling:
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
     @pytest.mark.slow
-    def test_what_is_listed_as_changed_and_settles_costs_one_request(self, site: Site) -> None:
+    def test_a_changed_conversation_that_crosses_an_age_costs_one_request(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
         site.sandbox.edit(AGENT, chosen, note="late", tags=["reviewed"])
@@ -139,7 +141,7 @@ class TestSettling:
         assert report.changed >= 1
 
     @pytest.mark.slow
-    def test_no_ages_at_all(self, site: Site) -> None:
+    def test_without_ages_nothing_is_read_again(self, site: Site) -> None:
         site.load(settle_after="0s")
         site.sandbox.advance(30 * DAY)
         site.load(settle_after="0s")
@@ -168,9 +170,9 @@ class TestConvergence:
                 )
                 sandbox.edit(AGENT, conversation_id, **change)
             sandbox.advance(timedelta(hours=4), arrivals=1)
-            # the documented rhythm: a longer look-back at night
+            # the documented schedule: a longer look-back window at night
             site.load(lookback="30d")
-        # whatever the list does not show settles within a week
+        # changes that the listing does not show are loaded within a week
         recent = [
             row[0]
             for row in query(
@@ -193,7 +195,7 @@ class TestConvergence:
 
 class TestCost:
     @pytest.mark.slow
-    def test_new_conversations_cost_their_details_and_the_pages_of_the_lookback(
+    def test_new_conversations_cost_their_details_and_the_pages_of_the_look_back_window(
         self, site: Site
     ) -> None:
         site.sandbox.advance(30 * DAY)
@@ -202,7 +204,7 @@ class TestCost:
         site.sandbox.advance(10 * DAY)
         report = site.load(settle_after="0s")
         assert (report.new, report.fetched) == (23, 23)
-        # one page of a hundred reaches beyond the look-back, and the next lies wholly before it
+        # one page of a hundred covers the look-back window, and the next lies before it
         assert site.sandbox.requests.count(LIST_PAGE) == 2
         assert site.sandbox.requests.count() == 25
         assert report.traffic.requests == 25
@@ -234,7 +236,7 @@ class TestCost:
     @pytest.mark.parametrize(
         "database", ["polyai.duckdb", pytest.param("calls.duckdb", marks=pytest.mark.slow)]
     )
-    def test_nothing_but_the_tables_stays_behind(
+    def test_no_other_schema_is_left(
         self, site: Site, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", database)
@@ -247,9 +249,9 @@ class TestCost:
         assert len(schemas) == 1
 
 
-class TestWholeListing:
+class TestFullLoad:
     @pytest.mark.slow
-    def test_a_full_run_counts_what_is_not_listed_any_more_and_keeps_it(self, site: Site) -> None:
+    def test_conversations_no_longer_listed_are_counted_and_kept(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         first = site.load()
         assert (first.listed, first.api_count, first.absent) == (150, 150, 0)
@@ -266,9 +268,9 @@ class TestWholeListing:
         ) == [(150, 150, 0), (147, 147, None), (147, 147, 3)]
 
 
-class TestGone:
+class TestDeletedConversations:
     @pytest.mark.slow
-    def test_a_call_in_progress_that_was_deleted_is_asked_for_once_more_and_no_failure(
+    def test_one_in_progress_is_requested_once_and_is_not_a_failure(
         self,
     ) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=300))
@@ -292,7 +294,7 @@ class TestGone:
         assert query("SELECT count(*) FROM polyai.conversations") == [(300,)]
 
     @pytest.mark.slow
-    def test_a_settled_one_that_was_deleted_stays_as_it_was_loaded(self, site: Site) -> None:
+    def test_one_that_crosses_an_age_stays_as_it_was_loaded(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
         turns = query("SELECT * FROM polyai.turns WHERE conversation_id = ?", chosen)
@@ -306,11 +308,9 @@ class TestGone:
         assert query("SELECT * FROM polyai.turns WHERE conversation_id = ?", chosen) == turns
 
 
-class TestGivingUp:
+class TestGivenUpFailures:
     @pytest.mark.slow
-    def test_a_failure_is_tried_until_it_is_too_old_and_again_by_a_full_run(
-        self, site: Site
-    ) -> None:
+    def test_a_failure_is_retried_until_it_is_too_old_and_by_a_full_load(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         bad = next(site.sandbox.conversation_ids(AGENT))
         path = re.escape(quote(bad, safe="")) + "$"
@@ -332,19 +332,17 @@ class TestGivingUp:
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
 
-class TestTornRuns:
+class TestPartiallyLoaded:
     @pytest.mark.slow
-    def test_on_a_new_machine_rows_that_a_killed_run_has_left_are_replaced_or_vanish(
-        self, site: Site
-    ) -> None:
+    def test_a_new_machine_replaces_or_deletes_rows_of_a_killed_run(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         site.load()
         chosen = newest_ended()
         site.sandbox.edit(AGENT, chosen, tags=["a", "b"], note="old")
-        # so that the runs can be told apart by when they began
+        # so that the runs begin at different times
         site.sandbox.advance(timedelta(minutes=1))
         site.load(lookback="40d")
-        # as if the run had been killed before its package was complete, and parents were missing
+        # as if the run had been killed before its package was complete, with missing parents
         with duckdb.connect("polyai.duckdb") as connection:
             ((package,),) = connection.execute(
                 "SELECT _dlt_load_id FROM polyai.conversations WHERE conversation_id = ?", [chosen]
@@ -354,7 +352,7 @@ class TestTornRuns:
                 "UPDATE polyai.sync_runs SET status = 'running', finished_at = NULL "
                 "WHERE started_at = (SELECT max(started_at) FROM polyai.sync_runs)"
             )
-            torn, whole = "CA-torn", chosen
+            orphan, whole = "CA-orphan", chosen
             for table in ("conversation_tags", "notes", "turns"):
                 columns = [
                     row[0] for row in connection.execute(f"DESCRIBE polyai.{table}").fetchall()
@@ -363,7 +361,7 @@ class TestTornRuns:
                 connection.execute(
                     f"INSERT INTO polyai.{table} (conversation_id, {others}) "
                     f"SELECT ?, {others} FROM polyai.{table} WHERE conversation_id = ?",
-                    [torn, whole],
+                    [orphan, whole],
                 )
         site.sandbox.edit(AGENT, chosen, tags=[], note=None, keep_turns=1)
         report = site.load(pipelines_dir="another machine")

@@ -1,7 +1,7 @@
-"""Whole loads from an API that fails in every known way: now and then, and for good.
+"""Loads from an API that fails in every known way, temporarily or permanently.
 
-A fault that is met a few times costs time and nothing else. One that stays on some conversations
-costs these alone: they are recorded, and read as soon as the fault is over.
+A temporary fault costs time only. A permanent fault of some conversations fails these alone: they
+are recorded, and read as soon as the fault is over.
 """
 
 from __future__ import annotations
@@ -38,45 +38,45 @@ DETAIL = rf"/v1/agents/{AGENT}/conversations/[^?/]+$"
 
 REQUEST_TIMEOUT = 2.0
 LATE_SECONDS = 2.6
-"""A delay that the client does not wait for."""
+"""Delay beyond the time-out of the client."""
 
-LONGER_THAN_ANY_WAIT = "100000"
-"""Seconds of a `Retry-After` that the client does not wait for."""
+TOO_LONG_SECONDS = "100000"
+"""Value of a `Retry-After` header beyond the longest wait of the client."""
 
 
 def in_a_second() -> str:
-    """An HTTP date; it knows whole seconds only."""
+    """Formats an HTTP date, which has whole seconds only."""
     return format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What the sandbox is told, and how the client records it where it stays.
+    """Fault of the sandbox, and the failure that the client records if it is permanent.
 
     Attributes:
-        order: options of `Faults.add`.
-        status: of the recorded failure; None where no whole answer came.
-        code: error code of the recorded failure.
-        message: pattern of the recorded message.
-        retry_after: the header, made when the fault is ordered.
+        options: Options of `Faults.add`.
+        status: Status of the recorded failure; None without a complete answer.
+        code: Error code of the recorded failure.
+        message: Pattern of the recorded message.
+        retry_after: Returns the `Retry-After` header; called when the fault is added.
     """
 
-    order: dict[str, Any]
+    options: dict[str, Any]
     status: int | None
     message: str
     code: str | None = None
     retry_after: Callable[[], str] | None = None
 
-    def strike(self, sandbox: Sandbox, path: str, times: int | None = None) -> None:
-        """Orders it for requests that match, so many times, or for good."""
+    def add_to(self, sandbox: Sandbox, path: str, times: int | None = None) -> None:
+        """Adds the fault for matching requests, a number of times or permanently."""
         header = None if self.retry_after is None else self.retry_after()
-        sandbox.faults.add(**self.order, retry_after=header, path=path, times=times)
+        sandbox.faults.add(**self.options, retry_after=header, path=path, times=times)
 
 
 def _status(status: int, retry_after: Callable[[], str] | None = None) -> Fault:
     what = "limits the rate" if status == 429 else "has a problem"
-    order = {"kind": "status", "status": status}
-    return Fault(order, status, what, "SANDBOX_FAULT", retry_after)
+    options = {"kind": "status", "status": status}
+    return Fault(options, status, what, "SANDBOX_FAULT", retry_after)
 
 
 FAULTS = {
@@ -100,21 +100,21 @@ FAULTS = {
     ),
     "nothing with 200": Fault({"kind": "empty"}, 200, r"the answer .* \(0 bytes"),
 }
-"""Faults that are worth another attempt."""
+"""Faults that the client retries."""
 
-TOO_LONG = _status(429, lambda: LONGER_THAN_ANY_WAIT)
-"""A fault that is given up at once."""
+TOO_LONG = _status(429, lambda: TOO_LONG_SECONDS)
+"""Fault that the client does not retry."""
 
 
 def sandbox_of(conversations: int) -> Sandbox:
-    """A sandbox whose calls have all ended, so that a run reads nothing twice."""
+    """Makes a sandbox whose calls have all ended, so that a run reads nothing twice."""
     sandbox = Sandbox(SandboxConfig(conversations=conversations, seed=4))
     sandbox.advance(timedelta(days=30))
     return sandbox
 
 
 def run(base_url: str, **options: object) -> RunReport:
-    """A load with little patience."""
+    """Loads with short time-outs and few attempts."""
     settings = resolve(
         agent_id=AGENT,
         api_key="sandbox-key",
@@ -127,72 +127,72 @@ def run(base_url: str, **options: object) -> RunReport:
 
 
 def detail_of(conversation_id: str) -> str:
-    """A pattern for the path of one detail."""
+    """Returns a pattern for the path of one detail."""
     return re.escape(quote(conversation_id, safe="")) + "$"
 
 
 @dataclass
 class Without:
-    """What a sandbox serves but for some conversations."""
+    """Truth of a sandbox without some conversations."""
 
     sandbox: Sandbox
     conversation_ids: frozenset[str]
 
     def truth(self, agent_id: str) -> Iterator[dict[str, list[dict[str, Any]]]]:
-        """As `Sandbox.truth`."""
+        """Yields rows like `Sandbox.truth`."""
         for rows in self.sandbox.truth(agent_id):
             if rows["conversations"][0]["conversation_id"] not in self.conversation_ids:
                 yield rows
 
 
-def assert_holds_all_but(sandbox: Sandbox, conversation_ids: list[str]) -> None:
-    """Every other conversation is there, row by row."""
+def assert_loaded_except(sandbox: Sandbox, conversation_ids: list[str]) -> None:
+    """Asserts that all other conversations are loaded, row by row."""
     others = Without(sandbox, frozenset(conversation_ids))
     assert_equals_truth(cast(Sandbox, others), AGENT, from_duckdb())
 
 
-MET_TOGETHER = {
+KINDS = {
     "rate limits": ("429",),
     "server errors": ("500", "502", "503", "504"),
     "lost connections": ("reset", "time-out", "body"),
-    "answers that are none": ("JSON", "HTML", "error", "nothing"),
+    "invalid answers": ("JSON", "HTML", "error", "nothing"),
 }
-"""Faults by the beginning of their names, each kind met in a load of its own."""
+"""Prefixes of the names of faults by kind; each kind is tested in one load."""
 
 
-class TestMetAFewTimes:
+class TestTemporaryFaults:
     @pytest.mark.slow
-    @pytest.mark.parametrize("kind", MET_TOGETHER)
+    @pytest.mark.parametrize("kind", KINDS)
     def test_the_load_is_complete(self, kind: str) -> None:
         sandbox = sandbox_of(12)
-        faults = [FAULTS[name] for name in FAULTS if name.startswith(MET_TOGETHER[kind])]
+        faults = [FAULTS[name] for name in FAULTS if name.startswith(KINDS[kind])]
         for fault in faults:
-            fault.strike(sandbox, LIST_PAGE, times=1)
-            fault.strike(sandbox, DETAIL, times=2)
+            fault.add_to(sandbox, LIST_PAGE, times=1)
+            fault.add_to(sandbox, DETAIL, times=2)
         with serve(sandbox) as base_url:
-            # one request can meet all of them, one after the other
+            # one request can meet all of them in succession
             report = run(base_url, max_attempts=11)
         assert len(faults) > 2
         assert sandbox.faults.hits == 3 * len(faults) <= report.traffic.retries
         assert (report.status, report.fetched, report.failed) == ("complete", 12, 0)
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
-    def test_no_fault_is_left_out(self) -> None:
-        kinds = tuple(start for kind in MET_TOGETHER.values() for start in kind)
+    def test_every_fault_has_a_kind(self) -> None:
+        kinds = tuple(start for kind in KINDS.values() for start in kind)
         assert [name for name in FAULTS if not name.startswith(kinds)] == []
 
 
-class TestForGoodOnSomeConversations:
+class TestPermanentFaultsOfConversations:
     @pytest.mark.slow
-    def test_they_are_recorded_and_all_else_is_loaded(self) -> None:
-        """Each fault on a conversation of its own, through the command."""
+    def test_they_are_recorded_and_the_others_are_loaded(self) -> None:
+        """Each fault affects one conversation; run by the command."""
         sandbox = sandbox_of(50)
         faults = {**FAULTS, "429 that asks for too long": TOO_LONG}
-        # no two in a row: that would count as an outage sooner or later
+        # never two in succession, which could count as an outage
         bad = dict(zip(list(sandbox.conversation_ids(AGENT))[::2], faults.values()))
         assert len(bad) == len(faults)
         for conversation_id, fault in bad.items():
-            fault.strike(sandbox, detail_of(conversation_id))
+            fault.add_to(sandbox, detail_of(conversation_id))
         with serve(sandbox) as base_url:
             environment = access(base_url) | {
                 "POLYAI_MAX_ATTEMPTS": "2",
@@ -207,12 +207,12 @@ class TestForGoodOnSomeConversations:
                 status, code, error_id, message, attempts = recorded[conversation_id]
                 assert (status, code, attempts) == (fault.status, fault.code, 1), message
                 assert re.search(fault.message, str(message))
-                # PolyAI's support asks for it; an answer that never came has none
+                # PolyAI's support asks for the id; only an answer has one
                 assert (error_id is not None) == (fault.status is not None), message
             assert query("SELECT status, failed, fetched FROM polyai.sync_runs") == [
                 ("partial", len(bad), 50 - len(bad))
             ]
-            assert_holds_all_but(sandbox, list(bad))
+            assert_loaded_except(sandbox, list(bad))
 
             sandbox.faults.clear()
             result = run_command("load", **environment)
@@ -223,7 +223,7 @@ class TestForGoodOnSomeConversations:
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     @pytest.mark.slow
-    def test_a_refusal_is_not_tried_again_within_the_run(self) -> None:
+    def test_a_refusal_is_not_retried_within_the_run(self) -> None:
         sandbox = sandbox_of(12)
         bad = dict(zip(sorted(sandbox.conversation_ids(AGENT)), (404, 410, 422)))
         for conversation_id, status in bad.items():
@@ -235,7 +235,7 @@ class TestForGoodOnSomeConversations:
             assert sandbox.faults.hits == 3
             recorded = [row[:3] for row in query(f"{_OPEN_FAILURES} ORDER BY 1")]
             assert recorded == [(name, status, "NO_SUCH_CALL") for name, status in bad.items()]
-            assert_holds_all_but(sandbox, list(bad))
+            assert_loaded_except(sandbox, list(bad))
             sandbox.faults.clear()
             assert run(base_url).status == "complete"
         assert_equals_truth(sandbox, AGENT, from_duckdb())
@@ -247,7 +247,7 @@ _OPEN_FAILURES = (
 )
 
 
-OF_EACH_KIND = (
+ONE_OF_EACH_KIND = (
     "429 without a header",
     "503",
     "reset connection",
@@ -260,15 +260,15 @@ OF_EACH_KIND = (
 )
 
 
-class TestForGoodOnTheListing:
+class TestPermanentFaultsOfTheListing:
     @pytest.mark.slow
-    def test_a_run_fails_with_what_was_wrong_and_the_next_one_is_complete(self) -> None:
-        """One fault after the other: none of them leaves anything that keeps a run from working."""
+    def test_a_run_fails_with_the_cause_and_the_next_one_is_complete(self) -> None:
+        """Faults in succession: none leaves a state that breaks later runs."""
         sandbox = sandbox_of(12)
-        faults = {name: FAULTS[name] for name in OF_EACH_KIND}
+        faults = {name: FAULTS[name] for name in ONE_OF_EACH_KIND}
         with serve(sandbox) as base_url:
             for name, fault in {**faults, "429 that asks for too long": TOO_LONG}.items():
-                fault.strike(sandbox, LIST_PAGE)
+                fault.add_to(sandbox, LIST_PAGE)
                 report = run(base_url, max_attempts=1)
                 assert report.status == "failed", name
                 assert re.search(fault.message, str(report.error)), name
@@ -277,9 +277,9 @@ class TestForGoodOnTheListing:
             assert run(base_url).status == "complete"
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
-    def test_the_command_says_so_in_one_line(self) -> None:
+    def test_the_command_reports_it_in_one_line(self) -> None:
         sandbox = sandbox_of(12)
-        FAULTS["HTML with 200"].strike(sandbox, LIST_PAGE)
+        FAULTS["HTML with 200"].add_to(sandbox, LIST_PAGE)
         with serve(sandbox) as base_url:
             result = run_command("load", **access(base_url), POLYAI_MAX_ATTEMPTS="2")
         assert result.returncode == 1
@@ -287,28 +287,30 @@ class TestForGoodOnTheListing:
         assert "text/html" in result.stderr
 
     @pytest.mark.slow
-    def test_what_was_read_before_it_failed_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # so few conversations would all be listed before the first one is read
+    def test_conversations_read_before_the_failure_are_kept(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # otherwise all of so few conversations are listed before the first one is read
         monkeypatch.setattr(plan, "ROWS_PER_COMPARISON", 7)
         sandbox = sandbox_of(40)
-        FAULTS["503"].strike(sandbox, LIST_PAGE + "limit=7&offset=1[0-9]$")
+        FAULTS["503"].add_to(sandbox, LIST_PAGE + "limit=7&offset=1[0-9]$")
         with serve(sandbox) as base_url:
             report = run(base_url, max_attempts=2)
             assert report.status == "failed"
             assert 0 < report.fetched < 40
-            held = query("SELECT count(*) FROM polyai.conversations")
-            assert held == [(report.fetched,)]
+            loaded = query("SELECT count(*) FROM polyai.conversations")
+            assert loaded == [(report.fetched,)]
             sandbox.faults.clear()
             assert run(base_url).status == "complete"
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
 
 class Gateway:
-    """Passes requests on to a sandbox, and distorts the first answers to each kind of request.
+    """Proxy for a sandbox that distorts the first answers to each kind of request.
 
     Args:
-        base_url: of the sandbox.
-        distortions: what happens to an answer each.
+        base_url: URL of the sandbox.
+        distortions: Functions that each distort one answer.
     """
 
     def __init__(self, base_url: str, distortions: Sequence[Distortion]) -> None:
@@ -328,7 +330,7 @@ class Gateway:
     def _next_for(self, target: str) -> Distortion | None:
         (kind,) = (pattern for pattern in self.left if re.search(pattern, target))
         with self._lock:
-            # what was distorted once is answered well
+            # a request is distorted once
             if target in self._seen or not self.left[kind]:
                 return None
             self._seen.add(target)
@@ -349,14 +351,14 @@ DISTORTIONS: dict[str, Distortion] = {
     "end instead of an answer": lambda answer: Answer(is_silent=True, then="close"),
     "JSON of another kind": lambda answer: Answer([1, 2, 3]),
     "an object without what was asked for": lambda answer: Answer({}),
-    "text that is no JSON": lambda answer: Answer(b"upstream connect error"),
-    "bytes that are no text": lambda answer: Answer(b"\xff\xfe\x00" + answer.body),
+    "text that is not JSON": lambda answer: Answer(b"upstream connect error"),
+    "bytes that are not text": lambda answer: Answer(b"\xff\xfe\x00" + answer.body),
 }
-"""What no well-behaved server sends, made of its answer."""
+"""Answers that no well-behaved server sends, made from a good one."""
 
 
 @pytest.mark.slow
-def test_what_no_server_should_send_costs_no_row() -> None:
+def test_malformed_answers_cost_no_row() -> None:
     sandbox = sandbox_of(24)
     with serve(sandbox) as base_url:
         gateway = Gateway(base_url, list(DISTORTIONS.values()))

@@ -5,8 +5,8 @@ each, while conversations arrive and change. Then a load runs to its end, and th
 equal what the sandbox serves. The default tests cover a handful of points. Each point once, and the
 full matrix of some 900 kills on DuckDB and PostgreSQL, are run by
 
-    python -m pytest -m 'long and not slow' tests/test_kills.py
-    python -m pytest -m slow tests/test_kills.py
+    python -m pytest -m 'slow and not matrix' tests/test_kills.py
+    python -m pytest -m matrix tests/test_kills.py
 """
 
 from __future__ import annotations

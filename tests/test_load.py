@@ -1,4 +1,4 @@
-"""Whole loads over HTTP into DuckDB: what was asked, and what landed."""
+"""Loads over HTTP into DuckDB: the requests that are sent and the rows that are loaded."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
 
 
 def a_conversation(sandbox: Sandbox, table: str) -> str:
-    """A finished conversation that has rows in the table."""
+    """Returns a finished conversation with rows in the table."""
     found = query(
         f"SELECT min(conversation_id) FROM polyai.{table} JOIN polyai.conversations "
         "USING (agent_id, conversation_id) WHERE NOT in_progress AND num_turns > 2"
@@ -83,17 +83,15 @@ class TestFirstLoad:
         assert (report.listed, report.new, report.fetched) == (2_000, 2_000, 2_000)
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
-    def test_each_conversation_costs_one_request_and_no_more(
-        self, sandbox: Sandbox, base_url: str
-    ) -> None:
+    def test_each_conversation_costs_one_request(self, sandbox: Sandbox, base_url: str) -> None:
         report = run(base_url)
         assert sandbox.requests.count(DETAIL) == 150
-        # 100 rows a page, the first to learn the count, one row of overlap
+        # pages of 100 rows, the first of them for the count, with one row of overlap
         assert sandbox.requests.count(LIST_PAGE) == 3
         assert report.traffic.requests == 153
         assert report.traffic.bytes_received > 150 * 1_000
 
-    def test_it_commits_oldest_first_in_chunks(self, sandbox: Sandbox, base_url: str) -> None:
+    def test_chunks_are_committed_oldest_first(self, sandbox: Sandbox, base_url: str) -> None:
         run(base_url, chunk_size=60)
         chunks = query(
             "SELECT _dlt_load_id, count(*), min(created_at), max(created_at) "
@@ -114,12 +112,12 @@ class TestFirstLoad:
         assert kept[:5] == ("complete", 150, 150, 150, 153)
         assert int(kept[5]) == report.rows["turns"]
 
-    def test_an_agent_without_conversations_gives_empty_runs(self) -> None:
+    def test_an_agent_without_conversations_is_complete(self) -> None:
         with serve(Sandbox(SandboxConfig(conversations=0))) as base_url:
             report = run(base_url)
         assert (report.status, report.listed, report.fetched) == ("complete", 0, 0)
 
-    def test_the_acceptance_query_answers_in_a_file_of_any_name(
+    def test_the_acceptance_query_works_in_a_file_of_any_name(
         self, sandbox: Sandbox, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", "calls.duckdb")
@@ -129,18 +127,18 @@ class TestFirstLoad:
                 "select channel, count(*), avg(handoff::int) from polyai.conversations group by 1"
             ).fetchall()
 
-    def test_drift_while_listing_loses_nothing_that_was_there(self) -> None:
+    def test_arrivals_during_listing_lose_no_conversation(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=400, arrivals_per_request=3))
         there = set(sandbox.conversation_ids(AGENT))
         with serve(sandbox) as base_url:
             run(base_url)
-        held = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
-        assert there <= held
+        loaded = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
+        assert there <= loaded
 
 
 class TestMemory:
     @pytest.mark.slow
-    def test_texts_that_do_not_fit_the_limit_lift_it(
+    def test_texts_beyond_the_memory_limit_lift_it(
         self,
         sandbox: Sandbox,
         base_url: str,
@@ -155,7 +153,7 @@ class TestMemory:
 
 
 class TestLaterLoads:
-    def test_nothing_new_asks_for_no_detail_and_rewrites_no_row(self) -> None:
+    def test_a_run_with_nothing_new_sends_no_detail_request_and_rewrites_no_row(self) -> None:
         # all calls of this sandbox have ended long ago
         sandbox = Sandbox(SandboxConfig(conversations=150))
         sandbox.advance(timedelta(days=30))
@@ -165,7 +163,7 @@ class TestLaterLoads:
             sandbox.requests.clear()
             report = run(base_url)
         assert sandbox.requests.count(DETAIL) == 0
-        # the newest page, and the first one that lies wholly before the look-back
+        # the newest page, and the first one before the look-back window
         assert sandbox.requests.count(LIST_PAGE) == 2
         assert (report.new, report.changed, report.fetched) == (0, 0, 0)
         after = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations")
@@ -207,7 +205,7 @@ class TestLaterLoads:
         assert ids == set(sandbox.conversation_ids(AGENT))
 
     @pytest.mark.slow
-    def test_children_that_vanish_from_an_answer_vanish_here(
+    def test_children_missing_in_a_new_answer_are_deleted(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         run(base_url)
@@ -221,7 +219,7 @@ class TestLaterLoads:
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     @pytest.mark.slow
-    def test_withheld_turns_and_a_nulled_score_erase_nothing(
+    def test_withheld_turns_and_a_removed_score_erase_nothing(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         run(base_url)
@@ -243,7 +241,7 @@ class TestLaterLoads:
         ) == [(score, before["turns"], True, "late")]
 
     @pytest.mark.slow
-    def test_a_note_keeps_its_history(self, sandbox: Sandbox, base_url: str) -> None:
+    def test_the_history_of_a_note_is_kept(self, sandbox: Sandbox, base_url: str) -> None:
         run(base_url)
         (conversation_id,) = query(
             "SELECT min(conversation_id) FROM polyai.conversations WHERE note IS NULL"
@@ -268,7 +266,7 @@ def run_full(base_url: str) -> RunReport:
 
 class TestFailures:
     @pytest.mark.slow
-    def test_a_conversation_that_fails_is_recorded_and_tried_again(
+    def test_a_failed_conversation_is_recorded_and_retried_by_the_next_run(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         bad = sorted(sandbox.conversation_ids(AGENT))[:2]
@@ -296,7 +294,7 @@ class TestFailures:
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     @pytest.mark.slow
-    def test_an_outage_keeps_what_was_read_and_the_next_run_goes_on(
+    def test_an_outage_keeps_what_was_read_and_the_next_run_completes_it(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         ids = list(sandbox.conversation_ids(AGENT))[::-1]
@@ -310,7 +308,7 @@ class TestFailures:
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
     @pytest.mark.parametrize(
-        ("options", "said"),
+        ("options", "message"),
         [
             pytest.param({"api_key": "wrong"}, "401", id="wrong key"),
             pytest.param({"api_key": "sandbox-key-eu"}, "region", id="key of another region"),
@@ -319,15 +317,15 @@ class TestFailures:
         ],
     )
     def test_a_refused_key_stops_the_run_at_the_first_request(
-        self, sandbox: Sandbox, base_url: str, options: dict[str, object], said: str
+        self, sandbox: Sandbox, base_url: str, options: dict[str, object], message: str
     ) -> None:
         report = run(base_url, **options)
         assert report.status == "failed"
-        assert said in str(report.error)
+        assert message in str(report.error)
         assert report.traffic.requests == 1
 
     @pytest.mark.slow
-    def test_an_agent_that_fails_does_not_keep_the_others_from_being_loaded(self) -> None:
+    def test_a_failed_agent_does_not_stop_the_others(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=("PROJECT-A", "PROJECT-B")))
         with serve(sandbox) as base_url:
             agents = [
@@ -344,7 +342,7 @@ class TestFailures:
 
 
 class TestSource:
-    """The dlt source as a library, in a pipeline of the user's own."""
+    """The dlt source in a pipeline of the user."""
 
     def test_selected_tables_share_one_detail_each(self, sandbox: Sandbox, base_url: str) -> None:
         pipeline = dlt.pipeline(
@@ -368,14 +366,14 @@ class TestSource:
         pipeline.run(polyai(AGENT, "sandbox-key", base_url=base_url))
         assert sandbox.requests.count(DETAIL) == 3
 
-    def test_nothing_is_asked_before_the_first_row_is(
+    def test_no_request_is_sent_before_the_first_row_is_read(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         source = polyai(AGENT, "sandbox-key", base_url=base_url)
         assert set(source.resources) >= {table.name for table in conversation_tables()}
         assert sandbox.requests.count() == 0
 
-    def test_selected_tables_of_a_load_leave_the_others_out(
+    def test_a_load_of_selected_tables_creates_no_others(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
         load(settings_for(base_url), open_pipeline(), select=["turns"])

@@ -1,9 +1,9 @@
-"""Many slices at once, each a process with nothing but its arguments and the destination.
+"""Concurrent slices, each a process that needs only its arguments and the destination.
 
-The small version runs with the other tests, that into DuckLake in CI; eight slices at once, five
-times over, without and with kills, into PostgreSQL and DuckLake, is
+Small cases run with the other tests. Eight concurrent slices, five times with and without kills,
+into PostgreSQL and DuckLake, are run by
 
-    python -m pytest -m slow tests/test_parallel.py
+    python -m pytest -m matrix tests/test_parallel.py
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from postgres_server import binaries, postgres
 pytestmark = pytest.mark.load
 
 Rows = Callable[[str], list[tuple[object, ...]]]
-"""Runs a query; `polyai.` stands before the name of each table."""
+"""Function that runs a query, with `polyai.` before the name of each table."""
 
 DAYS = 30
 
@@ -47,8 +47,8 @@ needs_ducklake = pytest.mark.skipif(
 )
 
 
-class Place:
-    """A destination, the environment that names it, and a way to look into it."""
+class Target:
+    """A destination: environment variables that name it, and a function to query it."""
 
     def __init__(self, environment: dict[str, str], rows: Rows) -> None:
         self.environment = environment
@@ -56,7 +56,7 @@ class Place:
 
 
 @contextmanager
-def in_postgres(folder: Path) -> Iterator[Place]:
+def in_postgres(folder: Path) -> Iterator[Target]:
     with postgres() as url:
 
         def rows(sql: str) -> list[tuple[object, ...]]:
@@ -65,11 +65,11 @@ def in_postgres(folder: Path) -> Iterator[Place]:
                 return cursor.fetchall()
 
         named = {"DESTINATION_TYPE": "postgres", "DESTINATION__POSTGRES__CREDENTIALS": url}
-        yield Place(named, rows)
+        yield Target(named, rows)
 
 
 @contextmanager
-def in_ducklake(folder: Path) -> Iterator[Place]:
+def in_ducklake(folder: Path) -> Iterator[Target]:
     home = home_with_extensions(folder / "home")
     with postgres() as url:
         # dlt's connection string and DuckDB's are the same
@@ -89,31 +89,31 @@ def in_ducklake(folder: Path) -> Iterator[Place]:
             "DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG": url,
             "DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE": str(folder / "lake"),
         }
-        yield Place(home | named, rows)
+        yield Target(home | named, rows)
 
 
-PLACES = [
+TARGETS = [
     pytest.param(in_postgres, marks=needs_postgres, id="postgres"),
     pytest.param(in_ducklake, marks=[needs_postgres, needs_ducklake], id="ducklake"),
 ]
 
 
 class Slices:
-    """Slices of two days each, every one a process of its own."""
+    """Slices of two days, each loaded by a process of its own."""
 
-    def __init__(self, sandbox: Sandbox, base_url: str, place: Place, count: int) -> None:
+    def __init__(self, sandbox: Sandbox, base_url: str, target: Target, count: int) -> None:
         self.sandbox = sandbox
-        self.place = place
+        self.target = target
         self.spans = [(f"2026-10-{2 * n + 3:02}", f"2026-10-{2 * n + 5:02}") for n in range(count)]
-        self.environment = access(base_url) | place.environment | {"POLYAI_WORKERS": "2"}
+        self.environment = access(base_url) | target.environment | {"POLYAI_WORKERS": "2"}
 
     def start(self, number: int) -> subprocess.Popen[str]:
         since, before = self.spans[number]
-        given = ("--from", since, "--to", before, "--slice", "2d", "--workers", "1", "--json")
-        return start("backfill", *given, **self.environment)
+        options = ("--from", since, "--to", before, "--slice", "2d", "--workers", "1", "--json")
+        return start("backfill", *options, **self.environment)
 
     def run_all(self, kills: int = 0) -> None:
-        """Runs all at once; those that are killed once more afterwards."""
+        """Runs all slices concurrently, and those that were killed again afterwards."""
         again = []
         with ExitStack() as ended:
             running = []
@@ -135,7 +135,7 @@ class Slices:
             assert process.returncode == 0, stdout + stderr
 
     def check(self) -> None:
-        """Each row of the range is there, once, and nothing is left behind."""
+        """Asserts that each row of the range is loaded once, and that no lease or run is left."""
         since, before = parse_moment(self.spans[0][0]), parse_moment(self.spans[-1][1])
         truth = [
             tables
@@ -151,9 +151,9 @@ class Slices:
         ):
             wanted = sum(len(tables[table]) for tables in truth)
             counted = f"SELECT count(*), count(DISTINCT {key}) FROM polyai.{table}"
-            assert self.place.rows(counted) == [(wanted, wanted)], table
-        assert self.place.rows("SELECT DISTINCT owner FROM polyai.load_leases") == [("",)]
-        assert self.place.rows(
+            assert self.target.rows(counted) == [(wanted, wanted)], table
+        assert self.target.rows("SELECT DISTINCT owner FROM polyai.load_leases") == [("",)]
+        assert self.target.rows(
             "SELECT count(*) FROM polyai.sync_runs WHERE status = 'running'"
         ) == [(0,)]
 
@@ -171,26 +171,28 @@ def base_url(sandbox: Sandbox) -> Iterator[str]:
 
 @pytest.mark.slow
 @needs_postgres
-def test_slices_at_once_and_one_killed(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
-    with in_postgres(tmp_path) as place:
-        slices = Slices(sandbox, base_url, place, 4)
+def test_concurrent_slices_of_which_one_is_killed(
+    sandbox: Sandbox, base_url: str, tmp_path: Path
+) -> None:
+    with in_postgres(tmp_path) as target:
+        slices = Slices(sandbox, base_url, target, 4)
         slices.run_all(kills=1)
         slices.check()
-        staging = place.rows(
+        staging = target.rows(
             "SELECT schema_name FROM information_schema.schemata "
             "WHERE schema_name LIKE 'polyai_staging%'"
         )
-        # only a killed one that nobody has run again from its own folder leaves one
+        # only a killed slice that was not run again from its own folder leaves one
         assert len(staging) <= 1
 
 
 @pytest.mark.slow
 @needs_postgres
-def test_the_same_slice_twice_at_once_doubles_nothing(
+def test_the_same_slice_twice_at_once_duplicates_no_row(
     sandbox: Sandbox, base_url: str, tmp_path: Path
 ) -> None:
-    with in_postgres(tmp_path) as place:
-        slices = Slices(sandbox, base_url, place, 1)
+    with in_postgres(tmp_path) as target:
+        slices = Slices(sandbox, base_url, target, 1)
         twice = [slices.start(0) for _ in range(2)]
         for process in twice:
             stdout, stderr = process.communicate(timeout=200)
@@ -201,27 +203,27 @@ def test_the_same_slice_twice_at_once_doubles_nothing(
 @pytest.mark.matrix
 @needs_postgres
 @needs_ducklake
-def test_ducklake_takes_slices_at_once(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
-    with in_ducklake(tmp_path) as place:
-        slices = Slices(sandbox, base_url, place, 2)
+def test_concurrent_slices_into_ducklake(sandbox: Sandbox, base_url: str, tmp_path: Path) -> None:
+    with in_ducklake(tmp_path) as target:
+        slices = Slices(sandbox, base_url, target, 2)
         slices.run_all()
         slices.check()
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kills", [0, 4])
 @pytest.mark.parametrize("repetition", range(5))
-def test_eight_slices_at_once(
-    place: Callable[[Path], AbstractContextManager[Place]],
+def test_eight_concurrent_slices(
+    target: Callable[[Path], AbstractContextManager[Target]],
     kills: int,
     repetition: int,
     sandbox: Sandbox,
     base_url: str,
     tmp_path: Path,
 ) -> None:
-    with place(tmp_path) as found:
-        slices = Slices(sandbox, base_url, found, 8)
+    with target(tmp_path) as opened:
+        slices = Slices(sandbox, base_url, opened, 8)
         slices.run_all(kills)
         slices.check()
 
@@ -242,11 +244,11 @@ class TestAgents:
         ]
 
     @pytest.mark.slow
-    def test_they_are_read_at_once_and_the_slow_one_holds_nobody_up(self) -> None:
+    def test_they_are_read_at_once_and_a_slow_one_delays_no_other(self) -> None:
         config = SandboxConfig(conversations=60, agents=self.AGENTS, detail="small")
         sandbox = Sandbox(config)
         with serve(sandbox) as base_url:
-            # of the first one every answer takes long
+            # every answer for the first one is slow
             sandbox.faults.add("delay", path="/v1/agents/PROJECT-A/", seconds=0.3)
             reports = load(resolve(agents=self.settings(base_url), workers=2), open_pipeline())
         assert [report.agent_id for report in reports] == list(self.AGENTS)
@@ -259,14 +261,14 @@ class TestAgents:
             "SELECT agent_id, count(*), count(DISTINCT conversation_id) FROM polyai.conversations "
             "GROUP BY 1 ORDER BY 1"
         ) == [(name, 60, 60) for name in self.AGENTS]
-        # a load package carries one agent's rows
+        # a load package has rows of one agent only
         assert query(
             "SELECT count(*) FROM (SELECT _dlt_load_id FROM polyai.conversations "
             "GROUP BY 1 HAVING count(DISTINCT agent_id) > 1)"
         ) == [(0,)]
 
     @pytest.mark.slow
-    def test_one_that_fails_keeps_no_other_from_being_loaded(self) -> None:
+    def test_a_failed_one_does_not_stop_the_others(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
         with serve(sandbox) as base_url:
             agents = json.dumps(self.settings(base_url, PROJECT_B="wrong"))

@@ -1,4 +1,4 @@
-"""The same load into PostgreSQL: same tables, same rows."""
+"""Loads into PostgreSQL: the same tables and rows as in DuckDB."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
 
 
-def test_the_warehouse_equals_what_the_sandbox_serves_also_later(database: str) -> None:
+def test_the_warehouse_equals_the_truth_after_first_and_later_loads(database: str) -> None:
     fetch = from_postgres(database)
     sandbox = Sandbox(SandboxConfig(conversations=400))
     with serve(sandbox) as base_url:
@@ -51,7 +51,7 @@ def test_the_warehouse_equals_what_the_sandbox_serves_also_later(database: str) 
 
 
 @pytest.mark.slow
-def test_what_is_written_back_is_known_to_all_machines(database: str) -> None:
+def test_write_backs_are_known_to_all_machines(database: str) -> None:
     sandbox = Sandbox(SandboxConfig(conversations=12, oddities=False))
     with serve(sandbox) as base_url:
         settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)

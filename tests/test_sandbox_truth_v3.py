@@ -1,4 +1,4 @@
-"""What the sandbox says a warehouse must hold once both APIs were read, in whichever order."""
+"""Truth of the sandbox for a warehouse that was loaded from both APIs, in any order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sandbox() -> Sandbox:
 
 @pytest.fixture(scope="module")
 def call(sandbox: Sandbox) -> Conversation:
-    """A conversation of which both APIs tell something that the other does not."""
+    """Makes a conversation for which each API has fields that the other lacks."""
     made = next(
         one
         for one in (sandbox.conversation(AGENT, index) for index in sandbox.listed(AGENT))
@@ -103,7 +103,7 @@ def part(row: dict[str, Any], *names: str) -> tuple[Any, ...]:
     return tuple(row[name] for name in names)
 
 
-def test_without_apis_it_is_what_the_data_api_tells(sandbox: Sandbox, call: Conversation) -> None:
+def test_the_default_is_the_truth_of_the_data_api(sandbox: Sandbox, call: Conversation) -> None:
     assert expected_rows(call) == expected_rows(call, (DATA,))
     assert list(sandbox.truth(AGENT)) == list(sandbox.truth(AGENT, [DATA]))
     row = conversation(call, DATA)
@@ -123,7 +123,7 @@ def test_every_row_has_every_column(sandbox: Sandbox, apis: tuple[str, ...]) -> 
         assert not any("" in row.values() for row in rows), table.name
 
 
-def test_v3_alone_leaves_what_only_the_data_api_knows_empty(call: Conversation) -> None:
+def test_v3_alone_leaves_fields_of_the_data_api_empty(call: Conversation) -> None:
     rows = expected_rows(call, (V3,))
     filled = {"conversations", "turns", "turn_intents", "turn_entities", "metrics"}
     assert {table for table, found in rows.items() if found} == filled
@@ -143,7 +143,7 @@ def test_v3_alone_leaves_what_only_the_data_api_knows_empty(call: Conversation) 
     assert set(part(first, "turn_id", "latency", "current_node", "metadata", "extra")) == {None}
 
 
-def test_v3_after_data_overwrites_what_both_know_and_nothing_else(call: Conversation) -> None:
+def test_v3_after_data_overwrites_common_fields_only(call: Conversation) -> None:
     row, before = conversation(call, DATA, V3), conversation(call, DATA)
     changed = {name for name in row if row[name] != before[name]}
     assert changed == {
@@ -152,9 +152,9 @@ def test_v3_after_data_overwrites_what_both_know_and_nothing_else(call: Conversa
     }
     assert part(row, "summary", "note", "poly_score_scale") == ("Booked.", "call back", "1-5")
     assert part(row, "num_turns", "num_silences", "num_ood") == (len(call.turns or ()), 2, 5)
-    rows, held = expected_rows(call, (DATA, V3)), expected_rows(call, (DATA,))
+    rows, loaded = expected_rows(call, (DATA, V3)), expected_rows(call, (DATA,))
     for table in ("turn_topics", "function_events", "annotations", "conversation_tags", "notes"):
-        assert rows[table] == held[table] != []
+        assert rows[table] == loaded[table] != []
     first, second, *_ = rows["turns"]
     assert part(first, "is_ood", "intents", "entities") == (False, [], [])
     assert part(first, "latency", "current_node") == ({"perceived_latency": 1.5}, "greeting")
@@ -173,7 +173,7 @@ def test_data_after_v3_keeps_state_and_variant_name(
     assert rows == alone
 
 
-def test_metric_values_are_worded_by_the_newest_api(call: Conversation) -> None:
+def test_metric_values_have_the_format_of_the_newest_api(call: Conversation) -> None:
     def metrics(*apis: str) -> list[tuple[Any, ...]]:
         names = ("occurrence", "value", "value_number", "value_boolean", "recorded_at")
         return [part(row, *names) for row in expected_rows(call, apis)["metrics"]]
@@ -190,7 +190,7 @@ def test_metric_values_are_worded_by_the_newest_api(call: Conversation) -> None:
     assert {row[-1] for row in metrics(V3)} == {None}
 
 
-def test_entities_and_intents_have_a_row_for_each_value(call: Conversation) -> None:
+def test_entities_and_intents_have_a_row_per_value(call: Conversation) -> None:
     rows = expected_rows(call, (V3,))
     assert [
         part(row, "position", "name", "value")
@@ -201,7 +201,7 @@ def test_entities_and_intents_have_a_row_for_each_value(call: Conversation) -> N
     assert found == ["BOOK_TABLE"]
 
 
-def test_a_count_that_differs_from_the_turns_is_kept_aside(call: Conversation) -> None:
+def test_a_count_that_differs_from_the_turns_is_kept_in_extra(call: Conversation) -> None:
     more = replace(call, turn_count=99)
     assert conversation(more, V3)["extra"] == {"num_turns": 99}
     assert conversation(more, DATA, V3)["extra"] == {"hops": 2, "num_turns": 99}
@@ -210,7 +210,7 @@ def test_a_count_that_differs_from_the_turns_is_kept_aside(call: Conversation) -
     assert conversation(more, V3)["num_turns"] == len(call.turns or ())
 
 
-def test_turns_that_v3_counts_but_nobody_shows_are_withheld(call: Conversation) -> None:
+def test_turns_that_v3_counts_but_does_not_send_are_withheld(call: Conversation) -> None:
     hidden = replace(call, turns=(), turn_count=6)
     names = ("is_transcript_withheld", "num_turns", "num_silences", "num_ood")
     assert part(conversation(hidden, DATA), *names) == (False, 0, None, None)
@@ -219,8 +219,8 @@ def test_turns_that_v3_counts_but_nobody_shows_are_withheld(call: Conversation) 
         assert "num_turns" not in (conversation(hidden, *apis)["extra"] or {})
 
 
-def test_it_agrees_with_what_v3_serves(sandbox: Sandbox) -> None:
-    """Values whose form in the payload and in the warehouse is the same, empty for NULL."""
+def test_it_equals_what_v3_serves(sandbox: Sandbox) -> None:
+    """Compares values with the same format in payload and warehouse, where empty is NULL."""
     plain = (
         *("account_id", "variant_id", "variant_name", "environment", "channel", "from_number"),
         *("to_number", "in_progress", "handoff", "handoff_destination", "num_silences", "num_ood"),
@@ -280,8 +280,8 @@ def test_the_control_route_takes_apis(truth_url: str) -> None:
         assert (answer.status_code, answer.json()["error_code"]) == (400, "SANDBOX_CONTROL")
 
 
-def held(sandbox: Sandbox, *apis: str) -> dict[str, list[dict[str, Any]]]:
-    """A warehouse that holds just what it must."""
+def loaded_rows(sandbox: Sandbox, *apis: str) -> dict[str, list[dict[str, Any]]]:
+    """Makes the rows of a warehouse that equals the truth."""
     found: dict[str, list[dict[str, Any]]] = {t.name: [] for t in conversation_tables()}
     for rows in sandbox.truth(AGENT, apis):
         for table, some in rows.items():
@@ -293,7 +293,7 @@ def held(sandbox: Sandbox, *apis: str) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("apis", ORDERS)
 def test_warehouses_are_compared_by_apis(sandbox: Sandbox, apis: tuple[str, ...]) -> None:
-    rows = held(sandbox, *apis)
+    rows = loaded_rows(sandbox, *apis)
     assert_equals_truth(sandbox, AGENT, lambda sql: rows[sql.rpartition(".")[2]], apis)
     others = (V3,) if apis != (V3,) else (DATA,)
     with pytest.raises(AssertionError):
@@ -301,7 +301,7 @@ def test_warehouses_are_compared_by_apis(sandbox: Sandbox, apis: tuple[str, ...]
 
 
 def test_warehouses_are_compared_by_environment(sandbox: Sandbox) -> None:
-    rows = held(sandbox, V3)
+    rows = loaded_rows(sandbox, V3)
     live = {r["conversation_id"] for r in rows["conversations"] if r["environment"] == "live"}
     rows = {
         table: [row for row in found if row["conversation_id"] in live]

@@ -1,4 +1,4 @@
-"""Whole loads through the Conversations API v3: the same tables, and nothing lost by switching."""
+"""Loads through the Conversations API v3: the same tables, and no loss when switching APIs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 class Site:
-    """A sandbox that is served, and loads from it at the time that its clock shows."""
+    """Served sandbox, and loads from it at the time of its clock."""
 
     def __init__(self, sandbox: Sandbox, base_url: str) -> None:
         self.sandbox = sandbox
         self.base_url = base_url
 
     def load(self, api: str = V3, *, full: bool = False, **options: object) -> RunReport:
-        """One run; the requests of earlier ones are forgotten."""
+        """Runs a load, after clearing the recorded requests of earlier ones."""
         self.sandbox.requests.clear()
-        given = {
+        defaults = {
             "agent_id": AGENT,
             "api_key": "sandbox-key",
             "account_id": ACCOUNT,
@@ -44,15 +44,15 @@ class Site:
             "api": api,
         }
         (report,) = load(
-            resolve(**(given | options)),
+            resolve(**(defaults | options)),
             open_pipeline(),
             full=full,
             clock=lambda: self.sandbox.now,
         )
         return report
 
-    def asked(self, pattern: str = PAGE) -> int:
-        """Requests of the last run."""
+    def requests(self, pattern: str = PAGE) -> int:
+        """Counts the requests of the last run."""
         return self.sandbox.requests.count(pattern)
 
 
@@ -69,7 +69,7 @@ def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
 
 
 def a_call(sandbox: Sandbox, age: timedelta, *, environment: str = "live") -> str:
-    """A finished conversation that began about so long ago, with turns."""
+    """Returns a finished conversation with turns that is at least this old."""
     for index in sandbox.listed(AGENT):
         call = sandbox.conversation(AGENT, index)
         is_old = call.created_at <= sandbox.now - age
@@ -79,7 +79,7 @@ def a_call(sandbox: Sandbox, age: timedelta, *, environment: str = "live") -> st
 
 
 class TestFirstLoad:
-    def test_the_warehouse_equals_what_v3_tells(self) -> None:
+    def test_the_warehouse_equals_the_answers_of_v3(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=800))
         with serve(sandbox) as base_url:
             report = Site(sandbox, base_url).load()
@@ -87,36 +87,34 @@ class TestFirstLoad:
         assert (report.source_api, report.api_count, report.fetched) == (V3, None, 0)
         assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
 
-    def test_a_page_an_environment_and_no_detail(self, site: Site) -> None:
+    def test_each_environment_costs_a_page_and_no_detail(self, site: Site) -> None:
         report = site.load()
-        assert site.asked() == report.traffic.requests == 3
+        assert site.requests() == report.traffic.requests == 3
         for environment in ("live", "sandbox", "pre-release"):
-            assert site.asked(f"client_env={environment}") == 1
+            assert site.requests(f"client_env={environment}") == 1
 
     @pytest.mark.slow
-    def test_only_the_environments_that_are_wanted(self, site: Site) -> None:
+    def test_only_selected_environments_are_loaded(self, site: Site) -> None:
         site.load(environments="live")
         assert query("SELECT DISTINCT environment FROM polyai.conversations") == [("live",)]
         assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3,), environments=("live",))
-        # one that is wanted later is read from its oldest end, not from the others' newest
+        # an environment that is added later is read from its oldest end
         site.load(environments="live,sandbox")
         assert_equals_truth(
             site.sandbox, AGENT, from_duckdb(), apis=(V3,), environments=("live", "sandbox")
         )
 
     @pytest.mark.slow
-    def test_many_pages_are_asked_for_once_each_and_committed_oldest_first(
-        self, site: Site
-    ) -> None:
+    def test_each_page_is_requested_once_and_committed_oldest_first(self, site: Site) -> None:
         report = site.load(page_size=5, chunk_size=20, environments="live")
-        held = int(query("SELECT count(*) FROM polyai.conversations")[0][0])
-        pages = site.asked("limit=5&")
-        # one that is not full for each window, of which one holds twenty pages
-        assert pages <= held / 5 + 4
-        assert site.asked("limit=1&") <= 20
-        assert report.traffic.requests == pages + site.asked("limit=1&")
-        asked = site.sandbox.requests.paths(PAGE)
-        assert len(asked) == len(set(asked))
+        loaded = int(query("SELECT count(*) FROM polyai.conversations")[0][0])
+        pages = site.requests("limit=5&")
+        # one partial page per window of up to twenty pages
+        assert pages <= loaded / 5 + 4
+        assert site.requests("limit=1&") <= 20
+        assert report.traffic.requests == pages + site.requests("limit=1&")
+        paths = site.sandbox.requests.paths(PAGE)
+        assert len(paths) == len(set(paths))
         chunks = query(
             "SELECT min(created_at), max(created_at) FROM polyai.conversations "
             "GROUP BY _dlt_load_id ORDER BY _dlt_load_id"
@@ -124,7 +122,7 @@ class TestFirstLoad:
         assert len(chunks) > 3
         assert chunks == sorted(chunks)
 
-    def test_details_add_what_only_the_data_api_knows(self, site: Site) -> None:
+    def test_details_add_fields_of_the_data_api(self, site: Site) -> None:
         report = site.load(details=True)
         assert (report.fetched, site.sandbox.requests.kinds["detail"]) == (150, 150)
         known = query(
@@ -139,13 +137,13 @@ class TestFirstLoad:
         assert site.load(details=True).fetched == 0
 
     @pytest.mark.slow
-    def test_details_that_are_wanted_later_are_read_by_a_full_load(self, site: Site) -> None:
+    def test_details_enabled_later_are_read_by_a_full_load(self, site: Site) -> None:
         site.load()
         report = site.load(full=True, details=True)
         assert (report.changed, report.fetched) == (150, 150)
 
     @pytest.mark.slow
-    def test_a_detail_that_fails_leaves_what_the_listing_told(self, site: Site) -> None:
+    def test_a_failed_detail_leaves_the_row_of_the_listing(self, site: Site) -> None:
         bad = a_call(site.sandbox, DAY)
         site.sandbox.faults.add("status", path=re.escape(bad) + "$", status=500)
         report = site.load(details=True, max_attempts=1)
@@ -163,7 +161,7 @@ class TestFirstLoad:
 
 class TestSwitching:
     @pytest.mark.slow
-    def test_from_one_to_the_other_and_back_nothing_is_lost(self, site: Site) -> None:
+    def test_switching_back_and_forth_loses_nothing(self, site: Site) -> None:
         read: tuple[str, ...] = ()
         for api in (V3, DATA, V3, DATA, V3):
             report = site.load(api, full=True)
@@ -173,7 +171,7 @@ class TestSwitching:
         assert query("SELECT count(*) FROM polyai.conversations") == [(150,)]
 
     @pytest.mark.slow
-    def test_a_steady_load_goes_on_where_the_other_ended(self, site: Site) -> None:
+    def test_the_watermark_holds_for_both_apis(self, site: Site) -> None:
         site.load(DATA)
         site.sandbox.advance(HOUR, arrivals=9)
         report = site.load(V3)
@@ -186,7 +184,7 @@ class TestSwitching:
         ] == (163, 163)
 
     @pytest.mark.slow
-    def test_a_note_that_goes_is_gone_for_the_api_that_knows_notes(self, site: Site) -> None:
+    def test_only_the_api_with_notes_removes_a_note(self, site: Site) -> None:
         noted = a_call(site.sandbox, DAY)
         site.sandbox.edit(AGENT, noted, note="call back")
         site.load(DATA)
@@ -204,7 +202,7 @@ class TestSwitching:
 
 class TestLaterLoads:
     @pytest.mark.slow
-    def test_nothing_new_writes_nothing(self, site: Site) -> None:
+    def test_a_run_with_nothing_new_writes_no_row(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         site.load()
         before = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1")
@@ -216,7 +214,7 @@ class TestLaterLoads:
         )
 
     @pytest.mark.slow
-    def test_what_changed_within_the_look_back_is_written_again(self, site: Site) -> None:
+    def test_changes_within_the_look_back_window_are_loaded(self, site: Site) -> None:
         site.load()
         late = a_call(site.sandbox, 2 * HOUR)
         site.sandbox.edit(AGENT, late, metrics={"CSAT_SCORE": "5"})
@@ -230,13 +228,13 @@ class TestLaterLoads:
         ) == [("5",)]
 
     @pytest.mark.slow
-    def test_calls_that_go_on_are_read_until_they_have_ended(self) -> None:
+    def test_calls_in_progress_are_read_until_they_have_ended(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=300, span=DAY))
         with serve(sandbox) as base_url:
             site = Site(sandbox, base_url)
             site.load()
             assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") != [(0,)]
-            # beyond the look-back they are looked for in windows of their own
+            # before the look-back window they are read in listing windows of their own
             sandbox.advance(2 * DAY)
             report = site.load(lookback="1h")
             assert report.changed > 0
@@ -244,23 +242,23 @@ class TestLaterLoads:
             assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
 
     @pytest.mark.slow
-    def test_an_age_is_crossed_once_and_costs_a_window(self, site: Site) -> None:
+    def test_a_refetch_age_is_crossed_once_and_costs_a_window(self, site: Site) -> None:
         site.load()
-        # all are days old: what happens now is seen when the week is over
+        # all are days old: a change now is loaded at the re-fetch age of a week
         late = a_call(site.sandbox, 2 * DAY)
         site.sandbox.edit(AGENT, late, metrics={"LATE": "yes"})
         site.sandbox.advance(6 * DAY, arrivals=40)
         site.load(lookback="1h")
         found = "SELECT count(*) FROM polyai.metrics WHERE conversation_id = ? AND name = 'LATE'"
         assert query(found, late) == [(1,)]
-        # it has been looked at, and is not looked for again
+        # it has been read, and is not read again
         report = site.load(lookback="1h")
         assert report.traffic.requests == 3
 
     @pytest.mark.slow
-    def test_a_killed_first_load_goes_on_where_it_was(self, site: Site) -> None:
+    def test_an_interrupted_first_load_is_continued(self, site: Site) -> None:
         stop = threading.Event()
-        given = {
+        defaults = {
             "agent_id": AGENT,
             "api_key": "sandbox-key",
             "account_id": ACCOUNT,
@@ -279,40 +277,40 @@ class TestLaterLoads:
             threading.Thread(target=watch, daemon=True).start()
 
         (report,) = load(
-            resolve(**given),
+            resolve(**defaults),
             open_pipeline(),
             stop=stop,
             on_begin=stop_after_some,
             clock=lambda: site.sandbox.now,
         )
         assert report.status == "interrupted"
-        held = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
-        assert 0 < len(held) < 150
+        loaded = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
+        assert 0 < len(loaded) < 150
         newest = query("SELECT max(created_at) FROM polyai.conversations WHERE environment='live'")
         for index in site.sandbox.listed(AGENT):
             call = site.sandbox.conversation(AGENT, index)
             if call.environment == "live" and call.created_at < newest[0][0]:
-                assert call.conversation_id in held
+                assert call.conversation_id in loaded
         report = site.load()
-        assert report.new == 150 - len(held)
+        assert report.new == 150 - len(loaded)
         assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3,))
 
 
 class TestRefusals:
-    def test_an_account_is_needed(self, site: Site) -> None:
+    def test_an_account_id_is_required(self, site: Site) -> None:
         report = site.load(account_id=None)
         assert report.status == "failed"
         assert "account_id" in str(report.error)
-        assert site.asked(".") == 0
+        assert site.requests(".") == 0
 
-    def test_a_wrong_account_stops_it_at_the_first_request(self, site: Site) -> None:
+    def test_a_wrong_account_stops_the_run_at_the_first_request(self, site: Site) -> None:
         report = site.load(account_id="ws-other")
         assert report.status == "failed"
-        assert site.asked(".") == 1
+        assert site.requests(".") == 1
         assert "account" in str(report.error)
 
     @pytest.mark.slow
-    def test_its_own_key_is_sent_where_there_is_one(self, site: Site) -> None:
+    def test_the_key_of_v3_takes_precedence(self, site: Site) -> None:
         report = site.load(api_key="another", v3_api_key="sandbox-key")
         assert report.status == "complete"
         report = site.load(v3_api_key="wrong")
@@ -320,7 +318,7 @@ class TestRefusals:
         assert "wrong" not in str(report.error).replace("wrong key", "")
 
     @pytest.mark.slow
-    def test_a_page_that_always_breaks_off_loads_nothing_of_it(self, site: Site) -> None:
+    def test_a_page_that_is_always_truncated_loads_no_row(self, site: Site) -> None:
         site.sandbox.faults.add("truncated", path="client_env=live")
         report = site.load(max_attempts=2)
         assert (report.status, report.listed, report.new) == ("failed", 0, 0)
