@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dlt
@@ -25,27 +28,53 @@ def keep_in(folder: Path) -> None:
     _folder = folder
 
 
-def put_loaded(config: SandboxConfig, file: str = _FILE) -> None:
-    """Puts what `load` makes of a new sandbox of this configuration into the working directory.
+def put_loaded(
+    config: SandboxConfig,
+    later: timedelta = timedelta(0),
+    clock: Callable[[], datetime] | None = None,
+) -> None:
+    """Copies a loaded sandbox of this configuration into the working directory.
 
-    All of its agents are loaded, by the sandbox's own clock. The destination is all that a load
-    needs to go on, so the DuckDB file is all that is copied.
+    All of its agents are loaded. The destination is all that the next load needs, so only the
+    DuckDB file is copied.
+
+    Args:
+        config: Configuration of the sandbox.
+        later: Time by which the sandbox is advanced before the load.
+        clock: Clock of the load. Default: that of the sandbox.
     """
-    kept = _folder / f"{hashlib.sha256(repr(config).encode()).hexdigest()}.duckdb"
+    key = f"{config} {later} {clock.__name__ if clock else ''}"
+    put_made(key, lambda pipeline: load_sandbox(pipeline, config, later, clock))
+
+
+def load_sandbox(
+    pipeline: dlt.Pipeline,
+    config: SandboxConfig,
+    later: timedelta = timedelta(0),
+    clock: Callable[[], datetime] | None = None,
+) -> None:
+    """Loads all agents of a new sandbox of this configuration; see `put_loaded`."""
+    sandbox = Sandbox(config)
+    sandbox.advance(later)
+    with serve(sandbox) as base_url:
+        settings = resolve(agent_id=",".join(config.agents), api_key=KEY, base_url=base_url)
+        reports = load(settings, pipeline, clock=clock or (lambda: sandbox.now))
+    assert {report.status for report in reports} == {"complete"}
+
+
+def put_made(key: str, make: Callable[[dlt.Pipeline], object]) -> None:
+    """Copies a warehouse into the working directory, and makes it if it is the first of its key.
+
+    Args:
+        key: Names the warehouse, with all that it depends on.
+        make: Fills the warehouse of a pipeline.
+    """
+    kept = _folder / f"{hashlib.sha256(key.encode()).hexdigest()}.duckdb"
     with FileLock(kept.with_suffix(".lock")):
         if not kept.exists():
-            _load(config, kept)
-    shutil.copy(kept, file)
-
-
-def _load(config: SandboxConfig, kept: Path) -> None:
-    folder = kept.with_suffix("")
-    folder.mkdir()
-    with serve(Sandbox(config)) as base_url:
-        settings = resolve(agent_id=",".join(config.agents), api_key=KEY, base_url=base_url)
-        destination = dlt.destinations.duckdb(str(folder / _FILE))
-        pipeline = open_pipeline(destination, pipelines_dir=folder / "pipelines")
-        reports = load(settings, pipeline, clock=lambda: config.now)
-    assert {report.status for report in reports} == {"complete"}
-    # the lock is held meanwhile; a load that failed leaves no file of this name
-    (folder / _FILE).rename(kept)
+            folder = Path(tempfile.mkdtemp(dir=_folder))
+            destination = dlt.destinations.duckdb(str(folder / _FILE))
+            make(open_pipeline(destination, pipelines_dir=folder / "pipelines"))
+            # what failed to be made has no file of this name
+            (folder / _FILE).rename(kept)
+    shutil.copy(kept, _FILE)

@@ -192,6 +192,7 @@ class TestRuns:
         rows = query("SELECT agent_id, conversation_id FROM polyai.conversations ORDER BY ALL")
         assert rows == expected(sandbox, "PROJECT-A", DAYS[0])
 
+    @pytest.mark.slow
     def test_the_function_for_other_orchestrators(
         self, sandbox: Sandbox, settings: Mapping[str, str]
     ) -> None:

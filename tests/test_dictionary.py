@@ -57,9 +57,27 @@ class Described(NamedTuple):
     is_required: bool
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory in which every kind of run has written into `polyai.duckdb`."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DLT_DATA_DIR", str(folder / "dlt"))
+        run_everything()
+    return folder
+
+
 @pytest.fixture
-def loaded() -> dlt.Pipeline:
-    """Pipeline that has loaded a sandbox into `polyai.duckdb`."""
+def loaded(project: Path, monkeypatch: pytest.MonkeyPatch) -> dlt.Pipeline:
+    """Pipeline of the load, in its working directory."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DLT_DATA_DIR", str(project / "dlt"))
+    return open_pipeline()
+
+
+def run_everything() -> None:
+    """Loads a sandbox, downloads recordings, annotates, tests the agent, and erases."""
     pipeline = open_pipeline()
     with serve(Sandbox(SandboxConfig(conversations=30))) as base_url:
         settings = resolve(agent_id="PROJECT-BOOKINGS", api_key="sandbox-key", base_url=base_url)
@@ -77,7 +95,6 @@ def loaded() -> dlt.Pipeline:
             readers=Readers("UTC", None),
         )
     assert (report.status, fetched.status) == ("complete", "complete")
-    return pipeline
 
 
 def a_flag() -> dict[str, object]:

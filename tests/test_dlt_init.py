@@ -76,7 +76,9 @@ def init(destination: str, repository: Path, project: Path) -> str:
     return run(*command, "--location", str(repository), folder=project)
 
 
-@pytest.mark.parametrize("destination", ["duckdb", "postgres"])
+@pytest.mark.parametrize(
+    "destination", ["duckdb", pytest.param("postgres", marks=pytest.mark.slow)]
+)
 def test_init_copies_the_package_and_the_example(
     destination: str, repository: Path, project: Path
 ) -> None:

@@ -209,7 +209,8 @@ def test_the_rewritten_file_has_no_erased_byte_and_is_otherwise_unchanged(compan
     assert company.load().new == 0
 
 
-@pytest.mark.parametrize("pii", ["keep", pytest.param("hash", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pii", ["keep", "hash"])
 def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, pii: str) -> None:
     if pii == "hash":
         Path("polyai.duckdb").unlink()
@@ -297,6 +298,7 @@ def test_only_earlier_calls_of_a_forgotten_caller_are_excluded(
     assert not ForgottenCallers()
 
 
+@pytest.mark.slow
 def test_a_forgotten_conversation_that_was_not_loaded_is_not_requested(company: Company) -> None:
     known = set(first_column(f"{IDS_IN}conversations"))
     company.sandbox.advance(timedelta(hours=2), arrivals=4)
@@ -421,6 +423,7 @@ def test_pending_packages_of_a_killed_load_are_discarded(
     assert set(first_column(f"{IDS_IN}conversations")) == known | (arrived - {name})
 
 
+@pytest.mark.slow
 def test_a_recording_without_a_row_is_erased(company: Company) -> None:
     company.fetch_recordings()
     name, *_ = company.recorded()
@@ -431,6 +434,7 @@ def test_a_recording_without_a_row_is_erased(company: Company) -> None:
     assert_no_trace(name)
 
 
+@pytest.mark.slow
 def test_a_recording_of_an_earlier_warehouse_is_erased(company: Company) -> None:
     company.fetch_recordings()
     first, second, *_ = company.recorded()
@@ -460,6 +464,7 @@ def test_an_erasure_is_incomplete_until_the_recordings_are_found(
     assert_no_trace(name)
 
 
+@pytest.mark.slow
 def test_the_published_copy_is_refreshed_without_erased_data(company: Company) -> None:
     refresh(open_pipeline(), "UTC")
     publish(open_pipeline(), Path("published"))
@@ -501,6 +506,7 @@ def test_nothing_is_erased_without_confirmation(company: Company) -> None:
     assert "pii = drop" in blind.stderr
 
 
+@pytest.mark.slow
 def test_ambiguous_requests_are_refused(company: Company) -> None:
     with pytest.raises(ConfigurationError, match="anonymous"):
         company.forget(callers=["anonymous"])
@@ -523,7 +529,14 @@ def test_ambiguous_requests_are_refused(company: Company) -> None:
     ) == [AGENT]
 
 
-@pytest.mark.parametrize("ending", [".lock", ".recordings.lock", ".write-backs.lock"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        ".lock",
+        pytest.param(".recordings.lock", marks=pytest.mark.slow),
+        pytest.param(".write-backs.lock", marks=pytest.mark.slow),
+    ],
+)
 def test_an_erasure_does_not_run_beside_other_writers(company: Company, ending: str) -> None:
     name = first_column(f"{IDS_IN}conversations")[0]
     before = Path("polyai.duckdb").read_bytes()

@@ -486,7 +486,7 @@ def groups(kinds: str, size: int = 12) -> list[Any]:
 
 
 def test_a_load_recovers_after_a_kill(on_duckdb: Bench) -> None:
-    kill_at_each(on_duckdb, A_HANDFUL)
+    kill_at_each(on_duckdb, [name for name in A_HANDFUL if name.startswith("end")])
 
 
 class TestDuckDBUpToNormalize:

@@ -19,7 +19,7 @@ import pytest
 from filelock import FileLock
 
 from command import access, error_of, query, run, start, wait_until
-from loaded import put_loaded
+from loaded import load_sandbox, put_made
 from polyai import open_pipeline
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -40,10 +40,13 @@ PACKAGE = str(Path(publishing_module.__file__).parents[2])
 @pytest.fixture
 def pipeline() -> dlt.Pipeline:
     """Loaded warehouse with views."""
-    put_loaded(CONFIG)
-    pipeline = open_pipeline()
-    refresh(pipeline, "Europe/London")
-    return pipeline
+
+    def make(pipeline: dlt.Pipeline) -> None:
+        load_sandbox(pipeline, CONFIG)
+        refresh(pipeline, "Europe/London")
+
+    put_made("test_publishing", make)
+    return open_pipeline()
 
 
 @pytest.fixture

@@ -233,6 +233,7 @@ def test_files_in_the_manifest_are_adopted_without_a_write(
     archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_files_that_a_failing_disk_lost_are_not_registered_and_adopted_later(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +273,7 @@ def test_the_audio_format_is_in_the_warehouse(archive: Archive) -> None:
         assert len(sha256) == 64
 
 
+@pytest.mark.slow
 def test_another_program_finds_and_reads_a_call_from_the_manifest(
     archive: Archive,
 ) -> None:
@@ -293,6 +295,7 @@ def test_another_program_finds_and_reads_a_call_from_the_manifest(
     assert body == archive.served()[name]
 
 
+@pytest.mark.slow
 def test_each_id_has_its_own_file(archive: Archive) -> None:
     archive.fetch()
     rows = archive.stored("conversation_id, uri")
@@ -352,6 +355,7 @@ def test_a_missing_recording_is_requested_until_the_call_is_old_enough(archive: 
     assert_manifest_agrees()
 
 
+@pytest.mark.slow
 def test_a_recording_that_appears_late_is_downloaded(archive: Archive) -> None:
     sandbox = archive.sandbox
     late = next(iter(archive.served()))
@@ -451,6 +455,7 @@ def test_one_bad_recording_is_recorded_and_retried(archive: Archive) -> None:
     archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_a_failure_that_is_too_old_is_not_retried(archive: Archive) -> None:
     archive.sandbox.faults.add("status", path="/audio", status=400)
     first = archive.fetch()
@@ -460,6 +465,7 @@ def test_a_failure_that_is_too_old_is_not_retried(archive: Archive) -> None:
     assert (later.given_up, later.traffic.requests) == (len(archive.calls()), 0)
 
 
+@pytest.mark.slow
 def test_404_without_an_error_code_of_the_api_is_a_failure(archive: Archive) -> None:
     archive.sandbox.faults.add("html", path="/audio", status=404)
     report = archive.fetch()
@@ -475,6 +481,7 @@ def test_a_refused_key_stops_at_once(archive: Archive) -> None:
     assert len(archive.sandbox.requests.matching()) <= 4
 
 
+@pytest.mark.slow
 def test_an_outage_stops_the_run(archive: Archive) -> None:
     archive.sandbox.faults.add("status", path="/audio", status=503)
     report = archive.fetch(max_attempts=1, workers=4)
@@ -502,6 +509,7 @@ def test_a_new_warehouse_adopts_the_files_in_the_store(archive: Archive) -> None
     archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_without_a_manifest_the_files_are_read(archive: Archive) -> None:
     archive.fetch()
     before = query(f"SELECT {KIND}, uri, {FACTS} FROM polyai.recordings ORDER BY ALL")
@@ -516,6 +524,7 @@ def test_without_a_manifest_the_files_are_read(archive: Archive) -> None:
     archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_an_incomplete_file_is_not_adopted(archive: Archive) -> None:
     archive.fetch()
     ((name, uri),) = archive.stored("conversation_id, uri")[:1]
@@ -692,6 +701,7 @@ def test_the_next_pruning_completes_one_that_was_stopped(archive: Archive) -> No
     assert_no_other_files()
 
 
+@pytest.mark.slow
 def test_prune_fails_for_files_in_another_store(archive: Archive) -> None:
     archive.fetch()
     files = len(archive.stored("uri"))

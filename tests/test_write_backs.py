@@ -181,6 +181,7 @@ def test_rows_that_were_sent_before_cost_no_request(desk: Desk) -> None:
     assert recorded("count(*)") == [(10,)]
 
 
+@pytest.mark.slow
 def test_an_annotation_of_somebody_else_is_not_duplicated(desk: Desk) -> None:
     (row,) = desk.flags(1)
     mine = (row["turn_index"], row["role"], row["annotation_type"])
@@ -190,6 +191,7 @@ def test_an_annotation_of_somebody_else_is_not_duplicated(desk: Desk) -> None:
     assert desk.posts() == []
 
 
+@pytest.mark.slow
 def test_an_annotation_that_was_removed_at_polyai_is_not_sent_again(desk: Desk) -> None:
     (row,) = desk.flags(1)
     desk.annotate([row])
@@ -264,6 +266,7 @@ def test_values_are_accepted_as_people_write_them(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("kind", ["arrow", "relation"])
+@pytest.mark.slow
 def test_arrow_compatible_tables_are_accepted(desk: Desk, kind: str) -> None:
     rows = desk.flags(3)
     table: Any = pa.Table.from_pylist(rows)
@@ -349,6 +352,7 @@ def test_a_refused_key_stops_at_once(desk: Desk) -> None:
     assert {one.outcome for one in done.results} <= {"not sent", "rejected"}
 
 
+@pytest.mark.slow
 def test_an_outage_stops_the_run(desk: Desk) -> None:
     desk.sandbox.faults.add("status", status=503, path="conversations/")
     rows = [flag(f"id-{number}", 0) for number in range(200)]
@@ -418,6 +422,7 @@ def test_rows_of_a_killed_run_are_looked_up_first(desk: Desk) -> None:
     desk.assert_each_once(rows)
 
 
+@pytest.mark.slow
 def test_a_row_that_polyai_does_not_show_is_not_sent_again(desk: Desk) -> None:
     (row,) = desk.flags(1)
     desk.annotate([row])
@@ -437,6 +442,7 @@ def test_a_row_that_polyai_does_not_show_is_not_sent_again(desk: Desk) -> None:
     desk.assert_each_once([row])
 
 
+@pytest.mark.slow
 def test_rows_of_a_killed_run_stay_pending_during_an_outage(desk: Desk) -> None:
     (row,) = desk.flags(1)
     desk.annotate([row])
@@ -497,6 +503,7 @@ def test_a_newer_note_is_kept(desk: Desk) -> None:
     assert desk.note_of(one) == f"Reviewed {one}"
 
 
+@pytest.mark.slow
 def test_two_notes_for_one_conversation_are_both_rejected(desk: Desk) -> None:
     one, two = desk.ids()[:2]
     rows = [
@@ -578,6 +585,7 @@ def test_the_next_load_loads_what_was_written_back_once(desk: Desk) -> None:
     assert desk.load().fetched == 0
 
 
+@pytest.mark.slow
 def test_several_agents_each_with_its_rows() -> None:
     config = SandboxConfig(conversations=5, oddities=False, agents=(AGENT, OTHER_AGENT))
     sandbox = Sandbox(config)
@@ -646,6 +654,7 @@ def test_the_command_reads_rows_from_the_warehouse(desk: Desk) -> None:
     assert "nowhere" in error_of(broken)
 
 
+@pytest.mark.slow
 def test_the_command_reads_standard_input(desk: Desk) -> None:
     one, sources = desk.ids()[0], str(Path(polyai.__file__).parents[1])
     desk.sandbox.edit(AGENT, one, note=None)
