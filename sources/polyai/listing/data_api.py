@@ -10,7 +10,7 @@ from ..api.page_stream import row_hash
 from ..clock import Clock
 from .landmarks import Landmarks
 from .offset import OffsetListing, created_at
-from .protocol import Listed
+from .protocol import Listed, MalformedRow
 
 
 class DataListing:
@@ -35,6 +35,7 @@ class DataListing:
         self.api_count: int | None = None
         self.gaps_repaired = 0
         self.undated = 0
+        self.malformed: dict[str, MalformedRow] = {}
 
     def oldest_first(
         self, since: datetime | None = None, before: datetime | None = None

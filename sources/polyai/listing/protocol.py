@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Self
 
 from ..api.page_stream import Document
 
@@ -29,6 +29,24 @@ class Listed:
     document: Document | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MalformedRow:
+    """A list row that cannot be loaded, such as one without an id; its page is loaded without it.
+
+    Attributes:
+        key: Stable key, recorded in place of a conversation id: equal rows have equal keys.
+        message: Reason.
+    """
+
+    key: str
+    message: str
+
+    @classmethod
+    def of(cls, row_hash: str, message: str) -> Self:
+        """Builds the record of a row from its hash; see `row_hash`."""
+        return cls(f"malformed-{row_hash}", message)
+
+
 class Listing(Protocol):
     """Listing of one agent's conversations through one API.
 
@@ -37,12 +55,14 @@ class Listing(Protocol):
         api_count: Total number of the agent's conversations, where the API reports it.
         gaps_repaired: Pages that did not join the previous one, so that the walk stepped back.
         undated: Rows left out of a range because their time is invalid.
+        malformed: Rows that cannot be loaded, by key; to be recorded as failures of the listing.
     """
 
     environment: str | None
     api_count: int | None
     gaps_repaired: int
     undated: int
+    malformed: dict[str, MalformedRow]
 
     def oldest_first(
         self, since: datetime | None = None, before: datetime | None = None

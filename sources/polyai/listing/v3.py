@@ -19,7 +19,7 @@ from ..api.client import ConversationsV3, V3Page
 from ..api.page_stream import Spool
 from ..clock import Clock, timestamp_or_none
 from ..errors import ListingError
-from .protocol import Listed
+from .protocol import Listed, MalformedRow
 
 LARGEST_PAGE = 1_000
 """Largest `limit` that the API accepts."""
@@ -105,6 +105,7 @@ class V3Listing:
     ) -> None:
         self.environment: str | None = environment
         self.undated = 0
+        self.malformed: dict[str, MalformedRow] = {}
         self._environment = environment
         self._api = api
         self._page_size = min(page_size, LARGEST_PAGE)
