@@ -41,13 +41,12 @@ def test_all_good(url: str) -> None:
     destination, *others, recommended, last = result.stdout.splitlines()
     assert destination.startswith("ok destination: duckdb /")
     assert destination.endswith("polyai.duckdb, dataset polyai: 0 conversations loaded")
-    assert others == [
-        f"ok {AGENT} key: lists 30 conversations in region us",
-        f"ok {AGENT} detail: 20 of the 20 newest read",
-        f"ok {AGENT} transcripts: turns are sent",
-        f"ok {AGENT} pii: numbers are sent",
-        f"ok {AGENT} conversations_v3: lists conversations of live, sandbox, pre-release",
+    subjects = ["key", "detail", "transcripts", "pii", "conversations_v3"]
+    assert [line.partition(":")[0] for line in others] == [
+        f"ok {AGENT} {subject}" for subject in subjects
     ]
+    assert "30 conversations in region us" in others[0]
+    assert others[-1].endswith("live, sandbox, pre-release")
     assert recommended.startswith(f"ok {AGENT} listing: both listings can be used: api = 'data'")
     assert last == "ready: polyai-warehouse load"
 
