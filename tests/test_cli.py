@@ -245,7 +245,9 @@ class TestUsage:
     def test_unknown_table_names_those_that_are_there(self, shared_url: str) -> None:
         result = run("load", "--select", "turns,nope", **access(shared_url))
         assert result.returncode == 2
-        assert re.search(r"table nope\b.*conversations\b.*\bturns\b", " ".join(result.stderr.split()))
+        assert re.search(
+            r"table nope\b.*conversations\b.*\bturns\b", " ".join(result.stderr.split())
+        )
         assert not Path("polyai.duckdb").exists()
 
     def test_unknown_option(self) -> None:
