@@ -6,19 +6,22 @@ import itertools
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import dlt
 import duckdb
 import pytest
+from dlt.destinations.exceptions import DatabaseTransientException
+from dlt.destinations.job_client_impl import SqlLoadJob
 
 from loaded import put_loaded
 from polyai import open_pipeline, polyai, resolve
 from polyai.api.worker_pool import OUTAGE_AFTER
 from polyai.clock import utc_now
 from polyai.config.settings import Settings
-from polyai.errors import ConfigurationError
+from polyai.errors import ConfigurationError, DestinationError
 from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -304,6 +307,40 @@ class TestFailures:
         assert report.status == "failed"
         assert (report.fetched, report.failed) == (100, OUTAGE_AFTER)
         sandbox.faults.clear()
+        assert run(base_url).status == "complete"
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
+
+    @pytest.mark.slow
+    def test_a_package_rejected_by_the_destination_does_not_block_the_next_run(
+        self, sandbox: Sandbox, base_url: str
+    ) -> None:
+        run(base_url)
+        sandbox.advance(arrivals=3)
+        with duckdb.connect("polyai.duckdb") as connection:
+            connection.execute("ALTER TABLE polyai.turns RENAME user_input TO renamed")
+        with pytest.raises(DestinationError):
+            run(base_url)
+        with duckdb.connect("polyai.duckdb") as connection:
+            connection.execute("ALTER TABLE polyai.turns RENAME renamed TO user_input")
+        report = run(base_url)
+        # tables merged before the failing one had rows of them already
+        assert (report.status, report.fetched) == ("complete", 3)
+        assert_equals_truth(sandbox, AGENT, from_duckdb())
+        assert list(Path(".dlt/pipelines/polyai/load/normalized").iterdir()) == []
+
+    @pytest.mark.slow
+    def test_a_commit_that_conflicts_with_another_one_is_retried_without_duplicates(
+        self, sandbox: Sandbox, base_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        merge, conflicts = SqlLoadJob.run, itertools.count()
+
+        def conflict_at_first(job: SqlLoadJob) -> None:
+            # dlt itself gives up after five attempts
+            if next(conflicts) < 7:
+                raise DatabaseTransientException(RuntimeError("Transaction conflict"))
+            merge(job)
+
+        monkeypatch.setattr(SqlLoadJob, "run", conflict_at_first)
         assert run(base_url).status == "complete"
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
