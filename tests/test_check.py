@@ -1,4 +1,4 @@
-"""`polyai-warehouse check`: what it finds, what it says to do, and its exit code."""
+"""`polyai-warehouse check`: findings, advice and exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def url() -> Iterator[str]:
 
 
 def findings(code: int, **environment: str) -> dict[str, dict[str, Any]]:
-    """Runs `check --json`; what it found, by subject."""
+    """Runs `check --json` and returns its findings by subject."""
     result = run("check", "--json", **environment)
     assert result.returncode == code
     assert "Traceback" not in result.stderr
@@ -58,13 +58,13 @@ def test_v3_is_skipped_without_an_account(url: str) -> None:
     assert set(outcomes(found).values()) == {"ok", "skipped"}
 
 
-def test_v3_that_refuses_is_a_warning_only(url: str) -> None:
+def test_a_refused_v3_key_is_a_warning(url: str) -> None:
     found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
     assert found["conversations_v3"]["outcome"] == "warning"
     assert "cannot be used with this key" in found["conversations_v3"]["message"]
 
 
-def test_the_listing_that_can_be_used_is_recommended(url: str) -> None:
+def test_the_usable_listing_is_recommended(url: str) -> None:
     found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
     assert found["listing"]["message"] == "use api = 'data', the default"
     own_key = {"POLYAI_ACCOUNT_ID": "ws-sandbox", "POLYAI_V3_API_KEY": "sandbox-key"}
@@ -73,7 +73,7 @@ def test_the_listing_that_can_be_used_is_recommended(url: str) -> None:
     assert "use api = 'conversations_v3'" in found["listing"]["message"]
 
 
-def test_a_chosen_listing_that_refuses_is_a_failure(url: str) -> None:
+def test_a_refused_selected_listing_is_a_failure(url: str) -> None:
     chosen = {"POLYAI_API": "conversations_v3"}
     found = findings(1, **access(url), **chosen, POLYAI_ACCOUNT_ID="ws-other")
     assert found["conversations_v3"]["outcome"] == "failed"
@@ -103,7 +103,7 @@ def test_a_chosen_listing_that_refuses_is_a_failure(url: str) -> None:
         ),
     ],
 )
-def test_refused(url: str, wrong: dict[str, str], subject: str, said: str) -> None:
+def test_refused(url: str, wrong: dict[str, str], subject: str, message: str) -> None:
     found = findings(1, **access(**{"base_url": url} | wrong))
     assert outcomes(found) == {
         "destination": "ok",
@@ -111,7 +111,7 @@ def test_refused(url: str, wrong: dict[str, str], subject: str, said: str) -> No
         "conversations_v3": "skipped",
         "listing": "skipped",
     }
-    assert said.lower() in found[subject]["message"].lower()
+    assert message.lower() in found[subject]["message"].lower()
 
 
 def test_each_agent_is_tested(url: str) -> None:
@@ -141,7 +141,7 @@ def test_agent_without_conversations() -> None:
     assert found["detail"]["outcome"] == "skipped"
 
 
-def test_details_that_cannot_be_read() -> None:
+def test_unreadable_details() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=20))
     sandbox.faults.add("status", path="/conversations/", status=404, error_code="GONE")
     with serve(sandbox) as url:
@@ -149,7 +149,7 @@ def test_details_that_cannot_be_read() -> None:
     assert outcomes(found)["detail"] == "failed"
 
 
-def test_destination_that_cannot_be_opened(url: str) -> None:
+def test_unusable_destination(url: str) -> None:
     missing = "missing/polyai.duckdb"
     found = findings(1, **access(url), DESTINATION__DUCKDB__CREDENTIALS=missing)
     assert outcomes(found) == {

@@ -1,4 +1,4 @@
-"""`polyai-warehouse load` and `sandbox` as processes: exit codes, words, signals, a terminal."""
+"""`polyai-warehouse load` and `sandbox`: exit codes, output, signals, a terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.matrix)
 
 @pytest.fixture(scope="module")
 def shared_url() -> Iterator[str]:
-    """A small sandbox for runs that read it and are refused."""
+    """A small sandbox for runs that only read it or are refused."""
     with serve(Sandbox(SandboxConfig(conversations=20))) as url:
         yield url
 
@@ -69,7 +69,7 @@ class TestLoad:
     def test_select_loads_these_tables_and_conversations(self, shared_url: str) -> None:
         result = run("load", "--select", "turns,metrics", **access(shared_url))
         assert result.returncode == 0
-        # the others are there for the views, and empty
+        # the views need the other tables, which are empty
         tables = query(
             "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' "
             "AND estimated_size > 0 AND NOT starts_with(table_name, '_dlt') ORDER BY ALL"
@@ -79,7 +79,7 @@ class TestLoad:
         assert run("load", "--select", "metrics", **access(shared_url)).returncode == 0
 
     @pytest.mark.slow
-    def test_json_is_all_of_stdout_also_when_requests_fail(self) -> None:
+    def test_stdout_is_json_only_although_requests_fail(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         sandbox.faults.add("status", path="/conversations/", times=3)
         with serve(sandbox) as url:
@@ -92,7 +92,7 @@ class TestLoad:
 class TestSomeConversationsFail:
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["status", pytest.param("html", marks=pytest.mark.matrix)])
-    def test_the_rest_is_loaded_and_the_next_run_makes_good(self, kind: FaultKind) -> None:
+    def test_the_others_are_loaded_and_the_next_run_retries(self, kind: FaultKind) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=30))
         bad = sorted(list(sandbox.conversation_ids(AGENT))[3:9:2])
         sandbox.faults.add(kind, path="|".join(bad), status=500)
@@ -124,10 +124,10 @@ class TestSomeConversationsFail:
 
 
 class TestRefused:
-    """Exit code 1, and one line that says what to do."""
+    """Exit code 1, and one line with advice."""
 
     @pytest.mark.parametrize(
-        ("wrong", "said"),
+        ("wrong", "message"),
         [
             pytest.param(
                 {"POLYAI_API_KEY": "nonsense"},
@@ -185,21 +185,21 @@ class TestRefused:
             ),
         ],
     )
-    def test_by_its_environment(self, shared_url: str, wrong: dict[str, str], said: str) -> None:
+    def test_wrong_environment(self, shared_url: str, wrong: dict[str, str], message: str) -> None:
         result = run("load", **access(shared_url) | wrong)
         assert result.returncode == 1
-        assert re.search(said, error_of(result))
+        assert re.search(message, error_of(result))
 
     def test_closed_port(self, closed_port: int) -> None:
         result = run("load", **access(f"http://127.0.0.1:{closed_port}"))
         assert result.returncode == 1
         assert re.search(f"^error: .*127.0.0.1:{closed_port}.*5 attempts", error_of(result))
 
-    def test_agent_that_is_not_configured(self, shared_url: str) -> None:
+    def test_unknown_agent(self, shared_url: str) -> None:
         result = run("load", "--agent", "PROJECT-OTHER", **access(shared_url))
         assert result.returncode == 1
-        said = f"error: agent PROJECT-OTHER is not configured.*{AGENT}$"
-        assert re.search(said, error_of(result))
+        message = f"error: agent PROJECT-OTHER is not configured.*{AGENT}$"
+        assert re.search(message, error_of(result))
 
     def test_one_of_several_agents(self, shared_url: str) -> None:
         agents = f"{AGENT},PROJECT-OTHER"
@@ -211,20 +211,20 @@ class TestRefused:
         assert (refused["status"], refused["fetched"]) == ("failed", 0)
         assert "HTTP 404" in refused["error"]
 
-    def test_a_folder_in_the_place_of_the_database(self, shared_url: str) -> None:
+    def test_folder_instead_of_the_database(self, shared_url: str) -> None:
         Path("polyai.duckdb").mkdir()
         result = run("load", **access(shared_url))
         assert result.returncode == 1
         assert "polyai.duckdb" in error_of(result)
 
-    def test_another_file_in_the_place_of_the_database(self, shared_url: str) -> None:
+    def test_other_file_instead_of_the_database(self, shared_url: str) -> None:
         Path("polyai.duckdb").write_text("this is no database\n" * 500)
         result = run("load", **access(shared_url))
         assert result.returncode == 1
         assert "not a valid DuckDB database file" in error_of(result)
 
     @pytest.mark.slow
-    def test_database_that_another_process_writes(self, shared_url: str) -> None:
+    def test_database_locked_by_another_process(self, shared_url: str) -> None:
         hold = "import duckdb, sys; c = duckdb.connect('polyai.duckdb'); print(1, flush=True)"
         with subprocess.Popen(
             [sys.executable, "-c", f"{hold}; sys.stdin.read()"],
@@ -242,7 +242,7 @@ class TestRefused:
 class TestUsage:
     """Exit code 2, as for any command."""
 
-    def test_unknown_table_names_those_that_are_there(self, shared_url: str) -> None:
+    def test_unknown_table_names_the_known_ones(self, shared_url: str) -> None:
         result = run("load", "--select", "turns,nope", **access(shared_url))
         assert result.returncode == 2
         assert re.search(
@@ -260,7 +260,7 @@ class TestUsage:
 
 
 class TestSignals:
-    """What was read is kept, and the next run goes on from there."""
+    """What was read is committed, and the next run continues from there."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("number", SIGNALS)
@@ -282,7 +282,7 @@ class TestSignals:
         sandbox = Sandbox(SandboxConfig(conversations=200))
         with serve(sandbox) as url:
             process = start("load", "--chunk-size", "10", **access(url))
-            # by then all else there is to do is normalize and load
+            # the run then only has to normalize and load
             wait_until(lambda: sandbox.requests.count(DETAIL) == 200)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
@@ -290,7 +290,7 @@ class TestSignals:
         assert "error" not in err
         self.check_next_run(sandbox)
 
-    def test_a_second_one_leaves_at_once(self) -> None:
+    def test_a_second_signal_exits_at_once(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         sandbox.faults.add("delay", path="/conversations/", seconds=50)
         with serve(sandbox) as url:
@@ -319,7 +319,7 @@ class TestSignals:
 
 class TestTerminal:
     @pytest.mark.parametrize("columns", [80, pytest.param(160, marks=pytest.mark.matrix)])
-    def test_a_bar_shows_how_far_it_is(self, columns: int) -> None:
+    def test_progress_bar(self, columns: int) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=150, delay_seconds=0.05))
         sandbox.faults.add("status", path="/conversations/", times=2)
         with serve(sandbox) as url:
@@ -327,12 +327,12 @@ class TestTerminal:
         assert code == 0
         assert re.search(rf"{AGENT} ━+ +\d+/150 \d:\d\d:\d\d left ", shown)
         assert re.search(r"\n  150 listed · [1-9][\d,]* rows · \d+/s · 2 retries", shown)
-        # a log line stands alone, above the bar
+        # a log line is printed above the bar
         assert re.search(r"(^|[\r\n])\d{4}-\d\d-\d\d [\d:,]+ WARNING retrying", shown)
         assert f"{AGENT}: complete in " in shown.replace("\r\n", " ")
 
     @pytest.mark.slow
-    def test_json_is_not_mixed_with_the_bar(self) -> None:
+    def test_json_is_separate_from_the_bar(self) -> None:
         with serve(Sandbox(SandboxConfig(conversations=20))) as url:
             code, shown = run_in_terminal(80, "load", "--json", **access(url))
         assert code == 0
@@ -341,7 +341,7 @@ class TestTerminal:
 
 class TestSandboxCommand:
     @pytest.mark.parametrize("number", SIGNALS)
-    def test_serves_until_it_is_stopped(self, number: signal.Signals) -> None:
+    def test_serves_until_a_signal(self, number: signal.Signals) -> None:
         process = start("sandbox", "--port", "0", "--conversations", "12")
         assert process.stdout
         first, exports, load = (process.stdout.readline() for _ in range(3))
@@ -355,12 +355,12 @@ class TestSandboxCommand:
         assert answer.json()["count"] == 12
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
-        # stopping a server is no failure
+        # stopping a server is not a failure
         assert process.returncode == 0
         assert out == ""
         assert err.splitlines()[-1].split(" WARNING ")[1].startswith(f"{number.name}: ")
 
-    def test_port_that_is_taken(self) -> None:
+    def test_used_port(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = str(server.getsockname()[1])
             result = run("sandbox", "--port", port)

@@ -1,4 +1,4 @@
-"""The definitions for Dagster: its own command line loads two agents and four days with them.
+"""Dagster definitions: Dagster's own command line loads two agents and four days with them.
 
 Also what `pipelines/README.md` shows, for Dagster and for other orchestrators.
 """
@@ -45,7 +45,7 @@ DAYS = tuple(datetime(2026, 10, day, tzinfo=UTC) for day in range(20, 24))
 CONFIG = SandboxConfig(conversations=120, agents=AGENTS, span=timedelta(days=15))
 COUNTS = {"listed", "new", "changed", "unchanged", "failed", "requests", "rows"}
 PATIENCE_SECONDS = 300
-"""What takes longer has gone wrong; alone on two cores it takes about a minute."""
+"""Time limit; on two idle cores it takes about a minute."""
 
 README = (DEFINITIONS.parent / "README.md").read_text(encoding="utf-8")
 
@@ -69,7 +69,7 @@ def base_url(sandbox: Sandbox) -> Iterator[str]:
 
 @pytest.fixture
 def settings(base_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What a user would export, for this process too."""
+    """Variables that a user would export, also set in this process."""
     exported = access(base_url, agent_id=",".join(AGENTS)) | {"POLYAI_DAGSTER_START": "2026-10-15"}
     for name, value in exported.items():
         monkeypatch.setenv(name, value)
@@ -77,7 +77,7 @@ def settings(base_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def definitions() -> ModuleType:
-    """The module as Dagster loads it: from its file, with the environment of now."""
+    """Loads the module as Dagster does: from its file, with the current environment."""
     spec = importlib.util.spec_from_file_location("dagster_definitions", DEFINITIONS)
     assert spec is not None
     assert spec.loader is not None
@@ -91,7 +91,7 @@ def key(agent_id: str, day: datetime) -> str:
 
 
 def expected(sandbox: Sandbox, agent_id: str, *days: datetime) -> list[tuple[str, str]]:
-    """The conversations that the sandbox has on these days."""
+    """Returns the sandbox's conversations of these days."""
     rows = (rows["conversations"][0] for rows in sandbox.truth(agent_id))
     return sorted(
         (agent_id, row["conversation_id"])
@@ -101,19 +101,19 @@ def expected(sandbox: Sandbox, agent_id: str, *days: datetime) -> list[tuple[str
 
 
 class TestDefinitions:
-    def test_they_are_valid(self, settings: Mapping[str, str]) -> None:
+    def test_valid(self, settings: Mapping[str, str]) -> None:
         module = definitions()
         dg.Definitions.validate_loadable(module.defs)
         assert {spec.key.path[-1] for spec in module.defs.resolve_all_asset_specs()} >= {
             table.name for table in conversation_tables()
         }
 
-    def test_a_partition_is_a_day_of_an_agent(self, settings: Mapping[str, str]) -> None:
+    def test_one_partition_per_day_and_agent(self, settings: Mapping[str, str]) -> None:
         keys = definitions().PARTITIONS.get_partition_keys(datetime(2026, 10, 18, 12, tzinfo=UTC))
         days = [datetime(2026, 10, day, tzinfo=UTC) for day in (15, 16, 17)]
         assert keys == [key(agent_id, day) for agent_id in AGENTS for day in days]
 
-    def test_what_is_scheduled(self, settings: Mapping[str, str]) -> None:
+    def test_schedules(self, settings: Mapping[str, str]) -> None:
         found = {
             schedule.name: (schedule.cron_schedule, schedule.job_name, schedule.default_status)
             for schedule in definitions().defs.schedules
@@ -137,7 +137,7 @@ class TestDefinitions:
 
 
 class TestRuns:
-    """In this process, into a DuckDB file."""
+    """Runs in this process, into a DuckDB file."""
 
     @pytest.fixture(autouse=True)
     def instance(self) -> Iterator[dg.DagsterInstance]:
@@ -146,7 +146,7 @@ class TestRuns:
 
     @pytest.fixture(autouse=True)
     def no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The jitter of a retry is a part of its pause: none of it here."""
+        """Sets the jitter, and with it the pause, of retries to zero."""
         monkeypatch.setattr("dagster._core.definitions.policy.random", lambda: 0.0)
 
     @pytest.fixture
@@ -178,17 +178,17 @@ class TestRuns:
         (evaluation,) = result.get_asset_check_evaluations()
         return evaluation
 
-    def test_a_slice_says_what_it_did(
+    def test_a_slice_reports_its_counts(
         self, sandbox: Sandbox, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:
         for new in (True, False):
             result = self.run("polyai_backfill", instance, key("PROJECT-A", DAYS[0]))
             assert result.success
             events = result.asset_materializations_for_node("polyai_day")
-            told = {name: value.value for name, value in events[0].metadata.items()}
+            counts = {name: value.value for name, value in events[0].metadata.items()}
             there = len(expected(sandbox, "PROJECT-A", DAYS[0]))
-            assert told.keys() == COUNTS
-            assert (told["new"], told["unchanged"]) == ((there, 0) if new else (0, there))
+            assert counts.keys() == COUNTS
+            assert (counts["new"], counts["unchanged"]) == ((there, 0) if new else (0, there))
         rows = query("SELECT agent_id, conversation_id FROM polyai.conversations ORDER BY ALL")
         assert rows == expected(sandbox, "PROJECT-A", DAYS[0])
 
@@ -204,7 +204,7 @@ class TestRuns:
         assert rows == there
 
     @pytest.mark.slow
-    def test_a_slice_that_fails_is_tried_again_and_fails_alone(
+    def test_a_failed_slice_is_retried_and_fails_alone(
         self, wrong_key: None, instance: dg.DagsterInstance
     ) -> None:
         runs = {
@@ -250,7 +250,7 @@ class TestRuns:
         assert broken in logged[0][1]
         assert query("SELECT count(*) FROM polyai.conversations") == [(len(others),)]
 
-    def test_a_load_leaves_what_another_run_loads(
+    def test_a_load_is_skipped_if_another_run_holds_the_lock(
         self, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:
         with FileLock(Path(".dlt/pipelines/polyai.lock")):
@@ -281,7 +281,7 @@ class TestRuns:
 )
 @pytest.mark.matrix  # CI runs it too
 class TestBackfill:
-    """Dagster's own commands and daemon, each run a process of its own, into PostgreSQL."""
+    """Dagster's own commands and daemon, with one process per run, into PostgreSQL."""
 
     @pytest.fixture
     def environment(self, settings: Mapping[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
@@ -300,7 +300,7 @@ class TestBackfill:
 
     @contextmanager
     def daemon(self, environment: Mapping[str, str]) -> Iterator[None]:
-        """What launches the runs that are queued."""
+        """Runs the daemon, which launches queued runs."""
         with (
             Path("daemon.log").open("wb") as log,
             subprocess.Popen(

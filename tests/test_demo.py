@@ -1,4 +1,4 @@
-"""`polyai-warehouse demo`: what a newcomer sees first has to work, and its numbers to be right."""
+"""`polyai-warehouse demo`: its output, its numbers and its commands to try."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.load
 
 
 def kpis(database: str = "polyai.duckdb") -> dict[str, float]:
-    """The three numbers, from rows and without SQL's arithmetic."""
+    """Computes the three KPIs from rows, without SQL arithmetic."""
     calls = query(
         "SELECT conversation_id, handoff, total_duration_seconds FROM polyai.conversations "
         "WHERE environment = 'live' AND NOT in_progress",
@@ -40,7 +40,7 @@ def kpis(database: str = "polyai.duckdb") -> dict[str, float]:
 @pytest.mark.parametrize(
     "database", ["polyai.duckdb", pytest.param("my calls.duckdb", marks=pytest.mark.slow)]
 )
-def test_what_it_shows_is_so(database: str) -> None:
+def test_output_agrees_with_the_database(database: str) -> None:
     result = run("demo", "--conversations", "60", "--database", database)
     assert result.returncode == 0
     assert result.stderr == ""
@@ -82,7 +82,7 @@ def test_json_and_a_second_run_that_replaces_the_first() -> None:
     assert {name: report[name] for name in kpis()} == pytest.approx(kpis())
 
 
-class TestWhatIsThereAlready:
+class TestExistingFiles:
     @pytest.mark.parametrize(
         "statements",
         [
@@ -94,7 +94,7 @@ class TestWhatIsThereAlready:
             ),
         ],
     )
-    def test_other_data_is_not_touched(self, statements: str) -> None:
+    def test_other_data_is_unchanged(self, statements: str) -> None:
         with duckdb.connect("mine.duckdb") as connection:
             connection.execute(statements)
         before = Path("mine.duckdb").read_bytes()
@@ -103,7 +103,7 @@ class TestWhatIsThereAlready:
         assert re.search(r"mine\.duckdb .*--database", error_of(result))
         assert Path("mine.duckdb").read_bytes() == before
 
-    def test_another_file_is_not_touched(self) -> None:
+    def test_another_file_is_unchanged(self) -> None:
         Path("notes.txt").write_text("mine")
         result = run("demo", "--database", "notes.txt")
         assert result.returncode == 1
@@ -111,7 +111,7 @@ class TestWhatIsThereAlready:
         assert Path("notes.txt").read_text() == "mine"
 
     def test_an_empty_database_is_used(self) -> None:
-        # `check` leaves one
+        # as `check` leaves it
         duckdb.connect("polyai.duckdb").close()
         assert run("demo", "--conversations", "10").returncode == 0
 

@@ -1,4 +1,4 @@
-"""The files of `pipelines/schedules`: each is read by what is to read it, and its shell is run."""
+"""Files of `pipelines/schedules`, read by their own tools, with their shell commands run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def text_of(name: str) -> str:
 
 
 def gaps(cron: str) -> set[timedelta]:
-    """Times between the runs of a cron expression."""
+    """Returns the times between the runs of a cron expression."""
     times = croniter(cron, datetime(2026, 11, 2, tzinfo=UTC))
     runs = [times.get_next(datetime) for _ in range(10)]
     return {later - earlier for earlier, later in pairwise(runs)}
@@ -70,7 +70,7 @@ def script(path: Path, *lines: str) -> None:
 
 
 def the_command(path: Path) -> None:
-    """Puts the command there, as pip would, with what a test of it needs."""
+    """Installs the command at a path, as pip would."""
     script(
         path,
         f"export PYTHONPATH={shlex.quote(str(Path(polyai.__file__).parents[1]))}",
@@ -80,15 +80,15 @@ def the_command(path: Path) -> None:
 
 
 def a_stand_in(path: Path, code: int) -> None:
-    """Puts there what only tells its arguments, and ends with this code."""
-    script(path, 'echo "arguments: $*"', "echo told on stderr >&2", f"exit {code}")
+    """Installs a stand-in that prints its arguments and exits with this code."""
+    script(path, 'echo "arguments: $*"', "echo line on stderr >&2", f"exit {code}")
 
 
-# what the files call
+# calls of the command in the files
 
 
 def calls() -> Iterator[tuple[str, list[str]]]:
-    """Each call of the command in a file, as file and words."""
+    """Yields file and words of each call of the command."""
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         for call in re.findall(r"polyai-warehouse ((?:load|status)\b[^;)|&>`\n$]*)", text):
@@ -103,7 +103,7 @@ def calls() -> Iterator[tuple[str, list[str]]]:
 
 
 def environment_of_units() -> dict[str, str]:
-    """What each instance of the unit runs, by its name."""
+    """Returns the arguments of each instance of the unit."""
     return dict(
         assignment.split("=", 1)
         for line in values("polyai@.service", "Environment")
@@ -112,11 +112,11 @@ def environment_of_units() -> dict[str, str]:
 
 
 def values(unit: str, name: str) -> list[str]:
-    """What a unit sets a name to, in order."""
+    """Returns the values of a setting of a unit, in order."""
     return re.findall(rf"^{name}=(.*)$", text_of(unit), re.MULTILINE)
 
 
-def test_every_call_is_one_that_the_command_takes() -> None:
+def test_every_call_is_valid() -> None:
     commands: Any = typer.main.get_command(app)
     seen = list(calls())
     assert {file for file, _ in seen} >= {
@@ -132,7 +132,7 @@ def test_every_call_is_one_that_the_command_takes() -> None:
         resolve(agent_id=AGENT, api_key=KEY, **given)
 
 
-def test_nothing_of_a_machine_and_no_secret_is_in_the_files() -> None:
+def test_files_contain_no_secret_and_no_local_path() -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         for found in re.findall(r"(?<![\w.:/*}])(/[a-z]+)/", text):
@@ -144,7 +144,7 @@ def test_nothing_of_a_machine_and_no_secret_is_in_the_files() -> None:
             assert not value or is_named, f"{path.name}: {name}"
 
 
-def test_settings_example_means_the_same_to_all_that_read_it() -> None:
+def test_all_tools_read_the_same_settings() -> None:
     example = text_of("polyai.env.example")
     # docker and kubectl keep quotes, sh and systemd remove them: there are none
     lines = re.findall(r"^#?([A-Z_]+)=(.*)$", example, re.MULTILINE)
@@ -159,7 +159,7 @@ def test_settings_example_means_the_same_to_all_that_read_it() -> None:
 
 
 class TestReadme:
-    def test_every_file_is_in_it(self) -> None:
+    def test_every_file_is_listed(self) -> None:
         linked = set(re.findall(r"\]\(([^)]+)\)", README))
         assert all((FOLDER / target).exists() for target in linked)
         timers = {path.name for path in FILES if path.suffix == ".timer"}
@@ -168,7 +168,7 @@ class TestReadme:
         for pattern in re.findall(r"pipelines/schedules/\S+", README):
             assert list(ROOT.glob(pattern)), pattern
 
-    def test_every_exit_code_has_somebody(self) -> None:
+    def test_every_exit_code_is_explained(self) -> None:
         table = re.findall(r"^\| (\d+(?:, \d+)*) \|", README, re.MULTILINE)
         assert sorted(int(code) for row in table for code in row.split(",")) == sorted(ExitCode)
 
@@ -189,7 +189,7 @@ class TestReadme:
         (snippet,) = [snippet for snippet in found if probe in snippet]
         script(Path("bin/curl"), "echo pinged")
         for code, expected in zip((0, 1, 75), outcomes):
-            # what it says is not what the monitor is told by
+            # the monitor reads the exit code, not the output
             script(Path("bin/polyai-warehouse"), "echo fresh or not >&2", f"exit {code}")
             done = subprocess.run(
                 ["sh", "-c", snippet],
@@ -209,20 +209,20 @@ class TestReadme:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the crontab."""
+    """Line of the crontab."""
 
     when: str
     shell: str
 
     @property
     def name(self) -> str:
-        """Of the same job elsewhere."""
+        """Name of the same job elsewhere."""
         marks = {" status ": "status", "--lookback": "nightly", "--full": "weekly"}
         return next((name for mark, name in marks.items() if mark in self.shell), "load")
 
 
 def crontab() -> tuple[dict[str, str], list[Line]]:
-    """Variables and lines."""
+    """Parses variables and lines."""
     lines = [line for line in text_of("crontab").splitlines() if line and line[0] != "#"]
     variables = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z]+=", line))
     jobs = [line.split(maxsplit=5) for line in lines if not re.match(r"[A-Z]+=", line)]
@@ -242,7 +242,7 @@ LOADS = [pytest.param(line, id=line.name) for line in crontab()[1] if line.name 
 
 @pytest.fixture
 def machine(own_folder: Path) -> Path:
-    """A machine's folders, in the test's: the command's, the settings' and the warehouse's."""
+    """Folders of a machine, inside the test's: of the command, the settings and the warehouse."""
     for name in ("opt", "etc", "var"):
         (own_folder / name).mkdir()
     the_command(own_folder / "opt/bin/polyai-warehouse")
@@ -257,7 +257,7 @@ def write_settings(machine: Path, base_url: str, api_key: str = KEY) -> None:
 
 
 def run_line(machine: Path, line: Line) -> subprocess.CompletedProcess[str]:
-    """Runs a line as cron does: its own variables and no others, in HOME, by SHELL."""
+    """Runs a line as cron does: with SHELL, in HOME, with the crontab's variables only."""
     moved = {"/opt/polyai": "opt", "/etc/polyai": "etc", "/var/lib/polyai": "var"}
 
     def here(text: str) -> str:
@@ -266,7 +266,7 @@ def run_line(machine: Path, line: Line) -> subprocess.CompletedProcess[str]:
         return text
 
     variables = {name: here(value) for name, value in crontab()[0].items()}
-    # what cron would make a line end of
+    # cron would end the command there
     assert "%" not in line.shell
     return subprocess.run(
         [variables["SHELL"], "-c", here(line.shell)],
@@ -284,41 +284,41 @@ class TestCron:
     def test_rhythm(self, line: Line) -> None:
         assert gaps(line.when) == {RHYTHM[line.name]}
 
-    def test_all_jobs_are_there(self) -> None:
+    def test_all_jobs_exist(self) -> None:
         assert [line.name for line in crontab()[1]] == list(RHYTHM)
         assert "@" in crontab()[0]["MAILTO"]
 
     @pytest.mark.parametrize("code", [*QUIET, *LOUD])
     @pytest.mark.parametrize("line", LOADS)
-    def test_only_what_somebody_must_mend_is_mailed(
+    def test_only_actionable_failures_are_mailed(
         self, line: Line, code: int, machine: Path
     ) -> None:
         a_stand_in(machine / "opt/bin/polyai-warehouse", code)
         write_settings(machine, "http://127.0.0.1:9")
         done = run_line(machine, line)
         assert not done.stderr
-        assert ("told on stderr" in done.stdout) == (code in LOUD)
+        assert ("line on stderr" in done.stdout) == (code in LOUD)
         assert bool(done.stdout) == (code in LOUD)
         log = machine / "var/load.log"
-        time, *said = log.read_text().splitlines()
+        time, *lines = log.read_text().splitlines()
         assert str(datetime.now(tz=UTC).year) in time
-        assert len(said) == 2
+        assert len(lines) == 2
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
     @pytest.mark.parametrize("code", [*QUIET, *LOUD])
-    def test_the_line_of_the_projects_readme_does_the_same(self, code: int, machine: Path) -> None:
+    def test_the_line_in_the_guide_does_the_same(self, code: int, machine: Path) -> None:
         a_stand_in(machine / "opt/bin/polyai-warehouse", code)
         write_settings(machine, "http://127.0.0.1:9")
         line = line_of_readme()
         done = run_line(machine, line)
         assert gaps(line.when) == {RHYTHM["load"]}
         assert not done.stderr
-        assert ("told on stderr" in done.stdout) == (code in LOUD)
+        assert ("line on stderr" in done.stdout) == (code in LOUD)
 
     @pytest.mark.parametrize("code", [*QUIET, *LOUD])
     def test_3_can_be_made_quiet(self, code: int, machine: Path) -> None:
         asked, instead = "[ $? -eq 75 ]", "[ $? -ge 3 ]"
-        assert f"`{instead}` for `{asked}`" in " ".join(README.split())
+        assert all(f"`{condition}`" in README for condition in (instead, asked))
         a_stand_in(machine / "opt/bin/polyai-warehouse", code)
         write_settings(machine, "http://127.0.0.1:9")
         load = crontab()[1][0]
@@ -326,7 +326,7 @@ class TestCron:
         assert bool(done.stdout) == (code in (1, 2))
 
     @pytest.mark.parametrize("code", [0, 1, 75])
-    def test_what_is_not_fresh_is_mailed(self, code: int, machine: Path) -> None:
+    def test_a_stale_warehouse_is_mailed(self, code: int, machine: Path) -> None:
         a_stand_in(machine / "opt/bin/polyai-warehouse", code)
         write_settings(machine, "http://127.0.0.1:9")
         done = run_line(machine, crontab()[1][-1])
@@ -338,7 +338,7 @@ class TestCron:
         assert "polyai.env" in done.stderr
 
     @pytest.mark.slow
-    def test_a_day_of_it(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_day(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, now=datetime.now(tz=UTC)))
         load, nightly, _, status = crontab()[1]
         monkeypatch.chdir(machine / "var")
@@ -393,7 +393,7 @@ def analyze(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
 class TestSystemd:
     @pytest.fixture
     def units(self, own_folder: Path) -> Path:
-        """The units, with a command that this machine has."""
+        """The units, with a command that exists on this machine."""
         folder = own_folder / "units"
         folder.mkdir()
         for path in FILES:
@@ -404,12 +404,12 @@ class TestSystemd:
         return folder
 
     def complaints(self, units: Path) -> list[str]:
-        """What systemd has to say of the units."""
+        """Returns systemd's messages about the units."""
         names = [*TIMERS, "polyai@load.service", "polyai-alert@polyai@load.service.service"]
         done = analyze(
             "verify", "--man=no", *(units / name for name in names), SYSTEMD_UNIT_PATH=f"{units}:"
         )
-        # other units of the machine are its own business
+        # not those about other units of the machine
         return [line for line in done.stdout.splitlines() if "polyai" in line]
 
     @needs_systemd
@@ -425,14 +425,14 @@ class TestSystemd:
             pytest.param("/bin/true", "/bin/no-such-command", id="command"),
         ],
     )
-    def test_the_check_finds_mistakes(self, right: str, wrong: str, units: Path) -> None:
+    def test_mistakes_are_found(self, right: str, wrong: str, units: Path) -> None:
         text = (units / UNIT).read_text(encoding="utf-8")
         assert right in text
         (units / UNIT).write_text(text.replace(right, wrong), encoding="utf-8")
         assert self.complaints(units)
 
     @needs_systemd
-    def test_little_is_left_to_the_service(self, units: Path) -> None:
+    def test_the_service_is_sandboxed(self, units: Path) -> None:
         done = analyze("security", "--offline=true", "--threshold=20", units / UNIT)
         assert done.returncode == 0, done.stdout
 
@@ -453,7 +453,7 @@ class TestSystemd:
         (command,) = values(UNIT, "ExecStart")
         assert command.split()[1:] == ["$%i"]
 
-    def test_what_is_mended_by_nobody_alarms_nobody(self) -> None:
+    def test_exit_codes_without_an_action_raise_no_alert(self) -> None:
         (codes,) = values(UNIT, "SuccessExitStatus")
         quiet = {int(code) for code in codes.split()}
         assert quiet >= set(QUIET) - {0}
@@ -476,7 +476,7 @@ class TestGitHubActions:
         return dict(step)
 
     def run_step(self, runner: Path, rhythm: str, **known: str) -> subprocess.CompletedProcess[str]:
-        """Runs the load's shell as a runner does, with what the expressions stand for."""
+        """Runs the load's shell as a runner does, with the expressions replaced by values."""
         step = self.step("load")
         contexts = {"inputs.rhythm || github.event.schedule": rhythm, **known}
 
@@ -511,16 +511,16 @@ class TestGitHubActions:
         ]
         others = [step for step in self.job["steps"] if step.get("name") != "load"]
         assert "secrets." not in str(others)
-        # an expression in a script could bring a script of its own
+        # an expression in a script could inject shell code
         assert not any("${{" in step.get("run", "") for step in self.job["steps"])
         assert self.step("load")["env"]["DESTINATION_TYPE"] != "duckdb"
 
-    def test_no_run_is_cancelled_by_one_of_another_rhythm(self) -> None:
+    def test_runs_of_different_rhythms_do_not_cancel_each_other(self) -> None:
         concurrency = self.workflow["concurrency"]
         assert "github.event.schedule" in concurrency["group"]
         assert concurrency["cancel-in-progress"] is False
 
-    def test_what_is_installed_is_what_the_project_has(self) -> None:
+    def test_installed_extras_exist(self) -> None:
         (extras,) = re.findall(r"'\.\[(.*)\]'", self.step("install")["run"])
         assert set(extras.split(",")) <= extras_of_project()
 
@@ -532,7 +532,7 @@ class TestGitHubActions:
             pytest.param(2, "load --full --wait 2h", id="weekly"),
         ],
     )
-    def test_each_rhythm_loads_its_own(self, place: int, arguments: str, own_folder: Path) -> None:
+    def test_arguments_of_each_rhythm(self, place: int, arguments: str, own_folder: Path) -> None:
         cron = self.triggers["schedule"][place]["cron"]
         by_hand = self.triggers["workflow_dispatch"]["inputs"]["rhythm"]["options"][place]
         gap = [timedelta(hours=1), RHYTHM["nightly"], RHYTHM["weekly"]][place]
@@ -543,7 +543,7 @@ class TestGitHubActions:
             assert done.stdout.strip() == f"arguments: {arguments}"
 
     @pytest.mark.parametrize("code", [*QUIET, *LOUD])
-    def test_the_job_fails_where_somebody_must_act(self, code: int, own_folder: Path) -> None:
+    def test_the_job_fails_only_if_an_action_is_needed(self, code: int, own_folder: Path) -> None:
         a_stand_in(own_folder / ".venv/bin/polyai-warehouse", code)
         done = self.run_step(own_folder, "nightly")
         assert done.returncode == (code if code in LOUD else 0)
@@ -554,7 +554,7 @@ class TestGitHubActions:
         binaries() is None and not os.environ.get("CI"),
         reason="needs a PostgreSQL server: install the package postgresql",
     )
-    def test_each_runner_goes_on_from_the_warehouse(self, own_folder: Path) -> None:
+    def test_each_runner_continues_from_the_warehouse(self, own_folder: Path) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         with serve(sandbox) as base_url, postgres() as database:
             known = {
@@ -583,14 +583,14 @@ class TestGitHubActions:
 
 @cache
 def instructions() -> list[tuple[str, str]]:
-    """The Containerfile's, in order."""
+    """Returns the instructions of the Containerfile, in order."""
     lines = text_of("Containerfile").replace("\\\n", " ").splitlines()
     words = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     return [(name, rest) for name, rest in words]
 
 
 def instruction(name: str) -> str:
-    """The last one of that name, which is the one in force."""
+    """Returns the last instruction of that name, which is the effective one."""
     return [rest for found, rest in instructions() if found == name][-1]
 
 
@@ -603,7 +603,7 @@ def extras_of_project() -> set[str]:
 
 
 class TestContainerfile:
-    def test_only_what_it_says_is_in_it(self) -> None:
+    def test_instructions(self) -> None:
         assert {name for name, _ in instructions()} == {
             "FROM", "ARG", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "STOPSIGNAL", "ENTRYPOINT",
             "CMD",
@@ -612,7 +612,7 @@ class TestContainerfile:
         assert "Programming Language :: Python :: 3.13" in project()["classifiers"]
         assert set(instruction("ARG").removeprefix("EXTRAS=").split(",")) <= extras_of_project()
 
-    def test_it_starts_the_command_as_nobody_special(self) -> None:
+    def test_the_command_runs_as_an_unprivileged_user(self) -> None:
         assert yaml.safe_load(instruction("ENTRYPOINT")) == [*project()["scripts"]]
         assert int(instruction("USER")) > 0
         assert instruction("WORKDIR") == instruction("VOLUME")
@@ -621,7 +621,7 @@ class TestContainerfile:
         installs = [place for place, (name, _) in enumerate(instructions()) if name == "RUN"]
         assert max(installs) < min(users)
 
-    def test_what_it_copies_is_enough_to_install_it(self, own_folder: Path) -> None:
+    def test_the_copied_files_can_be_installed(self, own_folder: Path) -> None:
         context = own_folder / "context"
         for words in (rest.split() for name, rest in instructions() if name == "COPY"):
             *sources, target = words
@@ -633,7 +633,7 @@ class TestContainerfile:
                 else:
                     shutil.copy(ROOT / source, place)
         site = own_folder / "site"
-        # the dependencies are here already; without isolation nothing is asked of the internet
+        # offline: the dependencies are installed, and the build is not isolated
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
              "--no-build-isolation", "--target", site, context],
@@ -649,7 +649,7 @@ class TestContainerfile:
 
 
 def cron_jobs() -> list[dict[str, Any]]:
-    """The manifest's, with its anchors resolved."""
+    """Returns the jobs of the manifest, with its anchors resolved."""
     items: list[dict[str, Any]] = yaml.safe_load(text_of("kubernetes-cronjob.yaml"))["items"]
     return items
 
@@ -673,7 +673,7 @@ class TestKubernetes:
             assert gaps(job["spec"]["schedule"]) == {RHYTHM[name]}
 
     @pytest.mark.parametrize("job", cron_jobs(), ids=lambda job: str(job["metadata"]["name"]))
-    def test_each_job_is_whole(self, job: dict[str, Any]) -> None:
+    def test_each_job_is_complete(self, job: dict[str, Any]) -> None:
         assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
         assert job["spec"]["concurrencyPolicy"] == "Forbid"
         pod, container = pod_of(job), container_of(job)
@@ -682,12 +682,12 @@ class TestKubernetes:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert container["envFrom"] == [{"secretRef": {"name": "polyai"}}]
         assert "env" not in container
-        # the root is read-only: what the command and dlt write has to have a place
+        # the root is read-only: the command and dlt need writable mounts
         mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         assert mounted.keys() == {instruction("WORKDIR"), "/tmp"}  # noqa: S108
         assert set(mounted.values()) == {volume["name"] for volume in pod["volumes"]}
 
-    def test_what_is_tried_again_is_the_lock_and_a_lost_node(self) -> None:
+    def test_only_a_lock_and_a_lost_node_are_retried(self) -> None:
         for job in cron_jobs():
             spec = job["spec"]["jobTemplate"]["spec"]
             assert spec["backoffLimit"] == 0

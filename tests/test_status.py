@@ -1,4 +1,4 @@
-"""`polyai-warehouse status`: what it counts, says and exits with, after whole loads over HTTP."""
+"""`polyai-warehouse status`: counts, output and exit codes, after whole loads over HTTP."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def warehouse(loaded: Loaded, own_folder: Path) -> Path:
-    """A copy of it that a test may spoil, alone in the working directory."""
+    """A copy that a test may damage, alone in the working directory."""
     return Path(shutil.copy(loaded.database, own_folder))
 
 
@@ -105,7 +105,7 @@ def agent(agent_id: str, **options: Any) -> AgentStatus:
 
 
 def a_conversation(agent_id: str = A) -> str:
-    """A conversation with turns and metrics, the same one each time."""
+    """Returns a conversation with turns and metrics, always the same one."""
     ((found,),) = query(
         "SELECT min(conversation_id) FROM polyai.metrics JOIN polyai.conversations "
         f"USING (agent_id, conversation_id) WHERE agent_id = '{agent_id}' AND num_turns > 2"
@@ -114,8 +114,8 @@ def a_conversation(agent_id: str = A) -> str:
     return str(found)
 
 
-def wrong_in(found: AgentStatus) -> dict[str, tuple[int, int]]:
-    """Orphans and doubled keys by table, where there are any."""
+def problems_of(found: AgentStatus) -> dict[str, tuple[int, int]]:
+    """Returns orphans and duplicate keys of the tables that have any."""
     return {
         name: (counts.orphans, counts.doubled)
         for name, counts in found.tables.items()
@@ -171,7 +171,7 @@ class TestHealthy:
         assert [run.status for run in found.runs] == ["partial", *["failed"] * 4]
         assert found.last_success == found.runs[0]
 
-    def test_a_success_behind_many_failures_is_found(self, warehouse: Path) -> None:
+    def test_a_success_before_many_failures_is_found(self, warehouse: Path) -> None:
         change(
             "INSERT INTO polyai.sync_runs SELECT * EXCLUDE (n) REPLACE (run_id || n AS run_id, "
             "started_at + to_days(n::int) AS started_at, 'failed' AS status, "
@@ -184,7 +184,7 @@ class TestHealthy:
         assert found.last_success.status == "partial"
         assert (found.api_count, found.absent) == (EACH, 0)
 
-    def test_only_what_is_quick(self, warehouse: Path) -> None:
+    def test_quick_compares_no_rows(self, warehouse: Path) -> None:
         found = agent(A, quick=True)
         assert (found.conversations.held, found.failures.open) == (HELD, FAILED)
         assert found.turns is None
@@ -212,7 +212,7 @@ class TestHealthy:
         assert (found.api_count, found.absent, found.missing) == (EACH, None, 0)
         assert found.runs[0].given_up is None
 
-    def test_nothing_is_left_behind(self, warehouse: Path) -> None:
+    def test_no_files_remain(self, warehouse: Path) -> None:
         before = warehouse.read_bytes()
         look()
         assert [path.name for path in Path().iterdir() if path.name != "dlt"] == ["polyai.duckdb"]
@@ -234,9 +234,7 @@ class TestFreshness:
             pytest.param(timedelta(minutes=30, seconds=1), True, id="older"),
         ],
     )
-    def test_the_age_of_the_last_success(
-        self, warehouse: Path, age: timedelta, is_stale: bool
-    ) -> None:
+    def test_age_of_the_last_success(self, warehouse: Path, age: timedelta, is_stale: bool) -> None:
         now = self.finished_at(A) + age
         found = look(quick=True, agent_ids=[A], max_age=timedelta(minutes=30), clock=lambda: now)
         assert found.agents[0].age == age
@@ -252,7 +250,7 @@ class TestFreshness:
             pytest.param("'running' AS status, NULL AS finished_at", id="running"),
         ],
     )
-    def test_a_later_run_that_did_not_read_all_makes_nothing_fresh(
+    def test_an_incomplete_run_does_not_make_an_agent_fresh(
         self, warehouse: Path, later: str
     ) -> None:
         before = agent(A, quick=True).last_success
@@ -266,7 +264,7 @@ class TestFreshness:
         assert found.runs[0].run_id == "later"
         assert [run.run_id for run in found.unfinished] == (["later"] if "running" in later else [])
 
-    def test_a_clock_that_is_behind_makes_nothing_younger_than_new(self, warehouse: Path) -> None:
+    def test_age_is_never_negative(self, warehouse: Path) -> None:
         now = self.finished_at(A) - timedelta(hours=1)
         assert agent(A, clock=lambda: now, quick=True).age == timedelta(0)
 
@@ -275,7 +273,7 @@ class TestFreshness:
     ) -> None:
         monkeypatch.setenv("POLYAI_AGENT_ID", f"{B},PROJECT-NEW")
         assert [each.agent_id for each in look(quick=True).agents] == [A, B]
-        # without a key the settings do not tell which agents there are
+        # without a key the settings cannot be resolved
         monkeypatch.setenv("POLYAI_API_KEY", KEY)
         found = look(quick=True, max_age=timedelta(days=1))
         *_, new = found.agents
@@ -291,9 +289,7 @@ class TestFreshness:
 
 
 class TestFailures:
-    def test_those_that_are_tried_again_and_those_given_up(
-        self, warehouse: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_retried_and_given_up(self, warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = agent(A, quick=True).failures
         assert (found.open, found.retried, found.given_up, found.not_held) == (2, 2, 0, 2)
         first, second = found.named
@@ -309,7 +305,7 @@ class TestFailures:
         )
         found = agent(A, quick=True).failures
         assert (found.open, found.retried, found.given_up) == (2, 1, 1)
-        # the oldest stands first
+        # oldest first
         assert [failure.conversation_id for failure in found.named] == [
             second.conversation_id,
             first.conversation_id,
@@ -320,10 +316,10 @@ class TestFailures:
         change("UPDATE polyai.fetch_failures SET resolved_at = now()")
         found = agent(A, quick=True).failures
         assert (found.open, found.named) == (0, ())
-        # what was read after all would be held
+        # a resolved failure would be loaded
         assert agent(A, quick=True).missing == FAILED
 
-    def test_one_that_is_held_is_not_missing_as_well(self, warehouse: Path) -> None:
+    def test_a_loaded_conversation_that_failed_again_is_not_missing(self, warehouse: Path) -> None:
         change(
             f"UPDATE polyai.fetch_failures SET conversation_id = '{a_conversation()}' "
             "WHERE conversation_id = (SELECT min(conversation_id) FROM polyai.fetch_failures)"
@@ -343,12 +339,12 @@ class TestFailures:
 
 
 class TestReconciliation:
-    def test_what_is_absent_does_not_hide_what_is_missing(self, warehouse: Path) -> None:
+    def test_absent_conversations_do_not_hide_missing_ones(self, warehouse: Path) -> None:
         change(f"UPDATE polyai.sync_runs SET absent = 3 WHERE agent_id = '{A}'")
         found = agent(A, quick=True)
         assert (found.absent, found.missing) == (3, 3)
 
-    def test_a_package_that_is_not_complete(self, warehouse: Path) -> None:
+    def test_incomplete_package(self, warehouse: Path) -> None:
         ((load_id,),) = query(
             f"SELECT DISTINCT _dlt_load_id FROM polyai.conversations WHERE agent_id = '{B}'"
         )
@@ -364,7 +360,7 @@ class TestReconciliation:
         assert agent(A).conversations.held == HELD
 
     def test_turns_that_are_being_replaced_are_not_compared(self, warehouse: Path) -> None:
-        # as in the middle of a load that merges table by table
+        # as during a load that merges one table after the other
         chosen = f"conversation_id = '{a_conversation()}'"
         turns = number(f"SELECT count(*) FROM polyai.turns WHERE {chosen}")
         before = agent(A).turns
@@ -378,7 +374,7 @@ class TestReconciliation:
         assert found.turns == TurnCounts(expected=before.expected - turns, rows=before.rows - turns)
         assert found.tables["turns"].incomplete == 1
 
-    def test_turns_that_were_lost(self, warehouse: Path) -> None:
+    def test_lost_turns(self, warehouse: Path) -> None:
         chosen = a_conversation()
         turns = number(f"SELECT count(*) FROM polyai.turns WHERE conversation_id = '{chosen}'")
         change(
@@ -390,7 +386,7 @@ class TestReconciliation:
         assert found.turns.unequal == 1
         assert found.turns.expected == found.turns.rows + 2
         assert found.unequal_turns == {chosen: (turns, turns - 2)}
-        assert wrong_in(found) == {}
+        assert problems_of(found) == {}
         assert agent(B).is_consistent
 
     def test_only_the_packages_of_a_run(self, warehouse: Path) -> None:
@@ -412,7 +408,7 @@ class TestReconciliation:
     @pytest.mark.parametrize(
         "held", [pytest.param(True, id="some are held"), pytest.param(False, id="none is held")]
     )
-    def test_withheld_turns_are_no_mistake(self, warehouse: Path, held: bool) -> None:
+    def test_withheld_turns_are_consistent(self, warehouse: Path, held: bool) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"
         turns = number(f"SELECT count(*) FROM polyai.turns WHERE {chosen}")
         before = agent(A)
@@ -430,7 +426,7 @@ class TestReconciliation:
             withheld_rows=turns if held else 0,
         )
 
-    def test_rows_without_their_conversation(self, warehouse: Path) -> None:
+    def test_orphans(self, warehouse: Path) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"
         rows = {
             name: number(f"SELECT count(*) FROM polyai.{name} WHERE {chosen}") for name in CHILDREN
@@ -439,11 +435,11 @@ class TestReconciliation:
         found = agent(A)
         assert not found.is_consistent
         assert rows["turns"] > 2
-        assert wrong_in(found) == {name: (n, 0) for name, n in rows.items() if n}
+        assert problems_of(found) == {name: (n, 0) for name, n in rows.items() if n}
         assert (found.conversations.held, found.missing) == (HELD - 1, 1)
         assert agent(B).is_consistent
 
-    def test_doubled_rows_of_every_table(self, warehouse: Path) -> None:
+    def test_duplicate_rows_of_every_table(self, warehouse: Path) -> None:
         of_agent = f"WHERE agent_id = '{A}'"
         keys = {name: number(f"SELECT count(*) FROM polyai.{name} {of_agent}") for name in TABLES}
         with_turns = number(
@@ -459,23 +455,23 @@ class TestReconciliation:
         found = agent(A)
         assert not found.is_consistent
         assert min(keys.values()) > 0
-        assert wrong_in(found) == {name: (0, n) for name, n in keys.items()}
-        # a conversation counts once, however often it stands there
+        assert problems_of(found) == {name: (0, n) for name, n in keys.items()}
+        # a duplicate conversation counts once
         assert (found.conversations.held, found.missing) == (HELD, 0)
         assert found.turns
         assert found.turns.unequal == with_turns
         assert agent(B).is_consistent
 
-    def test_one_doubled_turn_in_the_place_of_a_lost_one(self, warehouse: Path) -> None:
-        # the number of rows is right, so only the keys tell
+    def test_a_duplicate_turn_instead_of_a_lost_one(self, warehouse: Path) -> None:
+        # the number of rows is right, only the keys differ
         chosen = f"conversation_id = '{a_conversation()}'"
         change(f"UPDATE polyai.turns SET turn_index = 0 WHERE {chosen} AND turn_index = 2")
         found = agent(A)
         assert found.turns
         assert found.turns.unequal == 0
-        assert wrong_in(found) == {"turns": (0, 1)}
+        assert problems_of(found) == {"turns": (0, 1)}
 
-    def test_what_it_says_to_do_mends_it(self, loaded: Loaded, warehouse: Path) -> None:
+    def test_its_advice_repairs_the_warehouse(self, loaded: Loaded, warehouse: Path) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"
         change(
             f"DELETE FROM polyai.turns WHERE {chosen} AND turn_index = 1",
@@ -500,7 +496,7 @@ class TestNoWarehouse:
             look()
         assert not Path("polyai.duckdb").exists()
 
-    def test_a_file_that_nothing_was_loaded_into(self, own_folder: Path) -> None:
+    def test_a_file_without_a_load(self, own_folder: Path) -> None:
         change("CREATE TABLE other AS SELECT 1 AS one")
         with pytest.raises(DestinationError, match="nothing has been loaded into duckdb /"):
             look()
@@ -520,7 +516,7 @@ class TestNoWarehouse:
 
 @pytest.fixture
 def writer(warehouse: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the file open for writing until it is told to end."""
+    """A process that has the file open for writing until its input is closed."""
     hold = "import duckdb, sys; c = duckdb.connect('polyai.duckdb'); print(1, flush=True)"
     with subprocess.Popen(
         [sys.executable, "-c", f"{hold}; sys.stdin.read()"],
@@ -535,7 +531,7 @@ def writer(warehouse: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 class TestLocked:
-    def test_it_gives_up_in_time(
+    def test_waiting_ends(
         self, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("polyai.warehouse.duckdb_file.READERS_SECONDS", 0.1)
@@ -545,20 +541,20 @@ class TestLocked:
         ):
             collect_status(reader)
 
-    def test_it_waits(self, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_waiting(self, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("polyai.warehouse.duckdb_file.READERS_SECONDS", 0.1)
         paused = []
 
-        def let_go(seconds: float) -> None:
+        def sleep(seconds: float) -> None:
             paused.append(seconds)
             if len(paused) == 3:
                 writer.communicate()
 
-        monkeypatch.setattr(time, "sleep", let_go)
+        monkeypatch.setattr(time, "sleep", sleep)
         assert agent(A, quick=True).conversations.held == HELD
         assert len(paused) >= 3
 
-    def test_readers_do_not_disturb_it(self, warehouse: Path) -> None:
+    def test_readers_do_not_block_it(self, warehouse: Path) -> None:
         read = "import duckdb, sys; c = duckdb.connect('polyai.duckdb', read_only=True)"
         with subprocess.Popen(
             [sys.executable, "-c", f"{read}; print(1, flush=True); sys.stdin.read()"],
@@ -624,7 +620,7 @@ class TestCommand:
         assert found["turns"]["unequal_conversations"] == []
         assert found["tables"]["turns"]["rows"] == found["turns"]["rows"]
 
-    def test_a_log_has_a_line_for_each_thing(self, warehouse: Path) -> None:
+    def test_output_in_a_log(self, warehouse: Path) -> None:
         change(f"UPDATE polyai.sync_runs SET status = 'running' WHERE agent_id = '{B}'")
         result = run("status")
         assert result.returncode == 0
@@ -649,7 +645,7 @@ class TestCommand:
         assert second.startswith(f"{B}: never loaded\n  running since 2026-")
         assert re.fullmatch(r"warehouse: duckdb /.*polyai\.duckdb, dataset polyai\n", place)
 
-    def test_what_is_wrong_is_red_in_a_terminal(
+    def test_problems_are_red_on_a_terminal(
         self, warehouse: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"
@@ -685,7 +681,7 @@ class TestCommand:
         assert result.stdout == ""
         assert "polyai-warehouse load" in error_of(result)
 
-    def test_a_duration_that_is_none(self) -> None:
+    def test_invalid_duration(self) -> None:
         result = run("status", "--max-age", "soon")
         assert result.returncode == 2
         assert "'soon' is not a duration" in " ".join(result.stderr.split())

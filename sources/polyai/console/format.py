@@ -1,4 +1,4 @@
-"""Formats of numbers, durations and reports that several commands show."""
+"""Formats of counts, durations and rows that several commands print."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 from ..load.report import RunReport
 
 SHOWN_FAILURES = 10
-"""Failed conversations that a summary names; all are in `fetch_failures`."""
+"""Failed conversations that a summary names; all of them are in `fetch_failures`."""
 
 
 def number_of(number: int, thing: str) -> str:
-    """So many of a thing, which is named in the singular."""
+    """Formats a count with its noun, which is given in the singular."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def seconds_of(report: RunReport) -> float:
-    """How long a run took."""
+    """Returns the duration of a run; 0 if it has not ended."""
     if report.finished_at is None:
         return 0.0
     return (report.finished_at - report.started_at).total_seconds()
 
 
 def without_internals(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without dlt's own columns."""
+    """Returns a row without dlt's own columns."""
     return {name: value for name, value in row.items() if not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""What a person sees while a load runs: a live bar on a terminal, plain lines in a log."""
+"""Progress of runs: a live bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOG_SECONDS = 15.0
 
 
 class _Bar(Progress):
-    """A bar with the counts in a line under it: side by side they need a wide terminal."""
+    """Progress bar with the counts in a second line, so that it fits a narrow terminal."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(
@@ -50,18 +50,18 @@ class _Bar(Progress):
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar, then the counts."""
+        """Yields the bar, then the counts."""
         yield from super().get_renderables()
         yield from (f"  {task.fields['counts']}" for task in self.tasks)
 
 
 class LoadProgress:
-    """Shows the counts of the agents that are being loaded, from a thread of its own.
+    """Progress of a load, per agent, updated from a thread of its own.
 
-    Use as a context manager around the load, and hand `watch` to it.
+    Use as a context manager around the load, and pass it `watch`.
 
     Args:
-        console: Where to show it; its kind decides between a bar and lines.
+        console: Console for the bar on a terminal, or for lines in a log.
     """
 
     def __init__(self, console: Console) -> None:
@@ -87,7 +87,7 @@ class LoadProgress:
         self._bar.stop()
 
     def watch(self, report: RunReport) -> None:
-        """Shows this report from now on, until it has ended."""
+        """Shows a report until it ends."""
         if report.run_id not in self._watched:
             task = self._bar.add_task(escape(report.agent_id), total=None, counts="")
             self._watched[report.run_id] = report, task, time.monotonic()
@@ -110,12 +110,12 @@ class LoadProgress:
 
 
 class FilesProgress:
-    """Shows how many files have been looked at; nothing in a log.
+    """Progress of a check of files on a terminal; nothing in a log.
 
-    Use as a context manager, and hand `tell` to what looks at them.
+    Use as a context manager, and pass `update` to the check.
 
     Args:
-        console: Where to show it.
+        console: Console for the bar.
     """
 
     def __init__(self, console: Console) -> None:
@@ -129,19 +129,19 @@ class FilesProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def tell(self, files: int) -> None:
-        """So many have been looked at."""
+    def update(self, files: int) -> None:
+        """Shows the number of checked files."""
         self._bar.update(self._task, completed=files)
 
 
 class BackfillProgress:
-    """Shows how the slices of a backfill stand; a line in a log for each that has ended.
+    """Progress of the slices of a backfill; in a log, one line per finished slice.
 
-    Use as a context manager around the backfill, and hand `watch` to it.
+    Use as a context manager around the backfill, and pass it `watch`.
 
     Args:
-        console: Where to show it; its kind decides between a bar and lines.
-        slices: How many there are.
+        console: Console for the bar on a terminal, or for lines in a log.
+        slices: Number of slices.
     """
 
     def __init__(self, console: Console, slices: int) -> None:
@@ -160,7 +160,7 @@ class BackfillProgress:
         self._bar.stop()
 
     def watch(self, report: SliceReport) -> None:
-        """Shows how this slice stands."""
+        """Shows the current report of a slice."""
         self._reports[report.slice] = report
         ended = sum(one.status != "running" for one in self._reports.values())
         self._bar.update(self._task, completed=ended, counts=self._counts())
@@ -181,15 +181,15 @@ class BackfillProgress:
 
     def _counts(self) -> str:
         total: Counter[str] = Counter()
-        at_work = []
+        running = []
         for one in self._reports.values():
             total.update(one.counts)
             if one.status == "running":
-                at_work.append(str(one.slice))
+                running.append(str(one.slice))
         seconds = max(time.monotonic() - self._since, 0.001)
         loaded = total["new"] + total["changed"]
         counts = (
             f"{loaded:,} loaded · {total['unchanged']:,} unchanged · {total['rows']:,} rows · "
             f"{loaded / seconds:,.0f}/s · {total['retries']} retries"
         )
-        return "\n  ".join([counts, *(f"[dim]{escape(name)}[/]" for name in at_work)])
+        return "\n  ".join([counts, *(f"[dim]{escape(name)}[/]" for name in running)])

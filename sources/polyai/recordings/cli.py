@@ -135,7 +135,7 @@ def verify_command(
             url = settings.recordings_url
             pipeline = Target(destination, dataset).open(PIPELINE_NAME)
             found = verify_and_repair(
-                settings, pipeline, quick=quick, stop=stop, on_files=progress.tell
+                settings, pipeline, quick=quick, stop=stop, on_files=progress.update
             )
         else:
             url = recordings_url or shared_setting("recordings_url")
@@ -149,7 +149,7 @@ def verify_command(
                     quick=quick,
                     workers=workers or shared_setting("workers"),
                     stop=stop,
-                    on_files=progress.tell,
+                    on_files=progress.update,
                 )
     if stop.is_set():
         code = ExitCode.INTERRUPTED
@@ -200,7 +200,7 @@ def prune_command(
             lock_wait=wait or shared_setting("lock_wait"),
             dry_run=dry_run,
             stop=stop,
-            on_rows=progress.tell,
+            on_rows=progress.update,
         )
     code = ExitCode.INTERRUPTED if stop.is_set() else ExitCode.DONE
     if as_json:
