@@ -35,6 +35,7 @@ from schemas.generate.document import COMMAND
 pytestmark = pytest.mark.load
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
+HAND_WRITTEN = {"README.md"}
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)`( not null)? \|", flags=re.MULTILINE)
 
 
@@ -138,6 +139,7 @@ def test_generated_files_are_current(tmp_path: Path) -> None:
         for path in SCHEMAS.rglob("*")
         if path.is_file() and "generate" not in path.relative_to(SCHEMAS).parts
     }
+    committed -= HAND_WRITTEN
     assert generated.keys() == committed >= {"dictionary.md", "polyai.schema.yaml", "views.md"}
     for name, text in generated.items():
         kept = (SCHEMAS / name).read_text(encoding="utf-8")
