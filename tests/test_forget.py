@@ -17,7 +17,7 @@ import duckdb
 import psycopg2
 import pytest
 
-from command import AGENT, KEY, access, error_of, query, run, start
+from command import AGENT, KEY, access, error_of, query, run, run_process, start
 from loaded import put_loaded
 from polyai import open_pipeline, resolve
 from polyai.errors import ConfigurationError
@@ -543,7 +543,7 @@ def test_an_erasure_does_not_run_beside_other_writers(company: Company, ending: 
     loading = open_pipeline()
     assert duckdb_path(loading)
     with database_lock(loading, LockTimeout(timedelta(0), threading.Event()), ending):
-        busy = run("forget", name, "--yes", **company.environment)
+        busy = run_process("forget", name, "--yes", **company.environment)
     assert busy.returncode == 75, busy.stderr
     assert Path("polyai.duckdb").read_bytes() == before
 
