@@ -354,6 +354,7 @@ def test_a_process_that_loads_many_slices_retains_no_documents(
     assert left == [0, 0, 0]
 
 
+@pytest.mark.unit
 class TestCutting:
     def test_slices_are_disjoint_complete_and_alternate_between_agents(self) -> None:
         span = Span(BEGIN, BEGIN + timedelta(days=2, hours=5))

@@ -66,6 +66,7 @@ class TestLoad:
             assert agent["rows"] == {}
             assert sandbox.requests.count(DETAIL) == 0
 
+    @pytest.mark.slow
     def test_select_loads_these_tables_and_conversations(self, shared_url: str) -> None:
         result = run("load", "--select", "turns,metrics", **access(shared_url))
         assert result.returncode == 0
@@ -201,6 +202,7 @@ class TestRefused:
         message = f"error: agent PROJECT-OTHER is not configured.*{AGENT}$"
         assert re.search(message, error_of(result))
 
+    @pytest.mark.slow
     def test_one_of_several_agents(self, shared_url: str) -> None:
         agents = f"{AGENT},PROJECT-OTHER"
         result = run("load", "--json", **access(shared_url, agent_id=agents))
@@ -259,6 +261,7 @@ class TestUsage:
         assert run("nope").returncode == 2
 
 
+@pytest.mark.process
 class TestSignals:
     """What was read is committed, and the next run continues from there."""
 
@@ -317,6 +320,7 @@ class TestSignals:
         )
 
 
+@pytest.mark.process
 class TestTerminal:
     @pytest.mark.parametrize("columns", [80, pytest.param(160, marks=pytest.mark.matrix)])
     def test_progress_bar(self, columns: int) -> None:
@@ -339,6 +343,7 @@ class TestTerminal:
         assert json.loads(shown[shown.index("{") :])["exit_code"] == 0
 
 
+@pytest.mark.process
 class TestSandboxCommand:
     @pytest.mark.parametrize("number", SIGNALS)
     def test_serves_until_a_signal(self, number: signal.Signals) -> None:

@@ -209,6 +209,7 @@ class TestCost:
         assert site.sandbox.requests.count() == 25
         assert report.traffic.requests == 25
 
+    @pytest.mark.slow
     def test_a_run_with_nothing_new_rewrites_no_row_of_any_table(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         site.load()

@@ -178,6 +178,7 @@ class TestRuns:
         (evaluation,) = result.get_asset_check_evaluations()
         return evaluation
 
+    @pytest.mark.slow
     def test_a_slice_reports_its_counts(
         self, sandbox: Sandbox, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:

@@ -397,6 +397,7 @@ def test_requests_from_other_sites_are_rejected(url: str, headers: dict[str, str
     "host",
     ["0.0.0.0", "192.168.1.2", "::"],  # noqa: S104
 )
+@pytest.mark.slow
 def test_addresses_other_than_loopback_need_a_token(host: str) -> None:
     with pytest.raises(ConfigurationError, match="token"), serve(None, host):  # type: ignore[arg-type]
         pass

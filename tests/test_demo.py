@@ -110,6 +110,7 @@ class TestExistingFiles:
         assert error_of(result).startswith("error: notes.txt cannot be read")
         assert Path("notes.txt").read_text() == "mine"
 
+    @pytest.mark.slow
     def test_an_empty_database_is_used(self) -> None:
         # as `check` leaves it
         duckdb.connect("polyai.duckdb").close()

@@ -95,7 +95,9 @@ def uncommented(text: str) -> str:
     ("api_key", "code", "rows"),
     [
         pytest.param("sandbox-key", 0, 30, id="all done"),
-        pytest.param("sandbox-key-eu", 1, None, id="a key of another region"),
+        pytest.param(
+            "sandbox-key-eu", 1, None, id="a key of another region", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_load_script(api_key: str, code: int, rows: int | None) -> None:

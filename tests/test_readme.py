@@ -93,6 +93,7 @@ def _scenarios(folder: Path) -> Suite:
     return load_suite(folder / "bookings.yaml")
 
 
+@pytest.mark.slow
 def test_its_rows_and_scenarios_are_sent_by_its_commands(warehouse: Path) -> None:
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         ids = connection.execute(

@@ -215,6 +215,7 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
     archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_files_in_the_manifest_are_adopted_without_a_write(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +374,7 @@ def test_a_recording_that_appears_late_is_downloaded(archive: Archive) -> None:
     ) == [("stored", 2, None)]
 
 
+@pytest.mark.slow
 def test_each_direction_and_redaction_has_its_own_file(archive: Archive) -> None:
     archive.fetch(directions="user,agent")
     archive.fetch(directions="combined,user", redacted=False)
@@ -746,6 +748,7 @@ def test_an_interrupted_run_keeps_what_it_has(archive: Archive) -> None:
     archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_load_with_recordings_does_both(sandbox: Sandbox) -> None:
     with serve(sandbox) as url:
         result = run("load", "--recordings", **access(url))

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from command import AGENT, access, error_of, query, run
+from command import AGENT, access, error_of, query, run, run_process
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 pytestmark = pytest.mark.load
@@ -113,12 +113,20 @@ class TestApiKeyIsNotExposed:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("command", ["load", "demo", "check"])
+    @pytest.mark.process
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "load",
+            pytest.param("demo", marks=pytest.mark.slow),
+            pytest.param("check", marks=pytest.mark.slow),
+        ],
+    )
     def test_are_readable_by_their_owner_only(
         self, command: str, sandbox: Sandbox, tmp_path: Path
     ) -> None:
         with serve(sandbox) as url:
-            assert run(command, **access(url, KEY)).returncode == 0
+            assert run_process(command, **access(url, KEY)).returncode == 0
         made = list(tmp_path.rglob("*"))
         assert tmp_path / "polyai.duckdb" in made
         assert [path for path in made if path.stat().st_mode & 0o077] == []

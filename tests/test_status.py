@@ -191,6 +191,7 @@ class TestHealthy:
         assert found.tables == {}
         assert found.is_consistent
 
+    @pytest.mark.slow
     def test_tables_that_were_not_selected_are_not_compared(self, own_folder: Path) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=12, agents=(A,)))
         with serve(sandbox) as base_url:
@@ -471,6 +472,7 @@ class TestReconciliation:
         assert found.turns.unequal == 0
         assert problems_of(found) == {"turns": (0, 1)}
 
+    @pytest.mark.slow
     def test_its_advice_repairs_the_warehouse(self, loaded: Loaded, warehouse: Path) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"
         change(

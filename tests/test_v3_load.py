@@ -79,11 +79,12 @@ def a_call(sandbox: Sandbox, age: timedelta, *, environment: str = "live") -> st
 
 
 class TestFirstLoad:
-    def test_the_warehouse_equals_the_answers_of_v3(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=800))
+    @pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=pytest.mark.slow)])
+    def test_the_warehouse_equals_the_answers_of_v3(self, count: int) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=count))
         with serve(sandbox) as base_url:
             report = Site(sandbox, base_url).load()
-        assert (report.status, report.listed, report.new) == ("complete", 800, 800)
+        assert (report.status, report.listed, report.new) == ("complete", count, count)
         assert (report.source_api, report.api_count, report.fetched) == (V3, None, 0)
         assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
 

@@ -303,13 +303,22 @@ def test_a_dry_run_sends_and_writes_nothing(desk: Desk, own_folder: Path) -> Non
     "fault",
     [
         {"kind": "truncated"},  # carried out, but the response is incomplete
-        {"kind": "truncated_json"},
-        {"kind": "status", "status": 503},  # not carried out
-        {"kind": "status", "status": 504},
-        {"kind": "reset"},
-        {"kind": "empty"},
-        {"kind": "envelope"},
-        {"kind": "html", "status": 502},
+        *(
+            pytest.param(
+                fault,
+                marks=pytest.mark.slow,
+                id="-".join(str(value) for value in fault.values()),
+            )
+            for fault in (
+                {"kind": "truncated_json"},
+                {"kind": "status", "status": 503},  # not carried out
+                {"kind": "status", "status": 504},
+                {"kind": "reset"},
+                {"kind": "empty"},
+                {"kind": "envelope"},
+                {"kind": "html", "status": 502},
+            )
+        ),
         # not carried out, and retried at once
         pytest.param({"kind": "status", "status": 429}, marks=pytest.mark.slow, id="status-429"),
     ],
