@@ -83,7 +83,7 @@ def test_a_refused_selected_listing_is_a_failure(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "subject", "said"),
+    ("wrong", "subject", "message"),
     [
         pytest.param({"api_key": "nonsense"}, "key", "HTTP 401", id="wrong key"),
         pytest.param(
