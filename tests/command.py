@@ -32,7 +32,7 @@ from polyai.cli.app import main
 
 AGENT = "PROJECT-BOOKINGS"
 KEY = "sandbox-key"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 """What takes longer has gone wrong; a test that waits for nothing takes a few seconds."""
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
