@@ -223,9 +223,14 @@ def test_refused_access_stops_at_once_with_advice(status: int, words: str) -> No
     assert str(caught.value).count("\n") == 0
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_refused_access_to_a_detail_stops_at_once(status: int) -> None:
-    with api_with(in_turn(refused(status))) as (api, server), pytest.raises(AccessError):
+def test_a_key_that_is_not_accepted_for_a_detail_stops_at_once() -> None:
+    with api_with(in_turn(refused(401))) as (api, server), pytest.raises(AccessError):
+        api.conversation("CA1")
+    assert len(server.requests) == 1
+
+
+def test_a_forbidden_detail_concerns_its_conversation() -> None:
+    with api_with(in_turn(refused(403))) as (api, server), pytest.raises(ConversationError):
         api.conversation("CA1")
     assert len(server.requests) == 1
 

@@ -18,7 +18,7 @@ from dlt.destinations.job_client_impl import SqlLoadJob
 
 from loaded import put_loaded
 from polyai import open_pipeline, polyai, resolve
-from polyai.api.worker_pool import OUTAGE_AFTER
+from polyai.api.outage import OUTAGE_AFTER
 from polyai.clock import utc_now
 from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError, DestinationError
@@ -300,9 +300,7 @@ class TestFailures:
     def test_an_outage_keeps_what_was_read_and_the_next_run_completes_it(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
-        ids = list(sandbox.conversation_ids(AGENT))[::-1]
-        for conversation_id in ids[100:]:
-            sandbox.faults.add("reset", path=re.escape(quote(conversation_id, safe="")) + "$")
+        sandbox.faults.add("reset", path=DETAIL, after=100)
         report = run(base_url, max_attempts=1)
         assert report.status == "failed"
         assert (report.fetched, report.failed) == (100, OUTAGE_AFTER)

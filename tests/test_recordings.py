@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import struct
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import duckdb
 import pyarrow.dataset as ds
@@ -777,3 +778,16 @@ def test_files_are_readable_by_their_owner_only(archive: Archive) -> None:
     archive.fetch()
     for path in [Path("recordings"), *Path("recordings").rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.slow
+def test_failed_recordings_in_a_row_keep_no_other_from_being_stored(archive: Archive) -> None:
+    calls = archive.calls()
+    broken = calls[:40]
+    for conversation_id in broken:
+        path = re.escape(quote(conversation_id, safe="")) + "/audio"
+        archive.sandbox.faults.add("status", path=path, status=500)
+    report = archive.fetch(max_attempts=1, workers=4)
+    assert (report.status, report.failed) == ("partial", len(broken))
+    asked = query("SELECT count(DISTINCT conversation_id) FROM polyai.recordings")
+    assert asked == [(len(calls),)]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from polyai.api.worker_pool import OUTAGE_AFTER, OutageBreaker, WorkerPool
+from polyai.api.outage import OUTAGE_AFTER, OutageBreaker, Probe
+from polyai.api.worker_pool import WorkerPool
 from polyai.errors import (
     AccessError,
     ApiError,
@@ -211,3 +212,64 @@ class TestTheBreaker:
         assert not breaker.is_open
         breaker.record(UnavailableError("503"))
         assert breaker.is_open
+
+
+class TestTheProbe:
+    def test_an_answer_of_another_conversation_keeps_the_breaker_closed(self) -> None:
+        asked: list[str] = []
+        breaker = OutageBreaker(2, Probe(asked.append, lambda: ["CA1", "CA2", "CA3"]))
+        for number in range(2):
+            breaker.record(UnavailableError("500"), f"CA{number}")
+        assert (asked, breaker.is_open) == (["CA2"], False)
+
+    def test_the_last_answered_conversation_is_asked_for_first(self) -> None:
+        asked: list[str] = []
+        breaker = OutageBreaker(1, Probe(asked.append))
+        breaker.record(None, "CA1")
+        breaker.record(UnavailableError("500"), "CA2")
+        assert (asked, breaker.is_open) == (["CA1"], False)
+
+    def test_it_opens_if_nothing_else_is_answered(self) -> None:
+        def ask(_: str) -> None:
+            raise UnavailableError("503")
+
+        breaker = OutageBreaker(1, Probe(ask, lambda: ["CA1", "CA2"]))
+        error = UnavailableError("500")
+        breaker.record(error, "CA1")
+        assert (breaker.opened_by, breaker.opened_at) == (error, error)
+
+    def test_it_opens_if_the_list_is_not_answered(self) -> None:
+        def listed() -> list[str]:
+            raise UnavailableError("503")
+
+        breaker = OutageBreaker(1, Probe(lambda _: None, listed))
+        breaker.record(UnavailableError("500"), "CA1")
+        assert breaker.is_open
+
+    def test_a_refusal_is_probed_at_once_and_opens_if_everything_is_refused(self) -> None:
+        def ask(_: str) -> None:
+            raise ConversationError("refused", status=403)
+
+        breaker = OutageBreaker(probe=Probe(ask, lambda: ["CA1", "CA2"]))
+        breaker.record(ConversationError("refused", status=403), "CA1")
+        assert isinstance(breaker.opened_by, AccessError)
+        assert breaker.opened_by.status == 403
+
+    def test_a_closed_client_proves_nothing(self) -> None:
+        def ask(_: str) -> None:
+            raise StoppedError("closed")
+
+        breaker = OutageBreaker(1, Probe(ask, lambda: ["CA2"]))
+        breaker.record(UnavailableError("500"), "CA1")
+        assert not breaker.is_open
+
+    def test_listed_conversations_are_sampled_over_the_whole_page(self) -> None:
+        asked: list[str] = []
+
+        def ask(name: str) -> None:
+            asked.append(name)
+            raise UnavailableError("503")
+
+        with pytest.raises(UnavailableError):
+            Probe(ask, lambda: [str(number) for number in range(100)])()
+        assert asked == ["0", "25", "50", "74", "99"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
@@ -735,3 +736,17 @@ def test_times_are_those_of_the_injected_clock(desk: Desk) -> None:
     rows = from_rows(desk.flags(1))
     write_back("annotation", rows, resolve(**desk.options), pipeline, clock=lambda: now)
     assert recorded("requested_at, sent_at") == [(now, now)]
+
+
+@pytest.mark.slow
+def test_unreadable_conversations_in_a_row_keep_no_other_row_from_being_sent(desk: Desk) -> None:
+    rows = desk.flags(60)
+    broken = list(dict.fromkeys(row["conversation_id"] for row in rows))[:25]
+    for conversation_id in broken:
+        desk.sandbox.faults.add("status", status=500, path=quote(conversation_id, safe=""))
+    done = desk.annotate(rows, max_attempts=1)
+    outcomes = {"not sent": 0, "sent": 0}
+    for one in done.results:
+        outcomes[one.outcome] += 1
+    good = [row for row in rows if row["conversation_id"] not in broken]
+    assert outcomes == {"not sent": len(rows) - len(good), "sent": len(good)}

@@ -18,6 +18,9 @@ from .failures import Subject
 from .page_stream import Document, Spool, encode, read_page, row_hash
 from .transport import Transport
 
+NEWEST_IDS = 100
+"""Listed conversations from which a probe for an outage can choose."""
+
 T = TypeVar("T")
 
 
@@ -104,6 +107,15 @@ class DataApi(Transport):
 
         path = f"{self._conversations_path}?limit={limit}&offset={offset}"
         return self.get(path, subject="agent", accept=accept)
+
+    def newest_ids(self) -> list[str]:
+        """Returns ids of the newest listed conversations, as far as their rows have one.
+
+        Raises:
+            ApiError: As for `Transport.get`.
+        """
+        rows = self.conversations(limit=NEWEST_IDS, offset=0).conversations
+        return [str(row["conversationId"]) for row in rows if row.get("conversationId")]
 
     def conversation_body(self, conversation_id: str) -> bytes:
         """Fetches a detail: `GET /v1/agents/{agentId}/conversations/{conversationId}`.

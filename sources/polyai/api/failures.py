@@ -129,6 +129,9 @@ class RequestErrors:
                 f"A key is valid for one account, agent and region; most likely this one belongs "
                 f"to another region than {region}. Set POLYAI_REGION to one of us, eu, uk, studio"
             )
+        elif status == 403 and subject == "conversation":
+            # single conversations can be refused; see `Probe` for a key that is
+            kind, what = ConversationError, "the API key has no permission for the conversation"
         elif status == 403:
             kind, what = AccessError, "the API key has no permission"
             details["advice"] = (

@@ -1,4 +1,4 @@
-"""Bounded worker pool and outage breaker for every feature that sends many requests."""
+"""Bounded worker pool for every feature that sends many requests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self, TypeVar
 
-from ..errors import StoppedError, UnavailableError, UncertainError
-
-OUTAGE_AFTER = 20
-"""Consecutive unanswered requests that count as an outage: to retry every further one would take
-hours."""
 
 MAX_IN_FLIGHT = 1_000
 """Default limit of tasks whose results are outstanding: enough to keep all workers busy while the
@@ -119,50 +114,3 @@ class WorkerPool:
                 yield next_result()
         while in_flight:
             yield next_result()
-
-
-class OutageBreaker:
-    """Circuit breaker that opens after consecutive unanswered requests, and stays open.
-
-    Safe to share between threads.
-
-    Args:
-        opens_after: Number of consecutive unanswered requests that open it.
-
-    Attributes:
-        opened_by: The error that opened it; None while it is closed.
-    """
-
-    def __init__(self, opens_after: int = OUTAGE_AFTER) -> None:
-        self.opened_by: UnavailableError | None = None
-        self._opens_after = opens_after
-        self._unanswered = 0
-        self._lock = threading.Lock()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the API has stopped answering, so that no further request is worth sending."""
-        return self.opened_by is not None
-
-    def record(self, error: Exception | None) -> None:
-        """Counts the outcome of one request.
-
-        A refusal is an answer and resets the count, as success does. An `UncertainError` proves
-        neither, and a `StoppedError` comes from this side: both leave the count as it is.
-
-        Args:
-            error: The exception that ended the request; None if it was answered.
-        """
-        if isinstance(error, UncertainError | StoppedError):
-            return
-        with self._lock:
-            if not isinstance(error, UnavailableError):
-                self._unanswered = 0
-                return
-            self._unanswered += 1
-            if self._unanswered >= self._opens_after and not self.is_open:
-                self._open(error)
-
-    def _open(self, error: UnavailableError) -> None:
-        """Opens the breaker: the single place that takes a run of failures for an outage."""
-        self.opened_by = error

@@ -17,7 +17,7 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Any, Self
 
-from ..api.client import ConversationsV3, DataApi
+from ..api.client import NEWEST_IDS, ConversationsV3, DataApi
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
@@ -110,7 +110,7 @@ class AgentReader:
         reads_details = settings.api == DATA or settings.details
         api = DataApi(agent, **options) if reads_details else None
         self._v3 = ConversationsV3(agent, **options) if settings.api == V3 else None
-        self._fetcher = Fetcher(api, settings.workers, clock)
+        self._fetcher = Fetcher(api, settings.workers, clock, partial(self._newest_ids, api))
         self._plan = Plan(
             list(self._listings(api, landmarks)),
             warehouse.for_thread(),
@@ -141,6 +141,16 @@ class AgentReader:
                 yield V3Listing(self._v3, environment, size, clock, details=details)
         elif api is not None:
             yield DataListing(api, size, clock, landmarks)
+
+    def _newest_ids(self, api: DataApi | None) -> list[str]:
+        """Requests the ids of some of the newest conversations, for probes."""
+        if self._v3 is not None:
+            (environment, *_) = self._settings.environments
+            newest = self._v3.conversations(
+                environment=environment, since=None, before=None, limit=NEWEST_IDS
+            )
+            return [row.conversation_id for row in newest.rows]
+        return api.newest_ids() if api is not None else []
 
     def __enter__(self) -> Self:
         self._fetcher.__enter__()

@@ -5,7 +5,7 @@ Where the listing contains whole conversations and no details are wanted, nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -13,7 +13,8 @@ from typing import Literal
 
 from ..api.client import DataApi
 from ..api.page_stream import Document
-from ..api.worker_pool import OutageBreaker, WorkerPool
+from ..api.outage import OutageBreaker, Probe
+from ..api.worker_pool import WorkerPool
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 
@@ -85,11 +86,19 @@ class Fetcher:
         api: The agent's Data API; None where no details are read.
         workers: Concurrent requests.
         clock: Injectable clock.
+        listed: Requests ids of conversations from the first page of the list.
     """
 
-    def __init__(self, api: DataApi | None, workers: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        api: DataApi | None,
+        workers: int,
+        clock: Clock,
+        listed: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         self._api = api
         self._clock = clock
+        self._listed = listed
         self._pool = WorkerPool(workers, "polyai-detail")
 
     def __enter__(self) -> Fetcher:
@@ -104,18 +113,19 @@ class Fetcher:
         """Yields the outcome of each task, in the order of the tasks.
 
         Raises:
-            AccessError: The key, region or agent was refused; nothing more is requested.
+            AccessError: The key, region or agent was refused, or every conversation is; nothing
+                more is requested.
             UnavailableError: Outage of the API.
         """
         api = self._api
         if api is None:
             yield from (Fetched(task, task.listed_at or self._clock()) for task in tasks)
             return
-        breaker = OutageBreaker()
+        breaker = OutageBreaker(probe=Probe(api.conversation_body, self._listed))
         for fetched in self._pool.in_order(
             lambda task: self._read(api, task), tasks, first_limit=FIRST_LOOKAHEAD
         ):
-            breaker.record(fetched.error)
+            breaker.record(fetched.error, fetched.task.conversation_id)
             yield fetched
             if breaker.opened_by is not None:
                 raise breaker.opened_by

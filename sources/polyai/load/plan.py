@@ -114,6 +114,8 @@ class Plan:
         self._left_out: frozenset[str] = frozenset()
         """Conversations that are not read even if listed: given up, or erased."""
         self._requested: set[str] = set()
+        self._known_failures: list[Task] = []
+        """Failed in an earlier run: read last, so that they keep nothing else from being read."""
         self._listed = array("Q")
         self.failures: Mapping[str, Failure] = {}
         self.forgotten_callers = ForgottenCallers()
@@ -125,7 +127,7 @@ class Plan:
 
         A first and a full load read the whole listing, a later one the look-back window; always
         from the oldest end, so that an interruption leaves no gap before the watermark. What is
-        due without being listed follows.
+        due without being listed follows, then what failed in earlier runs.
         """
         policy = self._policy
         self.is_first_load = not self._warehouse.has_conversations(self._agent_id)
@@ -141,6 +143,7 @@ class Plan:
         if policy.span is not None:
             for listing in self._listings:
                 yield from self._listed_tasks(listing, policy.span.since, policy.span.before)
+            yield from self._known_failures
             return
         starts = [self._window_start(listing) for listing in self._listings]
         for listing, start in zip(self._listings, starts):
@@ -149,6 +152,7 @@ class Plan:
             yield from self._due_by_id(excluded)
         else:
             yield from self._due_by_window(excluded, starts)
+        yield from self._known_failures
         if all(start is None for start in starts):
             self._reconcile()
 
@@ -236,13 +240,17 @@ class Plan:
             if reason := self._reason(row, loaded):
                 if reason != "new":
                     self._requested.add(conversation_id)
-                yield Task(
+                task = Task(
                     conversation_id,
                     row.summary_hash,
                     reason,
                     listed_at=row.fetched_at,
                     document=row.document,
                 )
+                if reason == "failed":
+                    self._known_failures.append(task)
+                else:
+                    yield task
             else:
                 report.unchanged += 1
 
@@ -271,7 +279,11 @@ class Plan:
         """Yields what is due and was not listed, one request each."""
         for row in self._due.values():
             reason = self._reasons[row.conversation_id]
-            yield Task(row.conversation_id, row.summary_hash, reason, is_listed=False)
+            task = Task(row.conversation_id, row.summary_hash, reason, is_listed=False)
+            if reason == "failed":
+                self._known_failures.append(task)
+            else:
+                yield task
         policy, skipped = self._policy, excluded | self._requested
         for row in self._warehouse.past_refetch_age(
             self._agent_id, policy.settle_after, policy.now

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Self
 
 from ..api.client import DataApi
 from ..api.decoding import NotAcceptedError
-from ..api.worker_pool import OutageBreaker, WorkerPool
+from ..api.outage import OutageBreaker, Probe
+from ..api.worker_pool import WorkerPool
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 from .archive import Due, Kind
@@ -114,7 +115,8 @@ class RecordingFetcher:
         self._on_outcome = on_outcome
         self.rest: list[Outcome] = []
         self._unsynced: list[Outcome] = []
-        self._breaker = OutageBreaker()
+        self._breaker = OutageBreaker(probe=Probe(self._first_bytes, api.newest_ids))
+        self._probe_kind: Kind | None = None
         self._pool = WorkerPool(workers, "polyai-recording", stop=stop)
         self._files = lru_cache(_PARTITIONS)(store.sizes)
         self._known_rows = lru_cache(_PARTITIONS)(manifest.read)
@@ -142,7 +144,7 @@ class RecordingFetcher:
                 self._on_outcome(outcome)
                 outage = self._breaker.opened_by
                 # only now: what was answered before it is kept
-                if outage is not None and outcome.error is outage:
+                if outage is not None and outcome.error is self._breaker.opened_at:
                     raise outage
             if len(self._unsynced) >= _SYNCED_TOGETHER:
                 self._sync()
@@ -170,9 +172,22 @@ class RecordingFetcher:
             return None
         if not task.again and (adopted := self._adopted(task.due, task.kind)):
             return adopted
+        self._probe_kind = task.kind
         outcome = self._fetched(task.due, task.kind)
-        self._breaker.record(outcome.error)
+        self._breaker.record(outcome.error, task.due.conversation_id)
         return outcome
+
+    def _first_bytes(self, conversation_id: str) -> object:
+        """Requests a recording for a probe, and reads no more than its beginning."""
+        kind = self._probe_kind
+        if kind is None:
+            return None
+        return self._api.recording(
+            conversation_id,
+            kind.direction,
+            lambda parts: next(iter(parts), b""),
+            redacted=kind.redacted,
+        )
 
     def _fetched(self, due: Due, kind: Kind) -> Outcome:
         """Downloads a recording and stores it."""

@@ -252,12 +252,16 @@ class AgentRecordings:
             return {}, error or stopped_by
 
     def _missing(self, api: DataApi) -> Iterator[Task]:
-        """Yields missing recordings, except those of calls that have failed for too long."""
+        """Yields missing recordings, those of calls that failed before last.
+
+        Calls that have failed for too long are left out.
+        """
         settings, report, wait = self._settings, self._report, self._settings.recordings_wait
         kinds = self._kinds(api)
         report.expected = self._archive.count_due(kinds, wait) * len(kinds)
         too_old = self._clock() - settings.give_up_after
         forgotten = self._work.committer.warehouse.forgotten(self._agent.agent_id)
+        failed_before: list[Task] = []
         for due in self._archive.due(kinds, wait):
             if due.conversation_id in forgotten:
                 continue
@@ -265,7 +269,12 @@ class AgentRecordings:
             if failure is not None and failure.first_failed_at < too_old:
                 report.given_up += 1
                 continue
-            yield from (Task(due, kind) for kind in kinds if due.lacks(kind, wait))
+            tasks = [Task(due, kind) for kind in kinds if due.lacks(kind, wait)]
+            if failure is None:
+                yield from tasks
+            else:
+                failed_before += tasks
+        yield from failed_before
 
     def _kinds(self, api: DataApi) -> list[Kind]:
         """Kinds of recordings to download per call, as far as the key gives access."""

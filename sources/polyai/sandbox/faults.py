@@ -24,6 +24,7 @@ class Fault:
             `delay` (late response), `empty` (HTTP 200 without a body).
         path: Regular expression, searched in the path as sent, with and without the query.
         method: Only requests with this method; None for all.
+        after: Number of matching requests that succeed first.
         times: Number of requests that fail; None for no limit.
         rate: Share of the matching requests that fail, 0 to 1; None for all.
         status: HTTP status of `status` and `html`.
@@ -35,6 +36,7 @@ class Fault:
     kind: FaultKind
     path: str = ""
     method: str | None = None
+    after: int = 0
     times: int | None = None
     rate: float | None = None
     status: int = 503
@@ -107,6 +109,8 @@ class Faults:
         if not (rule.pattern.search(path) or rule.pattern.search(f"{path}?{query}")):
             return False
         rule.matched += 1
+        if rule.matched <= fault.after:
+            return False
         if fault.rate is None:
             return True
         draw = blake2b(f"{self._seed}/{number}/{rule.matched}".encode(), digest_size=4).digest()

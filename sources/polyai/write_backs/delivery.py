@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..api.client import DataApi
-from ..api.worker_pool import OutageBreaker
+from ..api.outage import OutageBreaker, Probe
 from ..clock import Clock
 from ..config.settings import Settings
 from ..errors import (
@@ -91,7 +91,7 @@ class Delivery:
         self._redaction = redaction
         self._stop = stop
         self._clock = clock
-        self._breaker = OutageBreaker()
+        self._breaker = OutageBreaker(probe=Probe(api.conversation_body, api.newest_ids))
         self._refusal: AccessError | None = None
 
     @property
@@ -119,7 +119,7 @@ class Delivery:
         Raises:
             ApiError: The request failed.
         """
-        with self._recorded_outcome():
+        with self._recorded_outcome(conversation_id):
             return self._api.conversation(conversation_id)
 
     def look_up(self, row: Row) -> Lookup:
@@ -174,7 +174,7 @@ class Delivery:
         return found
 
     def _post(self, row: Row) -> None:
-        with self._recorded_outcome():
+        with self._recorded_outcome(row.conversation_id):
             if row.kind == "note":
                 self._api.set_note(row.conversation_id, row.note or "")
             else:
@@ -186,13 +186,13 @@ class Delivery:
                 )
 
     @contextmanager
-    def _recorded_outcome(self) -> Iterator[None]:
+    def _recorded_outcome(self, conversation_id: str) -> Iterator[None]:
         """Records the outcome of a request for `can_continue`."""
         try:
             yield
         except ApiError as error:
             if isinstance(error, AccessError):
                 self._refusal = error
-            self._breaker.record(error)
+            self._breaker.record(error, conversation_id)
             raise
-        self._breaker.record(None)
+        self._breaker.record(None, conversation_id)
