@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self, TypeVar
 
-
 MAX_IN_FLIGHT = 1_000
 """Default limit of tasks whose results are outstanding: enough to keep all workers busy while the
 caller commits, and some 15 MB of conversation details."""

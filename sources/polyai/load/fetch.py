@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import Literal
 
 from ..api.client import DataApi
-from ..api.page_stream import Document
 from ..api.outage import OutageBreaker, Probe
+from ..api.page_stream import Document
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
 from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
