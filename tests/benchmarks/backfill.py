@@ -1,7 +1,7 @@
-"""A backfill of very many conversations through the Conversations API v3, by several workers.
+"""Backfill of very many conversations through the Conversations API v3, by several workers.
 
-The command runs as a user would run it; nothing in it knows that it is measured. What its processes
-take is read from `/proc`, and what they asked for from the server.
+The command runs unmodified, as a user would run it. CPU and memory of its processes are read from
+`/proc`, and the server counts its requests.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from .server import ACCOUNT_ID, AGENT_ID, BEFORE, MAX_V3_LIMIT, SINCE
 
 POLL_SECONDS = 0.1
 PARTS = 10
-"""Parts of a run whose CPU seconds are told apart, so that a growing cost shows."""
+"""Parts of a run whose CPU seconds are measured separately, to detect a growing cost."""
 
 DATABASE = "polyai.duckdb"
 EMPTY_SINCE = SINCE - timedelta(days=365)
-"""From here on there is nothing for a while."""
+"""Start of a period without conversations."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -47,16 +47,16 @@ Query = Callable[[str], Rows]
 
 
 @dataclass
-class Ran:
-    """What a command has cost.
+class CommandCost:
+    """Cost of a command.
 
     Attributes:
-        seconds: from its start to its end, imports included.
-        cpu_seconds: of all its processes.
-        peaks: the most memory that each process held, in bytes; the command's own comes first.
-        peak_together: the most that they held at one time.
-        parts: CPU seconds when so many conversations had been served.
-        answer: what it wrote with `--json`.
+        seconds: Duration, imports included.
+        cpu_seconds: CPU seconds of all its processes.
+        peaks: Peak memory of each process in bytes, the command's own first.
+        peak_together: Peak of the sum of all processes in bytes.
+        parts: Numbers of served conversations, and the CPU seconds until then.
+        answer: Its `--json` output.
     """
 
     seconds: float = 0
@@ -69,10 +69,10 @@ class Ran:
 
 @dataclass(frozen=True)
 class Run:
-    """One backfill, and what others did for it."""
+    """One backfill: cost of the command, of the server and of the destination."""
 
     workers: int
-    ran: Ran
+    command: CommandCost
     cost: Mapping[str, int]
     server_cpu_seconds: float
     destination_cpu_seconds: float
@@ -80,29 +80,29 @@ class Run:
 
     @property
     def conversations(self) -> int:
-        return sum(int(slice_["counts"]["new"]) for slice_ in self.ran.answer["slices"])
+        return sum(int(slice_["counts"]["new"]) for slice_ in self.command.answer["slices"])
 
 
-class Family:
-    """A process and all that descend from it, seen through `/proc`."""
+class ProcessTree:
+    """A process and its descendants, observed through `/proc`."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._peaks: dict[int, int] = {}
         self._together = 0
 
-    def look(self) -> float:
-        """Notes what they hold; the CPU seconds of them and of those that have ended."""
+    def sample(self) -> float:
+        """Records their memory; returns their CPU seconds, including those of ended processes."""
         ticks = together = 0
         for pid in _descendants(self._pid):
             with suppress(OSError, ValueError, KeyError):
                 proc = Path("/proc", str(pid))
                 lines = (proc / "status").read_text().splitlines()
                 sizes = dict(line.split(":", 1) for line in lines)
-                together += _kilobytes(sizes["VmRSS"])
+                together += _bytes(sizes["VmRSS"])
                 if b"resource_tracker" not in (proc / "cmdline").read_bytes():
-                    self._peaks[pid] = max(self._peaks.get(pid, 0), _kilobytes(sizes["VmHWM"]))
-                # behind the name in parentheses: user and system time, then those of the dead
+                    self._peaks[pid] = max(self._peaks.get(pid, 0), _bytes(sizes["VmHWM"]))
+                # fields after the name: user and system time, then those of ended children
                 ticks += sum(
                     map(int, (proc / "stat").read_text().rpartition(")")[2].split()[11:15])
                 )
@@ -118,8 +118,8 @@ class Family:
         return self._together
 
 
-def _kilobytes(size: str) -> int:
-    """A size of `/proc/…/status` in bytes."""
+def _bytes(size: str) -> int:
+    """Converts a size of `/proc/…/status` to bytes."""
     return int(size.split()[0]) * 1024
 
 
@@ -131,13 +131,13 @@ def _descendants(pid: int) -> Iterator[int]:
                 yield from _descendants(int(child))
 
 
-class Place:
-    """A destination, new and empty, and the folder from which it is loaded.
+class Destination:
+    """A destination, and the working directory from which it is loaded.
 
     Args:
-        folder: The working directory of the command.
-        server: Where the conversations are.
-        postgres_url: The database; a DuckDB file in the folder where None.
+        folder: Working directory of the command.
+        server: The API.
+        postgres_url: The database; None for a DuckDB file in the folder.
     """
 
     def __init__(self, folder: Path, server: Server, postgres_url: str | None) -> None:
@@ -145,14 +145,14 @@ class Place:
         self.server = server
         self._url = postgres_url
 
-    def run(self, *arguments: str, watch: Callable[[], None] = lambda: None) -> Ran:
-        """Runs the command on the conversations behind the v3 listing.
+    def run(self, *arguments: str, watch: Callable[[], None] = lambda: None) -> CommandCost:
+        """Runs the command with the v3 listing.
 
         Args:
-            arguments: The command's.
-            watch: Called every now and then while it runs.
+            arguments: Arguments of the command.
+            watch: Called repeatedly while it runs.
         """
-        ran = Ran()
+        ran = CommandCost()
         own = {
             "POLYAI_AGENT_ID": AGENT_ID,
             "POLYAI_ACCOUNT_ID": ACCOUNT_ID,
@@ -178,9 +178,9 @@ class Place:
             ) as popen,
         ):
             try:
-                family = Family(popen.pid)
+                processes = ProcessTree(popen.pid)
                 while popen.poll() is None:
-                    cpu_seconds = family.look()
+                    cpu_seconds = processes.sample()
                     watch()
                     read = self.server.cost()["v3"]["rows"] - served
                     if read >= due:
@@ -200,30 +200,30 @@ class Place:
             ran.answer = orjson.loads(answer.read())
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         ran.cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        ran.peaks, ran.peak_together = family.peaks, family.peak_together
+        ran.peaks, ran.peak_together = processes.peaks, processes.peak_together
         return ran
 
     def backfill(self, since: datetime, before: datetime, slice_: str, workers: int) -> Run:
         """Runs `backfill` over a range."""
-        had, had_cpu = self.server.cost(), self.cpu_seconds()
+        earlier, earlier_cpu = self.server.cost(), self.cpu_seconds()
         ran = self.run(
             *("backfill", "--from", f"{since:%Y-%m-%dT%H:%M:%SZ}"),
             *("--to", f"{before:%Y-%m-%dT%H:%M:%SZ}"),
             *("--slice", slice_, "--workers", str(workers)),
         )
-        has = self.server.cost()
+        later = self.server.cost()
         return Run(
             workers=workers,
-            ran=ran,
-            cost={name: number - had["v3"][name] for name, number in has["v3"].items()},
-            server_cpu_seconds=has["cpu_seconds"] - had["cpu_seconds"],
-            destination_cpu_seconds=self.cpu_seconds() - had_cpu,
+            command=ran,
+            cost={name: number - earlier["v3"][name] for name, number in later["v3"].items()},
+            server_cpu_seconds=later["cpu_seconds"] - earlier["cpu_seconds"],
+            destination_cpu_seconds=self.cpu_seconds() - earlier_cpu,
             load_average=os.getloadavg()[0],
         )
 
     @contextmanager
     def opened(self) -> Iterator[Query]:
-        """Queries with unqualified names."""
+        """Yields a function for queries with unqualified table names."""
         if self._url:
             connection = psycopg2.connect(self._url, options="-c search_path=polyai")
             connection.autocommit = True
@@ -242,22 +242,22 @@ class Place:
             yield lambda sql: file.execute(sql).fetchall()
 
     def cpu_seconds(self) -> float:
-        """What PostgreSQL has taken; DuckDB is part of the command."""
+        """Returns the CPU seconds of PostgreSQL so far; 0 for DuckDB, part of the command."""
         if not self._url:
             return 0
         with self.opened() as query:
             ((folder,),) = query("SHOW data_directory")
         pid = Path(folder, "postmaster.pid").read_text().split()[0]
-        return Family(int(pid)).look()
+        return ProcessTree(int(pid)).sample()
 
     def index(self) -> None:
-        """Makes an index for the merge in each table."""
+        """Creates an index for the merge on each table."""
         with self.opened() as query:
             for table in conversation_tables():
                 query(f"CREATE INDEX ON {table.name} (agent_id, conversation_id)")
 
     def problems(self, conversations: int) -> Iterator[str]:
-        """What is wrong with the rows: missing, too many, or there twice."""
+        """Yields what is wrong with the rows: missing, unexpected or duplicate ones."""
         with self.opened() as query:
             # an id ends with the conversation's number in eight hexadecimal digits
             found = query(
@@ -270,17 +270,17 @@ class Place:
                 yield f"conversations: {found[:3]} of {conversations:,}"
             for table in conversation_tables():
                 keys = ", ".join(("agent_id", "conversation_id", *table.key))
-                ((rows, doubled),) = query(
+                ((rows, duplicates),) = query(
                     "SELECT coalesce(sum(n), 0), count(CASE WHEN n > 1 THEN 1 END) "
                     f"FROM (SELECT count(*) AS n FROM {table.name} GROUP BY {keys}) AS each_key"
                 )
-                if doubled:
-                    yield f"{table.name} has {doubled:,} keys more than once"
+                if duplicates:
+                    yield f"{table.name} has {duplicates:,} duplicate keys"
                 if table.name == "turns" and rows != turns:
-                    yield f"{rows:,} turns, the conversations say {turns:,}"
+                    yield f"turns has {rows:,} rows, the conversations have {turns:,} turns"
 
     def sizes(self) -> dict[str, int]:
-        """Bytes in the destination and, from DuckDB, as Parquet."""
+        """Returns the bytes in the destination and, for DuckDB, in a copy and as Parquet."""
         with self.opened() as query:
             if self._url:
                 ((size,),) = query(
@@ -305,21 +305,21 @@ class Place:
         }
 
     def packages(self) -> int:
-        """Load packages so far."""
+        """Returns the number of load packages so far."""
         with self.opened() as query:
             return int(query("SELECT count(*) FROM _dlt_loads")[0][0])
 
 
 @contextmanager
-def placed(server: Server, destination: str) -> Iterator[Place]:
-    """A new place."""
+def new_destination(server: Server, destination: str) -> Iterator[Destination]:
+    """Yields a new, empty destination."""
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         url = opened.enter_context(postgres()) if destination == "postgres" else None
-        yield Place(folder, server, url)
+        yield Destination(folder, server, url)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a Markdown table; the first column is text, the others are numbers."""
     marks = ["---", *["---:"] * (len(headings) - 1)]
     lines = [f"| {' | '.join(cells)} |" for cells in (headings, marks, *rows)]
@@ -327,17 +327,17 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     sys.stdout.flush()
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     """Prints a line."""
     sys.stdout.write(f"{line}\n\n")
     sys.stdout.flush()
 
 
 def show(runs: Sequence[Run]) -> None:
-    """What the runs have cost, a line each."""
+    """Prints the costs of the runs, one line per run."""
     rows = []
     for run in runs:
-        ran, count = run.ran, run.conversations
+        ran, count = run.command, run.conversations
         parent, *others = ran.peaks
         rows.append(
             (
@@ -357,11 +357,11 @@ def show(runs: Sequence[Run]) -> None:
                 f"{run.load_average:.1f}",
             )
         )
-    table(
+    print_table(
         (
             "workers",
             "seconds",
-            "a second",
+            "per second",
             "CPU s",
             "CPU ms each",
             "PostgreSQL CPU s",
@@ -369,7 +369,7 @@ def show(runs: Sequence[Run]) -> None:
             "MB parent",
             "MB workers",
             "MB sum",
-            "MB at once",
+            "MB together",
             "pages + empty",
             "MB read",
             "load",
@@ -379,42 +379,42 @@ def show(runs: Sequence[Run]) -> None:
 
 
 def show_parts(runs: Sequence[Run]) -> None:
-    """CPU of each tenth, so that it shows whether it grows with what is held."""
+    """Prints the CPU time of each tenth, which shows whether it grows with the warehouse."""
     rows = []
     for run in runs:
-        marks = [(0, 0.0), *run.ran.parts]
+        marks = [(0, 0.0), *run.command.parts]
         costs = [
             (cpu - cpu_before) / (read - read_before) * 1000
             for (read_before, cpu_before), (read, cpu) in pairwise(marks)
         ]
         rows.append((f"{run.workers}", " ".join(f"{cost:.2f}" for cost in costs)))
-    table(("workers", "CPU ms a conversation in each tenth of what was served"), rows)
+    print_table(("workers", "CPU ms per conversation, in each tenth of the conversations"), rows)
 
 
-def show_sizes(place: Place, run: Run) -> None:
-    """Bytes a conversation."""
+def show_sizes(place: Destination, run: Run) -> None:
+    """Prints the bytes per conversation."""
     sizes = {"JSON": run.cost["bytes"]} | place.sizes()
     rows = [
         (name, f"{size / 1e6:,.1f}", f"{size / run.conversations:,.0f}")
         for name, size in sizes.items()
     ]
-    table(("form", "MB", "bytes a conversation"), rows)
+    print_table(("format", "MB", "bytes per conversation"), rows)
 
 
-def show_empty(place: Place, held: int, slices: int) -> None:
-    """What slices cost in which there is nothing, beside what is held."""
+def show_empty(place: Destination, loaded: int, slices: int) -> None:
+    """Prints the costs of empty slices, with this number of loaded conversations."""
     one = place.backfill(EMPTY_SINCE, EMPTY_SINCE + timedelta(days=1), "1d", 1)
     packages = place.packages()
     many = place.backfill(EMPTY_SINCE, EMPTY_SINCE + timedelta(days=1 + slices), "1d", 1)
-    each = [slice_["seconds"] for slice_ in many.ran.answer["slices"][1:]]
-    table(
-        ("held", "slices", "seconds", "CPU s", "PostgreSQL CPU s", "packages", "requests"),
+    each = [slice_["seconds"] for slice_ in many.command.answer["slices"][1:]]
+    print_table(
+        ("loaded", "slices", "seconds", "CPU s", "PostgreSQL CPU s", "packages", "requests"),
         [
             (
-                f"{held:,}",
+                f"{loaded:,}",
                 f"{slices}",
                 f"{median(each):.2f}",
-                f"{(many.ran.cpu_seconds - one.ran.cpu_seconds) / slices:.2f}",
+                f"{(many.command.cpu_seconds - one.command.cpu_seconds) / slices:.2f}",
                 f"{many.destination_cpu_seconds / (slices + 1):.3f}",
                 f"{(place.packages() - packages) / (slices + 1):.0f}",
                 f"{many.cost['empty'] / (slices + 1):.0f}",
@@ -424,32 +424,32 @@ def show_empty(place: Place, held: int, slices: int) -> None:
 
 
 def flat(server: Server, destination: str) -> None:
-    """One `load`: its requests against the fewest, its memory as it goes on."""
-    with placed(server, destination) as place:
+    """Measures one `load`: requests compared with the minimum, and memory over time."""
+    with new_destination(server, destination) as place:
         loaded = place.folder / ".dlt" / "pipelines" / "polyai" / "load" / "loaded"
         marks: list[tuple[int, int, int, float]] = []
         chunk, every = 1_000, 10
 
         def watch() -> None:
-            # the run's own row travels in a package before the chunks
+            # the first package contains the run's own row
             chunks = sum(1 for _ in loaded.iterdir()) - 1 if loaded.is_dir() else 0
             if chunks >= (marks[-1][0] if marks else 0) + every:
-                rss, peak, cpu = _peak_anew()
+                rss, peak, cpu = _sample_and_reset_peak()
                 marks.append((chunks // every * every, rss, peak, cpu))
 
         ran = place.run("load", "--chunk-size", str(chunk), watch=watch)
         cost = server.cost()["v3"]
         for problem in place.problems(server.conversations):
-            say(problem)
+            report(problem)
         ideal = -(-server.conversations // MAX_V3_LIMIT)
-        say(
+        report(
             f"load of {server.conversations:,}: {ran.seconds:.1f} s, {ran.cpu_seconds:.1f} CPU s, "
             f"{cost['pages']} pages (ideal {ideal}), {cost['probes']} probes with limit=1, "
-            f"{cost['empty']} of empty environments; {cost['rows']:,} rows served; "
+            f"{cost['empty']} for empty environments; {cost['rows']:,} rows served; "
             f"peak {ran.peaks[0] / 1e6:.0f} MB; load average {os.getloadavg()[0]:.1f}"
         )
-        table(
-            ("committed", "MB", "peak MB since the line above", "CPU s"),
+        print_table(
+            ("committed", "MB", "peak MB since the previous line", "CPU s"),
             [
                 (f"{chunks * chunk:,}", f"{rss / 1e6:.0f}", f"{peak / 1e6:.0f}", f"{cpu:.1f}")
                 for chunks, rss, peak, cpu in marks
@@ -457,13 +457,13 @@ def flat(server: Server, destination: str) -> None:
         )
 
 
-def _peak_anew() -> tuple[int, int, float]:
-    """Memory of this process's newest child, its peak, which begins anew, and its CPU seconds."""
+def _sample_and_reset_peak() -> tuple[int, int, float]:
+    """Returns memory, peak and CPU seconds of the newest child process, and resets the peak."""
     newest = max(pid for pid in _descendants(os.getpid()) if _is_load(pid))
     proc = Path("/proc", str(newest))
     lines = (proc / "status").read_text().splitlines()
     sizes = dict(line.split(":", 1) for line in lines)
-    rss, peak = (_kilobytes(sizes[name]) for name in ("VmRSS", "VmHWM"))
+    rss, peak = (_bytes(sizes[name]) for name in ("VmRSS", "VmHWM"))
     (proc / "clear_refs").write_text("5")
     times = (proc / "stat").read_text().rpartition(")")[2].split()[11:13]
     return rss, peak, sum(map(int, times)) / _TICKS
@@ -474,18 +474,20 @@ def _is_load(pid: int) -> bool:
 
 
 def main() -> None:
-    """Runs the backfills in turn, checks what has landed, and prints Markdown tables."""
+    """Runs the backfills, checks the loaded rows, and prints Markdown tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backfill", description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_000_000)
-    parser.add_argument("--workers", default="1,2,4", help="numbers to compare")
+    parser.add_argument("--workers", default="1,2,4", help="numbers of workers to compare")
     parser.add_argument("--detail", choices=("small", "full"), default="small")
-    parser.add_argument("--pool", type=int, help="different conversations; their default is 2,000")
+    parser.add_argument("--pool", type=int, help="different conversations; default 2,000")
     parser.add_argument("--destination", choices=("duckdb", "postgres"), default="duckdb")
     parser.add_argument("--slice", default="1d")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--index", action="store_true", help="PostgreSQL: index the merge's key")
-    parser.add_argument("--empty", type=int, default=0, help="also measure so many empty slices")
-    parser.add_argument("--sizes", action="store_true", help="also measure what the rows take")
+    parser.add_argument(
+        "--empty", type=int, default=0, help="also measure this number of empty slices"
+    )
+    parser.add_argument("--sizes", action="store_true", help="also measure the size of the rows")
     parser.add_argument("--flat", action="store_true", help="measure one `load` instead")
     options = parser.parse_args()
     with serve(options.conversations, detail=options.detail, pool=options.pool) as server:
@@ -496,7 +498,7 @@ def main() -> None:
         is_bad = False
         for _ in range(options.rounds):
             for workers in map(int, options.workers.split(",")):
-                with placed(server, options.destination) as place:
+                with new_destination(server, options.destination) as place:
                     if options.index or (options.empty and not runs):
                         show_empty(place, 0, options.empty or 1)
                     if options.index:
@@ -506,13 +508,13 @@ def main() -> None:
                     is_bad = is_bad or bool(problems)
                     runs.append(run)
                     show([run])
-                    for problem in problems or ["no row is missing, none is there twice"]:
-                        say(problem)
+                    for problem in problems or ["no row is missing or duplicated"]:
+                        report(problem)
                     if options.sizes and len(runs) == 1:
                         show_sizes(place, run)
                     if options.empty and len(runs) == 1:
                         show_empty(place, options.conversations, options.empty)
-        say(
+        report(
             f"{options.conversations:,} {options.detail} conversations, slices of {options.slice}, "
             f"{os.cpu_count()} cores, {options.destination}"
         )

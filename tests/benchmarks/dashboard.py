@@ -1,7 +1,4 @@
-"""How long the dashboard's pages take over a made-up DuckDB warehouse's published copy.
-
-python -m benchmarks.dashboard --conversations 1000000 --turns 10
-"""
+"""Response times of the dashboard's pages, over the published copy of a synthetic warehouse."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ Page = Callable[[Selection], object]
 
 
 def pages(dashboard: Dashboard) -> dict[str, Page]:
-    """What a reader opens, by name."""
+    """Returns the pages by name."""
     choices = dashboard.start({}).choices
     assert choices is not None
     found: dict[str, Page] = {
@@ -44,7 +41,7 @@ def pages(dashboard: Dashboard) -> dict[str, Page]:
 
 
 def seconds(page: Page, selection: Selection) -> float:
-    """The median time to build it."""
+    """Returns the median time to build a page."""
     times = []
     for _ in range(RUNS):
         began = time.perf_counter()
@@ -54,7 +51,8 @@ def seconds(page: Page, selection: Selection) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Builds every page for each length of period, and prints the times."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=10)
     options = parser.parse_args(arguments)

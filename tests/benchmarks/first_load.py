@@ -1,7 +1,7 @@
-"""A first load of very many conversations: how soon it commits, and that its memory stays flat.
+"""First load of very many conversations: time to the first commit, and constant memory.
 
-The details are the sandbox's small ones. What is committed shows in dlt's working directory, where
-each load package is filed as loaded: nothing in the load itself knows that it is measured.
+The details are the sandbox's small ones. Commits are observed in dlt's working directory, which has
+a record of each loaded package; the load itself is not modified.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.table import Table as Grid
 from polyai.tables.declaration import Table
 from polyai.tables.registry import conversation_tables
 
-from .measuring import Server, environment, say, serve
+from .measuring import Server, environment, report, serve
 from .sides import DATABASE
 
 POLL_SECONDS = 0.02
@@ -34,7 +34,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Mark:
-    """How the load stood at a moment; the peak is since the mark before."""
+    """Measurement of the load at one moment; the peak is that since the previous mark."""
 
     seconds: float
     cpu_seconds: float
@@ -46,12 +46,12 @@ class Mark:
 
 
 class Process:
-    """The load in a process of its own, seen through `/proc`.
+    """A load in its own process, observed through `/proc`.
 
     Args:
-        server: What it loads from.
-        folder: Where it works.
-        workers: Its requests in flight at once.
+        server: The API.
+        folder: Working directory.
+        workers: Concurrent requests.
     """
 
     def __init__(self, server: Server, folder: Path, workers: int) -> None:
@@ -68,20 +68,19 @@ class Process:
         self._proc = Path("/proc", str(self.popen.pid))
 
     def has_committed(self) -> bool:
-        """Whether the first chunk is in: the run's own row travels in the package before it."""
+        """Returns whether the first chunk is committed; the package before it has the run's row."""
         loaded = self._folder / _LOADED
         return loaded.is_dir() and sum(1 for _ in loaded.iterdir()) >= 2
 
     def mark(self) -> Mark:
-        """How it stands now; the next peak begins anew."""
+        """Measures the load, and resets the peak."""
         requests = self._server.cost()["requests"]
         seconds = time.monotonic() - self._began
         status = (self._proc / "status").read_text().splitlines()
         sizes = dict(line.split(":", 1) for line in status)
         rss, peak = (int(sizes[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
         (self._proc / "clear_refs").write_text("5")
-        # behind the name in parentheses, which may hold blanks, user and system time stand as
-        # the 12th and 13th
+        # user and system time are fields 12 and 13 after the name, which may contain blanks
         times = (self._proc / "stat").read_text().rpartition(")")[2].split()[11:13]
         database = self._folder / DATABASE
         return Mark(
@@ -96,7 +95,7 @@ class Process:
 
 
 def watch(server: Server, folder: Path, workers: int, every: int) -> Iterator[Mark]:
-    """A mark for the first chunk, one for 10,000 requests and one for each `every` requests."""
+    """Yields a mark after the first chunk, after 10,000 requests, and per `every` requests."""
     process = Process(server, folder, workers)
     due = 0
     with process.popen as popen:
@@ -116,7 +115,7 @@ def watch(server: Server, folder: Path, workers: int, every: int) -> Iterator[Ma
 
 
 def main() -> None:
-    """Loads, shows the marks as they come, and checks what has landed."""
+    """Loads, prints the marks as they come, and checks the loaded rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_load", description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_000_000)
     parser.add_argument("--detail", choices=("small", "full"), default="small")
@@ -135,8 +134,8 @@ def main() -> None:
             problems = list(_problems(connection, options.conversations))
     _show(f"first load of {options.conversations:,}, {options.workers} workers", marks)
     _show_verdict(marks)
-    for problem in problems or ["no row is missing, none is there twice"]:
-        say(problem)
+    for problem in problems or ["no row is missing or duplicated"]:
+        report(problem)
     if problems:
         sys.exit(1)
 
@@ -146,7 +145,7 @@ def _show(title: str, marks: Sequence[Mark]) -> None:
     for heading in (
         "requests",
         "seconds",
-        "a second",
+        "per second",
         "CPU ms",
         "MB",
         "peak MB",
@@ -168,12 +167,12 @@ def _show(title: str, marks: Sequence[Mark]) -> None:
             f"{mark.load_average:.1f}",
         )
         before = mark
-    say(grid)
+    report(grid)
 
 
 def _show_verdict(marks: Sequence[Mark]) -> None:
     first = marks[0]
-    say(
+    report(
         f"first chunk committed after {first.requests:,} requests (at most 1,000) "
         f"and {first.seconds:.1f} s"
     )
@@ -181,28 +180,28 @@ def _show_verdict(marks: Sequence[Mark]) -> None:
     # up to the first mark of `every` requests
     early, whole = max(peaks[:3]), max(peaks)
     at = marks[min(2, len(marks) - 1)].requests
-    say(f"peak memory: {whole / 1e6:.0f} MB, {whole / early:.2f} x that of the first {at:,}")
+    report(f"peak memory: {whole / 1e6:.0f} MB, {whole / early:.2f} x that of the first {at:,}")
 
 
 def _problems(connection: duckdb.DuckDBPyConnection, conversations: int) -> Iterator[str]:
-    """What is wrong with the tables: rows missing, too many, or there twice."""
+    """Yields what is wrong with the tables: missing, unexpected or duplicate rows."""
     run = connection.execute("SELECT status, error, rows FROM polyai.sync_runs").fetchall()[-1]
     if run[0] != "complete":
         yield f"the run ended as {run[0]}: {run[1]}"
     sent = orjson.loads(run[2])
     for table in conversation_tables():
-        rows, doubles = _counted(connection, table)
-        say(f"{table.name}: {rows:,} rows")
+        rows, duplicates = _counted(connection, table)
+        report(f"{table.name}: {rows:,} rows")
         if not rows or rows != sent.get(table.name):
             yield f"{table.name} has {rows:,} rows, {sent.get(table.name)} were sent"
-        if doubles:
-            yield f"{table.name} has {doubles:,} keys more than once"
+        if duplicates:
+            yield f"{table.name} has {duplicates:,} duplicate keys"
         if table.name == "conversations" and rows != conversations:
             yield f"{rows:,} of {conversations:,} conversations"
 
 
 def _counted(connection: duckdb.DuckDBPyConnection, table: Table) -> tuple[int, int]:
-    """Rows, and keys with more than one."""
+    """Returns the number of rows, and of duplicate keys."""
     keys = ", ".join(("agent_id", "conversation_id", *table.key))
     found = connection.execute(
         "SELECT coalesce(sum(n), 0), count(*) FILTER (n > 1) FROM "

@@ -1,32 +1,32 @@
-"""How fast a whole load is, beside the least it can take and beside dlt's own REST source."""
+"""Speed of a whole load, compared with a minimal script and with dlt's own REST source."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from .measuring import Cost, Ratio, say, serve, show
+from .measuring import Cost, Ratio, report, serve, show_costs
 
 
 def main() -> None:
-    """Measures each side in turn, so that a noisy neighbour meets all of them."""
+    """Measures the sides alternately, so that other processes affect all of them alike."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("--conversations", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--delay-ms", type=float, default=0, help="time that each answer takes")
+    parser.add_argument("--delay-ms", type=float, default=0, help="delay of each response")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--oddities",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="payloads that deviate from their documentation, as real ones do, only more often",
+        help="serve payloads that deviate from their documentation, more often than real ones do",
     )
     parser.add_argument(
         "--rest-api-conversations",
         type=int,
         default=1_000,
-        help="the REST source is slow: it loads so many, 0 for leaving it out",
+        help="conversations for the REST source, which is slow; 0 to leave it out",
     )
     options = parser.parse_args()
     served = {"seed": options.seed, "delay_ms": options.delay_ms, "oddities": options.oddities}
@@ -40,7 +40,7 @@ def main() -> None:
         with serve(options.rest_api_conversations, **served) as server:
             runs["rest_api"] = [server.run("rest_api", options.workers)]
     load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-    show(f"{options.conversations:,} conversations, {options.workers} workers, {load}", runs)
+    show_costs(f"{options.conversations:,} conversations, {options.workers} workers, {load}", runs)
     _show_ratios(runs, options.delay_ms / 1000, options.workers)
 
 
@@ -50,20 +50,20 @@ def _show_ratios(runs: dict[str, list[Cost]], delay_seconds: float, workers: int
     if floor := runs.get("floor"):
         for name, figure in (("time", "seconds"), ("CPU", "cpu_seconds")):
             ratio = Ratio.of(*([getattr(run, figure) for run in side] for side in (ours, floor)))
-            say(f"ours / floor: {ratio} the {name}" + " (at most 1.5)" * (name == "time"))
+            report(f"ours / floor: {name} {ratio}" + " (at most 1.5)" * (name == "time"))
     if rest_api := runs.get("rest_api"):
         only = Cost.of(rest_api)
-        times = median.conversations_a_second / only.conversations_a_second
-        say(
-            f"ours / rest_api: {times:.1f} x the conversations a second (at least 10); "
-            f"rest_api loaded {only.conversations:,} only"
+        times = median.conversations_per_second / only.conversations_per_second
+        report(
+            f"ours / rest_api: conversations per second {times:.1f} x (at least 10); "
+            f"rest_api loaded only {only.conversations:,}"
         )
     if delay_seconds:
         ideal = median.requests * delay_seconds / workers
         ratio = Ratio.of([run.seconds for run in ours], [ideal] * len(ours))
-        say(
-            f"requests x delay / workers: {ideal:.2f} s; ours takes {ratio} that (at most 1.15), "
-            f"and {median.start_up_seconds:.2f} s to start up"
+        report(
+            f"requests x delay / workers: {ideal:.2f} s; ours / that: {ratio} (at most 1.15), "
+            f"without a start-up of {median.start_up_seconds:.2f} s"
         )
 
 

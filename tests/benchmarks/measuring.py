@@ -1,4 +1,4 @@
-"""What all benchmarks share: a server of its own process, sides in fresh ones, medians."""
+"""Tools of all benchmarks: server and sides in separate processes, costs, medians, ratios."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Cost:
-    """What one side's run, or the median of several, has cost.
+    """Cost of one run of a side, or the median of several runs.
 
-    `start_up_seconds` are those of its imports; `seconds` and `cpu_seconds` come after them.
+    `start_up_seconds` is the time of its imports, which `seconds` and `cpu_seconds` exclude.
     """
 
     conversations: int
@@ -34,12 +34,12 @@ class Cost:
     server_cpu_seconds: float
 
     @property
-    def conversations_a_second(self) -> float:
+    def conversations_per_second(self) -> float:
         return self.conversations / self.seconds
 
     @classmethod
     def of(cls, runs: Sequence[Cost]) -> Cost:
-        """The median of each figure by itself."""
+        """Returns the median of each figure."""
         figures = {
             name: median(getattr(run, name) for run in runs)
             for name in cls.__dataclass_fields__
@@ -56,7 +56,7 @@ class Server:
     conversations: int
 
     def run(self, side: str, workers: int) -> Cost:
-        """Runs one side in a fresh process and an empty folder."""
+        """Runs one side in a new process and an empty folder."""
         before = self.cost()
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "benchmarks.sides", side, "--base-url", self.base_url]
@@ -76,7 +76,7 @@ class Server:
         )
 
     def cost(self) -> Any:
-        """Requests answered and CPU seconds taken since the server began."""
+        """Returns the answered requests and the CPU seconds since the server started."""
         with urlopen(f"{self.base_url}/cost") as answer:  # noqa: S310 - loopback
             return orjson.loads(answer.read())
 
@@ -91,7 +91,7 @@ def serve(
     detail: str = "full",
     pool: int | None = None,
 ) -> Iterator[Server]:
-    """Serves so many conversations from another process until the block ends."""
+    """Serves conversations from another process within the block."""
     command = [sys.executable, "-m", "benchmarks.server", f"--conversations={conversations}"]
     command += [f"--seed={seed}", f"--delay-ms={delay_ms}", f"--detail={detail}"]
     command += ["--oddities" if oddities else "--no-oddities"]
@@ -108,9 +108,9 @@ def serve(
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times one side's figure is another's, round by round.
+    """Ratio of one side's figure to another's, per round.
 
-    Both runs of a round meet the same neighbours, so their ratio is steadier than either.
+    Other processes affect both runs of a round alike, so the ratio varies less than the figures.
     """
 
     median: float
@@ -119,7 +119,7 @@ class Ratio:
 
     @classmethod
     def of(cls, figures: Sequence[float], others: Sequence[float]) -> Ratio:
-        """Compares two sides' figures, a round each."""
+        """Compares the figures of two sides, round by round."""
         ratios = [figure / other for figure, other in zip(figures, others)]
         return cls(median(ratios), min(ratios), max(ratios))
 
@@ -127,12 +127,12 @@ class Ratio:
         return f"{self.median:.2f} x ({self.lowest:.2f} to {self.highest:.2f})"
 
 
-def show(title: str, runs: dict[str, list[Cost]]) -> None:
-    """Prints what each side has cost: medians, and the range of the seconds."""
+def show_costs(title: str, runs: dict[str, list[Cost]]) -> None:
+    """Prints the cost of each side: medians, and the range of the seconds."""
     table = Table(title=title)
     table.add_column("side")
     for name in (
-        "a second",
+        "per second",
         "seconds",
         "from",
         "to",
@@ -140,14 +140,14 @@ def show(title: str, runs: dict[str, list[Cost]]) -> None:
         "CPU",
         "server CPU",
         "MB",
-        "asked",
+        "requests",
     ):
         table.add_column(name, justify="right")
     for side, costs in runs.items():
         cost = Cost.of(costs)
         table.add_row(
             side,
-            f"{cost.conversations_a_second:,.0f}",
+            f"{cost.conversations_per_second:,.0f}",
             f"{cost.seconds:.2f}",
             f"{min(run.seconds for run in costs):.2f}",
             f"{max(run.seconds for run in costs):.2f}",
@@ -157,16 +157,16 @@ def show(title: str, runs: dict[str, list[Cost]]) -> None:
             f"{cost.peak_rss_bytes / 1e6:.0f}",
             f"{cost.requests:,.0f}",
         )
-    say(table)
+    report(table)
 
 
-def say(message: Table | str) -> None:
+def report(message: Table | str) -> None:
     """Prints a table or a line."""
     Console(width=100, highlight=False).print(message)
 
 
 def environment() -> dict[str, str]:
-    """The user's environment without settings, so that all runs have the same ones."""
+    """Returns the environment without settings of the user, so that all runs have the same."""
     mine = ("POLYAI_", "SOURCES__", "DESTINATION__", "DLT_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
     paths = os.pathsep.join(path for path in sys.path if path)

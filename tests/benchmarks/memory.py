@@ -1,14 +1,14 @@
-"""How much memory a load takes, and that it does not grow with the number of conversations."""
+"""Memory of a load, which must not grow with the number of conversations."""
 
 from __future__ import annotations
 
 import argparse
 
-from .measuring import Cost, Ratio, say, serve, show
+from .measuring import Cost, Ratio, report, serve, show_costs
 
 
 def main() -> None:
-    """Measures a small and a large load in turn."""
+    """Measures a small and a large load alternately."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=100_000)
@@ -20,9 +20,9 @@ def main() -> None:
         for conversations, costs in runs.items():
             with serve(conversations) as server:
                 costs.append(server.run("ours", options.workers))
-    show("ours, by conversations", {f"{size:,}": costs for size, costs in runs.items()})
+    show_costs("ours, by conversations", {f"{size:,}": costs for size, costs in runs.items()})
     small, large = ([run.peak_rss_bytes for run in costs] for costs in runs.values())
-    say(f"peak memory: {Ratio.of(large, small)} (at most 1.10), under 400 MB")
+    report(f"peak memory: {Ratio.of(large, small)} (at most 1.10), under 400 MB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast recordings arrive, beside a plain threaded download of the same; and in what memory."""
+"""Speed and memory of recordings, compared with a plain threaded download of the same files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from polyai.recordings.run import PIPELINE_NAME, fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.audio import SAMPLE_RATE_HZ, Direction
 
-from .measuring import say
+from .measuring import environment, report
 from .sides import peak_rss_bytes
 
 AGENT, KEY = "PROJECT-BOOKINGS", "sandbox-key"
@@ -61,7 +61,7 @@ class Calls(Sandbox):
         *,
         redacted: bool = True,
     ) -> bytes | None:
-        """Of a large one the same body for all: to make it takes longer than to send it."""
+        """Renders a recording; large ones share one body, because rendering is slow."""
         if not self._large:
             return super().recording(agent_id, conversation_id, direction, redacted=redacted)
         if self._body is None:
@@ -72,15 +72,15 @@ class Calls(Sandbox):
         return self._body
 
 
-def _serve(conversations: int, megabytes: float, delay_seconds: float, told: Connection) -> None:
+def _serve(conversations: int, megabytes: float, delay_seconds: float, starter: Connection) -> None:
     with serve(Calls(conversations, megabytes, delay_seconds)) as url:
-        told.send(url)
-        told.recv()
+        starter.send(url)
+        starter.recv()
 
 
 @contextmanager
 def server(conversations: int, megabytes: float, delay_seconds: float) -> Iterator[str]:
-    """Serves the calls from a process of its own."""
+    """Serves the calls from another process."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=_serve, args=(conversations, megabytes, delay_seconds, theirs)
@@ -94,19 +94,19 @@ def server(conversations: int, megabytes: float, delay_seconds: float) -> Iterat
 
 
 def ours(base_url: str, workers: int) -> tuple[int, int]:
-    """`polyai-warehouse recordings`: files and their bytes."""
+    """Runs `polyai-warehouse recordings`; returns the number of files, and their bytes."""
     settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url, workers=workers)
-    (report,) = fetch_recordings(settings, open_pipeline(name=PIPELINE_NAME))
-    assert report.status == "complete", report.error
-    return report.fetched, report.audio_bytes
+    (done,) = fetch_recordings(settings, open_pipeline(name=PIPELINE_NAME))
+    assert done.status == "complete", done.error
+    return done.fetched, done.audio_bytes
 
 
 Parts = Generator[bytes, None, None]
-"""Of the body of an answer; nothing where there is no recording."""
+"""Parts of the body of a response; none if there is no recording."""
 
 
 def by_urllib3(workers: int) -> Callable[[str], Parts]:
-    """The least that Python can ask with."""
+    """Requests with urllib3, the client with the least overhead."""
     pool = urllib3.PoolManager(maxsize=workers)
 
     def parts(url: str) -> Parts:
@@ -120,7 +120,7 @@ def by_urllib3(workers: int) -> Callable[[str], Parts]:
 
 
 def by_requests(workers: int) -> Callable[[str], Parts]:
-    """What a script would ask with: one session for all threads, with room for them."""
+    """Requests as a script would: one session with a connection per thread."""
     session = requests.Session()
     session.mount("http://", HTTPAdapter(pool_maxsize=workers))
 
@@ -137,7 +137,7 @@ def by_requests(workers: int) -> Callable[[str], Parts]:
 def plain(
     by: Callable[[int], Callable[[str], Parts]], base_url: str, workers: int
 ) -> tuple[int, int]:
-    """As many threads, and files; neither hashes, nor a manifest, nor a warehouse."""
+    """Downloads with as many threads into files, without hashes, manifest and warehouse."""
     import duckdb
 
     with duckdb.connect("polyai.duckdb", read_only=True) as connection:
@@ -146,12 +146,12 @@ def plain(
             "AND coalesce(channel, '') NOT IN ('WEBCHAT', 'SMS')"
         ).fetchall()
     Path("plain").mkdir()
-    ask = by(workers)
+    parts_of = by(workers)
 
     def download(numbered: tuple[int, tuple[str]]) -> int:
         number, (name,) = numbered
         url = f"{base_url}/v1/agents/{AGENT}/conversations/{encode_segment(name)}/audio"
-        parts = ask(url)
+        parts = parts_of(url)
         first = next(parts, b"")
         if not first:
             return 0
@@ -164,7 +164,7 @@ def plain(
 
 
 Side = Callable[[str, int], tuple[int, int]]
-"""Fetches from a base URL with so many workers: files and their bytes."""
+"""Downloads from a base URL with a number of workers; returns the number of files, and bytes."""
 
 PLAIN: dict[str, Side] = {
     "requests": partial(plain, by_requests),
@@ -174,23 +174,16 @@ SIDES: dict[str, Side] = {"ours": ours, **PLAIN}
 
 
 def measured(side: str, base_url: str, workers: int, loaded: Path) -> dict[str, float]:
-    """Runs one side in a fresh process, in a copy of the loaded folder that stays beside it."""
+    """Runs one side in a new process, in a copy of the loaded folder."""
     folder = tempfile.mkdtemp(dir=loaded.parent)
     shutil.copytree(loaded, folder, dirs_exist_ok=True)
-    # what another side has left to be written is not this one's
+    # so that this side does not bear the cost of writes that another one left pending
     os.sync()
     line = [sys.executable, "-m", "benchmarks.recordings", "--side", side]
     line += ["--base-url", base_url, "--workers", str(workers)]
-    here = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        line,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": here},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    # emptied, not deleted: for minutes ext4 looks at each file that is gone whenever it makes one,
-    # and whose turn comes next would wait for that
+    done = subprocess.run(line, cwd=folder, env=environment(), stdout=subprocess.PIPE, check=True)
+    # truncated, not deleted: for minutes after a deletion ext4 examines each freed inode whenever
+    # it creates a file, which would slow down the next side
     for file in Path(folder).rglob("*.wav"):
         os.truncate(file, 0)
     found: dict[str, float] = json.loads(done.stdout)
@@ -198,7 +191,7 @@ def measured(side: str, base_url: str, workers: int, loaded: Path) -> dict[str, 
 
 
 def run_side(side: str, base_url: str, workers: int) -> None:
-    """The side itself, in this process; says what it cost."""
+    """Runs one side in this process, and writes its cost."""
     began, cpu = time.perf_counter(), time.process_time()
     files, size = SIDES[side](base_url, workers)
     cost: dict[str, Any] = {
@@ -212,11 +205,11 @@ def run_side(side: str, base_url: str, workers: int) -> None:
 
 
 def main() -> None:
-    """All sides in turn, several times."""
+    """Measures all sides alternately, several times."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recordings", description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_500)
-    parser.add_argument("--megabytes", type=float, default=1.0, help="size of a recording, at most")
-    parser.add_argument("--delay-ms", type=float, default=0, help="time that each answer takes")
+    parser.add_argument("--megabytes", type=float, default=1.0, help="maximum size of a recording")
+    parser.add_argument("--delay-ms", type=float, default=0, help="delay of each response")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -244,7 +237,7 @@ def main() -> None:
     for side in SIDES:
         runs = [one[side] for one in rounds]
         rate = median(run["bytes"] / run["seconds"] for run in runs)
-        say(
+        report(
             f"{side:>8}: {runs[0]['files']:.0f} files, {runs[0]['bytes'] / 1e6:,.0f} MB, "
             f"{median(run['seconds'] for run in runs):.2f} s, {rate / 1e6:,.0f} MB/s, "
             f"{median(run['cpu'] for run in runs):.2f} CPU s, "
@@ -252,7 +245,7 @@ def main() -> None:
         )
     for side in PLAIN:
         ratios = sorted(one["ours"]["seconds"] / one[side]["seconds"] for one in rounds)
-        say(f"ours / {side}: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        report(f"ours / {side}: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""APIs that cost next to no CPU, so that a benchmark measures the client.
+"""Server of both APIs that uses almost no CPU, so that a benchmark measures the client.
 
-The sandbox renders a pool of conversations once. Conversation i is the pool's i-th, round and
-round, with an id and a time of creation of its own: so a million of them take no more memory than
-the pool. They are served by the Data API and by the Conversations API v3; there all of them are
-live and have ended.
+The sandbox renders a pool of conversations once. Conversation i is number i, modulo the size of the
+pool, with its own id and creation time, so a million of them need no more memory than the pool. The
+Data API and the Conversations API v3 serve them; through v3, all are live and finished.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ ACCOUNT_ID = "ws-sandbox"
 MAX_LIMIT = 100
 MAX_V3_LIMIT = 1_000
 MAX_POOL = 2_000
-"""Within so many conversations every oddity of the sandbox occurs."""
+"""Number of conversations in which every oddity of the sandbox occurs."""
 
 _PREFIX = f"/v1/agents/{AGENT_ID}/conversations".encode()
 _V3_PATH = f"/v3/{ACCOUNT_ID}/{AGENT_ID}/conversations".encode()
 _OWN_BYTES = 8
-"""The sandbox's ids end with the conversation's number in so many hexadecimal digits."""
+"""Hexadecimal digits at the end of the sandbox's ids: the number of the conversation."""
 _CREATED_AT = b'"createdAt":"'
 _STARTED_AT = b'"started_at":"'
 _SECOND = len("2026-11-01T00:00:00")
 _SPAN = timedelta(days=120)
 SINCE, BEFORE = SandboxConfig.now - _SPAN, SandboxConfig.now
-"""All conversations began between the two."""
+"""Range of the creation times of all conversations."""
 
 
 class Template(NamedTuple):
-    """A rendered document, cut where the time of creation stands."""
+    """A rendered document, split at the time of creation."""
 
     conversation_id: bytes
     before: bytes
@@ -56,30 +55,30 @@ class Template(NamedTuple):
 
     @classmethod
     def of_v3(cls, conversation_id: str, document: dict[str, object]) -> Template:
-        """The same for a row of the Conversations API v3, whose times are cut to the second."""
+        """Renders a row of the Conversations API v3, whose times are whole seconds."""
         before, mark, rest = orjson.dumps(document).partition(_STARTED_AT)
         return cls(conversation_id.encode(), before + mark, b"Z" + rest[rest.index(b'"') :])
 
     def numbered(self, index: int) -> bytes:
-        """The id of conversation `index`; as long as the pool's, so that lengths stay."""
+        """Returns the id of conversation `index`, as long as the one in the pool."""
         return self.conversation_id[:-_OWN_BYTES] + b"%08x" % index
 
     def rendered(self, index: int, created_at: datetime) -> bytes:
-        """The document of conversation `index`."""
+        """Returns the document of conversation `index`."""
         second = created_at.isoformat(timespec="seconds").encode()
         body = self.before + second + self.after
         return body.replace(self.conversation_id, self.numbered(index))
 
 
 class Api:
-    """Answers for a number of conversations.
+    """Responses for a number of conversations.
 
     Args:
-        conversations: How many there are.
-        seed: Of the sandbox.
+        conversations: Number of conversations.
+        seed: Seed of the sandbox.
         oddities: Whether payloads deviate from their documentation.
-        detail: The sandbox's size of a detail: about 15 KB, or one turn.
-        pool: Different conversations at most.
+        detail: Size of the sandbox's details: about 15 KB, or one turn.
+        pool: Maximum number of different conversations.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class Api:
         self._v3_cost = {"pages": 0, "probes": 0, "empty": 0, "rows": 0, "bytes": 0}
 
     def answer(self, target: bytes) -> bytes | None:
-        """The body for a request's target, None where there is nothing."""
+        """Returns the body for the target of a request; None for an unknown target."""
         path, _, query = target.partition(b"?")
         if path == b"/cost":
             cost = {"requests": self.requests, "cpu_seconds": time.process_time()}
@@ -140,7 +139,7 @@ class Api:
         return b'{"conversations":[%b],%b}' % (rows, numbers)
 
     def _v3_page(self, options: dict[str, list[str]]) -> bytes:
-        """What began in [start_time, end_time), newest first; a cursor is the next page's index."""
+        """Returns a page of [start_time, end_time), newest first; cursors are indexes of rows."""
         limit = min(int(options.get("limit", ["1000"])[0]), MAX_V3_LIMIT)
         oldest, newest = self._index_at(options, "start_time", 0), self._count - 1
         newest = min(newest, self._index_at(options, "end_time", self._count) - 1)
@@ -163,7 +162,7 @@ class Api:
         return body
 
     def _index_at(self, options: dict[str, list[str]], name: str, otherwise: int) -> int:
-        """The first conversation that began at a moment or later, by the option that says it."""
+        """Returns the first conversation that began at the time of an option, or later."""
         if name not in options:
             return otherwise
         since = datetime.fromisoformat(options[name][0]).replace(tzinfo=None) - self._first
@@ -184,8 +183,8 @@ class Connection(asyncio.Protocol):
     """Keep-alive HTTP/1.1 for GET requests, one after the other.
 
     Args:
-        api: What answers.
-        delay_seconds: Time between a request and its answer.
+        api: The responses.
+        delay_seconds: Time between a request and its response.
     """
 
     def __init__(self, api: Api, delay_seconds: float) -> None:
@@ -195,7 +194,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # that of tcp always is
+        assert isinstance(transport, asyncio.Transport)  # always, for TCP
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -230,7 +229,7 @@ async def _serve(api: Api, delay_seconds: float) -> None:
 
 
 def main() -> None:
-    """Serves until it is terminated; the first line says where."""
+    """Serves until terminated; the first line of output is the base URL."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
     parser.add_argument("--conversations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,7 @@
 """The sides of a benchmark: each loads an API's conversations into a new DuckDB file.
 
-`python -m benchmarks.sides SIDE` runs one side in the working directory and writes what it cost
-as JSON. Each side imports for itself, so that none pays for another's libraries.
+`python -m benchmarks.sides SIDE` runs one side in the working directory and writes its cost as
+JSON. Each side imports its own libraries, so that none bears the cost of another's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAGE_SIZE = 100
 
 
 def ours(base_url: str, workers: int) -> None:
-    """The package, with its defaults but for the workers."""
+    """Loads with this package and its defaults, except for the number of workers."""
     import dlt
 
     from polyai.config.settings import resolve
@@ -40,7 +40,7 @@ def ours(base_url: str, workers: int) -> None:
 
 
 def floor(base_url: str, workers: int) -> None:
-    """Bytes to disk and from there into one table: nothing can do with less."""
+    """Writes the bodies to disk and reads them into one table: the minimum of work."""
     import duckdb
     import urllib3
 
@@ -67,7 +67,7 @@ def floor(base_url: str, workers: int) -> None:
     texts = {name: "VARCHAR" for rows in pages[:1] for row in rows["conversations"] for name in row}
     nested = {"turns": "JSON[]", "metrics": "JSON", "functionEvents": "JSON"}
     with duckdb.connect(DATABASE) as connection:
-        # metrics' names that differ in case only stop DuckDB from finding the columns by itself
+        # DuckDB cannot infer the columns: some names of metrics differ in case only
         relation = connection.read_json(
             str(details),
             columns=texts | nested,
@@ -78,7 +78,7 @@ def floor(base_url: str, workers: int) -> None:
 
 
 def rest_api(base_url: str, workers: int) -> None:
-    """dlt's generic REST source, its normaliser making the tables."""
+    """Loads with dlt's generic REST source, whose normalizer creates the tables."""
     import dlt
     from dlt.sources.rest_api import rest_api_source
 
@@ -134,14 +134,14 @@ SIDES: dict[str, tuple[Callable[[str, int], None], tuple[str, ...]]] = {
     "floor": (floor, ("urllib3", "duckdb")),
     "rest_api": (rest_api, ("dlt.sources.rest_api", "dlt.destinations", "duckdb")),
 }
-"""Each side, and what it imports before its clock starts."""
+"""Each side, and the modules that it imports before its time is measured."""
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process has held."""
+    """Returns the peak memory of this process."""
     status = Path("/proc/self/status")
     if status.exists():
-        # the kernel's maxrss begins with what the parent held when it forked
+        # the kernel's maxrss includes the memory of the parent at the fork
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
@@ -150,7 +150,7 @@ def peak_rss_bytes() -> int:
 
 
 def main() -> None:
-    """Runs one side and writes what it cost."""
+    """Runs one side and writes its cost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sides", description=__doc__)
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("--base-url", required=True)

@@ -1,7 +1,4 @@
-"""How long a dashboard's queries take over the views, in a made-up DuckDB warehouse and its copy.
-
-python tests/benchmarks/views.py --conversations 1000000 --turns 10
-"""
+"""Response times of queries over the views, in a synthetic DuckDB warehouse and its copy."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ FILLING = {
             30 + hash(i) % 300 AS total_duration_seconds, FALSE AS in_progress,
             hash(i) % 10 = 0 AS handoff, 'CALLER_ASKED' AS handoff_reason,
             1 + hash(i + 1) % 5 AS poly_score, '1-5' AS poly_score_scale,
-            'A summary of what was said ' || md5(i::VARCHAR) AS summary,
+            'A summary of the call ' || md5(i::VARCHAR) AS summary,
             ? AS num_turns, '+1202555' || (i % 400000) AS from_number
         FROM range(?) AS r(i)
     """,
@@ -72,7 +69,7 @@ FILLING = {
         FROM polyai.conversations
     """,
 }
-"""What is put into the tables; `hash` spreads values evenly and alike in each run."""
+"""Rows of the tables; `hash` distributes values evenly, and equally in each run."""
 
 DAY = date(2026, 6, 3)
 WEEK = f"local_date BETWEEN DATE '{DAY}' AND DATE '{DAY + timedelta(days=6)}'"
@@ -121,7 +118,7 @@ def fill(connection: duckdb.DuckDBPyConnection, conversations: int, turns: int) 
 
 
 def seconds_of(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[float, int]:
-    """The median time of a query whose rows are all taken, and how many there are."""
+    """Returns the median time to fetch all rows of a query, and their number."""
     times = []
     for _ in range(RUNS):
         began = time.perf_counter()
@@ -131,13 +128,14 @@ def seconds_of(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[float
 
 
 def all_seconds(database: Path, threads: int) -> dict[str, tuple[float, int]]:
-    """Each query's time and rows, as a dashboard finds the file: with nothing in memory yet."""
+    """Returns time and rows of each query, on a newly opened file with nothing in memory."""
     with duckdb.connect(str(database), read_only=True, config={"threads": threads}) as connection:
         return {name: seconds_of(connection, query) for name, query in QUERIES.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measures all queries in the warehouse and in its copy, and prints the times."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.views", description=__doc__)
     parser.add_argument("--conversations", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
@@ -147,18 +145,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with duckdb.connect(str(database), config={"threads": options.threads}) as connection:
             fill(connection, options.conversations, options.turns)
         pipeline = open_pipeline(dlt.destinations.duckdb(str(database)), pipelines_dir=folder)
-        made = publish(pipeline, Path(folder, "published"))
-        held = all_seconds(database, options.threads)
-        copied = all_seconds(made.file, options.threads)
+        published = publish(pipeline, Path(folder, "published"))
+        in_warehouse = all_seconds(database, options.threads)
+        in_copy = all_seconds(published.file, options.threads)
     shown = Table("query", "rows", "warehouse", "copy", title=f"{options.conversations:,} calls")
-    for name, (seconds, rows) in held.items():
-        shown.add_row(name, f"{rows:,}", f"{seconds:.2f} s", f"{copied[name][0]:.2f} s")
+    for name, (seconds, rows) in in_warehouse.items():
+        shown.add_row(name, f"{rows:,}", f"{seconds:.2f} s", f"{in_copy[name][0]:.2f} s")
     console = Console()
     console.print(shown)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     console.print(
-        f"published in {made.seconds:.1f} s, {made.bytes / 1e6:,.0f} MB; "
-        f"the whole benchmark took {peak / 1e6:,.0f} MB of memory"
+        f"published in {published.seconds:.1f} s, {published.bytes / 1e6:,.0f} MB; "
+        f"peak memory of the whole benchmark {peak / 1e6:,.0f} MB"
     )
 
 
