@@ -92,6 +92,8 @@ def test_defaults() -> None:
         reporting_time_zone="UTC",
         publish_to=None,
         request_timeout=60,
+        request_deadline=timedelta(minutes=5),
+        max_body=64 * 2**20,
         max_attempts=5,
     )
 
@@ -206,6 +208,8 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         "PII_SECRET": "pepper",
         "TRANSCRIPTS": "drop",
         "REQUEST_TIMEOUT": "7.5",
+        "REQUEST_DEADLINE": "2m",
+        "MAX_BODY": "1 MB",
         "GIVE_UP_AFTER": "3d",
         "LOCK_WAIT": "10m",
         "UNCERTAIN_WAIT": "1m",
@@ -239,6 +243,8 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         reporting_time_zone="Europe/London",
         publish_to=Path("published"),
         request_timeout=7.5,
+        request_deadline=timedelta(minutes=2),
+        max_body=2**20,
         max_attempts=2,
     )
 
@@ -397,6 +403,10 @@ def test_hashing_requires_a_secret() -> None:
         ("details", "maybe", "neither true nor false"),
         ("environments", "draft", "live, sandbox, pre-release"),
         ("max_attempts", "0", "from 1 to 100"),
+        ("request_deadline", "0s", "shorter than 1s"),
+        ("max_body", "1KB", "from 64KB"),
+        ("max_body", "2GB", "less than 2GB"),
+        ("max_body", "64 megabytes", "such as 64MB"),
         ("request_timeout", "nan", "from 1 to 3,600"),
         ("request_timeout", "inf", "from 1 to 3,600"),
         ("request_timeout", 0, "from 1 to 3,600"),

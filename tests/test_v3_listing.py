@@ -569,7 +569,12 @@ def agent_at(url: str) -> Agent:
 
 @contextmanager
 def api_at(url: str, **options: Any) -> Iterator[ConversationsV3]:
-    quick = {"backoff_seconds": 0.01, "max_attempts": 3, "request_timeout": 5}
+    quick = {
+        "backoff_seconds": 0.01,
+        "max_attempts": 3,
+        "request_timeout": 5,
+        "rate_limit_seconds": 0.05,
+    }
     with ConversationsV3(agent_at(url), **{**quick, **options}) as api:
         yield api
 

@@ -10,6 +10,7 @@ PolyAIError
 ├── BusyError               try again: another run is loading the same agent
 └── ApiError                stop: the API rejects the request
     ├── AccessError         stop: the API rejects the key, its permission, region or agent id
+    │   └── RouteGoneError  stop: the API no longer offers the route
     ├── UnavailableError    try again: all attempts failed, or the API asks for too long a pause
     │   └── StoppedError    ignore: the client was closed while a request was waiting
     ├── ConversationError   skip and record: this one conversation cannot be read
@@ -105,8 +106,15 @@ class AccessError(ApiError):
     """The API rejects the key, its permission or the agent id: every request would fail."""
 
 
+class RouteGoneError(AccessError):
+    """The API no longer offers the route: neither the key nor the agent id is wrong."""
+
+
 class ConversationError(ApiError):
-    """This conversation cannot be read, but others can."""
+    """This conversation cannot be read, but others may be.
+
+    Also where the API forbids it (403): only if it forbids every conversation is it the key.
+    """
 
 
 class UncertainError(ApiError):
@@ -114,7 +122,14 @@ class UncertainError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """No valid answer after all attempts: the same request may succeed later."""
+    """No valid answer after all attempts: the same request may succeed later.
+
+    Attributes:
+        is_overload: The API failed or did not answer in time, so that a smaller request may succeed
+            at once.
+    """
+
+    is_overload = False
 
 
 class StoppedError(UnavailableError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
@@ -12,10 +12,10 @@ from urllib.parse import quote, urlencode
 
 from ..config.lookup import how_to_set
 from ..config.settings import Agent
-from ..errors import AccessError, ConfigurationError
-from .decoding import NotAcceptedError, decode
+from ..errors import AccessError, ConfigurationError, RouteGoneError
+from .decoding import NotAcceptedError, decode, encode
 from .failures import Subject
-from .page_stream import Document, Spool, encode, read_page, row_hash
+from .page_stream import Document, Spool, read_page, row_hash
 from .transport import Transport
 
 NEWEST_IDS = 100
@@ -29,7 +29,8 @@ class Page:
     """One page of the listing, newest conversation first.
 
     Attributes:
-        conversations: Rows as sent, without turns, metrics and function events.
+        conversations: Rows as sent, without turns, metrics and function events. An item that is not
+            an object is wrapped in one, which has no id.
         count: Total number of the agent's conversations.
         limit: Page size that the server used, possibly smaller than requested.
         offset: Rows that the server skipped.
@@ -48,12 +49,16 @@ class V3Page:
     Attributes:
         rows: Conversations.
         spool: File that holds their documents.
-        cursor: Cursor of the next page; None at the end.
+        cursor: Cursor of the next page; None at the end, or where only `next_offset` continues.
+        next_offset: Offset of the next page; None at the end.
+        malformed: Reasons why rows of the page cannot be loaded, by the hash of the row.
     """
 
     rows: list[V3Row]
     spool: Spool
     cursor: str | None
+    next_offset: int | None = None
+    malformed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class V3Row:
 class DataApi(Transport):
     """Data API of one agent; see `Transport` for construction, threads and closing."""
 
+    other_listing = 'api = "conversations_v3"'
+
     @cached_property
     def _conversations_path(self) -> str:
         return f"/v1/agents/{encode_segment(self._agent.agent_id)}/conversations"
@@ -92,14 +99,14 @@ class DataApi(Transport):
 
         def accept(payload: Any, body: bytes) -> Page:
             rows = payload.get("conversations") if isinstance(payload, dict) else None
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            if not isinstance(rows, list):
                 raise NotAcceptedError("has no list of conversations")
             count = _count(payload.get("count"))
             if count is None:
                 raise NotAcceptedError("has no count of conversations")
             used_limit, skipped = _count(payload.get("limit")), _count(payload.get("offset"))
             return Page(
-                rows,
+                [row if isinstance(row, dict) else {"": row} for row in rows],
                 count,
                 limit if used_limit is None else used_limit,
                 offset if skipped is None else skipped,
@@ -266,6 +273,8 @@ class ConversationsV3(Transport):
         ConfigurationError: The agent has no account id, or its region has no such API.
     """
 
+    other_listing = 'api = "data"'
+
     def __init__(self, agent: Agent, **options: Any) -> None:
         if not agent.v3_base_url:
             raise ConfigurationError(
@@ -292,6 +301,8 @@ class ConversationsV3(Transport):
         before: datetime | None,
         limit: int,
         cursor: str | None = None,
+        offset: int | None = None,
+        max_attempts: int | None = None,
     ) -> V3Page:
         """Fetches a page: `GET /v3/{account_id}/{project_id}/conversations`, with latencies.
 
@@ -301,6 +312,8 @@ class ConversationsV3(Transport):
             before: End of the window; None for now.
             limit: Conversations to request, 1 to 1,000.
             cursor: `cursor` of the previous page; None for the first one.
+            offset: Rows to skip, where the previous page has no cursor.
+            max_attempts: Attempts for this page; the client's where None.
 
         Raises:
             ApiError: As for `Transport.get`.
@@ -312,13 +325,16 @@ class ConversationsV3(Transport):
             "limit": limit,
             "include_latency": "true",
             "cursor": cursor,
+            "offset": offset,
         }
         query = urlencode({name: value for name, value in parameters.items() if value is not None})
         path = f"{self._conversations_path}?{query}"
         try:
-            return self.stream(path, subject="agent", accept=_v3_page)
+            return self.stream(
+                path, subject="agent", accept=self._read_page, max_attempts=max_attempts
+            )
         except AccessError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND and not isinstance(error, RouteGoneError):
                 error.advice = (
                     f"Check account_id ({self._account_id}) and agent_id: both are in the URL of "
                     "Agent Studio, studio.REGION.poly.ai/ACCOUNT/AGENT. Set POLYAI_ACCOUNT_ID and "
@@ -326,22 +342,26 @@ class ConversationsV3(Transport):
                 )
             raise
 
+    def _read_page(self, chunks: Iterator[bytes]) -> V3Page:
+        spool, rows, malformed = Spool(), list[V3Row](), dict[str, str]()
 
-def _v3_page(chunks: Iterator[bytes]) -> V3Page:
-    spool, rows = Spool(), list[V3Row]()
+        def take(row: dict[str, Any]) -> None:
+            conversation_id, hashed = row.get("id"), row_hash(row)
+            if not isinstance(conversation_id, str) or not conversation_id:
+                malformed[hashed] = "has no id"
+                return
+            document = spool.put(encode(row))
+            rows.append(V3Row(conversation_id, row.get("started_at"), hashed, document))
 
-    def take(row: dict[str, Any]) -> None:
-        conversation_id = row.get("id")
-        if not isinstance(conversation_id, str) or not conversation_id:
-            raise NotAcceptedError("has a conversation without an id")
-        document = spool.put(encode(row))
-        rows.append(V3Row(conversation_id, row.get("started_at"), row_hash(row), document))
-
-    rest = read_page(chunks, "conversations", take)
-    cursor = rest.get("cursor")
-    if not isinstance(cursor, str | None):
-        raise NotAcceptedError("has a cursor that is not text")
-    return V3Page(rows, spool, cursor or None)
+        rest = read_page(
+            chunks, "conversations", take, malformed.__setitem__, max_item=self.max_body
+        )
+        cursor, next_offset = rest.get("cursor"), rest.get("next_offset")
+        if not isinstance(cursor, str | None):
+            raise NotAcceptedError("has a cursor that is not text")
+        if next_offset is not None and _count(next_offset) is None:
+            raise NotAcceptedError("has a next_offset that is not an integer")
+        return V3Page(rows, spool, cursor or None, next_offset, malformed)
 
 
 def encode_segment(name: str) -> str:

@@ -6,6 +6,8 @@ network exception only the type is used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,7 +15,6 @@ import orjson
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import (
     ConnectTimeoutError,
-    HTTPError,
     NameResolutionError,
     NewConnectionError,
     ProxyError,
@@ -21,9 +22,17 @@ from urllib3.exceptions import (
 )
 
 from ..config.settings import Agent
-from ..errors import AccessError, ApiError, ConversationError, ErrorDetails, UnavailableError
-from .decoding import NotAcceptedError
-from .retry import RetryableError, is_retryable, parse_retry_after
+from ..errors import (
+    AccessError,
+    ApiError,
+    ConversationError,
+    ErrorDetails,
+    RouteGoneError,
+    UnavailableError,
+)
+from .decoding import NotAcceptedError, OversizeError
+from .rate_limit import requested_pause
+from .retry import RetryableError, is_retryable
 
 Subject = Literal["agent", "conversation"]
 """Resource of a path: a rejected agent stops the run, a rejected conversation does not."""
@@ -36,10 +45,12 @@ class RequestErrors:
         agent: Agent whose id and region are shown.
         base_url: Base URL of the API.
         api_key: Key to mask.
+        other_listing: Setting that lists the conversations through the other API.
     """
 
-    def __init__(self, agent: Agent, base_url: str, api_key: str) -> None:
+    def __init__(self, agent: Agent, base_url: str, api_key: str, other_listing: str) -> None:
         self._agent = agent
+        self._other_listing = other_listing
         self._base_url = base_url
         self._api_key = api_key
 
@@ -49,7 +60,7 @@ class RequestErrors:
         """Returns the error for a status that is not 2xx."""
         status, details = response.status, self._details(response, body, url)
         envelope = _envelope(body)
-        reason = self._masked(envelope.get("error_message") or envelope.get("error")) or ""
+        reason = self._reason(envelope)
         if body.startswith(b"{") and not envelope and body.strip() != b"{}":
             # the part that is missing would say which request is refused, and why
             return RetryableError(
@@ -61,7 +72,7 @@ class RequestErrors:
             return RetryableError(
                 f"{what}: {reason}" if reason else what,
                 details,
-                retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+                retry_after_seconds=requested_pause(response.headers, is_rate_limit=is_rate_limit),
                 may_have_taken_effect=not is_rate_limit,
             )
         if 300 <= status < 400:
@@ -74,9 +85,16 @@ class RequestErrors:
                 "key would be sent there",
                 **details,
             )
+        if _is_route_gone(status, subject, envelope):
+            details["advice"] = (
+                f"If PolyAI has shut this API down, set {self._other_listing} (POLYAI_API); "
+                "otherwise check POLYAI_REGION and POLYAI_BASE_URL"
+            )
+            what = "the API no longer offers this route"
+            return RouteGoneError(f"{what}: {reason}" if reason else what, **details)
         return self._refused(subject, reason, details)
 
-    def from_network(self, error: HTTPError, url: str) -> ApiError | RetryableError:
+    def from_network(self, error: Exception, url: str) -> ApiError | RetryableError:
         """Returns the error for a request without a complete answer."""
         parts = urlsplit(self._base_url)
         host = f"{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
@@ -115,8 +133,26 @@ class RequestErrors:
     ) -> RetryableError:
         """Returns the error for a 2xx answer that is not what was requested."""
         media_type = self._masked(response.headers.get("Content-Type")) or "unknown type"
+        reason = self._reason(_envelope(body))
         message = f"the answer {error} ({response.tell()} bytes of {media_type})"
+        message += f": {reason}" if reason else ""
         return RetryableError(message, self._details(response, body, url))
+
+    def from_oversize(
+        self, error: OversizeError, response: BaseHTTPResponse, url: str, subject: Subject
+    ) -> ApiError:
+        """Returns the error for an answer that is too large or too deeply nested.
+
+        Another attempt would bring the same one.
+        """
+        details = self._details(response, b"", url)
+        is_conversation = subject == "conversation"
+        if error.is_too_large:
+            smaller = "" if is_conversation else "Lower page_size (POLYAI_PAGE_SIZE), or "
+            advice = f"{smaller}raise max_body (POLYAI_MAX_BODY) to accept larger answers"
+            details["advice"] = advice[0].upper() + advice[1:]
+        kind = ConversationError if is_conversation else ApiError
+        return kind(f"the answer {error}", **details)
 
     def _refused(self, subject: Subject, reason: str, details: ErrorDetails) -> ApiError:
         """Returns the error for a 4xx that a retry cannot change."""
@@ -132,6 +168,9 @@ class RequestErrors:
         elif status == 403 and subject == "conversation":
             # single conversations can be refused; see `Probe` for a key that is
             kind, what = ConversationError, "the API key has no permission for the conversation"
+            details["advice"] = (
+                "If it may read none, ask an administrator of the workspace for another key"
+            )
         elif status == 403:
             kind, what = AccessError, "the API key has no permission"
             details["advice"] = (
@@ -161,11 +200,29 @@ class RequestErrors:
             "url": _without_query(url),
         }
 
+    def _reason(self, envelope: Mapping[str, Any]) -> str:
+        """Returns the explanation in an error: of the API's envelope, else of its gateway, Kong."""
+        found = (envelope.get(name) for name in ("error_message", "error", "message"))
+        return self._masked(next(filter(None, found), None)) or ""
+
     def _masked(self, text: object) -> str | None:
         """Returns a server's text as one short line without the key; None for none."""
         if not text:
             return None
         return " ".join(str(text).replace(self._api_key, "***").split())[:300]
+
+
+def _is_route_gone(status: int, subject: Subject, envelope: Mapping[str, Any]) -> bool:
+    """Returns whether the gateway no longer knows the route, rather than the API a resource."""
+    if status == HTTPStatus.GONE and subject == "agent":
+        return True
+    message = envelope.get("message")
+    if status not in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) or not message:
+        return False
+    if envelope.get("error_code") or envelope.get("error_message"):
+        return False
+    # of one conversation, a gateway's answer may also mean that the conversation is gone
+    return subject == "agent" or "no route matched" in str(message).lower()
 
 
 def _envelope(body: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Retries of API requests: retryable statuses, `Retry-After`, backoff with jitter, attempts.
+"""Retries of API requests: retryable statuses, rate limits, backoff with jitter, attempts.
 
 Every request of a client goes through one `Retrier`, which alone decides whether and when it is
 sent again.
@@ -7,16 +7,15 @@ sent again.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar
 
-from ..clock import parse_timestamp
 from ..errors import ErrorDetails, UnavailableError, UncertainError
 from .throttle import Throttle, Traffic
 
@@ -24,6 +23,12 @@ logger = logging.getLogger("polyai")
 
 BACKOFF_CAP_SECONDS = 30
 """Longest wait between two attempts, unless the API asks for a longer one."""
+
+RATE_LIMIT_SECONDS = 75.0
+"""Wait before the last attempt after a 429 that names no time: limits are mostly per minute."""
+
+MAX_RATE_LIMITED = 200
+"""Rate-limited attempts of one request after which it fails, though other requests succeed."""
 
 WARNING_INTERVAL_SECONDS = 60
 """Minimum time between two warnings about retries; each attempt is logged at debug level."""
@@ -57,7 +62,7 @@ class RetryableError(Exception):
         super().__init__(message)
         self.message = message.rstrip(".")
         self.details = details
-        self.retry_after_seconds = retry_after_seconds or 0.0
+        self.retry_after_seconds = retry_after_seconds
         self.may_have_taken_effect = may_have_taken_effect
 
     @property
@@ -67,7 +72,11 @@ class RetryableError(Exception):
 
     def unavailable(self, reason: str = "") -> UnavailableError:
         """Returns the error for the caller if no attempt is left."""
-        return UnavailableError(f"{self.message}{reason}", **self.details)
+        error = UnavailableError(f"{self.message}{reason}", **self.details)
+        status = self.details.get("status")
+        # without a status, the request has at least reached the API
+        error.is_overload = status >= 500 if status else self.may_have_taken_effect
+        return error
 
     def uncertain(self) -> UncertainError:
         """Returns the error for the caller where another attempt could take effect twice."""
@@ -82,82 +91,129 @@ class RetryPolicy:
         max_attempts: Attempts per request.
         backoff_seconds: Upper bound of the first wait; doubles with each attempt, up to
             `BACKOFF_CAP_SECONDS`. The wait is drawn at random below it (full jitter).
-        max_pause_seconds: Longest `Retry-After` that is waited for.
+        max_pause_seconds: Longest pause that is waited for where the API asks for one.
+        rate_limit_seconds: Wait before the last attempt after a 429 that asks for no pause.
     """
 
     max_attempts: int = 5
     backoff_seconds: float = 0.5
     max_pause_seconds: float = 600
+    rate_limit_seconds: float = RATE_LIMIT_SECONDS
 
-    def delay_seconds(self, error: RetryableError, attempts: int) -> float:
+    def delay_seconds(
+        self, error: RetryableError, attempts: int, max_attempts: int | None = None
+    ) -> float:
         """Returns the wait before the next attempt.
 
         Args:
             error: The failure of the last attempt.
-            attempts: Attempts that count, the last one included; 0 where none does.
+            attempts: Attempts that count, the last one included.
+            max_attempts: Attempts of this request; those of the policy where None.
 
         Raises:
             UnavailableError: The attempts are used up, or the API asks for too long a pause.
         """
+        max_attempts = min(max_attempts or self.max_attempts, self.max_attempts)
         requested = error.retry_after_seconds
-        if requested > self.max_pause_seconds:
+        if requested and requested > self.max_pause_seconds:
             unavailable = error.unavailable(f"; it asks to wait {requested:.0f} s")
             unavailable.advice = "Run again after that time"
             raise unavailable from error
-        if attempts >= self.max_attempts:
+        if attempts >= max_attempts:
             tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
             raise error.unavailable(f", after {tries}") from error
-        ceiling = min(self.backoff_seconds * 2 ** max(attempts - 1, 0), BACKOFF_CAP_SECONDS)
-        return requested or random.uniform(0, ceiling)  # noqa: S311 jitter, no cryptography
+        if requested:
+            return requested
+        ceiling = self.backoff_seconds * 2 ** max(attempts - 1, 0)
+        if error.is_rate_limit and requested is None:
+            is_last = attempts == max_attempts - 1
+            return self.rate_limit_seconds if is_last else min(ceiling, self.rate_limit_seconds)
+        return random.uniform(0, min(ceiling, BACKOFF_CAP_SECONDS))  # noqa: S311 jitter
 
 
 class Retrier:
     """Retry loop shared by all threads of a client.
 
+    All requests share the rate that the API allows. Rate-limited attempts are therefore counted by
+    rounds of all threads together: a round ends with a pause of all of them, and an answer to any
+    of them ends the count. A request fails only where whole rounds had no answer at all.
+
     Args:
         policy: Limits of retries.
         traffic: Counters of the client; `answers` shows whether other requests succeed meanwhile.
+        throttle: Pause of all threads; a new one where None.
     """
 
-    def __init__(self, policy: RetryPolicy, traffic: Traffic) -> None:
+    def __init__(
+        self, policy: RetryPolicy, traffic: Traffic, throttle: Throttle | None = None
+    ) -> None:
         self._policy = policy
         self._traffic = traffic
-        self._throttle = Throttle(spread_seconds=policy.backoff_seconds)
+        self._throttle = throttle or Throttle(spread_seconds=policy.backoff_seconds)
         self._warning_lock = threading.Lock()
         self._next_warning_at = 0.0
+        self._rounds_lock = threading.Lock()
+        self._rounds = 0
+        self._round_ended_at = -math.inf
+        self._answers_before_rounds = 0
 
-    def run(self, attempt: Callable[[], T], *, is_idempotent: bool) -> T:
+    def run(
+        self, attempt: Callable[[], T], *, is_idempotent: bool, max_attempts: int | None = None
+    ) -> T:
         """Calls `attempt` until it returns, with backoff after each `RetryableError`.
 
         Args:
             attempt: Sends the request once.
             is_idempotent: Whether the request may safely take effect twice. Otherwise it is sent
                 again only where the API cannot have carried it out.
+            max_attempts: Attempts of this request, at most those of the policy.
 
         Raises:
             UncertainError: It may have taken effect, and is not idempotent.
             UnavailableError: As `RetryPolicy.delay_seconds` raises it.
             StoppedError: `stop` was called.
         """
-        attempts = 0
+        attempts = rate_limited = 0
         while True:
             self._throttle.wait()
-            answers = self._traffic.answers
+            sent_at = self._throttle.now()
             try:
                 return attempt()
             except RetryableError as error:
                 if error.may_have_taken_effect and not is_idempotent:
                     raise error.uncertain() from error
-                # rate limited while others succeed: all share the rate, so this is no failure
-                if not error.is_rate_limit or answers == self._traffic.answers:
-                    attempts += 1
-                delay_seconds = self._policy.delay_seconds(error, attempts)
-                self._traffic.add(retries=1)
+                if error.is_rate_limit:
+                    rate_limited += 1
+                    self._pause(error, sent_at, rate_limited, max_attempts)
+                    continue
+                attempts += 1
+                delay_seconds = self._policy.delay_seconds(error, attempts, max_attempts)
                 self._log(error, attempts, delay_seconds)
-                if error.retry_after_seconds or error.is_rate_limit:
+                self._traffic.add(retries=1)
+                if error.retry_after_seconds:
                     self._throttle.pause(delay_seconds)
                 else:
                     self._throttle.sleep(delay_seconds)
+
+    def _pause(
+        self, error: RetryableError, sent_at: float, rate_limited: int, max_attempts: int | None
+    ) -> None:
+        """Pauses all threads after a rate limit; see the class for what counts as an attempt."""
+        if rate_limited >= MAX_RATE_LIMITED:
+            raise error.unavailable(f", after {rate_limited} attempts") from error
+        with self._rounds_lock:
+            if self._traffic.answers != self._answers_before_rounds:
+                self._answers_before_rounds, self._rounds = self._traffic.answers, 0
+            # a request sent before the last pause began belongs to the round that it ended
+            if sent_at >= self._round_ended_at or not self._rounds:
+                self._rounds += 1
+                self._round_ended_at = self._throttle.now()
+            rounds = self._rounds
+            delay_seconds = self._policy.delay_seconds(error, rounds, max_attempts)
+            since = None if error.retry_after_seconds else self._round_ended_at
+            self._throttle.pause(delay_seconds, since)
+        self._traffic.add(retries=1)
+        self._log(error, rounds, delay_seconds)
 
     def stop(self) -> None:
         """Ends all waits, current and later ones, with `StoppedError`."""
@@ -172,24 +228,3 @@ class Retrier:
                 self._next_warning_at = time.monotonic() + WARNING_INTERVAL_SECONDS
         if is_due:
             logger.warning("retrying in %.1f s: %s", delay_seconds, shown)
-
-
-def parse_retry_after(header: str | None, now: datetime | None = None) -> float | None:
-    """Parses a `Retry-After` header, a number of seconds or a date.
-
-    Args:
-        header: Value of the header.
-        now: Time that a date is compared with; the current time where None.
-
-    Returns:
-        Seconds from now, 0 for a date in the past, None for a missing or invalid header.
-    """
-    text = (header or "").strip()
-    if text.isascii() and text.replace(".", "", 1).isdigit():
-        seconds = float(text)
-        return seconds if seconds < threading.TIMEOUT_MAX else None
-    try:
-        date = parse_timestamp(text)
-    except ValueError:
-        return None
-    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds()) if date else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from ..errors import StoppedError
 
@@ -43,18 +45,34 @@ class Throttle:
     Args:
         spread_seconds: After a pause, threads resume at random times within this many seconds,
             not all at once.
+        clock: Injectable monotonic clock, in seconds.
+        sleep: Injectable wait: takes seconds, and returns whether `stop` was called meanwhile.
     """
 
-    def __init__(self, *, spread_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        spread_seconds: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], bool] | None = None,
+    ) -> None:
         self._spread_seconds = spread_seconds
         self._lock = threading.Lock()
-        self._resume_at = 0.0
+        self._resume_at = -math.inf
         self._stopped = threading.Event()
+        self.now = clock
+        self._sleep = sleep or self._stopped.wait
 
-    def pause(self, seconds: float) -> None:
-        """Pauses all threads; a longer pause that is already active stays."""
+    def pause(self, seconds: float, since: float | None = None) -> None:
+        """Pauses all threads; a longer pause that is already active stays.
+
+        Args:
+            seconds: Length of the pause.
+            since: Begin of the pause; now where None.
+        """
         with self._lock:
-            self._resume_at = max(self._resume_at, time.monotonic() + seconds)
+            begin = self.now() if since is None else since
+            self._resume_at = max(self._resume_at, begin + seconds)
 
     def wait(self) -> None:
         """Returns when no pause is active.
@@ -62,7 +80,7 @@ class Throttle:
         Raises:
             StoppedError: `stop` was called, also during the pause.
         """
-        while (remaining := self._resume_at - time.monotonic()) > 0:
+        while (remaining := self._resume_at - self.now()) > 0:
             self.sleep(remaining + random.uniform(0, self._spread_seconds))  # noqa: S311
         self.sleep(0)
 
@@ -72,7 +90,7 @@ class Throttle:
         Raises:
             StoppedError: `stop` was called, also during the sleep.
         """
-        if self._stopped.is_set() or (seconds > 0 and self._stopped.wait(seconds)):
+        if self._stopped.is_set() or (seconds > 0 and self._sleep(seconds)):
             raise StoppedError("the client was closed before the request was answered")
 
     def stop(self) -> None:

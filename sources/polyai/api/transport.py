@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import orjson
 import requests
@@ -18,15 +19,28 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
 from urllib3.exceptions import HTTPError
 
 from ..config.settings import Agent
-from ..errors import ConfigurationError
-from .decoding import NotAcceptedError, decode
+from ..errors import ConfigurationError, UncertainError
+from .deadline import (
+    MAX_STREAM_BYTES,
+    LimitedConnection,
+    LimitedTlsConnection,
+    TimeLimit,
+    time_limit,
+)
+from .decoding import NotAcceptedError, OversizeError, decode
 from .failures import RequestErrors, Subject
 from .page_stream import READ_BYTES
-from .retry import Retrier, RetryPolicy
-from .throttle import Traffic
+from .retry import RATE_LIMIT_SECONDS, Retrier, RetryPolicy
+from .throttle import Throttle, Traffic
 
 CONNECT_TIMEOUT_SECONDS = 10
 """Time limit for a host to accept a connection."""
+
+MAX_ERROR_BYTES = 64 * 1024
+"""Limit of the body of an error answer; the API's envelope has some hundred bytes."""
+
+_BROKEN_ANSWERS = (HTTPError, HTTPException, OSError, ValueError, OverflowError, MemoryError)
+"""Exceptions of urllib3 and http.client for answers that are not HTTP, such as odd lengths."""
 
 _JSON = "application/json"
 
@@ -45,6 +59,7 @@ class _Request:
         body: JSON; None for no body.
         is_streamed: Whether the body of the answer is read as it arrives.
         is_idempotent: Whether the request may safely take effect twice.
+        max_attempts: Attempts, at most those of the client.
     """
 
     path: str
@@ -54,6 +69,7 @@ class _Request:
     body: bytes | None = None
     is_streamed: bool = False
     is_idempotent: bool = True
+    max_attempts: int | None = None
 
 
 class Transport:
@@ -66,16 +82,25 @@ class Transport:
         agent: Agent whose key is sent, and whose id is shown in errors.
         base_url: URL of the API without a trailing slash; the agent's Data API where None.
         request_timeout: Seconds to wait for the next bytes of an answer.
+        request_deadline: Seconds until a whole answer has to have arrived; streams have a lowest
+            rate instead, once their headers have arrived.
+        max_body: Limit of a body in memory, in bytes after decompression.
         max_attempts: See `RetryPolicy`.
         backoff_seconds: See `RetryPolicy`.
         max_pause_seconds: See `RetryPolicy`.
+        rate_limit_seconds: See `RetryPolicy`.
         connections: Connections to keep open, best as many as there are threads.
         api_key: Key to send; the agent's where None.
         traffic: Counters to add to; new ones where None.
+        throttle: Pause of all threads; a new one where None.
 
     Attributes:
         traffic: Counters of the requests so far.
+        max_body: As given.
     """
+
+    other_listing: ClassVar[str] = ""
+    """Setting that lists the conversations through the other API."""
 
     def __init__(
         self,
@@ -83,21 +108,27 @@ class Transport:
         *,
         base_url: str | None = None,
         request_timeout: float = 60,
+        request_deadline: float = 300,
+        max_body: int = 64 * 2**20,
         max_attempts: int = 5,
         backoff_seconds: float = 0.5,
         max_pause_seconds: float = 600,
+        rate_limit_seconds: float = RATE_LIMIT_SECONDS,
         connections: int = 8,
         api_key: str | None = None,
         traffic: Traffic | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         self.traffic = traffic or Traffic()
+        self.max_body = max_body
         self._agent = agent
         key = api_key or agent.api_key
         self._base_url = base_url or agent.base_url
-        self._retrier = Retrier(
-            RetryPolicy(max_attempts, backoff_seconds, max_pause_seconds), self.traffic
-        )
-        self._errors = RequestErrors(agent, self._base_url, key)
+        policy = RetryPolicy(max_attempts, backoff_seconds, max_pause_seconds, rate_limit_seconds)
+        self._retrier = Retrier(policy, self.traffic, throttle)
+        self._errors = RequestErrors(agent, self._base_url, key, self.other_listing)
+        self._request_timeout = request_timeout
+        self._request_deadline = request_deadline
         self._timeout = Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=request_timeout)
         self._headers: dict[str, str] = {
             **dict(requests.utils.default_headers()),
@@ -117,15 +148,17 @@ class Transport:
                 `NotAcceptedError`, after which the request is sent again.
 
         Raises:
-            AccessError: 401, 403, or 404 of the agent; at once.
-            ConversationError: Another 4xx where the subject is a conversation; at once.
-            ApiError: Another 4xx where the subject is the agent; at once.
+            RouteGoneError: 404 of the gateway, or 410 of the agent; at once.
+            AccessError: 401, or 403 or 404 of the agent; at once.
+            ConversationError: Another 4xx, or an answer that is too large, where the subject is a
+                conversation; at once.
+            ApiError: The same where the subject is the agent; at once.
             UnavailableError: A redirect, an untrusted certificate or too long a pause, at once;
                 everything else after `max_attempts`.
             StoppedError: `close` was called.
             ConfigurationError: The CA bundle that the environment names does not exist.
         """
-        return self._send(_Request(path, subject, self._headers), _json_reader(accept))
+        return self._send(_Request(path, subject, self._headers), self._json_reader(accept))
 
     def post(
         self,
@@ -160,7 +193,7 @@ class Transport:
             body=orjson.dumps(body),
             is_idempotent=is_idempotent,
         )
-        return self._send(request, _json_reader(accept))
+        return self._send(request, self._json_reader(accept))
 
     def stream(
         self,
@@ -169,6 +202,7 @@ class Transport:
         subject: Subject,
         accept: Callable[[Iterator[bytes]], T],
         media_type: str = _JSON,
+        max_attempts: int | None = None,
     ) -> T:
         """Sends a GET request for a body that is too large for memory.
 
@@ -178,17 +212,14 @@ class Transport:
             accept: Converts the body, read as it arrives, into the result. Called once per attempt;
                 an incomplete body raises within it.
             media_type: Media type to request; errors are JSON in any case.
+            max_attempts: Attempts of this request, at most those of the client.
 
         Raises:
             ApiError: As for `get`.
         """
-
-        def read(response: BaseHTTPResponse) -> T:
-            # not `response.stream`, whose chunks are those of the compressed body
-            return accept(iter(lambda: response.read(READ_BYTES), b""))
-
         headers = {**self._headers, "Accept": media_type}
-        return self._send(_Request(path, subject, headers, is_streamed=True), read)
+        request = _Request(path, subject, headers, is_streamed=True, max_attempts=max_attempts)
+        return self._send(request, accept)
 
     def close(self) -> None:
         """Ends all waits with `StoppedError` and closes the connections."""
@@ -217,60 +248,125 @@ class Transport:
             self._adapter.cert_verify(pool, request.url, verify, None)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ConfigurationError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {error}") from error
+        pool.ConnectionCls = LimitedTlsConnection if pool.scheme == "https" else LimitedConnection
         return pool, self._adapter.request_url(request, proxies).rstrip("/")
 
-    def _send(self, request: _Request, read: Callable[[BaseHTTPResponse], T]) -> T:
-        attempt = partial(self._attempt, request, read)
-        return self._retrier.run(attempt, is_idempotent=request.is_idempotent)
+    def _send(self, request: _Request, accept: Callable[[Iterator[bytes]], T]) -> T:
+        return self._retrier.run(
+            partial(self._attempt, request, accept),
+            is_idempotent=request.is_idempotent,
+            max_attempts=request.max_attempts,
+        )
 
-    def _attempt(self, request: _Request, read: Callable[[BaseHTTPResponse], T]) -> T:
+    def _attempt(self, request: _Request, accept: Callable[[Iterator[bytes]], T]) -> T:
         """Sends the request once."""
         url = self._base_url + request.path
         self.traffic.add(requests=1)
         pool, prefix = self._pool
+        limit = TimeLimit(self._request_deadline, self._request_timeout)
+        with time_limit(limit):
+            try:
+                response = pool.urlopen(
+                    request.method,
+                    prefix + request.path,
+                    body=request.body,
+                    headers=request.headers,
+                    timeout=self._timeout,
+                    retries=False,
+                    redirect=False,
+                    assert_same_host=False,  # behind a proxy the path is a full URL
+                    preload_content=False,
+                )
+            except _BROKEN_ANSWERS as error:
+                raise self._errors.from_network(error, url) from error
         try:
-            response = pool.urlopen(
-                request.method,
-                prefix + request.path,
-                body=request.body,
-                headers=request.headers,
-                timeout=self._timeout,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,  # behind a proxy the path is a full URL
-                preload_content=not request.is_streamed,
-            )
-        except HTTPError as error:
-            raise self._errors.from_network(error, url) from error
-        try:
-            if not 200 <= response.status < 300:
-                raise self._errors.from_status(response, response.data, url, request.subject)
-            result = read(response)
-        except HTTPError as error:
-            raise self._errors.from_network(error, url) from error
-        except NotAcceptedError as error:
-            body = b"" if request.is_streamed else response.data
-            raise self._errors.from_invalid_answer(error, response, body, url) from error
+            return self._read(request, response, limit, accept, url)
         finally:
             self.traffic.add(bytes_received=response.tell())
-            if request.is_streamed:
-                # a connection whose body was not read to its end cannot be reused
-                response.close()
+            # a connection whose body was not read to its end cannot be reused
+            response.close()
+
+    def _read(
+        self,
+        request: _Request,
+        response: BaseHTTPResponse,
+        limit: TimeLimit,
+        accept: Callable[[Iterator[bytes]], T],
+        url: str,
+    ) -> T:
+        """Reads an answer, and raises what it means where it is not what was requested."""
+        start = b""
+
+        def chunks() -> Iterator[bytes]:
+            nonlocal start
+            for chunk in self._chunks(response, url):
+                start = start or chunk
+                yield chunk
+
+        if not 200 <= response.status < 300:
+            try:
+                body = _whole(chunks(), MAX_ERROR_BYTES)
+            except OversizeError:
+                body = b""
+            raise self._errors.from_status(response, body, url, request.subject)
+        if request.is_streamed:
+            limit.stream()
+        try:
+            result = accept(chunks())
+        except OversizeError as error:
+            if not request.is_idempotent:
+                # it has been carried out: only its answer cannot be read
+                raise UncertainError(f"the answer {error}", url=url.partition("?")[0]) from error
+            raise self._errors.from_oversize(error, response, url, request.subject) from error
+        except NotAcceptedError as error:
+            body = b"" if request.is_streamed else start
+            raise self._errors.from_invalid_answer(error, response, body, url) from error
         self.traffic.add(answers=1)
         return result
 
+    def _chunks(self, response: BaseHTTPResponse, url: str) -> Iterator[bytes]:
+        """Yields the decompressed body, never decompressing much more than the next chunk."""
+        size = 0
+        while True:
+            try:
+                # not `response.stream`, whose chunks are those of the compressed body
+                chunk = response.read(READ_BYTES)
+            except _BROKEN_ANSWERS as error:
+                raise self._errors.from_network(error, url) from error
+            if not chunk:
+                return
+            size += len(chunk)
+            if size > MAX_STREAM_BYTES:
+                raise OversizeError(f"is longer than {MAX_STREAM_BYTES:,} bytes")
+            yield chunk
 
-def _json_reader(accept: Callable[[Any, bytes], T]) -> Callable[[BaseHTTPResponse], T]:
-    """Returns a reader of answers that are one JSON document."""
+    def _json_reader(self, accept: Callable[[Any, bytes], T]) -> Callable[[Iterator[bytes]], T]:
+        """Returns a reader of answers that are one JSON document."""
 
-    def read(response: BaseHTTPResponse) -> T:
-        body = response.data
-        payload = decode(body)
-        if isinstance(payload, dict) and payload.get("success") is False:
-            raise NotAcceptedError("reports that the request failed")
-        return accept(payload, body)
+        def read(chunks: Iterator[bytes]) -> T:
+            body = _whole(chunks, self.max_body)
+            payload = decode(body, exact=False)
+            if isinstance(payload, dict) and payload.get("success") is False:
+                raise NotAcceptedError("reports that the request failed")
+            return accept(payload, body)
 
-    return read
+        return read
+
+
+def _whole(chunks: Iterator[bytes], most: int) -> bytes:
+    """Joins a body in memory.
+
+    Raises:
+        OversizeError: It is longer than `most` bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise OversizeError(f"is longer than {most:,} bytes", is_too_large=True)
+        parts.append(chunk)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _version() -> str:

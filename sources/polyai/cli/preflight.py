@@ -81,9 +81,7 @@ def run_check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding]:
     """
     yield _destination(pipeline)
     for agent in settings.agents:
-        with DataApi(
-            agent, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts
-        ) as api:
+        with DataApi(agent, **settings.request_limits) as api:
             findings = list(_data_api(agent, api))
         if settings.api == V3 and not settings.details:
             # the load will not use this API
@@ -188,9 +186,7 @@ def _v3(agent: Agent, settings: Settings) -> Finding:
         if is_chosen:
             return finding("failed", f"listing of api = '{V3}': {missing}")
         return finding("skipped", f"optional listing of the Conversations API v3: {missing}")
-    api = ConversationsV3(
-        agent, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts
-    )
+    api = ConversationsV3(agent, **settings.request_limits)
     try:
         for environment in settings.environments:
             api.conversations(environment=environment, since=None, before=None, limit=1)

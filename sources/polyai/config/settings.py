@@ -25,7 +25,18 @@ from ..errors import ConfigurationError
 from . import regions
 from .lookup import Found, Layer, how_to_set, is_empty, look_up, validate
 from .time_zones import DEFAULT_ZONE, time_zone
-from .validators import boolean, choice, duration, durations, folder, number, several, text
+from .validators import (
+    boolean,
+    byte_size,
+    choice,
+    duration,
+    duration_from,
+    durations,
+    folder,
+    number,
+    several,
+    text,
+)
 
 Api = Literal["data", "conversations_v3"]
 Pii = Literal["keep", "hash", "drop"]
@@ -120,6 +131,8 @@ class Settings:
         reporting_time_zone: IANA time zone of local dates in the views.
         publish_to: Folder for a copy of a DuckDB warehouse for readers; None for none.
         request_timeout: Seconds to wait for the next bytes of an answer.
+        request_deadline: Time until a whole answer has to have arrived, streams excepted.
+        max_body: Limit of an answer in memory, in bytes after decompression.
         max_attempts: Attempts per request.
     """
 
@@ -145,7 +158,19 @@ class Settings:
     reporting_time_zone: str
     publish_to: Path | None
     request_timeout: float
+    request_deadline: timedelta
+    max_body: int
     max_attempts: int
+
+    @property
+    def request_limits(self) -> dict[str, Any]:
+        """Limits of each request, as options of an API client."""
+        return {
+            "request_timeout": self.request_timeout,
+            "request_deadline": self.request_deadline.total_seconds(),
+            "max_body": self.max_body,
+            "max_attempts": self.max_attempts,
+        }
 
     def only(self, agent_ids: Sequence[str]) -> Settings:
         """Returns the settings limited to these agents; unchanged for an empty list.
@@ -229,6 +254,8 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),
     "publish_to": (None, folder),
     "request_timeout": (60.0, number(float, 1, 3600)),
+    "request_deadline": ("5m", duration_from(timedelta(seconds=1))),
+    "max_body": ("64MB", byte_size),
     "max_attempts": (5, number(int, 1, 100)),
 }
 """Default and validator of each setting that all agents share."""

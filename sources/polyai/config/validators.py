@@ -90,6 +90,34 @@ def duration(value: object) -> timedelta:
     return parse_duration(str(value))
 
 
+def duration_from(shortest: timedelta) -> Callable[[object], timedelta]:
+    """Returns a validator for a duration of at least `shortest`."""
+
+    def validate(value: object) -> timedelta:
+        found = duration(value)
+        if found < shortest:
+            raise ConfigurationError(f"{value!r} is shorter than {shortest.total_seconds():g}s")
+        return found
+
+    return validate
+
+
+_BYTE_SIZE = re.compile(r"(\d{1,12}) ?(KB|MB|GB)?", re.ASCII)
+_BYTES_PER_UNIT = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+_BYTE_SIZES = range(2**16, 2**31)
+
+
+def byte_size(value: object) -> int:
+    """Validates a number of bytes, also as text such as `64MB`; units are powers of 1,024."""
+    match = _BYTE_SIZE.fullmatch(str(value).strip().upper())
+    size = int(match[1]) * _BYTES_PER_UNIT[match[2] or ""] if match else -1
+    if size not in _BYTE_SIZES:
+        raise ConfigurationError(
+            f"{value!r} is not a size such as 64MB, from 64KB to less than 2GB"
+        )
+    return size
+
+
 def durations(value: object) -> tuple[timedelta, ...]:
     """Validates durations, as a list or separated by commas: sorted, distinct, without zero."""
     parts = value.split(",") if isinstance(value, str) else value

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from urllib3 import BaseHTTPResponse
-
 from ..api.client import DataApi
-from ..errors import AccessError, ApiError, ConversationError
+from ..errors import ApiError, ConversationError
 
 T = TypeVar("T")
 
@@ -39,7 +37,7 @@ class ChatApi(DataApi):
         """
         return float(self._measured.seconds)
 
-    def _attempt(self, request: Any, take: Callable[[BaseHTTPResponse], T]) -> T:
+    def _attempt(self, request: Any, take: Callable[[Iterator[bytes]], T]) -> T:
         started = time.perf_counter()
         try:
             return super()._attempt(request, take)
@@ -243,7 +241,7 @@ def _chat_error(error: ApiError, environment: str) -> ApiError:
             "Save a draft in Agent Studio, or set environment to one that the agent is deployed "
             "to: sandbox, pre-release or live"
         )
-    elif isinstance(error, AccessError) and error.status == 403:
+    elif error.status == 403:
         advice = "Ask an administrator of the workspace for a key with permission for debug chats"
     elif isinstance(error, ConversationError):
         message = message.replace("the conversation cannot be read", "the chat cannot go on")

@@ -170,9 +170,7 @@ def chat(
     is_live = sys.stdin.isatty()
     transcript = Transcript(selected.agent_id, environment)
     code = ExitCode.DONE
-    api = ChatApi(
-        selected, request_timeout=settings.request_timeout, max_attempts=settings.max_attempts
-    )
+    api = ChatApi(selected, **settings.request_limits)
     try:
         with api:
             ask = ask_person(console) if is_live else ask_stream(console, sys.stdin)

@@ -146,8 +146,7 @@ class _Pool:
                 agent.agent_id: opened.enter_context(
                     ChatApi(
                         agent,
-                        request_timeout=settings.request_timeout,
-                        max_attempts=settings.max_attempts,
+                        **settings.request_limits,
                         connections=settings.workers,
                     )
                 )

@@ -102,8 +102,7 @@ class AgentReader:
             range_to=span.before if span else None,
         )
         options: dict[str, Any] = {
-            "request_timeout": settings.request_timeout,
-            "max_attempts": settings.max_attempts,
+            **settings.request_limits,
             "connections": settings.workers + 1,  # one for the listing
             "traffic": traffic,
         }

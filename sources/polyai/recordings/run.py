@@ -222,8 +222,7 @@ class AgentRecordings:
         settings, work = self._settings, self._work
         api = DataApi(
             self._agent,
-            request_timeout=settings.request_timeout,
-            max_attempts=settings.max_attempts,
+            **settings.request_limits,
             connections=settings.workers,
             traffic=self._report.traffic,
         )

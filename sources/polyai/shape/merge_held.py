@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
+from ..api.decoding import decode, encode
 from ..tables.declaration import Table
 from .answer import Answer
 
@@ -79,14 +79,14 @@ def _set_values(rows: pa.Table, name: str, kept: Mapping[int, Any]) -> pa.Table:
 
 def _merged_json(loaded: Any, new: str | None) -> str:
     """Merges two JSON objects; the new value of a common key wins."""
-    known = orjson.loads(loaded) if isinstance(loaded, str) else loaded
-    return orjson.dumps({**known, **(orjson.loads(new) if new else {})}).decode()
+    known = decode(loaded.encode()) if isinstance(loaded, str) else loaded
+    return encode({**known, **(decode(new.encode()) if new else {})}).decode()
 
 
 def _for_arrow(value: Any, to: pa.DataType) -> Any:
     """Converts a value of a destination, some of which return objects and decimals, for Arrow."""
     if pa.types.is_string(to) and not isinstance(value, str):
-        return orjson.dumps(value).decode()
+        return encode(value).decode()
     if pa.types.is_floating(to):
         return float(value)
     return value

@@ -6,16 +6,15 @@ keeps it in the row's `extra`.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..api.decoding import encode
 from ..clock import parse_timestamp
 from ..tables.declaration import ARROW_TYPES, ColumnType
 
@@ -30,11 +29,8 @@ ColumnValues = tuple[pa.Array, dict[int, Any]]
 
 
 def dumps(value: Any) -> str:
-    """Encodes compact JSON, also of integers beyond 64 bits, which orjson rejects."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Encodes compact JSON, numbers with all their digits."""
+    return encode(value).decode()
 
 
 def text(value: Any) -> str | None:

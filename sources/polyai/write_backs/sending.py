@@ -79,8 +79,7 @@ class AgentWriteBacks:
         self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
         self._api = DataApi(
             agent,
-            request_timeout=settings.request_timeout,
-            max_attempts=settings.max_attempts,
+            **settings.request_limits,
             connections=settings.workers,
             traffic=report.traffic,
         )
