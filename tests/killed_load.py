@@ -155,14 +155,11 @@ def half_of_package(call: Call, arguments: Arguments) -> None:
     half_of_folder(call, (packages.storage, load_id))
 
 
-def half_of_packages(call: Call, arguments: Arguments) -> None:
-    """Dies after half of the files of packages that are not loaded are deleted."""
+def half_of_directory(call: Call, arguments: Arguments) -> None:
+    """Dies after half of the files of a working directory are deleted, the state before."""
     (pipeline,) = arguments
-    folder = Path(pipeline.working_dir)
-    stages = ("normalize/*", "load/new", "load/normalized")
-    packages = [package for stage in stages for package in folder.glob(f"{stage}/*/")]
-    files = sorted(path for package in packages for path in package.rglob("*") if path.is_file())
-    for path in files[: (len(files) + 1) // 2]:
+    files = sorted(path for path in Path(pipeline.working_dir).rglob("*") if path.is_file())
+    for path in files[::2]:
         path.unlink()
     die()
 
@@ -240,6 +237,7 @@ _IN_FIRST_RUNS = ("schema", "version")
 
 _HALF_LOADED = "job: committed but not marked"
 _DISCARD = "polyai.load.committer:discard"
+_REMOVE_STATE = "polyai.load.discard:_remove_state"
 _DROP_STAGING = "polyai.load.committer:Committer.drop_staging"
 
 POINTS: dict[str, Point] = {
@@ -333,25 +331,31 @@ POINTS: dict[str, Point] = {
     # discard: removal of what an earlier kill left
     "discard: before it begins": Point(_DISCARD, before),
     "discard: after it ends": Point(_DISCARD, after),
-    "discard: half of a draft of an extraction is gone": Point(
-        _DISCARD, half_of_packages, needs="extract: after a table's items"
+    "discard: before the state is removed": Point(_REMOVE_STATE, before, needs=_HALF_LOADED),
+    "discard: before the directory is dropped": Point(
+        f"{_PIPELINE}.drop", before, needs=_HALF_LOADED
     ),
-    "discard: half of an extracted package is gone": Point(
-        _DISCARD, half_of_packages, needs="extract: after the package is committed"
+    "discard: half of it is gone after a kill in extract": Point(
+        f"{_PIPELINE}.drop", half_of_directory, needs="extract: after a table's items"
     ),
-    "discard: half of a draft of a normalization is gone": Point(
-        _DISCARD, half_of_packages, needs="normalize: files spooled"
+    "discard: half of it is gone after a kill before normalize": Point(
+        f"{_PIPELINE}.drop", half_of_directory, needs="extract: after the package is committed"
     ),
-    "discard: half of a normalized package is gone": Point(
-        _DISCARD, half_of_packages, needs="load: at the start"
+    "discard: half of it is gone after a kill in normalize": Point(
+        f"{_PIPELINE}.drop", half_of_directory, needs="normalize: files spooled"
     ),
-    "discard: half of a package in loading is gone": Point(
-        _DISCARD, half_of_packages, needs=_HALF_LOADED
+    "discard: half of it is gone after a kill before load": Point(
+        f"{_PIPELINE}.drop", half_of_directory, needs="load: at the start"
     ),
-    "discard: half of a loaded package is gone": Point(
-        _DISCARD, half_of_packages, needs="end: after the row in _dlt_loads"
+    "discard: half of it is gone after a kill in load": Point(
+        f"{_PIPELINE}.drop", half_of_directory, needs=_HALF_LOADED
     ),
-    "discard: after a package in loading is gone": Point(_DISCARD, after, needs=_HALF_LOADED),
+    "discard: half of it is gone after a kill at the end": Point(
+        f"{_PIPELINE}.drop", half_of_directory, needs="end: after the row in _dlt_loads"
+    ),
+    "discard: after the directory is dropped": Point(
+        f"{_PIPELINE}.drop", after, needs=_HALF_LOADED
+    ),
     "discard: before staging is dropped": Point(_DROP_STAGING, before, needs=_HALF_LOADED),
     "discard: after staging is dropped": Point(_DROP_STAGING, after, needs=_HALF_LOADED),
     # tidy: the end of a run

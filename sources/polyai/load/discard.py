@@ -3,8 +3,8 @@
 A run that was killed or refused by the destination leaves packages behind. They are never resumed:
 dlt resumes a package job by job, and where the run was killed between a commit in the destination
 and dlt's note of it, the resumed job would fill the staging tables twice, or merge a table twice at
-once, and duplicate rows. The next run removes them instead and reads their conversations again,
-because the destination does not know these packages as complete.
+once, and duplicate rows. The next run begins like one on a new machine: it removes the working
+directory, and reads what the destination does not know as complete.
 """
 
 from __future__ import annotations
@@ -34,18 +34,23 @@ _STAGES_OF_LOAD = ("new", "normalized")
 def discard(pipeline: dlt.Pipeline) -> bool:
     """Removes all packages that are not loaded, including drafts.
 
+    The rest of the working directory goes with them, because its schemas have the tables and
+    columns of these packages, which dlt would then take to exist in the destination.
+
     Args:
-        pipeline: The pipeline of the working directory, which nobody else may be using.
+        pipeline: The pipeline of the working directory, which nobody else may be using. It has to
+            be connected afterwards, which restores state and schemas from the destination.
 
     Returns:
         Whether there were any.
     """
-    found = _discard(Path(pipeline.working_dir))
-    if found:
-        logger.warning(
-            "discarded load packages that an earlier run left; their rows are read again"
-        )
-    return found
+    working_directory = Path(pipeline.working_dir)
+    if not _has_packages(working_directory):
+        return False
+    logger.warning("discarding what an earlier run did not load: it is read again")
+    _remove_state(working_directory)
+    pipeline.drop()
+    return True
 
 
 def discard_all(pipelines_dir: Path, prefix: str) -> list[str]:
@@ -63,7 +68,9 @@ def discard_all(pipelines_dir: Path, prefix: str) -> list[str]:
         if not working_directory.name.startswith(prefix):
             continue
         with suppress(Timeout), lock_on(lock_file(working_directory)).acquire(timeout=0):
-            _discard(working_directory)
+            if _has_packages(working_directory):
+                _remove_state(working_directory)
+                shutil.rmtree(working_directory)
             names.append(working_directory.name)
     return names
 
@@ -75,15 +82,18 @@ def remove_old_records(pipeline: dlt.Pipeline) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _discard(working_directory: Path) -> bool:
+def _has_packages(working_directory: Path) -> bool:
     extractions = _folders(working_directory / "normalize")
-    packages = [folder for folder in extractions if folder.name != _EXTRACTED]
-    packages += _folders(working_directory / "normalize" / _EXTRACTED)
-    for stage in _STAGES_OF_LOAD:
-        packages += _folders(working_directory / "load" / stage)
-    for folder in packages:
-        shutil.rmtree(folder)
-    return bool(packages)
+    return (
+        any(folder.name != _EXTRACTED for folder in extractions)
+        or bool(_folders(working_directory / "normalize" / _EXTRACTED))
+        or any(_folders(working_directory / "load" / stage) for stage in _STAGES_OF_LOAD)
+    )
+
+
+def _remove_state(working_directory: Path) -> None:
+    """Makes dlt remove the directory when it opens it, should this process be killed meanwhile."""
+    Path(working_directory, dlt.Pipeline.STATE_FILE).unlink(missing_ok=True)
 
 
 def _folders(parent: Path) -> list[Path]:
