@@ -20,6 +20,8 @@ PolyAIError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 
@@ -142,3 +144,22 @@ def first_line(error: BaseException) -> str:
     For messages that quote an error: database drivers and dlt raise errors of many lines.
     """
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+@contextmanager
+def extra_required(feature: str, extra: str) -> Iterator[None]:
+    """Converts a failed import in the block to an error that names the missing extra.
+
+    Args:
+        feature: Subject of the message, such as "the sandbox".
+        extra: Name of the extra that installs the module.
+
+    Raises:
+        ConfigurationError: A module is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{feature} requires {error.name}: pip install 'polyai-warehouse[{extra}]'"
+        ) from error

@@ -62,7 +62,7 @@ class RequestErrors:
         envelope = _envelope(body)
         reason = self._reason(envelope)
         if body.startswith(b"{") and not envelope and body.strip() != b"{}":
-            # the part that is missing would say which request is refused, and why
+            # the missing part would contain the refused request and the reason
             return RetryableError(
                 "an incomplete error answer", details, may_have_taken_effect=status >= 500
             )

@@ -124,7 +124,7 @@ class OutageBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether no further request is worth sending."""
+        """True if no further request is worth sending."""
         return self.opened_by is not None
 
     def record(self, error: Exception | None, conversation_id: str | None = None) -> None:

@@ -67,7 +67,7 @@ class RetryableError(Exception):
 
     @property
     def is_rate_limit(self) -> bool:
-        """Whether the API answered 429."""
+        """True if the API answered 429."""
         return self.details.get("status") == HTTPStatus.TOO_MANY_REQUESTS
 
     def unavailable(self, reason: str = "") -> UnavailableError:

@@ -58,7 +58,7 @@ class WorkerPool:
                 the task's result is due.
             tasks: Read lazily, in the caller's thread.
             limit: Maximum number of tasks whose results are outstanding.
-            first_limit: The limit at the start, so that the first results are not held up by a
+            first_limit: The limit at the start, so that the first results are not delayed by a
                 long queue; it then grows with half the number of results. `limit` if None.
         """
         waiting: deque[Future[R]] = deque()

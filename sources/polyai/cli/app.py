@@ -15,7 +15,7 @@ from ..console.process import exit_on_errors, set_up_process, stop_on_signals
 from ..console.terminal import stdout
 from ..dashboard.cli import dashboard
 from ..debug_chats.cli import chat, debug_chat
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, extra_required
 from ..forgetting.cli import forget
 from ..recordings.cli import app as recordings_app
 from ..status.cli import status
@@ -76,12 +76,8 @@ def sandbox(
     ] = True,
 ) -> None:
     """Serve a stand-in for the PolyAI API on loopback, for demos and tests."""
-    try:
+    with extra_required("the sandbox", "sandbox"):
         from ..sandbox import Sandbox, SandboxConfig, serve
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the sandbox needs {error.name}: pip install 'polyai-warehouse[sandbox]'"
-        ) from error
     config = SandboxConfig(
         conversations=conversations, seed=seed, agents=(agent,), oddities=oddities
     )

@@ -24,7 +24,7 @@ from ..console.options import JsonOption
 from ..console.process import stop_on_signals
 from ..console.progress import LoadProgress
 from ..console.terminal import print_json, stderr, stdout
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, extra_required
 from ..load.loop import OnBegin
 from ..load.report import RunReport
 from ..load.run import load
@@ -107,12 +107,8 @@ def run_demo(
     Raises:
         ConfigurationError: The file contains other data, or the extra `sandbox` is missing.
     """
-    try:
+    with extra_required("the sandbox", "sandbox"):
         from ..sandbox import Sandbox, SandboxConfig, serve
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the sandbox needs {error.name}: pip install 'polyai-warehouse[sandbox]'"
-        ) from error
     _clear_earlier_demo(database)
     sandbox = Sandbox(
         SandboxConfig(

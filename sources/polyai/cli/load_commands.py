@@ -27,13 +27,14 @@ from ..console.options import (
 from ..console.process import stop_on_signals
 from ..console.progress import BackfillProgress, LoadProgress
 from ..console.terminal import print_error, print_failed, print_json, stderr, stdout
+from ..errors import ConfigurationError
 from ..jobs.backfill import backfill as run_backfill
 from ..jobs.load import load as run_load
 from ..load.backfill import SLICE_LENGTH, WORKERS
 from ..load.plan import Span
+from ..load.run import selected_tables
 from ..load.slices import cut
 from ..recordings import show as show_recordings
-from ..tables.registry import loaded_tables
 from ..views import show as show_views
 from ..warehouse.open import destination_label
 from ..warehouse.target import Target
@@ -46,11 +47,10 @@ SHOWN_SLICES = 5
 def _tables(given: list[str] | None) -> list[str]:
     """Parses the tables that `--select` names."""
     names = [name.strip() for part in given or () for name in part.split(",") if name.strip()]
-    known = [table.name for table in loaded_tables()]
-    if unknown := sorted(set(names) - set(known)):
-        raise typer.BadParameter(
-            f"unknown table {', '.join(unknown)} (expected {', '.join(known)})"
-        )
+    try:
+        selected_tables(names)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
     return names
 
 

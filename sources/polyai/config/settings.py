@@ -181,8 +181,7 @@ class Settings:
         known = {agent.agent_id: agent for agent in self.agents}
         if unknown := [agent_id for agent_id in agent_ids if agent_id not in known]:
             raise ConfigurationError(
-                f"agent {', '.join(unknown)} is not configured. Configured agents: "
-                f"{', '.join(known)}"
+                f"agent {', '.join(unknown)} is not configured (configured: {', '.join(known)})"
             )
         chosen = tuple(known[agent_id] for agent_id in dict.fromkeys(agent_ids))
         return replace(self, agents=chosen or self.agents)
@@ -201,7 +200,7 @@ def resolve(**options: object) -> Settings:
     names = (*AGENT_NAMES, "agents", *_SHARED)
     if unknown := options.keys() - set(names):
         raise ConfigurationError(
-            f"unknown setting {', '.join(sorted(unknown))}. Known settings: {', '.join(names)}"
+            f"unknown setting {', '.join(sorted(unknown))} (expected {', '.join(names)})"
         )
     given = {name: found for name in names if (found := look_up(name, options))}
     shared: dict[str, Any] = {
@@ -306,8 +305,8 @@ def _tables(value: object) -> list[dict[str, Any]]:
     for position, table in enumerate(tables, 1):
         if unknown := table.keys() - set(AGENT_NAMES):
             raise ConfigurationError(
-                f"table {position} has unknown settings {', '.join(sorted(unknown))}. "
-                f"Known settings: {', '.join(AGENT_NAMES)}"
+                f"table {position} has unknown settings {', '.join(sorted(unknown))} "
+                f"(expected {', '.join(AGENT_NAMES)})"
             )
         if is_empty(table.get("agent_id")):
             raise ConfigurationError(f"table {position} has no agent_id")

@@ -18,7 +18,7 @@ from .terminal import print_error, stderr
 
 logger = logging.getLogger("polyai")
 
-STOPPING = "stopping after what was read so far is committed; a second signal exits at once"
+STOPPING = "stopping after what was read so far is committed"
 """Log message of a load that is interrupted."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -55,7 +55,7 @@ def stop_on_signals(message: str = STOPPING) -> Iterator[threading.Event]:
     """Yields an event that SIGTERM and SIGINT set; a second signal exits at once.
 
     Args:
-        message: Logged when the first signal arrives.
+        message: Logged when the first signal arrives; what is done before the run ends.
     """
     stop = threading.Event()
 
@@ -65,7 +65,8 @@ def stop_on_signals(message: str = STOPPING) -> Iterator[threading.Event]:
             stderr.show_cursor()
             os._exit(ExitCode.INTERRUPTED)
         stop.set()
-        logger.warning("%s: %s", signal.Signals(number).name, message)
+        name = signal.Signals(number).name
+        logger.warning("%s: %s; a second signal exits at once", name, message)
 
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:

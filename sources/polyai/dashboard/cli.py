@@ -11,7 +11,7 @@ from ..config.settings import shared_setting
 from ..console.options import DatasetOption, DestinationOption
 from ..console.process import stop_on_signals
 from ..console.terminal import stdout
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, extra_required
 from ..views import PIPELINE_NAME
 from ..views.query_reader import open_reader
 from ..warehouse.open import open_pipeline
@@ -41,13 +41,9 @@ def dashboard(
     Needs no API key and no internet access, is read-only, and can run during a
     load. A DuckDB warehouse is read from a copy that is kept up to date.
     """
-    try:
+    with extra_required("the dashboard", "dashboard"):
         from .dashboard import Dashboard
         from .server import serve
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the dashboard needs {error.name}: pip install 'polyai-warehouse[dashboard]'"
-        ) from error
     pipeline = open_pipeline(destination, dataset, name=PIPELINE_NAME)
     with (
         stop_on_signals("stopping the dashboard") as stop,
@@ -58,9 +54,8 @@ def dashboard(
                 stdout.print(f"dashboard: {url}")
                 stdout.print("Press Ctrl-C to stop")
                 if browser:
-                    webbrowser.open(
-                        url
-                    )  # without the token: other users can see a command's arguments
+                    # without the token: other users can see a command's arguments
+                    webbrowser.open(url)
                 stop.wait()
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {host}: {error}") from error

@@ -34,7 +34,7 @@ from .runner import run_suites
 from .schema import schema_text
 from .suite import ENVIRONMENT, load_suites, select_scenarios
 
-_STOP_MESSAGE = "stopping after pending answers; repeat the signal to stop at once"
+_STOP_MESSAGE = "stopping after pending answers"
 
 
 def _print_schema(is_wanted: bool) -> None:

@@ -109,7 +109,7 @@ def _agent_of(scenario: Scenario, settings: Settings) -> Agent:
     if scenario.agent_id not in known:
         raise ConfigurationError(
             f"{scenario.place}: agent {scenario.agent_id} of scenario {scenario.name!r} is not "
-            f"configured: configured are {', '.join(known)}. {how_to_set('agent_id')}"
+            f"configured (configured: {', '.join(known)}). {how_to_set('agent_id')}"
         )
     return known[scenario.agent_id]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, extra_required
 from .chat import ChatSetup
 from .expectations import Expectation
 
@@ -90,13 +90,9 @@ def load_suites(paths: Iterable[str | Path]) -> list[Suite]:
             mistake in any of the files, `file:line:column: mistake`. Or the extra `debug-chats` is
             not installed.
     """
-    try:
-        # pyyaml and jsonschema belong to an extra: only reading scenario files needs them
+    # only reading scenario files needs the packages of the extra
+    with extra_required("reading scenario files", "debug-chats"):
         from .suite_files import read_suites
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"scenario files need {error.name}: pip install 'polyai-warehouse[debug-chats]'"
-        ) from error
     return read_suites(paths)
 
 

@@ -70,7 +70,7 @@ def _schema_mistakes(document: Document, error: ValidationError) -> Iterator[Mis
 def _suggestion(key: str, allowed: Sequence[str]) -> str:
     if near := difflib.get_close_matches(key.lower().replace("-", "_"), allowed, n=1):
         return f"did you mean {near[0]}?"
-    return f"allowed are {', '.join(allowed)}"
+    return f"expected one of {', '.join(allowed)}"
 
 
 def _duplicate_names(document: Document) -> Iterator[Mistake]:

@@ -24,7 +24,7 @@ from . import show
 from .command import erase, plan_erasure
 from .run import PIPELINE_NAME, Erasures
 
-_STOP_MESSAGE = "stopping after this agent; the next forget completes the rest"
+_STOP_MESSAGE = "stopping after this agent, the next forget completes the rest"
 
 
 def forget(

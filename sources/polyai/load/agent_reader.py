@@ -52,7 +52,7 @@ _FILL_SECONDS = 3.0
 class AgentReader:
     """Reads new and changed conversations of one agent, oldest first.
 
-    Use as a context manager; no request is made before the first chunk is asked for. An error that
+    Use as a context manager; no request is made before the first chunk is requested. An error that
     stops the run ends the stream, so that what was read before it is loaded; it is then in
     `stopped_by`.
 
@@ -179,12 +179,12 @@ class AgentReader:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the run was interrupted."""
+        """True if the run was interrupted."""
         return self._stop.is_set()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the next chunk has begun to arrive, or there is none."""
+        """True if the next chunk has begun to arrive, or there is none."""
         return not self._arrived.empty()
 
     def now(self) -> datetime:
@@ -199,7 +199,7 @@ class AgentReader:
     def chunks(self, others_wait: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
         """Yields chunks of `chunk_size` conversations; a first load begins with a small one.
 
-        A chunk has to be read to its end before the next one is asked for.
+        A chunk has to be read to its end before the next one is requested.
 
         Args:
             others_wait: Whether a chunk is to end early, rather than wait for more to arrive.

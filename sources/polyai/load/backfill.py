@@ -28,7 +28,7 @@ from ..locking.files import free_pipeline_name
 from ..warehouse.open import BACKFILL_PIPELINE, open_pipeline, working_folder
 from ..warehouse.target import Target
 from .plan import Span
-from .report import RunReport
+from .report import RunReport, no_op
 from .run import load_slice
 from .slices import Slice, SliceReport, cut, slice_report, without_run
 
@@ -50,10 +50,6 @@ OnChange = Callable[[SliceReport], None]
 """Called with the progress of each slice at intervals, and with its final report."""
 
 
-def _no_op(report: SliceReport) -> None:
-    """No-op."""
-
-
 def backfill(
     settings: Settings,
     target: Target,
@@ -63,7 +59,7 @@ def backfill(
     workers: int = WORKERS,
     again: bool = False,
     stop: threading.Event | None = None,
-    on_change: OnChange = _no_op,
+    on_change: OnChange = no_op,
 ) -> list[SliceReport]:
     """Loads all agents' conversations of a time range.
 

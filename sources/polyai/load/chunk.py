@@ -36,7 +36,7 @@ class Batch:
         """Makes a batch of these rows."""
         created_at = tables[CONVERSATIONS.name]["created_at"]
         days = pc.unique(created_at.cast(pa.date32()).cast(pa.int32())).to_pylist()
-        # a failed conversation has no row that tells its day
+        # a failed conversation has no row with its day
         unknown = [None] if tables[FETCH_FAILURES.name].num_rows else []
         return cls(tables, frozenset([*days, *unknown]))
 
@@ -56,7 +56,7 @@ class Chunk:
 
     Attributes:
         batches: Reads and shapes the batches for the load package with the given id. To be called
-            once, and read to its end before the reader is asked for the next chunk.
+            once, and read to its end before the next chunk is requested.
     """
 
     batches: Callable[[str], Iterator[Batch]]

@@ -93,11 +93,11 @@ def open_committer(
         # before the leases, which create the dataset: dlt resets itself where it was dropped
         connect(pipeline)
         names = list(lease_names())
-        held, others = stack.enter_context(agent_leases(pipeline, names, timeout))
-        if held is not None and not names:
+        leases, others = stack.enter_context(agent_leases(pipeline, names, timeout))
+        if leases is not None and not names:
             # a killed run of this working directory may have left those of lanes
-            held.release_leftovers()
-        committer = Committer(pipeline, held, schema or pipeline.pipeline_name)
+            leases.release_leftovers()
+        committer = Committer(pipeline, leases, schema or pipeline.pipeline_name)
         if has_discarded:
             committer.drop_staging()
         yield committer, others
@@ -110,23 +110,23 @@ class Committer:
 
     Args:
         pipeline: The pipeline.
-        held: The run's leases; None where the destination needs none.
+        leases: Leases of the run; None where the destination needs none.
         schema: Name of the dlt schema of the packages.
 
     Attributes:
         warehouse: State of the load.
     """
 
-    def __init__(self, pipeline: dlt.Pipeline, held: Leases | None, schema: str) -> None:
+    def __init__(self, pipeline: dlt.Pipeline, leases: Leases | None, schema: str) -> None:
         self.pipeline = pipeline
         self.warehouse = LoadState(pipeline, locks_file=True)
-        self._leases = held
+        self._leases = leases
         self._schema = schema
         self._commits_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
 
     @property
     def may_have_rivals(self) -> bool:
-        """Whether other runs may write into the destination at the same time."""
+        """True if other runs may write into the destination at the same time."""
         return self._leases is not None
 
     def commit_chunk(
@@ -178,7 +178,7 @@ class Committer:
         Args:
             report: Report of the run.
             tables: The tables that it writes beside `sync_runs`.
-            commands: Commands of which there is one run per agent at a time.
+            commands: Commands that run at most once per agent at a time.
 
         Returns:
             Rows that mark runs without an end as interrupted; to be written at the end of this run.

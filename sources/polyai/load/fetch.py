@@ -64,12 +64,12 @@ class Fetched:
 
     @property
     def has_answer(self) -> bool:
-        """Whether there is anything to load."""
+        """True if there is anything to load."""
         return self.body is not None or self.task.document is not None
 
     @property
     def is_gone(self) -> bool:
-        """Whether the API neither lists nor finds it: it was deleted, and a retry is pointless."""
+        """True if the API neither lists nor finds it: it was deleted, and a retry is pointless."""
         return (
             self.error is not None
             and self.error.status == HTTPStatus.NOT_FOUND

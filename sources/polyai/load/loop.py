@@ -186,7 +186,7 @@ def _next_ready(active: deque[_Active]) -> _Active:
 
 
 def _is_over(run: Mapping[str, Any], report: RunReport) -> bool:
-    """Checks whether a run without an end cannot be at work any more.
+    """Checks whether a run without an end can no longer be running.
 
     There is one load per agent at a time. Slices of a backfill run concurrently, so that this is
     known only of a run over the same slice.

@@ -21,6 +21,10 @@ NAMED_FAILURES = 1_000
 """Limit of the failures that a report lists; all of them are in `fetch_failures`."""
 
 
+def no_op(_: object) -> None:
+    """Default of the callbacks of runs."""
+
+
 @dataclass
 class RunReport:
     """Counts of a run over one agent; fields are named like the columns of `sync_runs`."""
@@ -88,7 +92,7 @@ class RunReport:
 
     @property
     def has_read_all(self) -> bool:
-        """Whether the run read everything it had to, apart from single failed conversations."""
+        """True if the run read everything it had to, apart from single failed conversations."""
         return has_read_all(self.status)
 
     @property
@@ -121,7 +125,7 @@ class RunReport:
             self.status = "partial" if self.failed else "complete"
 
     def note_failure(self, conversation_id: str, error: ApiError) -> None:
-        """Records the error of a conversation of which something could not be read."""
+        """Records the error of a conversation that could not be read completely."""
         if len(self.failures) < NAMED_FAILURES:
             self.failures[conversation_id] = error
 

@@ -16,21 +16,17 @@ from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATIONS
-from ..tables.registry import conversation_tables, loaded_tables
+from ..tables.registry import loaded_tables
 from ..warehouse.held import BACKFILL_SCHEMA, LOAD_SCHEMA
 from .agent_reader import AgentReader
 from .committer import open_committer
 from .loop import LoadLoop, OnBegin
 from .memory import fix_mmap_threshold
 from .plan import Span
-from .report import RunReport
+from .report import RunReport, no_op
 
 LOCK_ENDING = ".lock"
 """Ending of the lock file of `load` beside a DuckDB file."""
-
-
-def _no_op(report: RunReport) -> None:
-    """No-op."""
 
 
 def load(
@@ -40,7 +36,7 @@ def load(
     full: bool = False,
     select: Sequence[str] = (),
     stop: threading.Event | None = None,
-    on_begin: OnBegin = _no_op,
+    on_begin: OnBegin = no_op,
     clock: Clock = utc_now,
 ) -> list[RunReport]:
     """Loads new and changed conversations; several agents are read at once.
@@ -68,7 +64,7 @@ def load(
         LeaseLostError: Another machine has taken over, because this one did not respond.
     """
     stop = stop or threading.Event()
-    tables = _selected(select)
+    tables = selected_tables(select)
     timeout = LockTimeout(settings.lock_wait, stop)
     fix_mmap_threshold()
     agent_ids = [agent.agent_id for agent in settings.agents]
@@ -102,7 +98,7 @@ def load_slice(
     again: bool = False,
     landmarks: Landmarks | None = None,
     stop: threading.Event | None = None,
-    on_begin: OnBegin = _no_op,
+    on_begin: OnBegin = no_op,
     clock: Clock = utc_now,
 ) -> RunReport:
     """Loads one agent's conversations of a time range; needs nothing but its arguments.
@@ -142,16 +138,20 @@ def load_slice(
             stop=stop,
             clock=clock,
         )
-        (report,) = LoadLoop(committer, _selected(()), on_begin, stop).run([reader])
+        (report,) = LoadLoop(committer, selected_tables(()), on_begin, stop).run([reader])
     return report
 
 
-def _selected(select: Sequence[str]) -> list[str]:
+def selected_tables(select: Sequence[str]) -> list[str]:
+    """Returns the names of the tables that a load fills if these are selected; all for none.
+
+    Raises:
+        ConfigurationError: A table does not exist.
+    """
     known = [table.name for table in loaded_tables()]
     if unknown := set(select) - set(known):
-        names = ", ".join(table.name for table in conversation_tables())
         raise ConfigurationError(
-            f"unknown tables to select: {', '.join(sorted(unknown))} (expected some of {names})"
+            f"unknown table {', '.join(sorted(unknown))} (expected {', '.join(known)})"
         )
     always = {CONVERSATIONS.name, FETCH_FAILURES.name}
     return [name for name in known if not select or name in always or name in select]

@@ -21,13 +21,10 @@ from ..tables.registry import loaded_tables
 from ..warehouse.held import LoadState
 from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
+from .report import no_op
 
 OnBatch = Callable[[Batch], None]
 """Called with each batch before its rows go to dlt."""
-
-
-def _no_op(batch: Batch) -> None:
-    """No-op."""
 
 
 # without a spec of its own, dlt would fill the parameters from its configuration before the
@@ -70,7 +67,7 @@ def polyai(
                 if reader.stopped_by is not None:
                     raise reader.stopped_by
 
-    return list(_resources(chunks, _no_op))
+    return list(_resources(chunks, no_op))
 
 
 def chunk_source(chunk: Chunk, on_batch: OnBatch, schema: str) -> DltSource:

@@ -59,7 +59,7 @@ class Due(NamedTuple):
     rows: Mapping[Kind, Mapping[str, Any]]
 
     def lacks(self, kind: Kind, wait: timedelta) -> bool:
-        """Whether this recording is not stored and may still appear."""
+        """Returns whether this recording is not stored and may still appear."""
         row = self.rows.get(kind, {})
         if row.get("status") == "not_found" and self.ended_at is not None:
             return bool(row["fetched_at"] < self.ended_at + wait)

@@ -12,7 +12,7 @@ import dlt
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..errors import StoreError
-from ..load.report import RunReport
+from ..load.report import RunReport, no_op
 from ..locking.files import LockTimeout
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
@@ -25,10 +25,6 @@ from .store import Store
 
 OnRows = Callable[[int], None]
 """Callback for the number of rows deleted so far."""
-
-
-def _silent(_: int) -> None:
-    """No-op."""
 
 
 @dataclass
@@ -66,7 +62,7 @@ def prune(
     lock_wait: timedelta = timedelta(0),
     dry_run: bool = False,
     stop: threading.Event | None = None,
-    on_rows: OnRows = _silent,
+    on_rows: OnRows = no_op,
     clock: Clock = utc_now,
 ) -> list[Pruning]:
     """Deletes recordings of calls older than an age; they are not downloaded again.

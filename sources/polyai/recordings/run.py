@@ -22,6 +22,7 @@ from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..errors import ApiError, BusyError, PolyAIError, StoreError
 from ..load.committer import Committer, open_committer
+from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..shape.audit_rows import Failure, failure_row
@@ -62,16 +63,12 @@ OnBegin = Callable[[RecordingsReport], None]
 """Callback for each agent's report as its run begins; the counts then change in place."""
 
 
-def _silent(report: RecordingsReport) -> None:
-    """No-op."""
-
-
 def fetch_recordings(
     settings: Settings,
     pipeline: dlt.Pipeline,
     *,
     stop: threading.Event | None = None,
-    on_begin: OnBegin = _silent,
+    on_begin: OnBegin = no_op,
     clock: Clock = utc_now,
 ) -> list[RecordingsReport]:
     """Downloads the missing recordings of calls in the warehouse, oldest first.

@@ -15,6 +15,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..errors import StoreError
+from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..warehouse.queries import Warehouse
 from .archive import Archive, Due, Kind
@@ -78,12 +79,8 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether there is no discrepancy left."""
+        """True if all discrepancies are repaired, or there are none."""
         return all(one.is_repaired or one.trouble in HARMLESS for one in self.findings)
-
-
-def _silent(_: int) -> None:
-    """No-op."""
 
 
 def verify(
@@ -94,7 +91,7 @@ def verify(
     quick: bool = False,
     workers: int = 8,
     stop: threading.Event | None = None,
-    on_files: OnFiles = _silent,
+    on_files: OnFiles = no_op,
 ) -> Verification:
     """Compares rows of the warehouse with files and manifest; changes nothing.
 
@@ -132,7 +129,7 @@ def verify_and_repair(
     *,
     quick: bool = False,
     stop: threading.Event | None = None,
-    on_files: OnFiles = _silent,
+    on_files: OnFiles = no_op,
     clock: Clock = utc_now,
 ) -> Verification:
     """Verifies, then downloads missing or changed files again and rewrites differing manifests.

@@ -64,7 +64,7 @@ class Answer:
     apis: frozenset[str] = frozenset({DATA})
     source_api: str = DATA
     may_be_partially_loaded: bool = False
-    """Whether a killed run may have left rows of its child tables without a row of its own."""
+    """True if a killed run may have left rows of its child tables without a row of its own."""
     note_history: Sequence[NoteVersion] = ()
     """Loaded versions of the note, oldest first; only read where the note has changed."""
 
@@ -74,12 +74,12 @@ class Answer:
 
     @property
     def may_have_rows(self) -> bool:
-        """Whether child tables may have rows to delete where this answer has none."""
+        """True if child tables may have rows to delete where this answer has none."""
         return self.loaded is not None or self.may_be_partially_loaded
 
     @property
     def keeps_extra(self) -> bool:
-        """Whether the loaded `extra` may contain fields that only another API sends."""
+        """True if the loaded `extra` may contain fields that only another API sends."""
         loaded = self.loaded
         return loaded is not None and (
             DATA not in self.apis or loaded.source_api != self.source_api
@@ -92,7 +92,7 @@ class Answer:
 
     @property
     def has_changed_note(self) -> bool:
-        """Whether the warehouse may contain another note than this answer."""
+        """True if the warehouse may contain another note than this answer."""
         if DATA not in self.apis:
             return False  # only the Data API sends notes
         return self.may_be_partially_loaded or (

@@ -70,8 +70,8 @@ def collect_status(
     known = sorted({*runs, *conversations, *failures, *_configured()})
     if unknown := sorted(set(agent_ids) - set(known)):
         raise ConfigurationError(
-            f"agent {', '.join(unknown)} is neither in the warehouse nor configured: "
-            f"known are {', '.join(known)}"
+            f"agent {', '.join(unknown)} is neither in the warehouse nor configured "
+            f"(known: {', '.join(known)})"
         )
     found = []
     for agent_id in known if not agent_ids else dict.fromkeys(agent_ids):

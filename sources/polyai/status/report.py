@@ -112,7 +112,7 @@ class AgentStatus:
 
     @property
     def was_begun(self) -> bool:
-        """Whether it has any run or row."""
+        """True if it has any run or row."""
         return bool(self.runs) or self.conversations != ConversationCounts()
 
     @property
@@ -128,7 +128,7 @@ class AgentStatus:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether no duplicate, lost or orphan row was found."""
+        """True if no duplicate, lost or orphan row was found."""
         return not (self.turns and self.turns.unequal) and not any(
             counts.doubled or counts.orphans for counts in self.tables.values()
         )
@@ -156,7 +156,7 @@ class Status:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether no agent is stale or inconsistent."""
+        """True if no agent is stale or inconsistent."""
         return all(agent.is_consistent and not agent.is_stale for agent in self.agents)
 
     @property

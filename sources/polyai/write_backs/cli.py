@@ -26,7 +26,7 @@ from ..warehouse.target import Target
 from . import command, show
 from .rows import Kind, Record
 
-_STOPPING = "stopping after the rows in progress; again: stopping at once"
+_STOPPING = "stopping after the rows in progress"
 
 FileArgument = Annotated[
     str | None,

@@ -11,16 +11,13 @@ import pyarrow as pa
 
 from ..config.settings import Settings, resolve
 from ..errors import BusyError, ConfigurationError
+from ..load.report import no_op
 from ..warehouse.target import DEFAULT_TARGET, Target
 from .files import STDIN, read_records
 from .query import query_records
-from .report import WriteBackReport, WriteBacks
+from .report import WriteBacks
 from .rows import Kind, Record, from_rows
 from .run import PIPELINE_NAME, OnBegin, write_back
-
-
-def _no_op(report: WriteBackReport) -> None:
-    """No-op."""
 
 
 def annotate(
@@ -32,7 +29,7 @@ def annotate(
     target: Target = DEFAULT_TARGET,
     dry_run: bool = False,
     stop: threading.Event | None = None,
-    on_begin: OnBegin = _no_op,
+    on_begin: OnBegin = no_op,
 ) -> WriteBacks:
     """Adds annotations to turns: `POST …/conversations/{conversationId}/annotation`.
 
@@ -84,7 +81,7 @@ def note(
     overwrite: bool = False,
     dry_run: bool = False,
     stop: threading.Event | None = None,
-    on_begin: OnBegin = _no_op,
+    on_begin: OnBegin = no_op,
 ) -> WriteBacks:
     """Sets the notes of conversations: `POST …/conversations/{conversationId}/note`.
 
@@ -152,7 +149,7 @@ def send(
     overwrite: bool = False,
     dry_run: bool = False,
     stop: threading.Event | None = None,
-    on_begin: OnBegin = _no_op,
+    on_begin: OnBegin = no_op,
 ) -> WriteBacks:
     """Sends rows that are already read; see `annotate` and `note`."""
     stop = stop or threading.Event()

@@ -14,7 +14,7 @@ Json = Mapping[str, Any]
 
 
 def is_present(detail: Json, row: Row) -> bool | None:
-    """Whether PolyAI already has the annotation or the note.
+    """Returns whether PolyAI already has the annotation or the note.
 
     Args:
         detail: `GET …/conversations/{conversationId}`.

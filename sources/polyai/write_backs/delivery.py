@@ -101,7 +101,7 @@ class Delivery:
 
     @property
     def can_continue(self) -> bool:
-        """Whether more requests may be sent."""
+        """True if more requests may be sent."""
         return self.stopped_by is None and not self._stop.is_set()
 
     @property

@@ -12,6 +12,7 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..load.committer import open_committer
+from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.held import LoadState
@@ -30,10 +31,6 @@ OnBegin = Callable[[WriteBackReport], None]
 """Callback for each agent's report as its run begins; the counts then change in place."""
 
 
-def _silent(report: WriteBackReport) -> None:
-    """No-op."""
-
-
 def write_back(
     kind: Kind,
     records: Sequence[Record],
@@ -43,7 +40,7 @@ def write_back(
     overwrite: bool = False,
     dry_run: bool = False,
     stop: threading.Event | None = None,
-    on_begin: OnBegin = _silent,
+    on_begin: OnBegin = no_op,
     clock: Clock = utc_now,
 ) -> WriteBacks:
     """Sends annotations or notes; see `command.annotate` and `command.note`.

@@ -231,7 +231,7 @@ class AgentWriteBacks:
                 self._history.resolve(recorded, "sent", None)
             return Result.of(row, "there")
         if recorded is not None and recorded.status == "sending":
-            return Result.of(row, "unknown", "PolyAI could not be asked whether it has the row")
+            return Result.of(row, "unknown", "the check whether PolyAI has the row failed")
         if present is None and recorded is not None and recorded.status == "unknown":
             return Result.of(row, "unknown", NOT_SHOWN)
         redacted = with_redacted_note(detail, self._redaction)
