@@ -24,8 +24,9 @@ from filelock import FileLock
 import polyai
 from command import access, query
 from polyai.clock import utc_now
+from polyai.config.agent_tables import AGENT_NAMES
 from polyai.config.lookup import SECRET_NAMES
-from polyai.config.settings import AGENT_NAMES, Settings
+from polyai.config.settings import Settings
 from polyai.console.exit_codes import error_exit_code
 from polyai.errors import BusyError
 from polyai.sandbox import Sandbox, SandboxConfig, serve

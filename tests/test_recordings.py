@@ -663,7 +663,7 @@ def test_prune_deletes_by_age_and_nothing_is_downloaded_again(archive: Archive) 
     assert dry.returncode == 0
     assert f"would delete {len(old)} files" in dry.stdout
     assert len(archive.stored("uri")) == all_files
-    done = run("recordings", "prune", "--older-than", limit)
+    done = run("recordings", "prune", "--older-than", limit, "--yes")
     assert done.returncode == 0, done.stderr
     assert f"deleted {len(old)} files" in done.stdout
     assert not any(Path(str(uri)).exists() for (uri,) in old)
@@ -708,7 +708,9 @@ def test_the_next_pruning_completes_one_that_was_stopped(archive: Archive) -> No
 def test_prune_fails_for_files_in_another_store(archive: Archive) -> None:
     archive.fetch()
     files = len(archive.stored("uri"))
-    result = run("recordings", "prune", "--older-than", "1d", "--recordings-url", "elsewhere")
+    result = run(
+        "recordings", "prune", "--older-than", "1d", "--yes", "--recordings-url", "elsewhere"
+    )
     assert result.returncode == 1
     assert "is not in" in error_of(result)
     assert len(archive.stored("uri")) == files

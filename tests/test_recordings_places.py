@@ -94,7 +94,7 @@ def test_postgres_two_machines_and_pruning(sandbox: Sandbox, base_url: str) -> N
         assert set(Counter(sandbox.requests.paths("/audio")).values()) == {1}
         assert rows("SELECT DISTINCT owner FROM polyai.load_leases") == [("",)]
         assert rows("SELECT DISTINCT status FROM polyai.sync_runs") == [("complete",)]
-        pruned = run("recordings", "prune", "--older-than", "1d", **shared)
+        pruned = run("recordings", "prune", "--older-than", "1d", "--yes", **shared)
         assert pruned.returncode == 0, pruned.stderr
         assert rows("SELECT count(*) FROM polyai.recordings") == [(0,)]
         assert not any(name.endswith(".wav") for *_, names in os.walk(here) for name in names)
@@ -148,7 +148,7 @@ def test_s3_download_verify_repair_and_prune(sandbox: Sandbox, base_url: str) ->
         repaired = run("recordings", "verify", "--refetch", **environment)
         assert repaired.returncode == 0, repaired.stdout + repaired.stderr
         assert fs.cat_file(str(rows[0][1])) == wanted[str(rows[0][0])]
-        pruned = run("recordings", "prune", "--older-than", "1d", **environment)
+        pruned = run("recordings", "prune", "--older-than", "1d", "--yes", **environment)
         assert pruned.returncode == 0, pruned.stderr
         assert fs.find(f"{server.bucket}/audio/calls") == []
         assert query("SELECT count(*) FROM polyai.recordings") == [(0,)]

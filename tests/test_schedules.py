@@ -30,7 +30,8 @@ import polyai
 from command import AGENT, KEY, PATIENCE_SECONDS, query
 from polyai import resolve
 from polyai.cli.app import app
-from polyai.config.settings import AGENT_NAMES, Settings
+from polyai.config.agent_tables import AGENT_NAMES
+from polyai.config.settings import Settings
 from polyai.console.exit_codes import ExitCode
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres

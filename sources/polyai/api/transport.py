@@ -119,6 +119,7 @@ class Transport:
         traffic: Traffic | None = None,
         throttle: Throttle | None = None,
     ) -> None:
+        agent.check_usable()
         self.traffic = traffic or Traffic()
         self.max_body = max_body
         self._agent = agent

@@ -81,6 +81,9 @@ def run_check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding]:
     """
     yield _destination(pipeline)
     for agent in settings.agents:
+        if agent.problem:
+            yield Finding(agent.agent_id, "key", "failed", agent.problem)
+            continue
         with DataApi(agent, **settings.request_limits) as api:
             findings = list(_data_api(agent, api))
         if settings.api == V3 and not settings.details:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
 
 import dlt
+from dlt.common.configuration.providers import EnvironProvider
+from dlt.common.typing import TSecretValue
 
 from ..errors import ConfigurationError
+from .providers import other_files, providers
 
 T = TypeVar("T")
 
@@ -42,6 +45,10 @@ class Layer(IntEnum):
     DLT = 2
 
 
+class Places(tuple[object, ...]):
+    """Values of one setting from several places of the same layer, highest precedence first."""
+
+
 class Found(NamedTuple):
     """A value that is not empty, and its source."""
 
@@ -55,11 +62,27 @@ def look_up(name: str, options: Mapping[str, object]) -> Found | None:
     for layer, value in ((Layer.OPTION, options.get(name)), (Layer.ENVIRONMENT, environment)):
         if not is_empty(value):
             return Found(value, layer)
+    if name == "agents":
+        places = Places(place for place in _places(name) if not is_empty(place))
+        return Found(places, Layer.DLT) if places else None
     key = f"{SECTION}.{name}"
     value = dlt.secrets.get(key) if name in SECRET_NAMES else dlt.config.get(key)
-    if name == "agents" and is_empty(value):
-        value = dlt.config.get(key)
     return None if is_empty(value) else Found(value, Layer.DLT)
+
+
+def _places(name: str) -> Iterator[object]:
+    """Yields the values of a setting in the environment alone, else in all files and vaults."""
+    section = SECTION.split(".")
+    for provider in providers():
+        value, _ = provider.get_value(name, TSecretValue, "", *section)
+        yield value
+        if isinstance(provider, EnvironProvider) and not is_empty(value):
+            return
+        for content in other_files(provider):
+            node: object = content
+            for part in (*section, name):
+                node = node.get(part) if isinstance(node, Mapping) else None
+            yield node
 
 
 def is_empty(value: object) -> bool:

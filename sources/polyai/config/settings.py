@@ -8,13 +8,16 @@ Each setting is looked up in this order. The first value wins; an empty one coun
    `.dlt/config.toml` and dlt's vaults
 
 Several agents are listed in `agent_id`, separated by commas, or in `[[sources.polyai.agents]]`
-tables of `.dlt/secrets.toml`. The settings of an agent's table take precedence over the environment
-and the shared settings, but not over options; `agent_id` selects among the tables.
+tables of `.dlt/secrets.toml` and `.dlt/config.toml`, merged by `agent_id`. The settings of
+an agent's table take precedence over the environment and the shared settings, but not over options.
+An `agent_id` from a place with a higher precedence than the tables selects among them; an id
+without a table uses the shared settings. Both in the same place are an error.
+
+A name that is not a setting is an error too; see `unknown_names`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -23,8 +26,10 @@ from typing import Any, Literal, get_args
 
 from ..errors import ConfigurationError
 from . import regions
+from .agent_tables import AGENT_NAMES, locate, names, tables
 from .lookup import Found, Layer, how_to_set, is_empty, look_up, validate
 from .time_zones import DEFAULT_ZONE, time_zone
+from .unknown_names import refuse_unknown_names, suggestion
 from .validators import (
     boolean,
     byte_size,
@@ -33,9 +38,11 @@ from .validators import (
     duration_from,
     durations,
     folder,
+    key_text,
     number,
     several,
     text,
+    unquoted,
 )
 
 Api = Literal["data", "conversations_v3"]
@@ -47,17 +54,6 @@ ENVIRONMENTS = ("live", "sandbox", "pre-release")
 
 DIRECTIONS = ("combined", "user", "agent")
 """Voices that a recording can contain."""
-
-AGENT_NAMES = (
-    "agent_id",
-    "api_key",
-    "region",
-    "account_id",
-    "base_url",
-    "v3_base_url",
-    "v3_api_key",
-)
-"""Settings that can differ between agents."""
 
 _PAGE_SIZES: Mapping[Api, int] = {"data": 100, "conversations_v3": 1000}
 """Default page size of each API's listing."""
@@ -75,6 +71,7 @@ class Agent:
         base_url: URL of the Data API without a trailing slash.
         v3_base_url: URL of the Conversations API v3; None where the region has none.
         v3_api_key: Key of the Conversations API v3 if it differs; never in a repr or a message.
+        problem: Why no request can be sent for it, so that the other agents are still read.
 
     Raises:
         ConfigurationError: The id or a key contains characters that a request cannot carry.
@@ -87,20 +84,45 @@ class Agent:
     base_url: str
     v3_base_url: str | None
     v3_api_key: str = field(default="", repr=False)
+    problem: str = ""
 
     def __post_init__(self) -> None:
-        if not self.agent_id or not self.agent_id.isprintable() or set(self.agent_id) & set(" /?#"):
+        name = self.agent_id
+        if not name or not name.isprintable() or set(name) & _NOT_IN_AN_ID:
             raise ConfigurationError(
-                f"{self.agent_id!r} is not a valid agent id (expected PROJECT-… or a slug). "
+                f"{name!r} is not a valid agent id (expected PROJECT-… or a slug). "
                 f"{how_to_set('agent_id')}"
             )
-        # HTTP headers are latin-1: a typographic quote or a line break is a copying mistake
-        for name, key in (("api_key", self.api_key), ("v3_api_key", self.v3_api_key or "none")):
-            if not key or not key.isprintable() or max(key) > "\xff":
-                raise ConfigurationError(
-                    f"the {name} of agent {self.agent_id} is empty or contains invalid characters; "
-                    f"copy it again, without quotes and line breaks. {how_to_set(name)}"
-                )
+        if not self.problem:
+            for setting in ("api_key", "v3_api_key"):
+                _check_key(setting, getattr(self, setting), name)
+
+    def check_usable(self) -> None:
+        """Checks that requests can be sent for the agent.
+
+        Raises:
+            ConfigurationError: Its key is missing or invalid.
+        """
+        if self.problem:
+            raise ConfigurationError(self.problem)
+
+
+def _check_key(name: str, key: str | None, agent_id: str, *, is_option: bool = False) -> None:
+    where = how_to_set(name, is_option=is_option)
+    if not key:
+        if name == "api_key":
+            raise ConfigurationError(f"api_key of agent {agent_id} is missing. {where}")
+        return
+    # HTTP headers are latin-1: a typographic quote or a line break is a copying mistake
+    if not key.isprintable() or max(key) > "\xff" or set(key) & _NOT_IN_A_KEY:
+        raise ConfigurationError(
+            f"the {name} of agent {agent_id} contains invalid characters; copy the key alone "
+            f"again, without quotes, spaces and line breaks. {where}"
+        )
+
+
+_NOT_IN_A_KEY = frozenset(" \"'`")
+_NOT_IN_AN_ID = frozenset(" /?#\"'`[]{}<>")
 
 
 @dataclass(frozen=True)
@@ -176,15 +198,17 @@ class Settings:
         """Returns the settings limited to these agents; unchanged for an empty list.
 
         Raises:
-            ConfigurationError: An agent is not configured.
+            ConfigurationError: An agent is not configured, or none of them has a valid key.
         """
         known = {agent.agent_id: agent for agent in self.agents}
         if unknown := [agent_id for agent_id in agent_ids if agent_id not in known]:
             raise ConfigurationError(
                 f"agent {', '.join(unknown)} is not configured (configured: {', '.join(known)})"
             )
-        chosen = tuple(known[agent_id] for agent_id in dict.fromkeys(agent_ids))
-        return replace(self, agents=chosen or self.agents)
+        chosen = tuple(known[agent_id] for agent_id in dict.fromkeys(agent_ids)) or self.agents
+        if all(agent.problem for agent in chosen):
+            chosen[0].check_usable()
+        return replace(self, agents=chosen)
 
 
 def resolve(**options: object) -> Settings:
@@ -197,12 +221,13 @@ def resolve(**options: object) -> Settings:
     Raises:
         ConfigurationError: A setting is missing, unknown or invalid.
     """
-    names = (*AGENT_NAMES, "agents", *_SHARED)
-    if unknown := options.keys() - set(names):
+    check_names()
+    known = setting_names()
+    if unknown := sorted(options.keys() - set(known)):
         raise ConfigurationError(
-            f"unknown setting {', '.join(sorted(unknown))} (expected {', '.join(names)})"
+            f"unknown setting {', '.join(unknown)}. {suggestion(unknown[0], known)}"
         )
-    given = {name: found for name in names if (found := look_up(name, options))}
+    given = {name: found for name in known if (found := look_up(name, options))}
     shared: dict[str, Any] = {
         name: validate(name, given[name].value if name in given else default, validator, options)
         for name, (default, validator) in _SHARED.items()
@@ -224,11 +249,26 @@ def shared_setting(name: str) -> Any:
         name: A field of `Settings` other than `agents`.
 
     Raises:
-        ConfigurationError: The value is invalid.
+        ConfigurationError: The value is invalid, or another setting is unknown.
     """
+    check_names()
     default, validator = _SHARED[name]
     given = look_up(name, {})
     return validate(name, given.value if given else default, validator, {})
+
+
+def setting_names() -> tuple[str, ...]:
+    """Returns the names of all settings."""
+    return (*AGENT_NAMES, "agents", *_SHARED)
+
+
+def check_names() -> None:
+    """Checks that the environment and dlt's files contain no unknown setting.
+
+    Raises:
+        ConfigurationError: One is unknown, or a file is not valid TOML.
+    """
+    refuse_unknown_names(setting_names())
 
 
 _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
@@ -262,62 +302,24 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
 
 def _agents(given: Mapping[str, Found], options: Mapping[str, object]) -> tuple[Agent, ...]:
     """Returns the agents of `agent_id` and of the tables; see the module's docstring."""
-    named, tables = given.get("agent_id"), given.get("agents")
-    if not (named or tables):
+    named, listed = given.get("agent_id"), given.get("agents")
+    if not (named or listed):
         where = how_to_set("agent_id", is_option="agent_id" in options)
         raise ConfigurationError(f"agent_id is missing. {where}")
-    if named and tables and named.layer == tables.layer:
+    if named and listed and named.layer == listed.layer:
         raise ConfigurationError(
             "agent_id and agents are both set in the same place. Keep one of them: move the agent "
             "of agent_id into a table [[sources.polyai.agents]], or remove the tables"
         )
-    entries = validate("agents", tables.value, _tables, options) if tables else []
-    by_id = {_locate(entry["agent_id"])[0]: entry for entry in entries}
-    if len(by_id) < len(entries):
-        raise ConfigurationError("agents: two tables have the same agent_id")
-    if named and (not tables or named.layer < tables.layer):
-        names = validate("agent_id", named.value, _names, options)
-        entries = [by_id.get(_locate(name)[0], {"agent_id": name}) for name in names]
-    agents = (_agent(entry, given, options) for entry in entries)
-    return tuple({agent.agent_id: agent for agent in agents}.values())
-
-
-def _names(value: object) -> list[str]:
-    """Splits agent ids or Studio URLs, given as a list or separated by commas."""
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, Sequence):
-        raise ConfigurationError(
-            f"{value!r} is not a valid agent id (expected PROJECT-… or a slug)"
-        )
-    if names := list(dict.fromkeys(name for part in parts if (name := text(part)))):
-        return names
-    raise ConfigurationError(f"{value!r} contains no agent id")
-
-
-def _tables(value: object) -> list[dict[str, Any]]:
-    """Validates the tables of agents, given as a list or as JSON text."""
-    try:
-        tables = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        tables = None
-    if not isinstance(tables, Sequence) or not all(isinstance(t, Mapping) for t in tables):
-        raise ConfigurationError("expected a list of tables [[sources.polyai.agents]]")
-    for position, table in enumerate(tables, 1):
-        if unknown := table.keys() - set(AGENT_NAMES):
-            raise ConfigurationError(
-                f"table {position} has unknown settings {', '.join(sorted(unknown))} "
-                f"(expected {', '.join(AGENT_NAMES)})"
-            )
-        if is_empty(table.get("agent_id")):
-            raise ConfigurationError(f"table {position} has no agent_id")
-    return [{**table, "agent_id": text(table["agent_id"])} for table in tables]
-
-
-def _locate(name: object) -> tuple[str, regions.StudioLocation | None]:
-    """Returns the agent id in `name`, and the location where `name` is a Studio URL."""
-    agent = text(name)
-    location = regions.parse_studio_url(agent) if regions.is_studio_url(agent) else None
-    return (location.agent_id if location else agent), location
+    entries = validate("agents", listed.value, tables, options) if listed else []
+    if named and (not listed or named.layer < listed.layer):
+        by_id = {locate(entry["agent_id"])[0]: entry for entry in entries}
+        ids = validate("agent_id", named.value, names, options)
+        entries = [by_id.get(locate(name)[0], {"agent_id": name}) for name in ids]
+    agents = {agent.agent_id: agent for agent in (_agent(e, given, options) for e in entries)}
+    if all(agent.problem for agent in agents.values()):
+        next(iter(agents.values())).check_usable()
+    return tuple(agents.values())
 
 
 def _agent(
@@ -331,9 +333,9 @@ def _agent(
         value = own if is_own else shared.value if shared else None
         return None if is_empty(value) else validate(name, value, validator, options)
 
-    agent_id, location = validate("agent_id", entry["agent_id"], _locate, options)
+    agent_id, location = validate("agent_id", entry["agent_id"], locate, options)
     region = setting("region", lambda value: regions.parse_region(text(value)))
-    account_id = setting("account_id", text)
+    account_id = setting("account_id", lambda value: unquoted(text(value)))
     if location:
         for name, configured, in_url in (
             ("region", region, location.region),
@@ -346,21 +348,25 @@ def _agent(
                 )
         region, account_id = location.region, location.account_id
     region = region or "us"
-    api_key = setting("api_key", text)
-    if not api_key:
-        where = how_to_set("api_key", is_option="api_key" in options)
-        raise ConfigurationError(f"api_key of agent {agent_id} is missing. {where}")
     base_url = setting("base_url", _base_url)
     # with a sandbox or proxy as base_url, v3 requests must not reach the real service
     v3_base_url = setting("v3_base_url", _base_url) or base_url
+    api_key, v3_api_key = setting("api_key", key_text), setting("v3_api_key", key_text)
+    problem = ""
+    try:
+        for name, key in (("api_key", api_key), ("v3_api_key", v3_api_key)):
+            _check_key(name, key, agent_id, is_option=name in options)
+    except ConfigurationError as error:
+        problem = str(error)
     return Agent(
         agent_id=agent_id,
-        api_key=api_key,
+        api_key=api_key or "",
         region=region,
         account_id=account_id,
         base_url=base_url or regions.data_api_url(region),
         v3_base_url=v3_base_url or regions.conversations_v3_url(region),
-        v3_api_key=setting("v3_api_key", text) or "",
+        v3_api_key=v3_api_key or "",
+        problem=problem,
     )
 
 

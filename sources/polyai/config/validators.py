@@ -10,29 +10,53 @@ from typing import Any
 
 from ..errors import ConfigurationError
 
-LONGEST_DURATION = timedelta(weeks=100 * 52)
+LONGEST_DURATION = timedelta(days=100 * 365)
 """Upper limit of durations, so that now minus a duration is a valid date."""
 
-_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}){unit})?" for unit in "wdhms"), re.ASCII)
+_UNITS = {
+    "y": timedelta(days=365),
+    "mo": timedelta(days=30),
+    "w": timedelta(weeks=1),
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+}
+"""Units of durations. A month is 30 days, a year 365 days."""
+
+_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}){unit})?" for unit in _UNITS), re.ASCII)
+
+_AMBIGUOUS_M = re.compile(r"\dM(?![Oo])", re.ASCII)
+
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "„": "“", "«": "»", "`": "`"}
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parses `90s`, `30m`, `24h`, `7d`, `2w`, or several, largest unit first, such as `1d12h`.
+    """Parses `90s`, `30m`, `24h`, `7d`, `2w`, `6mo`, `1y`, or several, largest first: `1d12h`.
+
+    Capitals count as small letters, except for `M`, which could be minutes or months.
 
     Raises:
         ConfigurationError: Any other text, or more than a hundred years.
     """
+    if _AMBIGUOUS_M.search(text):
+        raise ConfigurationError(
+            f"{text!r} is ambiguous: a capital M is not a unit. Write m for minutes, such as 12m, "
+            "or mo for months of 30 days, such as 12mo"
+        )
     match = _DURATION.fullmatch(text.strip().lower())
     if match and match[0]:
-        weeks, days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         try:
-            duration = timedelta(days, seconds, 0, 0, minutes, hours, weeks)
+            duration = sum(
+                (int(count or 0) * unit for count, unit in zip(match.groups(), _UNITS.values())),
+                timedelta(0),
+            )
         except OverflowError:
             duration = timedelta.max
         if duration <= LONGEST_DURATION:
             return duration
     raise ConfigurationError(
-        f"{text!r} is not a duration such as 90s, 30m, 24h, 7d, 2w or 1d12h, "
+        f"{text!r} is not a duration such as 90s, 30m, 24h, 7d, 2w, 6mo or 1d12h, "
         "of at most a hundred years"
     )
 
@@ -42,6 +66,21 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"expected text, not {type(value).__name__}")
     return value.strip()
+
+
+def unquoted(value: str) -> str:
+    """Removes spaces and pairs of quotes around text, left by copying."""
+    value = value.strip()
+    while len(value) > 1 and _QUOTES.get(value[0]) == value[-1]:
+        value = value[1:-1].strip()
+    return value
+
+
+def key_text(value: object) -> str:
+    """Removes what is copied along with a key: spaces, quotes around it, `Bearer`."""
+    key = unquoted(text(value))
+    scheme, _, rest = key.partition(" ")
+    return unquoted(rest) if scheme.lower() == "bearer" else key
 
 
 def folder(value: object) -> Path | None:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from dlt.common.configuration.providers.toml import TomlProviderReadException
+
+from ..config.providers import invalid_file
 from ..errors import PolyAIError
 from .exit_codes import ExitCode, error_exit_code
 from .terminal import print_error, stderr
@@ -85,8 +88,14 @@ def exit_on_errors(job: Callable[[], object]) -> None:
     try:
         job()
     except PolyAIError as error:
-        print_error(str(error))
-        sys.exit(error_exit_code(error))
+        _exit(error)
+    except TomlProviderReadException as error:
+        _exit(invalid_file(error))
+
+
+def _exit(error: PolyAIError) -> NoReturn:
+    print_error(str(error))
+    sys.exit(error_exit_code(error))
 
 
 def run_script(main: Callable[[threading.Event], int]) -> NoReturn:

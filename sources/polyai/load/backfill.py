@@ -129,7 +129,7 @@ def _load(
     on_change: OnChange,
 ) -> SliceReport:
     """Loads one slice with the first pipeline that is not in use."""
-    settings, target = shared.settings.only([slice_.agent_id]), shared.target
+    target = shared.target
     started = time.monotonic()
     is_over = threading.Event()
     reporters: list[threading.Thread] = []
@@ -144,6 +144,7 @@ def _load(
 
     folder = working_folder(target.pipelines_dir)
     try:
+        settings = shared.settings.only([slice_.agent_id])
         with free_pipeline_name(folder, BACKFILL_PIPELINE, first_pipeline, MAX_PIPELINES) as name:
             report = load_slice(
                 settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Annotated
 
@@ -36,6 +37,9 @@ from .prune import prune
 from .run import PIPELINE_NAME
 from .store import open_store
 from .verify import verify, verify_and_repair
+
+CONFIRMED_AGE = timedelta(days=30)
+"""Age below which `prune` asks for confirmation, since such a limit is often a mistake."""
 
 app = typer.Typer(
     name="recordings",
@@ -172,12 +176,15 @@ def prune_command(
     older_than: Annotated[
         timedelta,
         typer.Option(
-            help="Minimum age of a call whose recordings are deleted, such as 730d.",
+            help="Minimum age of a call whose recordings are deleted, such as 730d or 24mo.",
             parser=duration,
             metavar="DURATION",
         ),
     ],
     dry_run: DryRunOption = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask, even for less than 30 days.")
+    ] = False,
     agent: AgentOption = None,
     recordings_url: RecordingsUrlOption = None,
     wait: LockWaitOption = None,
@@ -187,8 +194,11 @@ def prune_command(
 ) -> None:
     """Delete recordings by age: files, manifest entries and rows.
 
+    Asks for confirmation if recordings of the last 30 days would be deleted.
     Needs no API key. Deleted recordings are not fetched again.
     """
+    if older_than < CONFIRMED_AGE and not (dry_run or yes):
+        _confirm(older_than)
     url = recordings_url or shared_setting("recordings_url")
     pipeline = Target(destination, dataset).open(PIPELINE_NAME)
     with stop_on_signals("stopping after this day") as stop, FilesProgress(stderr) as progress:
@@ -208,3 +218,20 @@ def prune_command(
     else:
         show.pruning(stdout, results, url, dry_run=dry_run)
     raise typer.Exit(code)
+
+
+def _confirm(older_than: timedelta) -> None:
+    """Asks for confirmation.
+
+    Raises:
+        typer.BadParameter: The input is not a terminal.
+        typer.Abort: The answer is no.
+    """
+    warning = (
+        f"this also deletes recordings of the last 30 days: all that are older than {older_than}"
+    )
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(
+            f"{warning}. Confirm with --yes, or see what would be deleted with --dry-run"
+        )
+    typer.confirm(f"{warning.capitalize()}. Delete them?", abort=True, err=True)

@@ -20,7 +20,7 @@ from ..api.client import DataApi
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
-from ..errors import ApiError, BusyError, PolyAIError, StoreError
+from ..errors import ApiError, BusyError, ConfigurationError, PolyAIError, StoreError
 from ..load.committer import Committer, open_committer
 from ..load.report import no_op
 from ..locking.files import LockTimeout
@@ -217,6 +217,8 @@ class AgentRecordings:
     def _fetch(self, tasks: Iterable[Task] | None) -> tuple[Rows, PolyAIError | None]:
         """Downloads; returns the rows that are not committed yet, and the error that stopped it."""
         settings, work = self._settings, self._work
+        if self._agent.problem:
+            return {}, ConfigurationError(self._agent.problem)
         api = DataApi(
             self._agent,
             **settings.request_limits,

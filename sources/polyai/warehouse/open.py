@@ -14,6 +14,7 @@ from dlt.common.destination import Destination
 from dlt.common.exceptions import DltException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
+from ..config.settings import check_names
 from ..errors import ConfigurationError, first_line
 from .duckdb_file import DUCKDB, kept_open, shared_duckdb
 from .errors import destination_errors, is_conflict
@@ -58,6 +59,7 @@ def open_pipeline(
     Raises:
         ConfigurationError: The destination is unknown, not configured, or not a database.
     """
+    check_names()
     folder = working_folder(pipelines_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # dlt empties a new working directory, even if another process has just created it

@@ -47,7 +47,7 @@ def write_back(
 
     Raises:
         BusyError: Another run on this machine writes back into the same warehouse.
-        ConfigurationError: No row has a required column.
+        ConfigurationError: No row has a required column, or an agent has no valid key.
         DestinationError: The warehouse cannot be read or written.
         LeaseLostError: Another machine has taken over this run's lease.
     """
@@ -63,6 +63,8 @@ def write_back(
             conversation_id = record.values.get("conversation_id")
             shown = None if conversation_id is None else str(conversation_id)
             invalid.append(Result(record.place, shown, "", "rejected", row))
+    for agent_id in by_agent:
+        agents[agent_id].check_usable()
     done = WriteBacks([], invalid, unused_columns(kind, records), dry_run)
 
     def begin(agent_id: str, warehouse: LoadState | None) -> AgentWriteBacks:
