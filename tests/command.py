@@ -28,7 +28,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
 import polyai
-from polyai.cli.app import main
+from polyai import __main__ as entry_point
 
 AGENT = "PROJECT-BOOKINGS"
 KEY = "sandbox-key"
@@ -156,7 +156,7 @@ def _exit_code(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
         _patience(),
     ):
         try:
-            main()
+            entry_point.main()
         except SystemExit as exited:
             return exited.code if isinstance(exited.code, int) else int(exited.code is not None)
         except Exception:
@@ -171,6 +171,9 @@ def _without_traces() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("polyai", "dlt")]
     before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
     umask = os.umask(0o022)
+    main_module = sys.modules["__main__"]
+    # child processes look for it; notebooks and dashboards put a module of their own there
+    sys.modules["__main__"] = entry_point
     context = Container()[PluggableRunContext]
     providers = context.providers
     try:
@@ -179,6 +182,7 @@ def _without_traces() -> Iterator[None]:
     finally:
         context.providers = providers
         context.context.reset_config()
+        sys.modules["__main__"] = main_module
         os.umask(umask)
         for one, handlers, level, propagate in before:
             one.handlers, one.propagate = handlers, propagate

@@ -145,11 +145,13 @@ class TestScripts:
         assert run_main("load") == 0
         assert f"{AGENT}: complete, 12 listed, 0 new" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_views(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("POLYAI_PUBLISH_TO", "copies")
         assert run_main("views") == 0
         assert list(Path("copies").glob("*.duckdb"))
 
+    @pytest.mark.slow
     def test_status(self, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
         assert run_main("status") == 0
         assert f"{AGENT}: fresh, consistent, 12 loaded, 0 missing, 0 failed" in (
@@ -161,12 +163,14 @@ class TestScripts:
             )
         assert run_main("status") == 1
 
+    @pytest.mark.slow
     def test_recordings(self, sandbox: Sandbox) -> None:
         assert run_main("recordings") == 0
         assert query("SELECT count(*) > 0 FROM polyai.recordings WHERE status = 'stored'") == [
             (True,)
         ]
 
+    @pytest.mark.slow
     def test_annotate(self, sandbox: Sandbox) -> None:
         conversation_id, turn_index = self.a_turn()
         header = "conversation_id,turn_index,role,annotation_type"
@@ -176,6 +180,7 @@ class TestScripts:
         assert run_main("annotate", "flags.csv") == 3
         assert sandbox.requests.count("^POST .*/annotation") == 1
 
+    @pytest.mark.slow
     def test_note(self, sandbox: Sandbox) -> None:
         conversation_id, _ = self.a_turn()
         note = json.dumps({"conversation_id": conversation_id, "note": "Refund agreed."})
@@ -183,6 +188,7 @@ class TestScripts:
         assert run_main("note", "notes.jsonl") == 0
         assert sandbox.requests.count("^POST .*/note") == 1
 
+    @pytest.mark.slow
     def test_debug_chat(self, sandbox: Sandbox) -> None:
         scenarios = ROOT / "tests" / "scenarios"
         assert run_main("debug_chat", str(scenarios / "bookings.yaml")) == 0
@@ -190,12 +196,14 @@ class TestScripts:
         assert Path("results.xml").exists()
         assert query("SELECT count(DISTINCT suite) FROM polyai.debug_chats") == [(2,)]
 
+    @pytest.mark.slow
     def test_forget(self, sandbox: Sandbox) -> None:
         conversation_id, _ = self.a_turn()
         assert run_main("forget", conversation_id) == 0
         assert query("SELECT conversation_id FROM polyai.forgotten") == [(conversation_id,)]
         assert query("SELECT count(*) FROM polyai.conversations") == [(11,)]
 
+    @pytest.mark.slow
     def test_dashboard(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("marimo")
         monkeypatch.setenv("PORT", "0")
@@ -203,18 +211,21 @@ class TestScripts:
         stop.set()
         assert run_main("dashboard", stop=stop) == 0
 
+    @pytest.mark.slow
     def test_own_pipeline(self, sandbox: Sandbox) -> None:
         runpy.run_path(str(ROOT / "pipelines" / "own_pipeline.py"))["main"]()
         counts = "SELECT (SELECT count(*) FROM calls.conversations), count(*) FROM calls.shops"
         assert query(counts, "my_calls.duckdb") == [(12, 2)]
 
     @pytest.mark.parametrize("name", SCRIPTS)
+    @pytest.mark.slow
     def test_scripts_are_short(self, name: str) -> None:
         text = (ROOT / "pipelines" / f"{name}.py").read_text(encoding="utf-8")
         assert 10 <= len(text.splitlines()) <= 42
         assert 'if __name__ == "__main__":' in text
 
 
+@pytest.mark.slow
 def test_backfill_script() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=20, span=timedelta(days=3), now=utc_now()))
     with serve(sandbox) as base_url:
