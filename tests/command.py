@@ -29,6 +29,7 @@ from dlt.common.configuration.specs.pluggable_run_context import PluggableRunCon
 
 import polyai
 from polyai import __main__ as entry_point
+from polyai.cli.app import main
 
 AGENT = "PROJECT-BOOKINGS"
 KEY = "sandbox-key"
@@ -156,7 +157,7 @@ def _exit_code(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
         _patience(),
     ):
         try:
-            entry_point.main()
+            main()
         except SystemExit as exited:
             return exited.code if isinstance(exited.code, int) else int(exited.code is not None)
         except Exception:
