@@ -275,6 +275,9 @@ class ConversationsV3(Transport):
 
     other_listing = 'api = "data"'
 
+    largest_page = 1_000
+    """Largest page to request; a listing lowers it where the service fails with larger ones."""
+
     def __init__(self, agent: Agent, **options: Any) -> None:
         if not agent.v3_base_url:
             raise ConfigurationError(
@@ -302,7 +305,7 @@ class ConversationsV3(Transport):
         limit: int,
         cursor: str | None = None,
         offset: int | None = None,
-        max_attempts: int | None = None,
+        max_timeouts: int | None = None,
     ) -> V3Page:
         """Fetches a page: `GET /v3/{account_id}/{project_id}/conversations`, with latencies.
 
@@ -313,7 +316,7 @@ class ConversationsV3(Transport):
             limit: Conversations to request, 1 to 1,000.
             cursor: `cursor` of the previous page; None for the first one.
             offset: Rows to skip, where the previous page has no cursor.
-            max_attempts: Attempts for this page; the client's where None.
+            max_timeouts: See `Retrier.run`.
 
         Raises:
             ApiError: As for `Transport.get`.
@@ -331,7 +334,7 @@ class ConversationsV3(Transport):
         path = f"{self._conversations_path}?{query}"
         try:
             return self.stream(
-                path, subject="agent", accept=self._read_page, max_attempts=max_attempts
+                path, subject="agent", accept=self._read_page, max_timeouts=max_timeouts
             )
         except AccessError as error:
             if error.status == HTTPStatus.NOT_FOUND and not isinstance(error, RouteGoneError):

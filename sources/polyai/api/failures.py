@@ -108,7 +108,7 @@ class RequestErrors:
                     "to the authority's certificate file"
                 ),
             )
-        may_have_taken_effect = False
+        may_have_taken_effect = is_timeout = False
         if isinstance(error, ProxyError):
             message = f"the proxy cannot connect to {host}"
         elif isinstance(error, NameResolutionError):
@@ -126,7 +126,12 @@ class RequestErrors:
                 else f"the connection to {host} broke"
             )
         details["advice"] = "Check the network and its proxy, POLYAI_REGION and POLYAI_BASE_URL"
-        return RetryableError(message, details, may_have_taken_effect=may_have_taken_effect)
+        return RetryableError(
+            message,
+            details,
+            may_have_taken_effect=may_have_taken_effect,
+            is_timeout=is_timeout,
+        )
 
     def from_invalid_answer(
         self, error: NotAcceptedError, response: BaseHTTPResponse, body: bytes, url: str

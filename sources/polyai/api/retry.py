@@ -33,6 +33,8 @@ MAX_RATE_LIMITED = 200
 WARNING_INTERVAL_SECONDS = 60
 """Minimum time between two warnings about retries; each attempt is logged at debug level."""
 
+_TIMEOUTS = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT)
+
 T = TypeVar("T")
 
 
@@ -49,6 +51,7 @@ class RetryableError(Exception):
         details: Details of the `ApiError` that is raised if no attempt is left.
         retry_after_seconds: Pause that the API asks for; None where it does not.
         may_have_taken_effect: Whether the API may have carried the request out.
+        is_timeout: Whether there was no answer in time.
     """
 
     def __init__(
@@ -58,12 +61,14 @@ class RetryableError(Exception):
         *,
         retry_after_seconds: float | None = None,
         may_have_taken_effect: bool = True,
+        is_timeout: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message.rstrip(".")
         self.details = details
         self.retry_after_seconds = retry_after_seconds
         self.may_have_taken_effect = may_have_taken_effect
+        self.is_timeout = is_timeout or details.get("status") in _TIMEOUTS
 
     @property
     def is_rate_limit(self) -> bool:
@@ -75,7 +80,8 @@ class RetryableError(Exception):
         error = UnavailableError(f"{self.message}{reason}", **self.details)
         status = self.details.get("status")
         # without a status, the request has at least reached the API
-        error.is_overload = status >= 500 if status else self.may_have_taken_effect
+        has_failed = status >= 500 if status else self.may_have_taken_effect
+        error.is_overload = has_failed or self.is_timeout
         return error
 
     def uncertain(self) -> UncertainError:
@@ -100,33 +106,28 @@ class RetryPolicy:
     max_pause_seconds: float = 600
     rate_limit_seconds: float = RATE_LIMIT_SECONDS
 
-    def delay_seconds(
-        self, error: RetryableError, attempts: int, max_attempts: int | None = None
-    ) -> float:
+    def delay_seconds(self, error: RetryableError, attempts: int) -> float:
         """Returns the wait before the next attempt.
 
         Args:
             error: The failure of the last attempt.
             attempts: Attempts that count, the last one included.
-            max_attempts: Attempts of this request; those of the policy where None.
 
         Raises:
             UnavailableError: The attempts are used up, or the API asks for too long a pause.
         """
-        max_attempts = min(max_attempts or self.max_attempts, self.max_attempts)
         requested = error.retry_after_seconds
         if requested and requested > self.max_pause_seconds:
             unavailable = error.unavailable(f"; it asks to wait {requested:.0f} s")
             unavailable.advice = "Run again after that time"
             raise unavailable from error
-        if attempts >= max_attempts:
-            tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-            raise error.unavailable(f", after {tries}") from error
+        if attempts >= self.max_attempts:
+            raise error.unavailable(_after(attempts)) from error
         if requested:
             return requested
         ceiling = self.backoff_seconds * 2 ** max(attempts - 1, 0)
         if error.is_rate_limit and requested is None:
-            is_last = attempts == max_attempts - 1
+            is_last = attempts == self.max_attempts - 1
             return self.rate_limit_seconds if is_last else min(ceiling, self.rate_limit_seconds)
         return random.uniform(0, min(ceiling, BACKOFF_CAP_SECONDS))  # noqa: S311 jitter
 
@@ -158,7 +159,7 @@ class Retrier:
         self._answers_before_rounds = 0
 
     def run(
-        self, attempt: Callable[[], T], *, is_idempotent: bool, max_attempts: int | None = None
+        self, attempt: Callable[[], T], *, is_idempotent: bool, max_timeouts: int | None = None
     ) -> T:
         """Calls `attempt` until it returns, with backoff after each `RetryableError`.
 
@@ -166,14 +167,15 @@ class Retrier:
             attempt: Sends the request once.
             is_idempotent: Whether the request may safely take effect twice. Otherwise it is sent
                 again only where the API cannot have carried it out.
-            max_attempts: Attempts of this request, at most those of the policy.
+            max_timeouts: Attempts without an answer in time after which it fails, where these are
+                fewer than those of the policy.
 
         Raises:
             UncertainError: It may have taken effect, and is not idempotent.
             UnavailableError: As `RetryPolicy.delay_seconds` raises it.
             StoppedError: `stop` was called.
         """
-        attempts = rate_limited = 0
+        attempts = rate_limited = timeouts = 0
         while True:
             self._throttle.wait()
             sent_at = self._throttle.now()
@@ -184,10 +186,13 @@ class Retrier:
                     raise error.uncertain() from error
                 if error.is_rate_limit:
                     rate_limited += 1
-                    self._pause(error, sent_at, rate_limited, max_attempts)
+                    self._pause(error, sent_at, rate_limited)
                     continue
                 attempts += 1
-                delay_seconds = self._policy.delay_seconds(error, attempts, max_attempts)
+                timeouts += error.is_timeout
+                if max_timeouts is not None and timeouts >= max_timeouts:
+                    raise error.unavailable(_after(attempts)) from error
+                delay_seconds = self._policy.delay_seconds(error, attempts)
                 self._log(error, attempts, delay_seconds)
                 self._traffic.add(retries=1)
                 if error.retry_after_seconds:
@@ -195,12 +200,10 @@ class Retrier:
                 else:
                     self._throttle.sleep(delay_seconds)
 
-    def _pause(
-        self, error: RetryableError, sent_at: float, rate_limited: int, max_attempts: int | None
-    ) -> None:
+    def _pause(self, error: RetryableError, sent_at: float, rate_limited: int) -> None:
         """Pauses all threads after a rate limit; see the class for what counts as an attempt."""
         if rate_limited >= MAX_RATE_LIMITED:
-            raise error.unavailable(f", after {rate_limited} attempts") from error
+            raise error.unavailable(_after(rate_limited)) from error
         with self._rounds_lock:
             if self._traffic.answers != self._answers_before_rounds:
                 self._answers_before_rounds, self._rounds = self._traffic.answers, 0
@@ -209,7 +212,7 @@ class Retrier:
                 self._rounds += 1
                 self._round_ended_at = self._throttle.now()
             rounds = self._rounds
-            delay_seconds = self._policy.delay_seconds(error, rounds, max_attempts)
+            delay_seconds = self._policy.delay_seconds(error, rounds)
             since = None if error.retry_after_seconds else self._round_ended_at
             self._throttle.pause(delay_seconds, since)
         self._traffic.add(retries=1)
@@ -228,3 +231,7 @@ class Retrier:
                 self._next_warning_at = time.monotonic() + WARNING_INTERVAL_SECONDS
         if is_due:
             logger.warning("retrying in %.1f s: %s", delay_seconds, shown)
+
+
+def _after(attempts: int) -> str:
+    return ", after 1 attempt" if attempts == 1 else f", after {attempts} attempts"

@@ -59,7 +59,7 @@ class _Request:
         body: JSON; None for no body.
         is_streamed: Whether the body of the answer is read as it arrives.
         is_idempotent: Whether the request may safely take effect twice.
-        max_attempts: Attempts, at most those of the client.
+        max_timeouts: See `Retrier.run`.
     """
 
     path: str
@@ -69,7 +69,7 @@ class _Request:
     body: bytes | None = None
     is_streamed: bool = False
     is_idempotent: bool = True
-    max_attempts: int | None = None
+    max_timeouts: int | None = None
 
 
 class Transport:
@@ -203,7 +203,7 @@ class Transport:
         subject: Subject,
         accept: Callable[[Iterator[bytes]], T],
         media_type: str = _JSON,
-        max_attempts: int | None = None,
+        max_timeouts: int | None = None,
     ) -> T:
         """Sends a GET request for a body that is too large for memory.
 
@@ -213,13 +213,13 @@ class Transport:
             accept: Converts the body, read as it arrives, into the result. Called once per attempt;
                 an incomplete body raises within it.
             media_type: Media type to request; errors are JSON in any case.
-            max_attempts: Attempts of this request, at most those of the client.
+            max_timeouts: See `Retrier.run`.
 
         Raises:
             ApiError: As for `get`.
         """
         headers = {**self._headers, "Accept": media_type}
-        request = _Request(path, subject, headers, is_streamed=True, max_attempts=max_attempts)
+        request = _Request(path, subject, headers, is_streamed=True, max_timeouts=max_timeouts)
         return self._send(request, accept)
 
     def close(self) -> None:
@@ -256,7 +256,7 @@ class Transport:
         return self._retrier.run(
             partial(self._attempt, request, accept),
             is_idempotent=request.is_idempotent,
-            max_attempts=request.max_attempts,
+            max_timeouts=request.max_timeouts,
         )
 
     def _attempt(self, request: _Request, accept: Callable[[Iterator[bytes]], T]) -> T:

@@ -6,7 +6,10 @@ gap. If a window does not end within a few pages, its pages are spooled to disk 
 ids and hashes in memory; the time before them is then walked in windows of about that size, oldest
 first, and the spooled conversations follow. No page is requested twice.
 
-A window whose pages are not sorted newest first is read to its end instead.
+A window whose pages are not sorted newest first is read to its end instead. The order of the API is
+only a hint, though: once everything older has been walked, a window that did not end is read from
+its oldest time to its end. Each conversation is then in a window that was read to its end, whatever
+time the API filters and sorts by.
 """
 
 from __future__ import annotations
@@ -20,9 +23,7 @@ from ..api.page_stream import Spool
 from ..clock import Clock, timestamp_or_none
 from ..errors import ListingError
 from .protocol import Listed, MalformedRow
-
-LARGEST_PAGE = 1_000
-"""Largest `limit` that the API accepts."""
+from .v3_pages import V3Pages, row_keys
 
 MARGIN = timedelta(minutes=1)
 """Margin of requested windows around the wanted range, and overlap of adjacent windows.
@@ -50,6 +51,13 @@ _MIN_SEARCH_RANGE = timedelta(hours=1)
 _MIN_WINDOW = 4 * MARGIN
 """Shortest window: a shorter one would mostly overlap the previous one."""
 
+_TOLERANCE = 4
+"""Factor by which a window may exceed its intended length before it is divided: the pages read so
+far of a divided one are requested again at its end."""
+
+_PAGES_TO_ESTIMATE = 2
+"""Pages from which the length of a window is estimated."""
+
 _MAX_GROWTH = 4
 """Largest factor between the lengths of consecutive windows."""
 
@@ -66,6 +74,13 @@ class _Window:
     newest: datetime | None = None
     is_complete: bool = False
     is_newest_first: bool = True
+    seen: set[str] = field(default_factory=set)
+    """Keys of its rows; see `row_keys`."""
+
+    def merge(self, other: _Window) -> None:
+        """Adds the rows of another window; of two with the same id, the other one's stays."""
+        rows = {row.conversation_id: row for row in (*self.rows, *other.rows)}
+        self.rows = list(rows.values())
 
     def add_time(self, at: datetime) -> None:
         """Adds the time of the next row."""
@@ -92,7 +107,6 @@ class V3Listing:
     """
 
     api_count: int | None = None
-    gaps_repaired: int = 0
 
     def __init__(
         self,
@@ -105,10 +119,12 @@ class V3Listing:
     ) -> None:
         self.environment: str | None = environment
         self.undated = 0
+        self.gaps_repaired = 0
         self.malformed: dict[str, MalformedRow] = {}
         self._environment = environment
         self._api = api
-        self._page_size = min(page_size, LARGEST_PAGE)
+        self._page_size = page_size
+        self._pages = V3Pages(api, environment, page_size)
         self._clock = clock
         self._details = details
         self._nothing_before = FIRST_CONVERSATIONS
@@ -122,13 +138,7 @@ class V3Listing:
             yield from self._deduplicated(start, None)
             return
         for rows in self._deduplicated(start, before + MARGIN):
-            dated = [row for row in rows if row.at]
-            self.undated += len(rows) - len(dated)
-            yield [
-                row
-                for row in dated
-                if row.at and row.at < before and (since is None or row.at >= since)
-            ]
+            yield [row for row in rows if not _is_in_margin(row.at, since, before)]
 
     def _deduplicated(
         self, since: datetime | None, before: datetime | None
@@ -142,7 +152,7 @@ class V3Listing:
             at_bounds.update(
                 row.conversation_id
                 for row in new_rows
-                if row.at is None or not FIRST_CONVERSATIONS <= row.at < window_end - 2 * MARGIN
+                if row.at is None or not FIRST_CONVERSATIONS <= row.at < window_end - 4 * MARGIN
             )
             if new_rows:
                 yield new_rows
@@ -155,6 +165,7 @@ class V3Listing:
         end = before or self._clock()
         if not window.is_complete and (edge := window.oldest):
             yield from self._older_windows(since, edge + MARGIN, window)
+            window.merge(self._read_window(edge - MARGIN, before))
         rows = sorted(window.rows, key=lambda row: row.at or end)
         for start in range(0, len(rows), self._page_size):
             yield end, rows[start : start + self._page_size]
@@ -174,7 +185,7 @@ class V3Listing:
             # a short remainder is not worth a window of its own
             end = edge if edge - end <= length / 4 else end
             found = 0
-            for window_end, rows in self._windows(start, end):
+            for window_end, rows in self._windows(start, end, _TOLERANCE * WINDOW_PAGES):
                 found += len(rows)
                 yield window_end, rows
             if end == edge:
@@ -201,57 +212,60 @@ class V3Listing:
         return nothing_before
 
     def _read_window(
-        self, since: datetime | None, before: datetime | None, max_pages: int
+        self, since: datetime | None, before: datetime | None, max_pages: int | None = None
     ) -> _Window:
-        """Reads a window to its end, or up to the limits of spooled pages and bytes."""
+        """Reads a window to its end, or up to the limits of spooled pages and bytes.
+
+        Args:
+            since: Start of the window.
+            before: End of the window.
+            max_pages: Limit of pages, and in proportion of bytes; none where None.
+        """
         window = _Window()
-        cursors: set[str] = set()
-        seen: set[str] = set()
-        cursor: str | None = None
-        empty_pages = 0
-        while True:
-            page = self._api.conversations(
-                environment=self._environment,
-                since=since,
-                before=before,
-                limit=self._page_size,
-                cursor=cursor,
-            )
-            empty_pages = 0 if self._add_page(page, window, seen) else empty_pages + 1
-            cursor = page.cursor
-            if cursor is None:
-                window.is_complete = True
-                return window
-            if cursor in cursors:
-                raise ListingError(f"the listing returned the cursor {cursor[:40]!r} twice")
-            if empty_pages > MAX_EMPTY_PAGES:
+        idle_pages = 0
+        for page in self._pages.of_window(since, before, window.seen):
+            idle_pages = 0 if self._add_page(page, window) else idle_pages + 1
+            if idle_pages > MAX_EMPTY_PAGES:
                 raise ListingError(
                     f"{MAX_EMPTY_PAGES} consecutive pages without a new conversation: the "
                     "listing does not end"
                 )
-            cursors.add(cursor)
-            is_full = window.pages >= max_pages or window.size >= WINDOW_BYTES
-            if is_full and window.is_newest_first and self._is_divisible(window, since):
+            may_be_last = page.cursor is None and page.next_offset is None
+            if max_pages is None or may_be_last:
+                continue
+            if self._is_too_long(window, since, max_pages):
                 return window
+        window.is_complete = True
+        return window
 
-    def _is_divisible(self, window: _Window, since: datetime | None) -> bool:
-        """Returns whether the rest of the window is shorter than the window."""
-        if window.oldest is None or window.spread <= 2 * MARGIN:
+    def _is_too_long(self, window: _Window, since: datetime | None, max_pages: int) -> bool:
+        """Returns whether older windows should be read first, and whether they are shorter."""
+        if window.oldest is None or not window.is_newest_first or window.spread <= 2 * MARGIN:
             return False
-        return since is None or window.oldest > since + 2 * MARGIN
+        rest = window.oldest - (since or self._nothing_before)
+        if since is not None and rest <= 2 * MARGIN:
+            return False
+        max_bytes = WINDOW_BYTES * max(max_pages // WINDOW_PAGES, 1)
+        growth = 1.0
+        if window.pages == _PAGES_TO_ESTIMATE and max_pages > WINDOW_PAGES:
+            # early, because the pages read so far will be requested again; only where the length
+            # was chosen here, as rows may be anywhere in a window that was asked for
+            growth += max(rest / window.spread, 0)
+        return window.pages * growth >= max_pages or window.size * growth >= max_bytes
 
-    def _add_page(self, page: V3Page, window: _Window, seen: set[str]) -> bool:
-        """Adds a page to the window; returns whether it had a new conversation."""
+    def _add_page(self, page: V3Page, window: _Window) -> bool:
+        """Adds a page to the window; returns whether it had a new row."""
         now = self._clock()
         window.pages += 1
         window.size += page.spool.length
-        count = len(window.rows)
         if window.spool is None or window.pages <= WINDOW_PAGES:
             window.spool = page.spool
+        keys = row_keys(page)
+        has_new = not keys <= window.seen
         for row in page.rows:
-            if row.conversation_id in seen:
+            if row.conversation_id in window.seen:
                 continue
-            seen.add(row.conversation_id)
+            window.seen.add(row.conversation_id)
             at = timestamp_or_none(row.started_at)
             if at and at >= FIRST_CONVERSATIONS:
                 window.add_time(at)
@@ -262,7 +276,22 @@ class V3Listing:
             window.rows.append(
                 Listed(row.conversation_id, at, self._hash(row.row_hash), now, document)
             )
-        return len(window.rows) > count
+        window.seen |= keys
+        self.gaps_repaired = self._pages.gaps_repaired
+        for row_hash, reason in page.malformed.items():
+            malformed = MalformedRow.of(row_hash, f"a conversation of the listing {reason}")
+            self.malformed[malformed.key] = malformed
+        return has_new
 
     def _hash(self, row_hash: str) -> str:
         return f"{row_hash}+detail" if self._details else row_hash
+
+
+def _is_in_margin(at: datetime | None, since: datetime | None, before: datetime) -> bool:
+    """Returns whether a row is in the margin around a range, which an adjacent range contains.
+
+    A row whose time is missing or elsewhere stays: the API's filter has found it in the range.
+    """
+    if at is None:
+        return False
+    return before <= at <= before + MARGIN or (since is not None and since - MARGIN <= at < since)
