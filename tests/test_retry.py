@@ -7,7 +7,7 @@ import time
 import pytest
 
 from polyai.errors import first_line
-from polyai.warehouse.errors import is_conflict
+from polyai.warehouse.errors import is_conflict, root_cause
 from polyai.warehouse.retry import backoff, retry
 
 pytestmark = pytest.mark.unit
@@ -82,6 +82,14 @@ def test_conflicts_are_found_in_the_cause_of_an_error() -> None:
     outer.__cause__ = ValueError("TransactionContext Error: Transaction conflict on commit")
     assert is_conflict(outer)
     assert not is_conflict(RuntimeError("load failed"))
+
+
+def test_the_end_of_an_iterator_is_not_the_cause_of_an_error() -> None:
+    refused = ValueError("no such column")
+    outer = RuntimeError("query failed")
+    outer.__cause__ = refused
+    refused.__context__ = StopIteration()
+    assert root_cause(outer) is refused
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""A warehouse that version 0.1 made goes on as it is: nothing is asked for again."""
+"""Upgrades: a warehouse of version 0.1 is used unchanged, and a new column is added to it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from command import AGENT, KEY
 from polyai import open_pipeline, resolve
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.tables.conversations import CONVERSATIONS
+from polyai.tables.declaration import Column, Table
 
 pytestmark = pytest.mark.load
 
@@ -40,7 +44,7 @@ def query(sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_a_load_asks_only_for_what_is_due(warehouse_0_1: Path) -> None:
+def test_a_load_requests_only_what_is_due(warehouse_0_1: Path) -> None:
     before = query("SELECT * EXCLUDE (_dlt_load_id) FROM turns ORDER BY ALL")
     in_progress = query("SELECT count(*) FROM conversations WHERE in_progress")[0][0]
     loaded = query("SELECT count(*) FROM conversations")[0][0]
@@ -65,3 +69,35 @@ def test_a_full_load_finds_every_row_loaded_and_unchanged(warehouse_0_1: Path) -
     assert report.status == "complete"
     assert (report.new, report.missing, report.absent) == (0, 0, 0)
     assert report.unchanged + report.changed == 39
+
+
+@pytest.fixture
+def new_column() -> Iterator[Callable[[Table, Column], None]]:
+    """Declares a column in addition to those of this version."""
+    with ExitStack() as stack:
+
+        def declare(table: Table, column: Column) -> None:
+            stack.callback(object.__setattr__, table, "columns", table.columns)
+            object.__setattr__(table, "columns", (*table.columns, column))
+
+        yield declare
+
+
+def test_a_new_column_is_added_and_filled_when_a_conversation_is_fetched_again(
+    new_column: Callable[[Table, Column], None],
+) -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=12))
+    conversation_id = next(sandbox.conversation_ids(AGENT))
+    sandbox.edit(AGENT, conversation_id, extra={"hangupParty": "caller", "other": 1})
+    of_conversation = f"FROM polyai.conversations WHERE conversation_id = '{conversation_id}'"
+    with serve(sandbox) as base_url:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)
+        load(settings, open_pipeline(), clock=lambda: sandbox.now)
+        assert '"hangupParty":"caller"' in str(query(f"SELECT extra {of_conversation}"))
+        new_column(CONVERSATIONS, Column("hangup_party", "text", "Party.", "hangupParty"))
+        sandbox.edit(AGENT, conversation_id, note="changed")
+        (report,) = load(settings, open_pipeline(), clock=lambda: sandbox.now)
+    assert (report.status, report.new) == ("complete", 0)
+    assert query(f"SELECT hangup_party, note, extra {of_conversation}") == [
+        ("caller", "changed", '{"other":1}')
+    ]

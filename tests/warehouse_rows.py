@@ -14,6 +14,7 @@ import psycopg2
 import psycopg2.extras
 
 from polyai.sandbox import Sandbox
+from polyai.tables.declaration import Table
 from polyai.tables.registry import conversation_tables
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
@@ -116,12 +117,21 @@ def _within(environments: Sequence[str], rows: dict[str, Rows]) -> dict[str, Row
     }
 
 
+def columns_of_api(table: Table) -> frozenset[str]:
+    """Returns the columns that a field of an API fills; NULL for a field that no sandbox sends."""
+    return frozenset(column.name for column in table.columns if column.apis)
+
+
 def truth_by_table(truth: Any) -> dict[str, Rows]:
     """Converts `Sandbox.truth` to the shape of `rows_by_table`."""
     rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in conversation_tables()}
+    unserved: dict[str, dict[str, Any]] = {
+        table.name: dict.fromkeys(columns_of_api(table)) if table.name != "notes" else {}
+        for table in conversation_tables()
+    }
     for conversation in truth:
         for name, found in conversation.items():
-            rows[name].extend(found)
+            rows[name].extend(unserved[name] | row for row in found)
     return {
         table.name: _by_key(("agent_id", "conversation_id", *table.key), rows[table.name], set())
         for table in conversation_tables()

@@ -77,9 +77,14 @@ def chain_contains(error: BaseException, texts: Sequence[str]) -> bool:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Returns the first error of the chain that led to this one."""
+    """Returns the first error of the chain that led to this one.
+
+    The `StopIteration` that ends a loop is not an error, but the context of errors that follow it.
+    """
     cause = error
     while (earlier := cause.__cause__ or cause.__context__) is not None:
+        if isinstance(earlier, StopIteration):
+            break
         cause = earlier
     return cause
 

@@ -140,15 +140,15 @@ class LoadState(Warehouse):
     def _by_id(
         self, table: Table, agent_id: str, conversation_ids: Sequence[str]
     ) -> Iterator[dict[str, Any]]:
-        names = [column.name for column in table.columns]
         for ids, marks in id_batches(conversation_ids):
-            for row in self.rows(
-                f"SELECT {', '.join(names)} FROM {{{table.name}}} "
+            # all columns, because an earlier version may have created the table without some
+            for row in self.rows_by_column(
+                f"SELECT * FROM {{{table.name}}} "
                 f"WHERE agent_id = %s AND conversation_id IN ({marks})",
                 agent_id,
                 *ids,
             ):
-                yield dict(zip(names, row))
+                yield {column.name: row.get(column.name) for column in table.columns}
 
     def in_progress(
         self, agent_id: str, created_within: tuple[datetime, datetime] | None = None

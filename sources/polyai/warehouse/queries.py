@@ -79,6 +79,13 @@ class Warehouse:
         """
         return self._read(lambda cursor: cursor.fetchall(), sql, parameters) or []
 
+    def rows_by_column(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
+        """Runs a query as `rows` does, and returns its rows by column name in lower case."""
+        return [
+            {name.lower(): value for name, value in row.items()}
+            for row in self._read(_as_records, sql, parameters) or ()
+        ]
+
     def arrow(self, sql: str, *parameters: object) -> list[pa.Table]:
         """Runs a query as `rows` does, and returns Arrow tables of up to `ROWS_PER_QUERY` rows."""
         return self._read(_as_arrow, sql, parameters) or []
@@ -89,13 +96,8 @@ class Warehouse:
         Raises:
             DestinationError: The destination cannot be reached, or rejects the query.
         """
-
-        def take(cursor: DBApiCursor) -> list[dict[str, Any]]:
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row)) for row in cursor.fetchall()]
-
         with destination_errors():
-            return self._execute(take, sql, ())
+            return self._execute(_as_records, sql, ())
 
     def has_table(self, name: str) -> bool:
         """Checks whether a table exists."""
@@ -143,6 +145,11 @@ class Warehouse:
         """Client that connects for each query, created once: that takes as long as a query."""
         client: SqlClientBase[Any] = self.pipeline.sql_client()
         return client
+
+
+def _as_records(cursor: DBApiCursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row)) for row in cursor.fetchall()]
 
 
 def _as_arrow(cursor: DBApiCursor) -> list[pa.Table]:
