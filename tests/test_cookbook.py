@@ -24,6 +24,7 @@ from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import PIPELINE_NAME, create_views
+from polyai.warehouse.open import PIPELINE_NAME as LOAD_PIPELINE
 from postgres_server import binaries, postgres
 from schemas.generate.cookbook import documents, write
 from warehouse_rows import Fetch, from_duckdb, from_postgres
@@ -85,8 +86,8 @@ def loaded(
 
 
 def _loaded(dialect: str, destination: Destination[Any, Any], folder: Path, fetch: Fetch) -> Loaded:
-    def pipeline(**name: str) -> dlt.Pipeline:
-        return open_pipeline(destination, pipelines_dir=folder, **name)
+    def pipeline(name: str = LOAD_PIPELINE) -> dlt.Pipeline:
+        return open_pipeline(destination, pipelines_dir=folder, name=name)
 
     quiet, busy = Sandbox(OF_YEARS), Sandbox(OF_WEEKS)
     with serve(quiet) as base_url:

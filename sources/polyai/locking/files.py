@@ -192,12 +192,20 @@ def _acquire(locks: ExitStack, path: Path, timeout: LockTimeout) -> None:
 
 
 def _identity(pipelines_dir: str | Path, name: str) -> str:
-    """Returns a stable id of a working directory on this machine, 16 hexadecimal digits."""
+    """Returns a stable id of a working directory on this machine, 16 hexadecimal digits.
+
+    A copy of the folder gets an id of its own: the two may be used at the same time.
+    """
     path = Path(pipelines_dir, f"{name}.id")
-    if not path.exists():
+    folder = str(Path(pipelines_dir).resolve())
+    stored = path.read_text(encoding="utf-8") if path.exists() else ""
+    known, _, place = stored.strip().partition("\n")
+    if not known or place != folder:
+        # version 0.1 did not store the folder
+        known = known if known and not place else uuid.uuid4().hex
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(uuid.uuid4().hex, encoding="ascii")
+        draft.write_text(f"{known}\n{folder}", encoding="utf-8")
         draft.replace(path)
     # the host name distinguishes a directory that was copied to another machine
-    host_and_id = f"{path.read_text(encoding='ascii').strip()}/{socket.gethostname()}"
+    host_and_id = f"{known}/{socket.gethostname()}"
     return hashlib.blake2b(host_and_id.encode(), digest_size=8).hexdigest()

@@ -104,6 +104,21 @@ def file_lock(pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
     database = duckdb_path(pipeline)
     if database is None or not database.parent.is_dir():
         return nullcontext()
+    return _lock_of(database)
+
+
+@contextmanager
+def not_opened_by_threads(database: Path) -> Iterator[bool]:
+    """Keeps the threads of this process from opening a DuckDB file with `file_lock`.
+
+    Yields:
+        Whether one of them has it open.
+    """
+    with _lock_of(database).guarded() as is_held:
+        yield is_held
+
+
+def _lock_of(database: Path) -> _ProcessLock:
     path = database.with_name(f"{database.name}{_LOCK_ENDING}")
     return _locks.setdefault(path, _ProcessLock(path))
 
@@ -115,6 +130,12 @@ class _ProcessLock:
         self._lock = FileLock(path, mode=0o600, thread_local=False)
         self._guard = threading.Lock()
         self._holders = 0
+
+    @contextmanager
+    def guarded(self) -> Iterator[bool]:
+        """Keeps threads from taking or releasing it; yields whether one has it."""
+        with self._guard:
+            yield self._holders > 0
 
     def __enter__(self) -> None:
         with self._guard:

@@ -12,14 +12,16 @@ import dlt
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination import Destination
 from dlt.common.exceptions import DltException
+from dlt.common.storages import WithLocalFiles
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from ..config.settings import check_names
 from ..errors import ConfigurationError, first_line
-from .duckdb_file import DUCKDB, kept_open, shared_duckdb
+from .dataset import DATASETS, MAIN, loaded_schemas, schema_of
+from .duckdb_file import DUCKDB, READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
 from .errors import destination_errors, is_conflict
 from .retry import retry
-from .working_directory import lock_on, remove_partial_state
+from .working_directory import lock_on, remove_partial_state, remove_state
 
 PIPELINE_NAME = "polyai"
 BACKFILL_PIPELINE = "polyai_backfill"
@@ -39,14 +41,18 @@ def open_pipeline(
     dataset: str | None = None,
     pipelines_dir: str | Path | None = None,
     name: str = PIPELINE_NAME,
+    *,
+    wait_seconds: float = READERS_SECONDS,
 ) -> dlt.Pipeline:
     """Returns the dlt pipeline that loads the warehouse, without connecting to the destination.
 
-    The DuckDB file is `polyai.duckdb` in the working directory unless dlt's configuration sets
-    another one. DuckDB names a database after its file, and rejects `polyai.conversations` as
-    ambiguous if both the database and a schema are named `polyai`. Therefore the tables are in the
-    `main` schema if the file has the dataset's name, and `polyai.conversations` works there too. In
-    every other file the schema is the dataset.
+    The DuckDB file is `polyai.duckdb` in the current folder unless dlt's configuration sets another
+    one; a path that dlt's working directory remembers is not followed, because a copied or moved
+    folder has it from the original. DuckDB names a database after its file, and rejects
+    `polyai.conversations` as ambiguous if both the database and a schema are named `polyai`.
+    Therefore the tables of a new file are in the `main` schema if the file has the dataset's name,
+    and `polyai.conversations` works there too. In every other file the schema is the dataset. A
+    file that was renamed keeps its schema; see `schema_of`.
 
     Args:
         destination: dlt's name of a destination, or one of `dlt.destinations`; dlt's setting
@@ -55,9 +61,11 @@ def open_pipeline(
         pipelines_dir: Working directory, `.dlt/pipelines` by default, so that two folders with
             a warehouse each never load each other's pending packages.
         name: Name of the pipeline and of its working directory.
+        wait_seconds: Time to wait for another process that is writing the DuckDB file.
 
     Raises:
-        ConfigurationError: The destination is unknown, not configured, or not a database.
+        ConfigurationError: The destination is unknown, not configured, or not a database; or a
+            setting is unknown; or a DuckDB file has two datasets of ours.
     """
     check_names()
     folder = working_folder(pipelines_dir)
@@ -65,11 +73,15 @@ def open_pipeline(
     # dlt empties a new working directory, even if another process has just created it
     with lock_on(folder / "opening.lock"):
         remove_partial_state(folder / name)
-        return _open(destination, dataset or DATASET_NAME, folder, name)
+        return _open(destination, dataset or DATASET_NAME, folder, name, wait_seconds)
 
 
 def _open(
-    destination: str | Destination[Any, Any] | None, dataset: str, folder: Path, name: str
+    destination: str | Destination[Any, Any] | None,
+    dataset: str,
+    folder: Path,
+    name: str,
+    wait_seconds: float,
 ) -> dlt.Pipeline:
     # a signal ends a run between two conversations, not in the middle of a dlt step
     dlt.config["runtime.intercept_signals"] = False
@@ -77,10 +89,11 @@ def _open(
     dlt.config["load.delete_completed_jobs"] = True
     requested = destination or dlt.config.get("destination_type", str) or "duckdb"
     try:
+        requested = _in_current_folder(requested)
         # without a dataset: dlt stores its name in the working directory, and a concurrent run
         # reads it from there, so a wrong name must not be there even for a moment
         pipeline = dlt.pipeline(name, pipelines_dir=str(folder), destination=requested)
-        resolved, dataset = _resolve(pipeline, dataset)
+        resolved, dataset = _resolve(pipeline, dataset, wait_seconds)
         return dlt.pipeline(
             name, pipelines_dir=str(folder), destination=resolved, dataset_name=dataset
         )
@@ -88,7 +101,9 @@ def _open(
         raise ConfigurationError(f"destination: {first_line(error)}") from error
 
 
-def _resolve(pipeline: dlt.Pipeline, dataset: str) -> tuple[Destination[Any, Any], str]:
+def _resolve(
+    pipeline: dlt.Pipeline, dataset: str, wait_seconds: float
+) -> tuple[Destination[Any, Any], str]:
     """Resolves the destination from dlt's configuration, and the name of its dataset."""
     destination = pipeline.destination
     if not issubclass(destination.client_class, SqlJobClientBase):
@@ -103,7 +118,27 @@ def _resolve(pipeline: dlt.Pipeline, dataset: str) -> tuple[Destination[Any, Any
     if kind != DUCKDB:
         return destination, dataset
     duckdb, database = shared_duckdb(pipeline, f"{PIPELINE_NAME}.duckdb")
-    return duckdb, "main" if database.stem == dataset else dataset
+    loaded = loaded_schemas(database, wait_seconds)
+    schema = schema_of(dataset, database, loaded or frozenset(), default=DATASET_NAME)
+    if loaded is not None and schema not in loaded:
+        # dlt takes `main`, which every file has, for a dataset with all tables that it remembers
+        remove_state(Path(pipeline.working_dir))
+    return duckdb, schema
+
+
+def _in_current_folder(reference: str | Destination[Any, Any]) -> Destination[Any, Any]:
+    """Returns a destination whose relative paths start from the current folder.
+
+    Otherwise they start from the folder in which dlt created its working directory (`initial_cwd`),
+    or follow the path that older versions of dlt stored there (`duckdb_database`).
+    """
+    destination: Any = Destination.from_reference(reference)
+    if issubclass(destination.spec, WithLocalFiles):
+        folder = Path(dlt.current.run_context().local_dir).resolve()
+        # empty rather than None, which dlt would replace with what it remembers
+        destination.config_params.update(local_dir=str(folder), legacy_db_path="")
+    made: Destination[Any, Any] = destination
+    return made
 
 
 def working_folder(pipelines_dir: str | Path | None = None) -> Path:
@@ -123,13 +158,29 @@ def connect(pipeline: dlt.Pipeline) -> None:
     dataset = pipeline.dataset_name
 
     def restore() -> None:
+        nonlocal dataset
         with destination_errors(), kept_open(pipeline):
+            pipeline.dataset_name = dataset = _checked_dataset(pipeline)
             pipeline.sync_destination()
 
     retry(restore, retry_if=is_conflict)
     # dlt restores the dataset from the working directory as well, where another run may have
     # stored a different one since
     pipeline.dataset_name = dataset
+
+
+def _checked_dataset(pipeline: dlt.Pipeline) -> str:
+    """Returns the dataset of an open destination, in case the file was locked before."""
+    dataset = pipeline.dataset_name
+    database = duckdb_path(pipeline)
+    if database is None:
+        return dataset
+    with pipeline.sql_client() as client:
+        found = frozenset(name for (name,) in client.execute_sql(DATASETS) or ())
+    name = database.stem if dataset == MAIN else dataset
+    if dataset in found and name != DATASET_NAME:
+        return dataset
+    return schema_of(name, database, found, default=DATASET_NAME)
 
 
 @contextmanager

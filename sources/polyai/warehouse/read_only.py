@@ -15,7 +15,7 @@ from dlt.common.destination import Destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from ..errors import BusyError, DestinationError
-from .duckdb_file import LOCKED, duckdb_path
+from .duckdb_file import LOCKED, READERS_SECONDS, duckdb_path
 from .open import destination_label, open_pipeline
 from .queries import Warehouse
 from .retry import retry
@@ -56,7 +56,8 @@ def open_to_read(
         DestinationError: The DuckDB file does not exist.
     """
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = open_pipeline(destination, dataset, pipelines_dir=folder)
+        seconds = min(wait.total_seconds(), READERS_SECONDS)
+        pipeline = open_pipeline(destination, dataset, folder, wait_seconds=seconds)
         if (database := duckdb_path(pipeline)) is not None:
             if not database.exists():
                 raise DestinationError(

@@ -54,6 +54,16 @@ def remove_partial_state(working_directory: Path) -> None:
             shutil.rmtree(working_directory)
 
 
+def remove_state(working_directory: Path) -> None:
+    """Removes a working directory whose warehouse was deleted; it describes tables that are gone.
+
+    No-op while another run has the directory locked.
+    """
+    if any(working_directory.glob("schemas/*")):
+        with suppress(Timeout), lock_on(lock_file(working_directory)).acquire(timeout=0):
+            shutil.rmtree(working_directory)
+
+
 def _is_schema(path: Path) -> bool:
     return path.name.endswith(_SCHEMA_ENDING)
 
