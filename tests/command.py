@@ -1,7 +1,7 @@
-"""The command `polyai-warehouse` for tests: in this process, in another one, or in a terminal.
+"""The command `polyai-warehouse` for tests: in this process, in another one, in a terminal.
 
-`run` is the cheap one. `run_process` starts an interpreter, which takes 1.4 s, and is for tests
-whose subject is the process: locks, signals, the umask, imports.
+`run` is fast. `run_process` starts an interpreter, which takes 1.4 s, for tests whose subject is
+the process: locks, signals, the umask, imports.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from polyai.cli.app import main
 
 AGENT = "PROJECT-BOOKINGS"
 KEY = "sandbox-key"
-PATIENCE_SECONDS = 120
-"""What takes longer has gone wrong; a test that waits for nothing takes a few seconds."""
+TIME_LIMIT_SECONDS = 120
+"""Time limit of a command; one that does not hang takes a few seconds."""
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def access(base_url: str, api_key: str = KEY, agent_id: str = AGENT) -> dict[str, str]:
-    """The environment that a user would export."""
+    """Returns the environment variables that a user would export."""
     return {
         "POLYAI_BASE_URL": base_url,
         "POLYAI_API_KEY": api_key,
@@ -65,7 +65,7 @@ def run_process(*arguments: str, **environment: str) -> subprocess.CompletedProc
         env=_with(environment),
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIME_LIMIT_SECONDS,
         check=False,
     )
 
@@ -82,7 +82,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def run_in_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Runs the command in a terminal; its exit code, and what stood there, frame after frame."""
+    """Runs the command in a terminal; returns its exit code and all output, frame after frame."""
     terminal, process_side = pty.openpty()
     termios.tcsetwinsize(process_side, (40, columns))
     with subprocess.Popen(
@@ -95,7 +95,7 @@ def run_in_terminal(columns: int, *arguments: str, **environment: str) -> tuple[
     ) as process:
         os.close(process_side)
         shown = bytearray()
-        # linux tells by an error that the other side is closed
+        # Linux raises an error when the other side is closed
         with contextlib.suppress(OSError):
             while part := os.read(terminal, 65536):
                 shown += part
@@ -103,16 +103,16 @@ def run_in_terminal(columns: int, *arguments: str, **environment: str) -> tuple[
     return process.returncode, _ESCAPE.sub("", shown.decode())
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Returns as soon as it is so."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits until the condition holds; fails after the time limit."""
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was never true"
         time.sleep(0.02)
 
 
 def error_of(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that says what is wrong; nothing but log lines stands before it."""
+    """Returns the error line, before which there are only log lines."""
     assert "Traceback" not in result.stdout + result.stderr
     *before, last = result.stderr.splitlines()
     assert last.startswith("error: "), result.stderr
@@ -121,7 +121,7 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def query(sql: str, database: str = "polyai.duckdb") -> list[tuple[object, ...]]:
-    """Rows of a warehouse."""
+    """Returns the rows of a query on a warehouse."""
     with duckdb.connect(database, read_only=True) as connection:
         return connection.execute(sql).fetchall()
 
@@ -131,16 +131,16 @@ def _line(arguments: tuple[str, ...]) -> list[str]:
 
 
 def _with(environment: dict[str, str]) -> dict[str, str]:
-    # the tests leave the folder that a relative path would start from
+    # absolute, because tests change the working directory
     return os.environ | {"PYTHONPATH": str(Path(polyai.__file__).parents[1])} | environment
 
 
 class _HungError(BaseException):
-    """The command takes longer than PATIENCE_SECONDS; nothing that it catches."""
+    """The command exceeded its time limit; not an `Exception`, so that it cannot catch it."""
 
 
 def _exit_code(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
-    """Calls `main` as the interpreter does; an exception is printed, and 1."""
+    """Calls `main` as the interpreter does; prints an exception and returns 1 for it."""
     with (
         Path(os.devnull).open() as nothing,
         open(1, "w", encoding="utf-8", closefd=False) as stdout,
@@ -154,7 +154,7 @@ def _exit_code(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
         ),
         patch.dict(os.environ, environment),
         _without_traces(),
-        _patience(),
+        _time_limit(),
     ):
         try:
             main()
@@ -168,7 +168,7 @@ def _exit_code(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
 
 @contextlib.contextmanager
 def _without_traces() -> Iterator[None]:
-    """Restores all that a command changes in its process, and has it read dlt's files again."""
+    """Restores what a command changes in its process, and makes it read dlt's files again."""
     loggers = [logging.getLogger(name) for name in ("polyai", "dlt")]
     before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
     umask = os.umask(0o022)
@@ -191,12 +191,12 @@ def _without_traces() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def _time_limit() -> Iterator[None]:
     def on_alarm(number: int, frame: FrameType | None) -> None:
         raise _HungError
 
     before = signal.signal(signal.SIGALRM, on_alarm)
-    signal.alarm(PATIENCE_SECONDS)
+    signal.alarm(TIME_LIMIT_SECONDS)
     try:
         yield
     finally:
@@ -206,7 +206,7 @@ def _patience() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing_to(number: int, file: int) -> Iterator[None]:
-    """Sends what is written to a file descriptor elsewhere, also by child processes."""
+    """Redirects a file descriptor to a file, also for child processes."""
     kept = os.dup(number)
     os.dup2(file, number)
     try:

@@ -1,7 +1,7 @@
 """Fixtures of every test, the layers of the suite, and the profiles of hypothesis.
 
-A module names its layer once, `pytestmark = pytest.mark.load`; a class, a test or a parameter that
-belongs to another one names that. See LAYERS.
+A module names its layer, such as `pytestmark = pytest.mark.load`; classes, tests and parameters of
+another layer name theirs. See LAYERS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAYERS = ("browser", "process", "load", "server", "unit")
 - `unit`: functions and values, and DuckDB in memory.
 - `server`: HTTP to a server in this process, or a PostgreSQL or S3 server.
 - `load`: whole loads, or other work on a warehouse, in this process.
-- `process`: interpreters of its own: signals, terminals, locks, kills, imports.
+- `process`: other interpreters: signals, terminals, locks, kills, imports.
 - `browser`: chromium.
 """
 
@@ -51,9 +51,9 @@ settings.load_profile("dev")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves each test one layer, the closest, and makes what is of the matrix slow.
+    """Reduces the layers of each test to the closest one, and marks matrix tests as slow.
 
-    The expensive layers come first, so that no worker is left alone with a long one at the end.
+    Tests of expensive layers run first, so that no worker ends with a long test alone.
     """
     without = []
     for item in items:
@@ -82,12 +82,12 @@ def _layer(item: pytest.Item) -> str:
 
 
 class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives a module to one worker, as its tests share fixtures; some are spread, or together."""
+    """Assigns each module to one worker, because its tests share fixtures, with exceptions."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         if file.endswith("kills.py"):
-            # side by side they would take the time that each of them waits for
+            # run concurrently, they would slow each other down beyond their time limits
             return "kills"
         return nodeid if Path(file).stem in SPREAD else file
 
@@ -95,18 +95,18 @@ class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """Replaces the scheduler of `--dist loadfile`.
 
-    The marker xdist_group would do, but xdist 3.8 does not find it in ids of pytest 9.2.
+    xdist 3.8 does not find its marker xdist_group in the ids of pytest 9.2.
     """
     return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs the test in an empty folder, without settings from the outside."""
+    """Runs the test in an empty folder, without settings of the environment."""
     for name in list(os.environ):
         if name.startswith(("POLYAI_", "SOURCES__", "DESTINATION__", "DLT_")):
             monkeypatch.delenv(name)
-    # each command that a test starts would compile the package again
+    # otherwise each command that a test starts would compile the package again
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))

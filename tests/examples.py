@@ -1,13 +1,13 @@
-"""Numbers of examples of properties that need more or fewer than others."""
+"""Numbers of examples for property tests that need more or fewer than the default."""
 
 from __future__ import annotations
 
 from hypothesis import settings
 
 _IN_CI = 100
-"""Examples of the profile `ci`, as tests/conftest.py registers it."""
+"""Examples in the profile `ci`, as registered by tests/conftest.py."""
 
 
 def examples(number: int) -> settings:
-    """So many examples in CI, in proportion fewer in the default run and more in a slow one."""
+    """Returns settings with this number of examples in CI, and proportional ones elsewhere."""
     return settings(max_examples=max(number * settings().max_examples // _IN_CI, 5))

@@ -362,13 +362,13 @@ POINTS: dict[str, Point] = {
     "tidy: before staging is dropped": Point(_DROP_STAGING, before),
     "tidy: after staging is dropped": Point(_DROP_STAGING, after),
     "tidy: after old records are removed": Point("polyai.load.committer:remove_old_records", after),
-    "lease: before it is asked for": Point(
+    "lease: before it is requested": Point(
         "polyai.locking.leases:Leases.acquire", before, destinations=("postgres",)
     ),
-    "lease: after it is had": Point(
+    "lease: after it is acquired": Point(
         "polyai.locking.leases:Leases.acquire", after, destinations=("postgres",)
     ),
-    "lease: before it is given back": Point(
+    "lease: before it is released": Point(
         "polyai.locking.leases:Leases.release", before, destinations=("postgres",)
     ),
     # dlt's own files, partially written; under their final names only after a power failure

@@ -75,6 +75,6 @@ def put_made(key: str, make: Callable[[dlt.Pipeline], object]) -> None:
             folder = Path(tempfile.mkdtemp(dir=_folder))
             destination = dlt.destinations.duckdb(str(folder / _FILE))
             make(open_pipeline(destination, pipelines_dir=folder / "pipelines"))
-            # what failed to be made has no file of this name
+            # renamed only when complete
             (folder / _FILE).rename(kept)
     shutil.copy(kept, _FILE)

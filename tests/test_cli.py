@@ -220,7 +220,7 @@ class TestRefused:
         assert "polyai.duckdb" in error_of(result)
 
     def test_other_file_instead_of_the_database(self, shared_url: str) -> None:
-        Path("polyai.duckdb").write_text("this is no database\n" * 500)
+        Path("polyai.duckdb").write_text("this is not a database\n" * 500)
         result = run("load", **access(shared_url))
         assert result.returncode == 1
         assert "not a valid DuckDB database file" in error_of(result)
@@ -263,7 +263,7 @@ class TestUsage:
 
 @pytest.mark.process
 class TestSignals:
-    """What was read is committed, and the next run continues from there."""
+    """Commit of what was read; the next run continues from there."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("number", SIGNALS)

@@ -44,7 +44,7 @@ AGENTS = ("PROJECT-A", "PROJECT-B")
 DAYS = tuple(datetime(2026, 10, day, tzinfo=UTC) for day in range(20, 24))
 CONFIG = SandboxConfig(conversations=120, agents=AGENTS, span=timedelta(days=15))
 COUNTS = {"listed", "new", "changed", "unchanged", "failed", "requests", "rows"}
-PATIENCE_SECONDS = 300
+TIME_LIMIT_SECONDS = 300
 """Time limit; on two idle cores it takes about a minute."""
 
 README = (DEFINITIONS.parent / "README.md").read_text(encoding="utf-8")
@@ -332,7 +332,7 @@ class TestBackfill:
                     check=False,
                 )
                 assert launched.returncode == 0, launched.stderr
-                deadline = time.monotonic() + PATIENCE_SECONDS
+                deadline = time.monotonic() + TIME_LIMIT_SECONDS
                 while not all(run.is_finished for run in instance.get_runs()):
                     assert time.monotonic() < deadline, Path("daemon.log").read_text()
                     time.sleep(0.5)

@@ -26,7 +26,7 @@ import polyai
 from command import (
     AGENT,
     KEY,
-    PATIENCE_SECONDS,
+    TIME_LIMIT_SECONDS,
     access,
     error_of,
     query,
@@ -633,7 +633,7 @@ def run_without_extra(*arguments: str, **environment: str) -> CompletedProcess[s
         env=os.environ | {"PYTHONPATH": str(Path(polyai.__file__).parents[1])} | environment,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIME_LIMIT_SECONDS,
         check=False,
     )
 

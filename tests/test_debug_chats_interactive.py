@@ -20,7 +20,7 @@ import pytest
 import typer
 
 import polyai
-from command import AGENT, PATIENCE_SECONDS, access
+from command import AGENT, TIME_LIMIT_SECONDS, access
 from polyai.debug_chats.cli import chat
 from polyai.debug_chats.interactive import HELP
 from polyai.errors import ConfigurationError
@@ -64,7 +64,7 @@ def pipe(text: str, environment: dict[str, str], *options: str) -> subprocess.Co
         env=environment,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIME_LIMIT_SECONDS,
         check=False,
     )
 
@@ -108,7 +108,7 @@ class Terminal:
     def interrupt(self) -> None:
         """Presses Ctrl-C until the command exits: the first can arrive before readline waits."""
         # with time to exit in between: a second Ctrl-C would kill the interpreter as it shuts down
-        for _ in range(PATIENCE_SECONDS // 10):
+        for _ in range(TIME_LIMIT_SECONDS // 10):
             self.press("\x03")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
@@ -116,7 +116,7 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         """Reads until this text appears, after that of the last call."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIME_LIMIT_SECONDS
         while (found := self.shown.find(text, self._read_up_to)) < 0:
             self._read(deadline - time.monotonic())
         self._read_up_to = found + len(text)
@@ -125,9 +125,9 @@ class Terminal:
         """Reads to the end and returns the exit code."""
         # on Linux, reading from a closed terminal raises OSError
         with contextlib.suppress(OSError):
-            while self._read(PATIENCE_SECONDS):
+            while self._read(TIME_LIMIT_SECONDS):
                 pass
-        return self._process.wait(PATIENCE_SECONDS)
+        return self._process.wait(TIME_LIMIT_SECONDS)
 
     def _read(self, seconds: float) -> bytes:
         """Reads the next output; fails if there is none in this time."""

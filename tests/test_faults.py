@@ -350,7 +350,7 @@ DISTORTIONS: dict[str, Distortion] = {
     ),
     "end instead of an answer": lambda answer: Answer(is_silent=True, then="close"),
     "JSON of another kind": lambda answer: Answer([1, 2, 3]),
-    "an object without what was asked for": lambda answer: Answer({}),
+    "an object without the requested fields": lambda answer: Answer({}),
     "text that is not JSON": lambda answer: Answer(b"upstream connect error"),
     "bytes that are not text": lambda answer: Answer(b"\xff\xfe\x00" + answer.body),
 }

@@ -200,7 +200,7 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
         fsync(descriptor)
         on_disk.append(os.fstat(descriptor).st_ino)
 
-    def tell(self: Manifest, rows: list[dict[str, Any]]) -> None:
+    def report(self: Manifest, rows: list[dict[str, Any]]) -> None:
         registered.extend(
             Path(row["uri"]).stat().st_ino for row in rows if row["status"] == "stored"
         )
@@ -208,7 +208,7 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
         add(self, rows)
 
     monkeypatch.setattr(os, "fsync", sent)
-    monkeypatch.setattr(Manifest, "add", tell)
+    monkeypatch.setattr(Manifest, "add", report)
     monkeypatch.setattr(fetcher, "_SYNCED_TOGETHER", 10)
     monkeypatch.setattr(fetcher, "BATCH_SIZE", 25)
     assert archive.fetch().status == "complete"
@@ -244,7 +244,7 @@ def test_files_that_a_failing_disk_lost_are_not_registered_and_adopted_later(
     def sent(descriptor: int) -> None:
         nonlocal left
         left -= 1
-        if left == -1:  # as Linux has it: the next time it says nothing of it
+        if left == -1:  # as on Linux, which reports the error only once
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(descriptor)
 
@@ -404,7 +404,7 @@ def test_without_access_to_personal_data_recordings_are_stored_as_redacted(
     archive.assert_consistent(redacted=True)
     asked = len(archive.asked())
     archive.fetch(api_key="sandbox-key-no-pii", redacted=False)
-    assert len(archive.asked()) == asked, "asked again for what it will never be given"
+    assert len(archive.asked()) == asked, "requested again although the key never gets it"
     # with another key the raw ones are downloaded too
     archive.fetch(redacted=False)
     archive.assert_consistent(redacted=True)

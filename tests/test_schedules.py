@@ -27,7 +27,7 @@ from croniter import croniter  # type: ignore[import-untyped]
 from filelock import FileLock
 
 import polyai
-from command import AGENT, KEY, PATIENCE_SECONDS, query
+from command import AGENT, KEY, TIME_LIMIT_SECONDS, query
 from polyai import resolve
 from polyai.cli.app import app
 from polyai.config.agent_tables import AGENT_NAMES
@@ -275,7 +275,7 @@ def run_line(machine: Path, line: Line) -> subprocess.CompletedProcess[str]:
         env=variables,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIME_LIMIT_SECONDS,
         check=False,
     )
 
@@ -492,7 +492,7 @@ class TestGitHubActions:
             env={"PATH": "/usr/bin:/bin"} | {k: filled(v) for k, v in step["env"].items()} | known,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=TIME_LIMIT_SECONDS,
             check=False,
         )
 

@@ -407,7 +407,7 @@ class TestReconciliation:
             assert unequal_turns(reader, A, []) == {}
 
     @pytest.mark.parametrize(
-        "held", [pytest.param(True, id="some are held"), pytest.param(False, id="none is held")]
+        "held", [pytest.param(True, id="some are loaded"), pytest.param(False, id="none is loaded")]
     )
     def test_withheld_turns_are_consistent(self, warehouse: Path, held: bool) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"

@@ -1,4 +1,4 @@
-"""The bounded worker pool, and the breaker that tells an outage from single failures."""
+"""Bounded worker pool, and detection of an outage among single failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
--- One row per agent and variant with conversations; `none` stands for no variant.
+-- One row per agent and variant with conversations; `none` for conversations without a variant.
 -- Answers: Which variants answered, what are they called, and when were they in use?
 -- Key: agent_id, variant_id
 CREATE OR REPLACE VIEW polyai.dim_variants AS

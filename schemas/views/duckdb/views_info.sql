@@ -3,4 +3,4 @@
 CREATE OR REPLACE VIEW polyai.views_info AS
 SELECT
   'UTC' AS reporting_time_zone,
-  '899c36bbd9b93517be6ffa536d202e54' AS fingerprint;
+  '6f882d418f2f065ae49d31e0fedec32b' AS fingerprint;

@@ -137,7 +137,7 @@ class Edge:
             response = Response(b"", media_type="application/json")
         else:
             status = 200 if fault.kind == "envelope" else fault.status
-            response = error(scope, status, fault.error_code, "The sandbox was told to fail.")
+            response = error(scope, status, fault.error_code, "Failure injected by the sandbox.")
         if fault.retry_after is not None:
             response.headers["retry-after"] = fault.retry_after
         await response(scope, receive, send)
