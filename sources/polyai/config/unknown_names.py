@@ -125,7 +125,7 @@ def _unknown_keys(own: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]
 
 
 def _is_dlts(key: str, section: Mapping[str, Any]) -> bool:
-    """Whether a section inside of ours is dlt's, or a resource's with only such sections."""
+    """Returns whether a section inside ours is dlt's, or a resource's with only such sections."""
     return key in _DLT_SECTIONS or all(
         name in _DLT_SECTIONS and isinstance(value, Mapping) for name, value in section.items()
     )
@@ -150,7 +150,7 @@ def _stray(section: Mapping[str, Any], path: Sequence[str], known: Sequence[str]
 
 
 def _is_dlts_pipeline(section: Mapping[str, Any]) -> bool:
-    """Whether a section only configures a dlt pipeline of that name."""
+    """Returns whether a section only configures a dlt pipeline of that name."""
     of_pipeline = PipelineConfiguration.get_resolvable_fields().keys()
     return all(name in _DLT_SECTIONS or name in of_pipeline for name in section)
 
