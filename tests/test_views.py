@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import dlt
 import duckdb
 import psycopg2
 import pytest
+import sqlglot
 import typer
 from typer.testing import CliRunner
 
@@ -26,11 +28,20 @@ from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables import registry
 from polyai.tables.conversations import TURN_TOPICS
-from polyai.views import PIPELINE_NAME, create_views, drop_views, refresh, views_are_current
+from polyai.views import (
+    PIPELINE_NAME,
+    create_views,
+    definitions,
+    drop_views,
+    refresh,
+    views_are_current,
+)
+from polyai.views import statements as wording
 from polyai.views.cli import views as views_command
 from polyai.views.definitions import tables_read, views
 from polyai.views.fields import FIELDS
 from polyai.views.query_reader import open_reader
+from polyai.views.statements import WORDING, Statements
 from postgres_server import binaries, postgres
 from schemas.generate.views import documents, write
 
@@ -132,6 +143,113 @@ def test_views_are_current_until_the_zone_changes(pipeline: dlt.Pipeline) -> Non
     assert views_are_current(pipeline, "Asia/Kolkata")
     info = query("SELECT reporting_time_zone FROM polyai.views_info")
     assert info == [("Asia/Kolkata",)]
+
+
+def test_refresh_of_current_views_parses_and_words_no_sql(
+    pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr(sqlglot, "parse_one", parsed.append)
+    monkeypatch.setattr(Statements, "query", lambda _, view: parsed.append(view.name))
+    views.cache_clear()
+    assert refresh(open_pipeline(), "UTC").views is None
+    assert refresh(pipeline, "UTC").views is None
+    assert parsed == []
+
+
+def test_views_of_another_version_are_created_once(pipeline: dlt.Pipeline) -> None:
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute(
+            "CREATE OR REPLACE VIEW polyai.views_info AS SELECT 'UTC' AS reporting_time_zone, "
+            "'ff1c4d0f1028086359617281c7cb2e57' AS fingerprint"
+        )
+    created = refresh(open_pipeline(), "UTC").views
+    assert created is not None
+    assert created.created == tuple(views())
+    assert refresh(open_pipeline(), "UTC").views is None
+
+
+def test_fingerprint_changes_with_all_that_the_statements_depend_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fingerprint(
+        dialect: str = "duckdb", zone: str = "UTC", qualified: str = "polyai.{}"
+    ) -> str:
+        return Statements(dialect, qualified.format, zone).fingerprinted().fingerprint
+
+    files, table = definitions.sql_files(), TURN_TOPICS
+    seen = [
+        fingerprint(),
+        fingerprint(dialect="postgres"),
+        fingerprint(zone="Asia/Kolkata"),
+        fingerprint(qualified="other.{}"),
+    ]
+    column = replace(table.columns[-1], description="Another one.")
+    for name, value in {
+        "WORDING": 0,
+        "version": lambda _: "0",
+        "sql_files": lambda: {**files, "kpi_daily": "SELECT 1"},
+        "FIELDS": {**FIELDS, "channel": replace(FIELDS["channel"], unit="s")},
+        "tables": lambda: (
+            *registry.tables()[1:],
+            replace(table, columns=(*table.columns[:-1], column)),
+        ),
+    }.items():
+        with monkeypatch.context() as changed:
+            changed.setattr(wording, name, value)
+            seen.append(fingerprint())
+    assert len(set(seen)) == len(seen)
+    assert fingerprint() == seen[0]
+
+
+WORDED_1 = """\
+CREATE OR REPLACE VIEW polyai.example AS
+WITH days AS (
+  SELECT
+    1 AS n
+  FROM polyai.turns AS t
+)
+SELECT
+  'UTC' AS channel,
+  DATE_TRUNC('DAY', x.started_at) AS local_date
+FROM polyai.conversations AS x
+JOIN days
+  ON n = 1
+CREATE VIEW polyai.e
+DROP VIEW IF EXISTS polyai.example
+COMMENT ON VIEW polyai.example IS 'One row per day. How many?'
+COMMENT ON COLUMN polyai.example.channel IS '{channel}'
+COMMENT ON COLUMN polyai.example.local_date IS '{local_date}'
+COMMENT ON TABLE polyai.turn_topics IS '{turn_topics}'
+COMMENT ON COLUMN polyai.turn_topics.topic IS '{topic}'"""
+"""Statements of `test_wording_of_version_1`, with the place of descriptions."""
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
+def test_wording_of_version_1(dialect: str) -> None:
+    assert WORDING == 1, "record the statements of the new version"
+    view = definitions.view_of(
+        "example",
+        "-- One row per day.\n-- Answers: How many?\n-- Key: local_date\n"
+        "WITH days AS (SELECT 1 AS n FROM turns AS t) SELECT $reporting_time_zone AS channel, "
+        "date_trunc('day', x.started_at) AS local_date FROM conversations x JOIN days ON n = 1",
+    )
+    statements = Statements(dialect, "polyai.{}".format, "UTC")
+    worded = [
+        statements.create(view, replacing=True),
+        statements.create(view, replacing=False)[:20],
+        statements.drop("example"),
+        *statements.view_comments(view),
+        *statements.view_column_comments(view),
+        *statements.table_comments({"turn_topics": ["topic"]}),
+    ]
+    topic = next(column for column in TURN_TOPICS.columns if column.name == "topic")
+    assert "\n".join(worded) == WORDED_1.format(
+        channel=FIELDS["channel"].comment,
+        local_date=FIELDS["local_date"].comment,
+        turn_topics=TURN_TOPICS.description,
+        topic=topic.description,
+    ), "raise WORDING, so that the views are created again, and record these statements"
 
 
 @pytest.mark.usefixtures("pipeline")

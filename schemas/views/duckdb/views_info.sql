@@ -3,4 +3,4 @@
 CREATE OR REPLACE VIEW polyai.views_info AS
 SELECT
   'UTC' AS reporting_time_zone,
-  '6f882d418f2f065ae49d31e0fedec32b' AS fingerprint;
+  '' AS fingerprint;

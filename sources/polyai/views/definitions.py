@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from graphlib import TopologicalSorter
 from importlib.resources import files
 
@@ -19,6 +19,8 @@ DIALECT = "duckdb"
 
 INFO_VIEW = "views_info"
 """View that identifies the version of the views. It is created last."""
+
+_ENDING = ".sql"
 
 _QUESTION = "Answers: "
 
@@ -36,7 +38,6 @@ class View:
         question: Second line of the header: the question that the view answers.
         key: Columns that are unique together, in the third line; empty for a view of one row.
         remarks: Paragraphs of the rest of the header.
-        reads: Tables and views that it reads.
     """
 
     name: str
@@ -45,7 +46,6 @@ class View:
     question: str
     key: tuple[str, ...]
     remarks: tuple[str, ...]
-    reads: frozenset[str]
 
     def query(self) -> exp.Query:
         """Returns a copy of the query, which the caller can change."""
@@ -54,6 +54,11 @@ class View:
     @cached_property
     def _tree(self) -> exp.Query:
         return sqlglot.parse_one(self.sql, read=DIALECT, into=exp.Select)
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Tables and views that it reads."""
+        return tables_of(self._tree)
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -67,9 +72,19 @@ class View:
 
 
 @cache
+def sql_files() -> Mapping[str, str]:
+    """Returns the text of each view's file by the view's name, its rules rendered; parses none."""
+    return {
+        file.name.removesuffix(_ENDING): render(file.read_text(encoding="utf-8"))
+        for file in sorted(files(__package__).iterdir(), key=lambda file: file.name)
+        if file.name.endswith(_ENDING)
+    }
+
+
+@cache
 def views() -> Mapping[str, View]:
     """Returns all views by name, each after the views that it reads."""
-    found = {view.name: view for view in _read()}
+    found = {name: view_of(name, sql) for name, sql in sql_files().items()}
     order = TopologicalSorter(
         {name: sorted(view.reads & found.keys()) for name, view in found.items()}
     )
@@ -114,22 +129,21 @@ def address(
     read = tables_of(tree)
     for table in list(tree.find_all(exp.Table)):
         if table.name in read:
-            place = exp.to_table(qualified(table.name), dialect=dialect)
+            place = _place(qualified(table.name), dialect).copy()
             place.set("alias", table.args.get("alias"))
             table.replace(place)
     for mark in list(tree.find_all(exp.Placeholder)):
         mark.replace(exp.convert(values[mark.name]))
 
 
-def _read() -> Iterator[View]:
-    for file in sorted(files(__package__).iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".sql"):
-            sql = render(file.read_text(encoding="utf-8"))
-            yield _view(file.name.removesuffix(".sql"), sql)
+@lru_cache(maxsize=100)
+def _place(name: str, dialect: str) -> exp.Table:
+    """Parses a qualified name, which several views have."""
+    return exp.to_table(name, dialect=dialect)
 
 
-def _view(name: str, sql: str) -> View:
-    tree = sqlglot.parse_one(sql, read=DIALECT)
+def view_of(name: str, sql: str) -> View:
+    """Returns the view of a SQL file with this name and text."""
     grain, question, *rest = [
         line.removeprefix("--").strip() for line in sql.splitlines() if line.startswith("--")
     ]
@@ -144,5 +158,4 @@ def _view(name: str, sql: str) -> View:
         question.removeprefix(_QUESTION),
         key,
         tuple(filter(None, remarks)),
-        tables_of(tree),
     )

@@ -348,7 +348,7 @@ _DECLARED: tuple[Field, ...] = (
     ),
     # the views themselves
     Field("reporting_time_zone", "text", "", "Time zone of local dates and times (IANA name)."),
-    Field("fingerprint", "text", "", "Hash of the statements that created the views."),
+    Field("fingerprint", "text", "", "Hash of the definitions that the views were created from."),
 )
 
 FROM_TABLES: tuple[Field, ...] = tuple(
