@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -323,7 +324,7 @@ class Bench:
         """Creates an empty destination, and a sandbox to load into it."""
         self._cases += 1
         name = f"case_{self._cases}"
-        url = None if self._cluster is None else self._new_database(name)
+        url = None if self._cluster is None else self._new_database()
         folder = self._folder / name
         return Warehouse(self._loader, self.tally, folder, url, seed, **settings)
 
@@ -340,8 +341,10 @@ class Bench:
         """Ends the loader process."""
         self._loader.close()
 
-    def _new_database(self, name: str) -> str:
+    def _new_database(self) -> str:
         assert self._cluster
+        # the server is shared with other benches
+        name = f"case_{uuid.uuid4().hex}"
         with closing(psycopg2.connect(self._cluster)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
