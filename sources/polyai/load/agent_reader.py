@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -211,6 +211,28 @@ class AgentReader:
             is_first = number == 0 and self._plan.is_first_load
             first_size = min(size, FIRST_CHUNK_SIZE) if is_first else size
             yield Chunk(partial(self._batches, first, stream, first_size, others_wait))
+
+    def pages(self, size: int) -> Iterator[list[Fetched]]:
+        """Yields answers in lists of up to `size`, each conversation once.
+
+        Unlike a chunk, a page can be shaped after the reader was closed.
+        """
+        self.start()
+        seen: set[str] = set()
+        page: list[Fetched] = []
+        for fetched in self._stream():
+            if fetched.task.conversation_id not in seen:
+                seen.add(fetched.task.conversation_id)
+                page.append(fetched)
+            if len(page) == size:
+                yield page
+                page = []
+        if page:
+            yield page
+
+    def shape(self, page: Sequence[Fetched], load_id: str) -> Batch:
+        """Shapes a page for the load package with this id."""
+        return self._shaper.shape(page, load_id)
 
     def _read(self) -> None:
         """Fetches into the queue, in the reading thread; ends it with None."""

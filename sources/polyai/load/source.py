@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import dlt
 from dlt.common.configuration.specs import BaseConfiguration
@@ -16,20 +16,67 @@ from dlt.extract import DltResource, DltSource
 
 from ..config.settings import resolve
 from ..shape.audit_rows import audit_table
+from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS
 from ..tables.declaration import Table
 from ..tables.registry import loaded_tables
 from ..warehouse.held import LoadState
 from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
+from .fetch import Fetched
 from .report import no_op
 
 OnBatch = Callable[[Batch], None]
 """Called with each batch before its rows go to dlt."""
 
+PAGE_SIZE = 100
+"""Conversations of one item of `listing`, which is what `add_limit` counts."""
+
+_KEPT_TABLES = frozenset({FORGOTTEN.name, FORGOTTEN_CALLERS.name})
+"""Tables that `refresh` does not drop: erased conversations must not be loaded again."""
+
+
+class PolyaiSource(DltSource):
+    """The source, whose limit applies to `listing`, from which all tables are derived."""
+
+    def add_limit(
+        self,
+        max_items: int | None = None,
+        max_time: float | None = None,
+        count_rows: bool | None = False,
+    ) -> Self:
+        """Limits what is read: pages of `PAGE_SIZE` conversations, the oldest first, or seconds.
+
+        The next run continues after what was read.
+
+        Args:
+            max_items: Number of pages; of conversations with `count_rows`, but whole pages.
+            max_time: Seconds.
+            count_rows: Count conversations.
+        """
+        self.resources["listing"].add_limit(max_items, max_time, count_rows)
+        return self
+
+    def clone(self, with_name: str | None = None) -> PolyaiSource:
+        """Copies the source; `with_resources` does so too."""
+        schema = self.schema.clone(with_name=with_name) if with_name else self.schema.clone()
+        return PolyaiSource(schema, self.section, list(self.resources.values()))
+
+
+class _Page(list[Fetched]):
+    """Answers of one item of `listing`; a list, so that dlt can count them."""
+
+    def __init__(self, reader: AgentReader, answers: Sequence[Fetched]) -> None:
+        super().__init__(answers)
+        self._reader = reader
+
+    def batches(self, load_id: str) -> Iterator[Batch]:
+        """Shapes them, as one batch, for the load package with this id."""
+        yield self._reader.shape(self, load_id)
+
 
 # without a spec of its own, dlt would fill the parameters from its configuration before the
 # environment's POLYAI_* are looked at: only `resolve` knows the order
-@dlt.source(name="polyai", section="polyai", spec=BaseConfiguration)
+@dlt.source(name="polyai", section="polyai", spec=BaseConfiguration, _impl_cls=PolyaiSource)
 def polyai(
     agent_id: str | None = None,
     api_key: str | None = None,
@@ -42,7 +89,8 @@ def polyai(
 
     Reads what is missing or outdated in the pipeline's destination: the first run reads everything,
     later runs what is new or changed. Parameters that are not given come from the environment's
-    `POLYAI_*` and from dlt's configuration under `sources.polyai`.
+    `POLYAI_*` and from dlt's configuration under `sources.polyai`. A run with `refresh` reads
+    everything again; `add_limit` reads a sample.
 
     Args:
         agent_id: PolyAI agent (project), several separated by commas, or a Studio URL.
@@ -58,16 +106,40 @@ def polyai(
         ConfigurationError: A setting is missing or wrong.
     """
     settings = resolve(agent_id=agent_id, api_key=api_key, region=region, **options)
+    for agent in settings.agents:
+        # a pipeline of the user has no report per agent in which it could fail alone
+        agent.check_usable()
 
-    def chunks() -> Iterator[Chunk]:
-        warehouse = LoadState(dlt.current.pipeline())
+    def pages() -> Iterator[_Page]:
+        warehouse = _state_after_refresh()
         for agent in settings.agents:
             with AgentReader(agent, settings, warehouse, full=full) as reader:
-                yield from reader.chunks()
+                for page in reader.pages(PAGE_SIZE):
+                    yield _Page(reader, page)
                 if reader.stopped_by is not None:
                     raise reader.stopped_by
 
-    return list(_resources(chunks, no_op))
+    return list(_resources(pages, no_op))
+
+
+def _state_after_refresh() -> LoadState:
+    """Returns the state of the warehouse that the load package will be merged into.
+
+    With `refresh`, dlt drops or truncates tables when it loads the package, after this source has
+    compared the listing with them. If any of our tables is, everything is read again.
+    """
+    state = dlt.current.load_package_state()["state"]
+    dropped = [table for table in state.get("dropped_tables", ()) if not _is_kept(table)]
+    if "dropped_tables" in state:
+        state["dropped_tables"] = dropped
+    names = {table["name"] for table in (*dropped, *state.get("truncated_tables", ()))}
+    ours = frozenset(table.name for table in loaded_tables())
+    absent = frozenset() if ours.isdisjoint(names) else ours
+    return LoadState(dlt.current.pipeline(), absent=absent)
+
+
+def _is_kept(table: Mapping[str, Any]) -> bool:
+    return table["name"] in _KEPT_TABLES
 
 
 def chunk_source(chunk: Chunk, on_batch: OnBatch, schema: str) -> DltSource:
@@ -110,16 +182,18 @@ def _source(schema: str, resources: Callable[[], list[DltResource]]) -> DltSourc
     return made
 
 
-def _resources(chunks: Callable[[], Iterable[Chunk]], on_batch: OnBatch) -> Iterator[DltResource]:
+def _resources(
+    parts: Callable[[], Iterable[Chunk | _Page]], on_batch: OnBatch
+) -> Iterator[DltResource]:
     @dlt.resource(name="listing", selected=False)
-    def listing() -> Iterator[Chunk]:
-        """`GET /v1/agents/{agentId}/conversations`, compared with the warehouse, in chunks."""
-        yield from chunks()
+    def listing() -> Iterator[Chunk | _Page]:
+        """`GET /v1/agents/{agentId}/conversations`, compared with the warehouse, in parts."""
+        yield from parts()
 
     @dlt.transformer(name="details", data_from=listing, selected=False)
-    def details(chunk: Chunk) -> Iterator[Batch]:
+    def details(part: Chunk | _Page) -> Iterator[Batch]:
         """`GET /v1/agents/{agentId}/conversations/{conversationId}`, shaped in batches."""
-        for batch in chunk.batches(_load_id()):
+        for batch in part.batches(_load_id()):
             on_batch(batch)
             yield batch
 
@@ -130,14 +204,14 @@ def _resources(chunks: Callable[[], Iterable[Chunk]], on_batch: OnBatch) -> Iter
 
 
 def _table_resource(table: Table, details: DltResource) -> DltResource:
-    is_first = True
+    begun = ""
 
     def rows(batch: Batch) -> Iterator[Any]:
-        nonlocal is_first
-        found = batch.tables[table.name]
+        nonlocal begun
+        found, load_id = batch.tables[table.name], _load_id()
         # an empty first batch creates the table, so that no query fails for lack of data
-        if found.num_rows or is_first:
-            is_first = False
+        if found.num_rows or begun != load_id:
+            begun = load_id
             yield found
 
     resource: DltResource = dlt.transformer(rows, data_from=details, **_hints(table))

@@ -48,10 +48,18 @@ class Warehouse:
         pipeline: Pipeline with the destination and the dataset.
         locks_file: Take the lock on a DuckDB file for each query, waiting without limit for other
             processes that write to it. For runs that write to it too.
+        absent: Names of tables to treat as if they did not exist, because they will be dropped.
     """
 
-    def __init__(self, pipeline: dlt.Pipeline, *, locks_file: bool = False) -> None:
+    def __init__(
+        self,
+        pipeline: dlt.Pipeline,
+        *,
+        locks_file: bool = False,
+        absent: frozenset[str] = frozenset(),
+    ) -> None:
         self.pipeline = pipeline
+        self._absent = absent
         self._locks_file = locks_file
         self._lock = file_lock(pipeline) if locks_file else nullcontext()
 
@@ -60,7 +68,7 @@ class Warehouse:
 
         To be called in the main thread, because dlt creates clients in one thread only.
         """
-        copy = type(self)(self.pipeline, locks_file=self._locks_file)
+        copy = type(self)(self.pipeline, locks_file=self._locks_file, absent=self._absent)
         copy._client.make_qualified_table_name("any")
         return copy
 
@@ -123,7 +131,10 @@ class Warehouse:
     ) -> T | None:
         """Runs a query with qualified table names; None if a table does not exist yet."""
         with destination_errors():
-            query = sql.format_map(_QualifiedNames(self._client))
+            names = _QualifiedNames(self._client)
+            query = sql.format_map(names)
+            if not self._absent.isdisjoint(names.tables):
+                return None
             try:
                 return self._execute(take, query, parameters)
             except DatabaseUndefinedRelation:
@@ -162,6 +173,8 @@ class _QualifiedNames(dict[str, str]):
     def __init__(self, client: Any) -> None:
         super().__init__()
         self._client = client
+        self.tables: set[str] = set()
 
     def __missing__(self, table: str) -> str:
+        self.tables.add(table)
         return str(self._client.make_qualified_table_name(table))
