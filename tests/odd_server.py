@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
@@ -36,6 +36,9 @@ class Answer:
         cut: Number of bytes to omit from the end of the body, below content-length.
         then: Connection afterwards: `keep`, `close`, `reset`, or `hang` until the server ends.
         is_silent: Send nothing.
+        raw: Bytes to send unchanged in place of status, headers and body.
+        piece: Number of bytes to send at once; all of them where None.
+        pause_seconds: Time between two pieces.
     """
 
     body: Any = b""
@@ -45,11 +48,25 @@ class Answer:
     then: str = "keep"
     is_silent: bool = False
     is_chunked: bool = False
+    raw: bytes | None = None
+    piece: int | None = None
+    pause_seconds: float = 0.0
+
+    def pieces(self) -> Iterator[bytes]:
+        """Renders the bytes to send, piece by piece."""
+        whole = self.bytes()
+        step = self.piece or max(len(whole), 1)
+        for start in range(0, len(whole), step):
+            if start:
+                time.sleep(self.pause_seconds)
+            yield whole[start : start + step]
 
     def bytes(self) -> bytes:
         """Renders the bytes to send."""
         if self.is_silent:
             return b""
+        if self.raw is not None:
+            return self.raw
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
         length = "Transfer-Encoding: chunked" if self.is_chunked else f"Content-Length: {len(body)}"
         try:
@@ -133,7 +150,8 @@ class OddServer:
                 request = Request(target, headers, time.monotonic(), method, body)
                 self.requests.append(request)
                 answer = self.script(request)
-                connection.sendall(answer.bytes())
+                for piece in answer.pieces():
+                    connection.sendall(piece)
                 if answer.then == "hang":
                     self._ended.wait()
                 if answer.then == "reset":

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odd_server import Answer, OddServer, Request, Script, in_turn
-from polyai.api.client import DataApi
+from polyai.api.client import ConversationsV3, DataApi
 from polyai.api.decoding import NotAcceptedError, decode
 from polyai.api.rate_limit import parse_retry_after
 from polyai.config.settings import Agent
@@ -34,6 +34,7 @@ from polyai.errors import (
     ConfigurationError,
     ConversationError,
     PolyAIError,
+    RouteGoneError,
     StoppedError,
     UnavailableError,
     UncertainError,
@@ -249,6 +250,56 @@ def test_a_list_item_that_is_no_object_costs_only_itself() -> None:
         page = api.conversations(limit=10, offset=0)
     # positions are kept, because the listing advances by the rows received
     assert page.conversations == [{"conversationId": "CA1"}, {"": 7}, {"": None}]
+
+
+NO_ROUTE = {"message": "no Route matched with those values"}
+GONE = {
+    "no route": (404, NO_ROUTE),
+    "gone": (410, NO_ROUTE),
+    "gone, of the API": (410, {"error_code": "DEPRECATED", "error_message": "use v3"}),
+    "another gateway": (404, {"message": "Not Found"}),
+    "gone without a body": (410, b""),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), GONE.values(), ids=GONE.keys())
+def test_a_listing_that_is_gone_is_not_a_wrong_agent(status: int, body: Any) -> None:
+    with api_with(in_turn(Answer(body, status))) as (api, server):
+        with pytest.raises(RouteGoneError) as caught:
+            api.conversations(limit=1, offset=0)
+        v3 = agent_at(server.url, v3_base_url=server.url, account_id="ws-1")
+        with ConversationsV3(v3) as other, pytest.raises(RouteGoneError) as caught_v3:
+            other.conversations(environment="live", since=None, before=None, limit=1)
+    for error, listing in ((caught, "conversations_v3"), (caught_v3, "data")):
+        message = str(error.value)
+        assert "no longer offers" in message
+        assert f'api = "{listing}"' in message
+        assert "PROJECT-1 is not known" not in message
+        if isinstance(body, dict):
+            assert str(body.get("message") or body["error_message"]) in message
+    assert len(server.requests) == 2
+
+
+def test_a_detail_route_that_is_gone_is_not_one_conversation() -> None:
+    with api_with(in_turn(Answer(NO_ROUTE, 404))) as (api, _), pytest.raises(RouteGoneError):
+        api.conversation("CA1")
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, {"message": "Not Found"}), (410, b"")])
+def test_another_missing_detail_is_one_conversation(status: int, body: Any) -> None:
+    with api_with(in_turn(Answer(body, status))) as (api, _), pytest.raises(ConversationError):
+        api.conversation("CA1")
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 410, 429, 500, 502, 503])
+def test_the_message_of_the_gateway_is_shown(status: int) -> None:
+    body = {"message": f"what Kong says of {KEY}", "success": False}
+    for call in FAILURES.values():
+        with (
+            api_with(in_turn(Answer(body, status))) as (api, _),
+            pytest.raises(ApiError, match=r"what Kong says of \*\*\*"),
+        ):
+            call(api)
 
 
 def test_another_refusal_of_the_listing_stops_the_run() -> None:

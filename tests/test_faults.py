@@ -6,6 +6,8 @@ are recorded, and read as soon as the fault is over.
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import threading
 import urllib.request
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -305,6 +307,14 @@ class TestPermanentFaultsOfTheListing:
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
 
+def forwarded(base_url: str, request: Request) -> Answer:
+    """The sandbox's answer to a request."""
+    headers = {"X-API-KEY": request.headers["x-api-key"]}
+    onward = urllib.request.Request(base_url + request.target, headers=headers)  # noqa: S310
+    with urllib.request.urlopen(onward) as response:  # noqa: S310
+        return Answer(response.read(), response.status)
+
+
 class Gateway:
     """Proxy for a sandbox that distorts the first answers to each kind of request.
 
@@ -320,10 +330,7 @@ class Gateway:
         self._seen: set[str] = set()
 
     def __call__(self, request: Request) -> Answer:
-        headers = {"X-API-KEY": request.headers["x-api-key"]}
-        onward = urllib.request.Request(self._base_url + request.target, headers=headers)  # noqa: S310
-        with urllib.request.urlopen(onward) as response:  # noqa: S310
-            answer = Answer(response.read(), response.status)
+        answer = forwarded(self._base_url, request)
         distort = self._next_for(request.target)
         return distort(answer) if distort else answer
 
@@ -368,3 +375,88 @@ def test_malformed_answers_cost_no_row() -> None:
     assert (report.status, report.fetched) == ("complete", 24)
     assert report.traffic.retries >= 2 * len(DISTORTIONS)
     assert_equals_truth(sandbox, AGENT, from_duckdb())
+
+
+def numbered(answer: Answer) -> Answer:
+    """Adds numbers that a double does not hold to a detail."""
+    detail = json.loads(answer.body)
+    body = json.dumps({**detail, "sim": {"iccid": 89441234567890123456, "price": "#"}})
+    return Answer(body.replace('"#"', "1.10").encode())
+
+
+ODD_DETAILS: dict[str, tuple[Distortion, str]] = {
+    "a chunk of 2^64 - 1 bytes": (
+        lambda answer: Answer(
+            raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n{",
+            then="close",
+        ),
+        "connection to .* broke",
+    ),
+    "a body byte by byte": (
+        lambda answer: Answer(answer.body, piece=1, pause_seconds=0.02),
+        "in time",
+    ),
+    "headers line by line": (
+        lambda answer: Answer(
+            raw=b"HTTP/1.1 200 OK\r\n" + b"X-Line: 1\r\n" * 90, piece=11, pause_seconds=0.05
+        ),
+        "in time",
+    ),
+    "a gzip bomb": (
+        lambda answer: Answer(
+            gzip.compress(answer.body + b" " * 20_000_000), headers={"Content-Encoding": "gzip"}
+        ),
+        "longer than 1,048,576 bytes",
+    ),
+    "3,000 levels": (
+        lambda answer: Answer(answer.body[:-1] + b',"x":' + b"[" * 3_000 + b"]" * 3_000 + b"}"),
+        "nested too deeply",
+    ),
+}
+"""Details that cannot be read, and the recorded message."""
+
+
+def test_details_that_cannot_be_read_cost_only_themselves() -> None:
+    sandbox = sandbox_of(24)
+    ids = list(sandbox.conversation_ids(AGENT))
+    bad = dict(zip(ids[::4], ODD_DETAILS.values()))
+    assert len(bad) == len(ODD_DETAILS)
+    with serve(sandbox) as base_url:
+
+        def answer(request: Request) -> Answer:
+            whole = forwarded(base_url, request)
+            conversation_id = unquote(request.target.rpartition("/")[2])
+            if conversation_id in bad:
+                return bad[conversation_id][0](whole)
+            return numbered(whole) if conversation_id == ids[1] else whole
+
+        with OddServer(answer) as server:
+            limits = {"request_deadline": "1s", "max_body": "1MB", "max_attempts": 2}
+            report = run(server.url, **limits)
+        assert (report.status, report.fetched, report.failed) == ("partial", 19, 5)
+        recorded = {str(row[0]): str(row[4]) for row in query(_OPEN_FAILURES)}
+        assert recorded.keys() == bad.keys()
+        for conversation_id, (_, message) in bad.items():
+            assert re.search(message, recorded[conversation_id])
+        (row,) = query("SELECT extra FROM polyai.conversations WHERE extra LIKE '%iccid%'")
+        assert '"sim":{"iccid":89441234567890123456,"price":1.10}' in str(row[0])
+
+        report = run(base_url)
+        assert (report.status, report.fetched) == ("complete", 5)
+    assert query(_OPEN_FAILURES) == []
+    assert query("SELECT count(*) FROM polyai.conversations") == [(24,)]
+
+
+@pytest.mark.parametrize(
+    ("api", "other"), [("data", "conversations_v3"), ("conversations_v3", "data")]
+)
+def test_a_listing_that_is_gone_names_the_other_one(api: str, other: str) -> None:
+    gone = Answer({"message": "no Route matched with those values"}, 404)
+    with OddServer(lambda _: gone) as server:
+        report = run(server.url, api=api, account_id="ws-sandbox")
+    error = str(report.error)
+    assert report.status == "failed"
+    assert "no Route matched with those values" in error
+    assert f'api = "{other}"' in error
+    assert "is not known" not in error
+    assert len(server.requests) == 1

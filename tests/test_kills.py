@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -324,7 +323,7 @@ class Bench:
         """Creates an empty destination, and a sandbox to load into it."""
         self._cases += 1
         name = f"case_{self._cases}"
-        url = None if self._cluster is None else self._new_database()
+        url = None if self._cluster is None else self._new_database(name)
         folder = self._folder / name
         return Warehouse(self._loader, self.tally, folder, url, seed, **settings)
 
@@ -341,10 +340,8 @@ class Bench:
         """Ends the loader process."""
         self._loader.close()
 
-    def _new_database(self) -> str:
+    def _new_database(self, name: str) -> str:
         assert self._cluster
-        # the server is shared with other benches
-        name = f"case_{uuid.uuid4().hex}"
         with closing(psycopg2.connect(self._cluster)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:

@@ -48,12 +48,13 @@ def requested_pause(
 
 def _until_reset(header: str | None, now: datetime) -> float | None:
     text = (header or "").strip()
-    seconds = parse_retry_after(text, now)
-    if seconds is None or not text.replace(".", "", 1).isdigit() or seconds < _UNIX_TIME_FROM:
-        return seconds
-    if seconds >= _MILLISECONDS_FROM:
-        seconds /= 1_000
-    return max(0.0, seconds - now.timestamp())
+    is_number = text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 20
+    number = float(text) if is_number else 0.0
+    if number < _UNIX_TIME_FROM:
+        return parse_retry_after(text, now)
+    if number >= _MILLISECONDS_FROM:
+        number /= 1_000
+    return max(0.0, number - now.timestamp())
 
 
 def _until_end_of_window(headers: Mapping[str, str], now: datetime) -> float | None:

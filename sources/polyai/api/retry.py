@@ -154,6 +154,7 @@ class Retrier:
         self._warning_lock = threading.Lock()
         self._next_warning_at = 0.0
         self._rounds_lock = threading.Lock()
+        self._in_flight = 0
         self._rounds = 0
         self._round_ended_at = -math.inf
         self._answers_before_rounds = 0
@@ -180,7 +181,7 @@ class Retrier:
             self._throttle.wait()
             sent_at = self._throttle.now()
             try:
-                return attempt()
+                return self._counted(attempt)
             except RetryableError as error:
                 if error.may_have_taken_effect and not is_idempotent:
                     raise error.uncertain() from error
@@ -200,6 +201,16 @@ class Retrier:
                 else:
                     self._throttle.sleep(delay_seconds)
 
+    def _counted(self, attempt: Callable[[], T]) -> T:
+        """Calls `attempt`, counted in `_in_flight`."""
+        with self._rounds_lock:
+            self._in_flight += 1
+        try:
+            return attempt()
+        finally:
+            with self._rounds_lock:
+                self._in_flight -= 1
+
     def _pause(self, error: RetryableError, sent_at: float, rate_limited: int) -> None:
         """Pauses all threads after a rate limit; see the class for what counts as an attempt."""
         if rate_limited >= MAX_RATE_LIMITED:
@@ -208,11 +219,13 @@ class Retrier:
             if self._traffic.answers != self._answers_before_rounds:
                 self._answers_before_rounds, self._rounds = self._traffic.answers, 0
             # a request sent before the last pause began belongs to the round that it ended
-            if sent_at >= self._round_ended_at or not self._rounds:
+            if sent_at > self._round_ended_at or not self._rounds:
                 self._rounds += 1
                 self._round_ended_at = self._throttle.now()
             rounds = self._rounds
-            delay_seconds = self._policy.delay_seconds(error, rounds)
+            # one more round where another request may be answered before this one is given up
+            has_hope = rounds == self._policy.max_attempts > 1 and self._in_flight > 0
+            delay_seconds = self._policy.delay_seconds(error, rounds - has_hope)
             since = None if error.retry_after_seconds else self._round_ended_at
             self._throttle.pause(delay_seconds, since)
         self._traffic.add(retries=1)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..api.client import DataApi
-from ..api.transport import Body
 from ..errors import ApiError, ConversationError
 
 T = TypeVar("T")
@@ -38,7 +37,7 @@ class ChatApi(DataApi):
         """
         return float(self._measured.seconds)
 
-    def _attempt(self, request: Any, take: Callable[[Body], T]) -> T:
+    def _attempt(self, request: Any, take: Callable[[Iterator[bytes]], T]) -> T:
         started = time.perf_counter()
         try:
             return super()._attempt(request, take)

@@ -281,10 +281,4 @@ class State:
             return None
         traits = agent.world.traits(index)
         seconds = min(traits.duration.total_seconds(), self.config.recording_cap_seconds)
-        return wav(
-            traits.entropy,
-            seconds,
-            direction,
-            redacted=redacted,
-            rate_hz=self.config.recording_rate_hz,
-        )
+        return wav(traits.entropy, seconds, direction, redacted=redacted)

@@ -7,11 +7,7 @@ from .declaration import Column, Reference, Table
 
 _OF_RUN = Reference("sync_runs", ("agent_id", "run_id"))
 _ATTEMPTS = Column("attempts", "bigint", "Runs that tried.")
-_ERROR_CODE = Column(
-    "error_code",
-    "text",
-    "PolyAI's error code, or a code of this package for an answer that cannot be used.",
-)
+_ERROR_CODE = Column("error_code", "text", "PolyAI's error code.")
 _ERROR_ID = Column("error_id", "text", "PolyAI's correlation id, for requests to its support.")
 _REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
 _CHAT_CONVERSATION_ID = Column(
@@ -155,14 +151,7 @@ RECORDINGS = Table(
         ),
         Column("fetched_at", "timestamp", "Latest request for the recording.", unit="UTC"),
         _ATTEMPTS,
-        Column(
-            "error_code",
-            "text",
-            "Of a stored file: LENGTH_MISMATCH (complete, but the lengths that it states are a "
-            "little wrong), LENGTH_UNKNOWN (nothing shows that it is complete), or NULL. Else: "
-            "PolyAI's error code, or NOT_WAV, NO_AUDIO, LENGTH_MISMATCH or TOO_LARGE of a file "
-            "that cannot be used.",
-        ),
+        _ERROR_CODE,
         PACKAGE_ID,
     ),
     key=("direction", "redacted"),
