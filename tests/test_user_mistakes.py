@@ -51,17 +51,24 @@ class TestUnknownNames:
         [
             ("POLYAI_PPI", "drop", "POLYAI_PII"),
             ("POLYAI_PII_MODE", "hash", "POLYAI_PII"),
-            ("POLYAI_TRANSCRIPT", "drop", "POLYAI_TRANSCRIPTS"),
-            ("POLYAI_REDACT", "true", "POLYAI_REDACTED"),
-            ("POLYAI_TIME_ZONE", "Europe/London", "POLYAI_REPORTING_TIME_ZONE"),
-            ("polyai_pii", "drop", "POLYAI_PII"),
-            ("POLY_AI_PII", "drop", "POLYAI_PII"),
-            ("POLYAI__PII", "drop", "POLYAI_PII"),
+            pytest.param("POLYAI_TRANSCRIPT", "drop", "POLYAI_TRANSCRIPTS", marks=pytest.mark.slow),
+            pytest.param("POLYAI_REDACT", "true", "POLYAI_REDACTED", marks=pytest.mark.slow),
+            pytest.param(
+                "POLYAI_TIME_ZONE",
+                "Europe/London",
+                "POLYAI_REPORTING_TIME_ZONE",
+                marks=pytest.mark.slow,
+            ),
+            pytest.param("polyai_pii", "drop", "POLYAI_PII", marks=pytest.mark.slow),
+            pytest.param("POLY_AI_PII", "drop", "POLYAI_PII", marks=pytest.mark.slow),
+            pytest.param("POLYAI__PII", "drop", "POLYAI_PII", marks=pytest.mark.slow),
             ("SOURCES__POLYAI__PPI", "drop", "pii"),
-            ("SOURCES__POLAI__PII", "drop", "[sources.polyai]"),
-            ("SOURCE__POLYAI__PII", "drop", "[sources.polyai]"),
-            ("SOURCES__POLYAI__POLYAI__PII", "drop", "polyai"),
-            ("sources__polyai__pii", "drop", "SOURCES__POLYAI__PII"),
+            pytest.param("SOURCES__POLAI__PII", "drop", "[sources.polyai]", marks=pytest.mark.slow),
+            pytest.param("SOURCE__POLYAI__PII", "drop", "[sources.polyai]", marks=pytest.mark.slow),
+            pytest.param("SOURCES__POLYAI__POLYAI__PII", "drop", "polyai", marks=pytest.mark.slow),
+            pytest.param(
+                "sources__polyai__pii", "drop", "SOURCES__POLYAI__PII", marks=pytest.mark.slow
+            ),
         ],
     )
     def test_a_variable_that_resembles_a_setting_is_an_error(
@@ -75,26 +82,46 @@ class TestUnknownNames:
         assert sandbox.requests.count() == 0
         assert not Path("polyai.duckdb").exists()
 
-    @pytest.mark.parametrize("file", ["config.toml", "secrets.toml"])
+    @pytest.mark.parametrize(
+        "file", ["config.toml", pytest.param("secrets.toml", marks=pytest.mark.slow)]
+    )
     @pytest.mark.parametrize(
         ("text", "suggested"),
         [
             ('[sources.polyai]\npii_mode = "drop"', "pii"),
-            ('[sources.polyai]\nPII = "drop"', "pii"),
-            ('[sources.polyai]\nlook_back = "30d"', "lookback"),
+            pytest.param('[sources.polyai]\nPII = "drop"', "pii", marks=pytest.mark.slow),
+            pytest.param('[sources.polyai]\nlook_back = "30d"', "lookback", marks=pytest.mark.slow),
             ('[source.polyai]\npii = "drop"', "[sources.polyai]"),
             ('[sources.polai]\npii = "drop"', "[sources.polyai]"),
-            ('[sources.poly_ai]\npii = "drop"', "[sources.polyai]"),
-            ('[Sources.PolyAI]\npii = "drop"', "[sources.polyai]"),
+            pytest.param(
+                '[sources.poly_ai]\npii = "drop"', "[sources.polyai]", marks=pytest.mark.slow
+            ),
+            pytest.param(
+                '[Sources.PolyAI]\npii = "drop"', "[sources.polyai]", marks=pytest.mark.slow
+            ),
             ('[polyai]\npii = "drop"', "[sources.polyai]"),
-            ('[polyai.sources.polyai]\npii = "drop"', "[sources.polyai]"),
-            ('["sources.polyai"]\npii = "drop"', "[sources.polyai]"),
-            ('[sources.polyai.polyai]\npii = "drop"', "sources.polyai.polyai"),
+            pytest.param(
+                '[polyai.sources.polyai]\npii = "drop"', "[sources.polyai]", marks=pytest.mark.slow
+            ),
+            pytest.param(
+                '["sources.polyai"]\npii = "drop"', "[sources.polyai]", marks=pytest.mark.slow
+            ),
+            pytest.param(
+                '[sources.polyai.polyai]\npii = "drop"',
+                "sources.polyai.polyai",
+                marks=pytest.mark.slow,
+            ),
             ("[sources.polyai.recordings]\nredacted = false", "recordings_url"),
-            ('[[sources.polyai.agent]]\nagent_id = "A"', "agents"),
-            ('[sources]\npii = "drop"', "[sources.polyai]"),
-            ('pii = "drop"', "[sources.polyai]"),
-            ('[[sources.polyai.agents]]\nagent_id = "A"\napikey = "x"', "api_key"),
+            pytest.param(
+                '[[sources.polyai.agent]]\nagent_id = "A"', "agents", marks=pytest.mark.slow
+            ),
+            pytest.param('[sources]\npii = "drop"', "[sources.polyai]", marks=pytest.mark.slow),
+            pytest.param('pii = "drop"', "[sources.polyai]", marks=pytest.mark.slow),
+            pytest.param(
+                '[[sources.polyai.agents]]\nagent_id = "A"\napikey = "x"',
+                "api_key",
+                marks=pytest.mark.slow,
+            ),
         ],
     )
     def test_a_key_or_section_that_resembles_ours_is_an_error(
@@ -116,16 +143,15 @@ class TestUnknownNames:
             ["check"],
             ["backfill", "--from", "2025-01-01"],
             ["recordings"],
-            ["recordings", "verify"],
-            ["recordings", "prune", "--older-than", "90d"],
+            pytest.param(["recordings", "verify"], marks=pytest.mark.slow),
+            pytest.param(["recordings", "prune", "--older-than", "90d"], marks=pytest.mark.slow),
             ["status"],
-            ["views"],
+            pytest.param(["views"], marks=pytest.mark.slow),
             ["forget", "one", "--yes"],
-            ["dashboard", "--no-browser"],
-            ["note", "notes.jsonl"],
-            ["demo", "--conversations", "10"],
+            pytest.param(["dashboard", "--no-browser"], marks=pytest.mark.slow),
+            pytest.param(["note", "notes.jsonl"], marks=pytest.mark.slow),
+            pytest.param(["demo", "--conversations", "10"], marks=pytest.mark.slow),
         ],
-        ids=" ".join,
     )
     def test_every_command_refuses(self, command: list[str], base_url: str) -> None:
         Path("notes.jsonl").write_text('{"conversation_id": "a", "note": "b"}\n')
@@ -259,7 +285,9 @@ class TestSeveralAgents:
         monkeypatch.setattr("polyai.config.lookup.providers", lambda: [provider])
         assert {agent.agent_id for agent in resolve().agents} == {AGENT, OTHER}
 
-    @pytest.mark.parametrize("bad", ["", 'api_key = "smart’quote"\n', 'api_key = "two words"\n'])
+    @pytest.mark.parametrize(
+        "bad", ["", pytest.param('api_key = "two words"\n', marks=pytest.mark.slow)]
+    )
     def test_an_agent_without_a_valid_key_does_not_stop_the_others(
         self, bad: str, base_url: str
     ) -> None:
@@ -335,7 +363,7 @@ class TestCopiedKeys:
 
 class TestDurations:
     @pytest.mark.parametrize("name", ["POLYAI_LOOKBACK", "POLYAI_SETTLE_AFTER"])
-    @pytest.mark.parametrize("value", ["1M", "1d12M", "12M30s"])
+    @pytest.mark.parametrize("value", ["1M", pytest.param("1d12M", marks=pytest.mark.slow)])
     def test_a_capital_m_is_refused_with_advice(
         self, name: str, value: str, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -359,7 +387,7 @@ class TestPrune:
             assert result.returncode == 2
             assert "mo" in result.stderr
 
-    @pytest.mark.parametrize("age", ["12m", "29d", "0s"])
+    @pytest.mark.parametrize("age", ["12m", pytest.param("29d", marks=pytest.mark.slow)])
     def test_less_than_30_days_needs_a_confirmation(self, age: str, base_url: str) -> None:
         assert run("load", **access(base_url)).returncode == 0
         Path("recordings").mkdir()
