@@ -13,13 +13,11 @@ import dlt
 from dlt.common.destination import Destination
 from filelock import FileLock
 
+from .duckdb_destination import DUCKDB, ResolvedDuckDb
 from .errors import chain_contains, root_cause
 from .retry import retry
 
 T = TypeVar("T")
-
-DUCKDB = "dlt.destinations.duckdb"
-"""dlt's type of the DuckDB destination."""
 
 _CONFIG = {"threads": 1, "memory_limit": "80MB"}
 """DuckDB settings for loading. DuckDB shares the processor with the threads that fetch: one thread
@@ -59,7 +57,7 @@ def shared_duckdb(pipeline: dlt.Pipeline, file_name: str) -> tuple[Destination[A
     if database.name == f"{pipeline.pipeline_name}.duckdb":
         database = database.with_name(file_name)
     credentials.database = str(database)
-    return dlt.destinations.duckdb(credentials), database
+    return ResolvedDuckDb(credentials), database
 
 
 @lru_cache(maxsize=16)

@@ -18,7 +18,8 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from ..config.settings import check_names
 from ..errors import ConfigurationError, first_line
 from .dataset import DATASETS, MAIN, loaded_schemas, schema_of
-from .duckdb_file import DUCKDB, READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
+from .duckdb_destination import DUCKDB
+from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
 from .errors import destination_errors, is_conflict
 from .retry import retry
 from .working_directory import lock_on, remove_partial_state, remove_state
