@@ -13,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from polyai.api.decoding import NotAcceptedError
-from polyai.recordings.wav import Sound, check_whole, receive
+from polyai.api.decoding import NotAcceptedError, UnusableError
+from polyai.recordings.wav import (
+    LENGTH_MISMATCH,
+    LENGTH_UNKNOWN,
+    NO_AUDIO,
+    NOT_WAV,
+    Sound,
+    check_whole,
+    receive,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -97,7 +105,7 @@ def written(container: str, subtype: str, channels: int = 1) -> bytes:
 
 
 def check(body: bytes) -> Sound:
-    return check_whole(lambda position, count: body[position : position + count], len(body))
+    return check_whole(lambda position, count: body[position : position + count], len(body)).sound
 
 
 def pieces(body: bytes, size: int) -> Iterator[bytes]:
@@ -192,7 +200,7 @@ class TestLengths:
         received = receive([body], file)
 
         assert received.bytes == len(body)
-        assert received.sound == Sound(0.0, RATE, 1, 2, "PCM_16")
+        assert received.sound == Sound(1.0, RATE, 1, 2, "PCM_16")
 
     def test_of_a_file_that_was_not_closed_are_its_size(self) -> None:
         body = riff(encoding(), sound(length=0), length=8)
@@ -269,8 +277,8 @@ class TestAnIncompleteFile:
             (riff(encoding(), chunk(b"LIST", b"odd"), sound(0.01)), 216),
             (riff(encoding(), sound(0.01), length=0xFFFF_FFFF), 204),
             (riff(encoding(), sound(0.01), chunk(b"LIST", b"odd"), length=0x7FFF_FFFF), 204),
-            (riff(encoding(), sound(0.01, length=0xFFFF_FFFF), length=0xFFFF_FFFF), 44),
-            (riff(encoding(), sound(0.01, length=0), length=0), 44),
+            (riff(encoding(), sound(0.01, length=0xFFFF_FFFF), length=0xFFFF_FFFF), 45),
+            (riff(encoding(), sound(0.01, length=0), length=0), 45),
         ],
         ids=[
             "lengths",
@@ -310,6 +318,156 @@ class TestAnIncompleteFile:
             check(riff(encoding()))
         with pytest.raises(NotAcceptedError, match="without audio"):
             check(riff())
+
+
+HEADER = 4 + len(encoding()) + 8
+"""Length of RIFF that counts no audio."""
+
+
+def unpadded(length: int) -> bytes:
+    """A LIST chunk of an odd length without its pad byte."""
+    return chunk(b"LIST", b"i" * length)[:-1]
+
+
+class TestACompleteAnswer:
+    """Files that the transport has proven to be all that was sent."""
+
+    @pytest.mark.parametrize(
+        ("body", "mark"),
+        [
+            (riff(encoding(), sound()), None),
+            (riff(encoding(), sound(), length=HEADER + 16_000 + 8), LENGTH_MISMATCH),
+            (riff(encoding(), sound(), length=HEADER + 16_000 - 8), LENGTH_MISMATCH),
+            (riff(encoding(), sound(length=16_008)), LENGTH_MISMATCH),
+            (riff(encoding(), sound(length=16_044), length=16_044), LENGTH_MISMATCH),
+            (riff(encoding(), sound(length=15_992)), LENGTH_MISMATCH),
+            (
+                riff(encoding(), chunk(b"data", b"\1" * 15_999)[:-1], length=HEADER + 16_000),
+                LENGTH_MISMATCH,
+            ),
+            (riff(encoding(), unpadded(3), sound()), LENGTH_MISMATCH),
+            (riff(encoding(), sound(), unpadded(3)), None),
+            (riff(encoding(), unpadded(35), sound(), unpadded(5)), LENGTH_MISMATCH),
+            (riff(encoding(), chunk(b"LIST", b"odd"), sound()), None),
+            (
+                riff(encoding(), chunk(b"LIST", b"odd"), sound(), length=HEADER + 11 + 16_000),
+                LENGTH_MISMATCH,
+            ),
+            (riff(encoding(), sound()) + b"\r\n", LENGTH_MISMATCH),
+            (riff(encoding(), sound()) + bytes(4_096), LENGTH_MISMATCH),
+            (riff(encoding(), sound(length=0), length=HEADER), LENGTH_MISMATCH),
+            (riff(encoding(), sound(length=0)), LENGTH_MISMATCH),
+            (riff(encoding(), sound(length=0), length=0), None),
+            (riff(encoding(), sound(length=0xFFFF_FFFF), length=0xFFFF_FFFF), None),
+        ],
+        ids=[
+            "correct",
+            "RIFF 8 too long",
+            "RIFF 8 too short",
+            "data 8 too long",
+            "data counts the header",
+            "data 8 too short",
+            "pad byte counted, not written",
+            "odd chunk without a pad byte",
+            "odd chunk at the end without a pad byte",
+            "two odd chunks without pad bytes",
+            "odd chunk",
+            "pad byte written, not counted",
+            "line end after it",
+            "zeros after it",
+            "lengths of the empty file",
+            "no length of the audio",
+            "lengths of zero",
+            "no lengths",
+        ],
+    )
+    def test_is_stored_and_marked_if_its_lengths_are_a_little_wrong(
+        self, body: bytes, mark: str | None, file: Path
+    ) -> None:
+        received = receive(pieces(body, 1_000), file, is_framed=True)
+
+        assert received.mark == mark
+        assert (received.bytes, file.read_bytes()) == (len(body), body)
+        assert received.sound.duration_seconds == pytest.approx(1, abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("body", "code"),
+        [
+            (b"", NOT_WAV),
+            (b"RIFF", NOT_WAV),
+            (b"<html>", NOT_WAV),
+            (riff(encoding(), sound())[:-65], LENGTH_MISMATCH),
+            (riff(encoding(), sound(length=16_065), length=0), LENGTH_MISMATCH),
+            (riff(encoding(), sound())[:8_000], LENGTH_MISMATCH),
+            (riff(encoding()), NO_AUDIO),
+            (riff(encoding(), chunk(b"LIST", b"", 0xFFFF_FFFF), sound(), length=0), NO_AUDIO),
+            (riff(encoding(), sound(0, 0xFFFF_FFFF), length=0xFFFF_FFFF), NO_AUDIO),
+            (riff(encoding(), sound(0, 0xFFFF_FFF0)), NO_AUDIO),
+            (riff(encoding(), sound(0, 0x7FFE_0000)), LENGTH_MISMATCH),
+            (riff(encoding(), sound(0), length=0x7FFE_0000), LENGTH_MISMATCH),
+            (riff(encoding(), sound(0, 0), length=0), NO_AUDIO),
+            (riff(encoding(), sound()) + bytes(65_537), LENGTH_MISMATCH),
+        ],
+        ids=[
+            "empty",
+            "a word",
+            "HTML",
+            "65 bytes missing",
+            "65 bytes of audio missing",
+            "half of it missing",
+            "no data chunk",
+            "chunk beyond the end",
+            "4 GB in 44 bytes",
+            "4 GB of audio in 44 bytes",
+            "2 GB of audio in 44 bytes",
+            "header of 2 GB in 44 bytes",
+            "header only",
+            "64 KB after it",
+        ],
+    )
+    @pytest.mark.parametrize("size", [7, 100_000], ids="in pieces of {}".format)
+    def test_is_refused_for_good_beyond_that(
+        self, body: bytes, code: str, size: int, file: Path
+    ) -> None:
+        with pytest.raises(UnusableError) as error:
+            receive(pieces(body, size), file, is_framed=True)
+        assert error.value.code == code
+
+    def test_is_not_read_to_an_end_that_its_lengths_exclude(self, file: Path) -> None:
+        sent = 0
+
+        def endless() -> Iterator[bytes]:
+            nonlocal sent
+            yield riff(encoding(), sound())
+            while True:
+                sent += 10_000
+                yield bytes(10_000)
+
+        with pytest.raises(UnusableError, match="after its stated end"):
+            receive(endless(), file, is_framed=True)
+        assert sent < 100_000
+
+    def test_may_be_long_if_its_header_was_written_before_the_audio(self, file: Path) -> None:
+        body = riff(encoding(), sound(20, 0), length=HEADER)
+        received = receive(pieces(body, 44), file, is_framed=True)
+        assert (received.mark, received.sound.duration_seconds) == (LENGTH_MISMATCH, 20)
+
+    def test_without_sound_is_stored(self, file: Path) -> None:
+        received = receive([riff(encoding(), sound(0))], file, is_framed=True)
+        assert (received.mark, received.sound.duration_seconds) == (None, 0)
+
+
+def test_an_end_that_nothing_proves_is_marked(file: Path) -> None:
+    body = riff(encoding(), sound(length=0xFFFF_FFFF), length=0xFFFF_FFFF)
+    assert receive([body], file).mark == LENGTH_UNKNOWN
+    assert receive([body], file, is_framed=True).mark is None
+
+
+@pytest.mark.parametrize("end", [0, 5, 11, 12, 44, 8_000, -1])
+def test_an_answer_without_a_marked_end_may_be_requested_again(end: int, file: Path) -> None:
+    with pytest.raises(NotAcceptedError) as error:
+        receive([riff(encoding(), sound())[:end]], file)
+    assert not isinstance(error.value, UnusableError)
 
 
 @pytest.mark.parametrize(
@@ -509,7 +667,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     """WAV files that state their length, with arbitrary chunks."""
     names = st.sampled_from([b"LIST", b"fact", b"JUNK", b"bext", b"id3 "])
     others = st.lists(st.builds(chunk, names, st.binary(max_size=33)), max_size=3)
-    samples = draw(st.binary(max_size=200))
+    samples = draw(st.binary(min_size=1, max_size=200))
     stated = draw(st.sampled_from([None, 0, *NO_LENGTHS]))
     return riff(
         encoding(), *draw(others), chunk(b"data", samples, stated), *draw(others), length=None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -16,7 +16,7 @@ from ..errors import AccessError, ConfigurationError, RouteGoneError
 from .decoding import NotAcceptedError, decode, encode
 from .failures import Subject
 from .page_stream import Document, Spool, read_page, row_hash
-from .transport import Transport
+from .transport import Body, Transport
 
 NEWEST_IDS = 100
 """Listed conversations from which a probe for an outage can choose."""
@@ -153,7 +153,7 @@ class DataApi(Transport):
         self,
         conversation_id: str,
         direction: str,
-        accept: Callable[[Iterable[bytes]], T],
+        accept: Callable[[Body], T],
         *,
         redacted: bool,
     ) -> T:
@@ -165,7 +165,8 @@ class DataApi(Transport):
         Args:
             conversation_id: The conversation.
             direction: combined, user or agent.
-            accept: Reads the body as it arrives; raises NotAcceptedError for an incomplete one.
+            accept: Reads the body as it arrives; raises `NotAcceptedError` for an incomplete one,
+                `UnusableError` for another kind of file.
             redacted: Whether to request the redacted recording.
 
         Returns:

@@ -15,8 +15,20 @@ class NotAcceptedError(ValueError):
     """An answer is not what was requested; the message continues "the answer …"."""
 
 
-class OversizeError(NotAcceptedError):
-    """An answer is too large or too deeply nested: another attempt would bring the same one.
+class UnusableError(NotAcceptedError):
+    """An answer that cannot be used, while another attempt would bring the same one.
+
+    Attributes:
+        code: Reason, as an error code of this package; None for none.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class OversizeError(UnusableError):
+    """An answer is too large or too deeply nested.
 
     Attributes:
         is_too_large: It exceeds `max_body`.

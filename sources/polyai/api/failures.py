@@ -30,7 +30,7 @@ from ..errors import (
     RouteGoneError,
     UnavailableError,
 )
-from .decoding import NotAcceptedError, OversizeError
+from .decoding import NotAcceptedError, OversizeError, UnusableError
 from .rate_limit import requested_pause
 from .retry import RetryableError, is_retryable
 
@@ -143,16 +143,14 @@ class RequestErrors:
         message += f": {reason}" if reason else ""
         return RetryableError(message, self._details(response, body, url))
 
-    def from_oversize(
-        self, error: OversizeError, response: BaseHTTPResponse, url: str, subject: Subject
+    def from_unusable_answer(
+        self, error: UnusableError, response: BaseHTTPResponse, url: str, subject: Subject
     ) -> ApiError:
-        """Returns the error for an answer that is too large or too deeply nested.
-
-        Another attempt would bring the same one.
-        """
+        """Returns the error for a 2xx answer that another attempt would not change."""
         details = self._details(response, b"", url)
+        details["error_code"] = error.code
         is_conversation = subject == "conversation"
-        if error.is_too_large:
+        if isinstance(error, OversizeError) and error.is_too_large:
             smaller = "" if is_conversation else "Lower page_size (POLYAI_PAGE_SIZE), or "
             advice = f"{smaller}raise max_body (POLYAI_MAX_BODY) to accept larger answers"
             details["advice"] = advice[0].upper() + advice[1:]

@@ -27,7 +27,7 @@ from .deadline import (
     TimeLimit,
     time_limit,
 )
-from .decoding import NotAcceptedError, OversizeError, decode
+from .decoding import NotAcceptedError, OversizeError, UnusableError, decode
 from .failures import RequestErrors, Subject
 from .page_stream import READ_BYTES
 from .retry import RATE_LIMIT_SECONDS, Retrier, RetryPolicy
@@ -70,6 +70,27 @@ class _Request:
     is_streamed: bool = False
     is_idempotent: bool = True
     max_timeouts: int | None = None
+
+
+class Body(Iterator[bytes]):
+    """Body of an answer, read as it arrives.
+
+    Args:
+        response: The answer, of which nothing was read yet.
+        chunks: Its bytes.
+
+    Attributes:
+        is_framed: Whether `Content-Length` or chunked encoding marks its end, so that an early end
+            raises and a regular one proves that all of it arrived.
+    """
+
+    def __init__(self, response: BaseHTTPResponse, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        self.is_framed = is_chunked or response.length_remaining is not None
+
+    def __next__(self) -> bytes:
+        return next(self._chunks)
 
 
 class Transport:
@@ -201,7 +222,7 @@ class Transport:
         path: str,
         *,
         subject: Subject,
-        accept: Callable[[Iterator[bytes]], T],
+        accept: Callable[[Body], T],
         media_type: str = _JSON,
         max_timeouts: int | None = None,
     ) -> T:
@@ -211,7 +232,8 @@ class Transport:
             path: As for `get`.
             subject: As for `get`.
             accept: Converts the body, read as it arrives, into the result. Called once per attempt;
-                an incomplete body raises within it.
+                an incomplete body raises within it. May raise `NotAcceptedError`, after which the
+                request is sent again, or `UnusableError`, after which it is not.
             media_type: Media type to request; errors are JSON in any case.
             max_timeouts: See `Retrier.run`.
 
@@ -252,14 +274,14 @@ class Transport:
         pool.ConnectionCls = LimitedTlsConnection if pool.scheme == "https" else LimitedConnection
         return pool, self._adapter.request_url(request, proxies).rstrip("/")
 
-    def _send(self, request: _Request, accept: Callable[[Iterator[bytes]], T]) -> T:
+    def _send(self, request: _Request, accept: Callable[[Body], T]) -> T:
         return self._retrier.run(
             partial(self._attempt, request, accept),
             is_idempotent=request.is_idempotent,
             max_timeouts=request.max_timeouts,
         )
 
-    def _attempt(self, request: _Request, accept: Callable[[Iterator[bytes]], T]) -> T:
+    def _attempt(self, request: _Request, accept: Callable[[Body], T]) -> T:
         """Sends the request once."""
         url = self._base_url + request.path
         self.traffic.add(requests=1)
@@ -292,7 +314,7 @@ class Transport:
         request: _Request,
         response: BaseHTTPResponse,
         limit: TimeLimit,
-        accept: Callable[[Iterator[bytes]], T],
+        accept: Callable[[Body], T],
         url: str,
     ) -> T:
         """Reads an answer, and raises what it means where it is not what was requested."""
@@ -313,12 +335,12 @@ class Transport:
         if request.is_streamed:
             limit.stream()
         try:
-            result = accept(chunks())
-        except OversizeError as error:
+            result = accept(Body(response, chunks()))
+        except UnusableError as error:
             if not request.is_idempotent:
                 # it has been carried out: only its answer cannot be read
                 raise UncertainError(f"the answer {error}", url=url.partition("?")[0]) from error
-            raise self._errors.from_oversize(error, response, url, request.subject) from error
+            raise self._errors.from_unusable_answer(error, response, url, request.subject) from error
         except NotAcceptedError as error:
             body = b"" if request.is_streamed else start
             raise self._errors.from_invalid_answer(error, response, body, url) from error
