@@ -33,9 +33,7 @@ pytestmark = pytest.mark.load
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)
-OF_YEARS = SandboxConfig(
-    conversations=120, now=NOW, span=timedelta(days=900), recording_cap_seconds=0.1
-)
+OF_YEARS = SandboxConfig(conversations=120, now=NOW, span=timedelta(days=900), recording_rate_hz=20)
 """Few conversations over years, to include an old call."""
 OF_WEEKS = SandboxConfig(
     conversations=300, agents=("PROJECT-SPA",), now=NOW, span=timedelta(days=45)

@@ -44,7 +44,7 @@ from s3_server import is_installed, s3
 pytestmark = pytest.mark.load
 
 CONFIG = SandboxConfig(
-    conversations=120, span=timedelta(days=6), recording_cap_seconds=0.2, detail="small"
+    conversations=120, span=timedelta(days=6), recording_rate_hz=20, detail="small"
 )
 
 IDS_IN = "SELECT conversation_id FROM polyai."

@@ -149,7 +149,7 @@ def assert_no_other_files() -> None:
 @pytest.fixture
 def sandbox() -> Sandbox:
     config = SandboxConfig(
-        conversations=200, span=timedelta(days=20), recording_cap_seconds=0.5, detail="small"
+        conversations=200, span=timedelta(days=20), recording_rate_hz=20, detail="small"
     )
     return Sandbox(config)
 
@@ -167,7 +167,7 @@ def archive(sandbox: Sandbox) -> Iterator[Archive]:
 def test_all_are_stored_unchanged_and_not_requested_again(
     conversations: int, recordings: int
 ) -> None:
-    config = SandboxConfig(conversations=conversations, recording_cap_seconds=0.5, detail="small")
+    config = SandboxConfig(conversations=conversations, recording_rate_hz=20, detail="small")
     sandbox = Sandbox(config)
     with serve(sandbox) as url:
         archive = Archive(sandbox, url)
@@ -268,9 +268,9 @@ def test_the_audio_format_is_in_the_warehouse(archive: Archive) -> None:
     for name, uri, *facts in archive.stored(f"conversation_id, uri, {FACTS}"):
         size, sha256, seconds, rate, channels, width, encoding = facts
         chunks = chunks_of(Path(uri))
-        assert (rate, channels) == (8_000, 1)
+        assert (rate, channels) == (20, 1)
         assert (encoding, width) == {1: ("PCM_16", 2), 7: ("ULAW", 1)}[chunks[b"fmt "][0]]
-        assert seconds == pytest.approx(len(chunks[b"data"]) / width / 8_000)
+        assert seconds == pytest.approx(len(chunks[b"data"]) / width / 20)
         assert size == Path(uri).stat().st_size, name
         assert len(sha256) == 64
 
@@ -288,7 +288,7 @@ def test_another_program_finds_and_reads_a_call_from_the_manifest(
     assert row["agent_id"] == AGENT
     assert row["date"] == f"{row['started_at']:%Y-%m-%d}"
     audio_bytes = len(chunks_of(Path(row["uri"]))[b"data"])
-    assert row["duration_seconds"] * 8_000 * row["sample_width_bytes"] == audio_bytes
+    assert row["duration_seconds"] * 20 * row["sample_width_bytes"] == audio_bytes
     path = Path(row["uri"])
     assert path.parent.name == f"date={row['date']}"
     assert path.parent.parent.name == f"agent_id={AGENT}"
@@ -419,9 +419,6 @@ def test_without_access_to_personal_data_recordings_are_stored_as_redacted(
         pytest.param("status", {"status": 429}, marks=pytest.mark.slow, id="429"),
         pytest.param("html", {"status": 502}, marks=pytest.mark.slow, id="html"),
         pytest.param("reset", {}, marks=pytest.mark.slow, id="reset"),
-        pytest.param("truncated_json", {}, marks=pytest.mark.slow, id="truncated json"),
-        pytest.param("envelope", {}, marks=pytest.mark.slow, id="error with 200"),
-        pytest.param("empty", {}, marks=pytest.mark.slow, id="empty"),
     ],
 )
 def test_faults_are_retried(archive: Archive, kind: str, options: dict[str, Any]) -> None:
@@ -430,6 +427,23 @@ def test_faults_are_retried(archive: Archive, kind: str, options: dict[str, Any]
     assert archive.sandbox.faults.hits > 10
     assert (report.status, report.failed) == ("complete", 0)
     assert report.traffic.retries == archive.sandbox.faults.hits
+    archive.assert_consistent()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["truncated_json", "envelope", "empty"])
+def test_complete_answers_that_are_no_recordings_are_requested_by_the_next_run(
+    archive: Archive, kind: Any
+) -> None:
+    served = sorted(archive.served())[:20]
+    for name in served:
+        archive.sandbox.faults.add(kind, path=re.escape(quote(name, safe="")) + "/audio")
+    report = archive.fetch()
+    assert (report.status, report.failed) == ("partial", len(served))
+    assert report.traffic.retries == 0
+    archive.sandbox.faults.clear()
+    report = archive.fetch()
+    assert (report.status, report.fetched) == ("complete", len(served))
     archive.assert_consistent()
 
 

@@ -59,7 +59,7 @@ class Killed:
         self.config = SandboxConfig(
             conversations=conversations,
             span=timedelta(days=12),
-            recording_cap_seconds=0.5,
+            recording_rate_hz=20,
             detail="small",
         )
         self.sandbox = Sandbox(self.config)

@@ -33,7 +33,7 @@ needs_s3 = pytest.mark.skipif(
 @pytest.fixture
 def sandbox() -> Sandbox:
     config = SandboxConfig(
-        conversations=120, span=timedelta(days=8), recording_cap_seconds=0.5, detail="small"
+        conversations=120, span=timedelta(days=8), recording_rate_hz=20, detail="small"
     )
     return Sandbox(config)
 

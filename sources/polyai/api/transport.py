@@ -340,7 +340,9 @@ class Transport:
             if not request.is_idempotent:
                 # it has been carried out: only its answer cannot be read
                 raise UncertainError(f"the answer {error}", url=url.partition("?")[0]) from error
-            raise self._errors.from_unusable_answer(error, response, url, request.subject) from error
+            raise self._errors.from_unusable_answer(
+                error, response, url, request.subject
+            ) from error
         except NotAcceptedError as error:
             body = b"" if request.is_streamed else start
             raise self._errors.from_invalid_answer(error, response, body, url) from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..api.client import DataApi
+from ..api.transport import Body
 from ..errors import ApiError, ConversationError
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class ChatApi(DataApi):
         """
         return float(self._measured.seconds)
 
-    def _attempt(self, request: Any, take: Callable[[Iterator[bytes]], T]) -> T:
+    def _attempt(self, request: Any, take: Callable[[Body], T]) -> T:
         started = time.perf_counter()
         try:
             return super()._attempt(request, take)

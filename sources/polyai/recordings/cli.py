@@ -125,7 +125,8 @@ def verify_command(
 
     Needs no API key and changes nothing unless --refetch is given.
 
-    Exits with 1 if there is a discrepancy.
+    Exits with 1 if there is a discrepancy, and with 3 if the only one is that
+    recordings are much shorter than their calls and may still become longer.
     """
     with stop_on_signals("stopping") as stop, FilesProgress(stderr) as progress:
         if refetch:
@@ -150,6 +151,7 @@ def verify_command(
                     warehouse,
                     store,
                     agent or agents_with_recordings(warehouse),
+                    wait=shared_setting("recordings_wait"),
                     quick=quick,
                     workers=workers or shared_setting("workers"),
                     stop=stop,
@@ -160,7 +162,8 @@ def verify_command(
     elif found.is_sound:
         code = ExitCode.DONE
     else:
-        code = ExitCode.SOME_FAILED if refetch else ExitCode.CONFIGURATION
+        is_archive_damaged = not refetch and not found.is_intact
+        code = ExitCode.CONFIGURATION if is_archive_damaged else ExitCode.SOME_FAILED
     if as_json:
         print_json(show.verification_as_json(found, url, code))
     else:

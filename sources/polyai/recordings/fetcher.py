@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
 from .archive import Due, Kind
 from .layout import file_name, partition
 from .manifest import Manifest, Row
+from .short import is_short
 from .store import Incoming, Store
 from .wav import Received, receive
 
@@ -40,6 +42,8 @@ _TICK_SECONDS = 5.0
 
 _WAV = ".wav"
 
+logger = logging.getLogger("polyai")
+
 
 class Task(NamedTuple):
     """A recording to download.
@@ -48,11 +52,18 @@ class Task(NamedTuple):
         due: Its call.
         kind: Its direction and redaction.
         again: Download it even if its file is in the store.
+        is_short: The stored one is much shorter than the call: only a longer one replaces it.
     """
 
     due: Due
     kind: Kind
     again: bool = False
+    is_short: bool = False
+
+    @property
+    def loaded(self) -> Mapping[str, Any]:
+        """Its row in the warehouse; empty if there is none."""
+        return self.due.rows.get(self.kind, {})
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,14 @@ class Outcome:
         error: Reason of a failure; None if it is stored or the API has none.
         is_adopted: It was in the store already.
         is_known: The manifest or the warehouse had this row already.
+        is_short: It is stored, and much shorter than the call.
     """
 
     row: Row
     error: ApiError | None = None
     is_adopted: bool = False
     is_known: bool = False
+    is_short: bool = False
 
 
 class RecordingFetcher:
@@ -170,12 +183,15 @@ class RecordingFetcher:
         """Adopts or downloads one recording; None if the run is ending."""
         if self._stop.is_set() or self._breaker.is_open:
             return None
-        if not task.again and (adopted := self._adopted(task.due, task.kind)):
-            return adopted
-        self._probe_kind = task.kind
-        outcome = self._fetched(task.due, task.kind)
-        self._breaker.record(outcome.error, task.due.conversation_id)
-        return outcome
+        adopted = None if task.again else self._adopted(task.due, task.kind)
+        if adopted and not (task.is_short and not _is_longer(adopted.row, task.loaded)):
+            outcome = adopted
+        else:
+            self._probe_kind = task.kind
+            outcome = self._fetched(task)
+            self._breaker.record(outcome.error, task.due.conversation_id)
+        seconds = outcome.row.get("duration_seconds")
+        return replace(outcome, is_short=is_short(task.due.call_seconds, seconds))
 
     def _first_bytes(self, conversation_id: str) -> object:
         """Requests a recording for a probe, and reads no more than its beginning."""
@@ -189,28 +205,50 @@ class RecordingFetcher:
             redacted=kind.redacted,
         )
 
-    def _fetched(self, due: Due, kind: Kind) -> Outcome:
+    def _fetched(self, task: Task) -> Outcome:
         """Downloads a recording and stores it."""
+        due, kind, loaded = task.due, task.kind, task.loaded
         try:
             with self._incoming.file(_WAV) as file:
                 received = self._api.recording(
                     due.conversation_id,
                     kind.direction,
-                    lambda parts: receive(parts, file),
+                    lambda body: receive(body, file, is_framed=body.is_framed),
                     redacted=kind.redacted,
                 )
-                return Outcome(self._stored(due, kind, file, received, is_new=True))
+                if task.is_short and not _is_longer(_facts(received), loaded):
+                    return Outcome(self._requested_again(loaded), is_known=True)
+                row = self._stored(due, kind, file, received, is_new=True)
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
-            loaded = due.rows.get(kind, {})
+            # without the API's own error code the 404 may be a gateway's
+            is_not_found = error.status == HTTPStatus.NOT_FOUND and bool(error.error_code)
+            if task.is_short:
+                row = self._requested_again(loaded)
+                return Outcome(row, None if is_not_found else error, is_known=True)
             if loaded.get("status") == "stored":
                 # lost or changed in the store; its size and hash are still worth keeping
                 return Outcome(dict(loaded), error, is_known=True)
-            # without the API's own error code the 404 may be a gateway's
-            if error.status == HTTPStatus.NOT_FOUND and error.error_code:
+            if is_not_found:
                 return Outcome(self._row(due, kind, "not_found", error_code=error.error_code))
             return Outcome(self._row(due, kind, "failed", error_code=error.error_code), error)
+        if task.is_short:
+            logger.info(
+                "%s: the recording of %s has now %s s instead of %s s: SHA-256 %s replaces %s",
+                self._agent_id,
+                due.conversation_id,
+                row["duration_seconds"],
+                loaded["duration_seconds"],
+                row["sha256"],
+                loaded["sha256"],
+            )
+        return Outcome(row)
+
+    def _requested_again(self, loaded: Mapping[str, Any]) -> Row:
+        """Row of a stored recording that another request has not made longer."""
+        attempts = (loaded["attempts"] or 0) + 1
+        return dict(loaded) | {"attempts": attempts, "fetched_at": self._clock()}
 
     def _adopted(self, due: Due, kind: Kind) -> Outcome | None:
         """Adopts a file that a killed run or an earlier warehouse has left in the store."""
@@ -240,9 +278,7 @@ class RecordingFetcher:
             kind,
             "stored",
             uri=self._store.uri(path),
-            bytes=received.bytes,
-            sha256=received.sha256,
-            **vars(received.sound),
+            **_facts(received),
         )
 
     def _place(self, due: Due, kind: Kind) -> tuple[str, str]:
@@ -262,3 +298,20 @@ class RecordingFetcher:
             "attempts": attempts + 1,
             **facts,
         }
+
+
+def _facts(received: Received) -> Row:
+    """Columns of `recordings` that describe a file."""
+    return {
+        "bytes": received.bytes,
+        "sha256": received.sha256,
+        "error_code": received.mark,
+        **vars(received.sound),
+    }
+
+
+def _is_longer(row: Mapping[str, Any], loaded: Mapping[str, Any]) -> bool:
+    """Returns whether a file is longer than the stored one, by its sound or else its bytes."""
+    names = ("duration_seconds", "bytes")
+    name = next((n for n in names if None not in (row.get(n), loaded.get(n))), None)
+    return name is not None and bool(row[name] > loaded[name])

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -32,11 +33,13 @@ from ..tables.declaration import Table
 from ..warehouse.held import PRUNE
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
-from .archive import Archive, Kind, agents_with_recordings
+from .archive import Archive, Due, Kind, agents_with_recordings
 from .fetcher import Outcome, RecordingFetcher, Task
 from .manifest import Manifest
 from .report import RecordingsReport
+from .short import is_retry_due
 from .store import Incoming, Store, open_store
+from .wav import REFUSALS
 
 logger = logging.getLogger("polyai")
 
@@ -255,9 +258,9 @@ class AgentRecordings:
         Calls that have failed for too long are left out.
         """
         settings, report, wait = self._settings, self._report, self._settings.recordings_wait
-        kinds = self._kinds(api)
+        kinds, now = self._kinds(api), self._clock()
         report.expected = self._archive.count_due(kinds, wait) * len(kinds)
-        too_old = self._clock() - settings.give_up_after
+        too_old = now - settings.give_up_after
         forgotten = self._work.committer.warehouse.forgotten(self._agent.agent_id)
         failed_before: list[Task] = []
         for due in self._archive.due(kinds, wait):
@@ -267,12 +270,34 @@ class AgentRecordings:
             if failure is not None and failure.first_failed_at < too_old:
                 report.given_up += 1
                 continue
-            tasks = [Task(due, kind) for kind in kinds if due.lacks(kind, wait)]
+            tasks = [
+                task
+                for kind in kinds
+                if due.lacks(kind, wait) and (task := self._task(due, kind, failure, now))
+            ]
             if failure is None:
                 yield from tasks
             else:
                 failed_before += tasks
         yield from failed_before
+
+    def _task(self, due: Due, kind: Kind, failure: Failure | None, now: datetime) -> Task | None:
+        """Returns the task for a missing recording; None if it is not to be requested now."""
+        row = due.rows.get(kind, {})
+        if due.is_short(kind) and due.ended_at is not None:
+            if not is_retry_due(row, due.ended_at, now):
+                self._report.short += 1
+                return None
+            return Task(due._replace(began=row["started_at"]), kind, is_short=True)
+        if failure is not None and row.get("error_code") in REFUSALS:
+            # the same bytes would come again
+            if row["fetched_at"] >= failure.first_failed_at + self._settings.recordings_wait:
+                self._report.given_up += 1
+                return None
+            if not is_retry_due(row, failure.first_failed_at, now):
+                self._report.postponed += 1
+                return None
+        return Task(due, kind)
 
     def _kinds(self, api: DataApi) -> list[Kind]:
         """Kinds of recordings to download per call, as far as the key gives access."""

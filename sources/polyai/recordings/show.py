@@ -13,7 +13,7 @@ from rich.markup import escape
 from ..console.format import SHOWN_FAILURES, seconds_of, without_internals
 from .prune import Pruning
 from .report import RecordingsReport
-from .verify import HARMLESS, Verification
+from .verify import Verification
 
 SHOWN_FINDINGS = 20
 """Findings that the terminal shows; JSON has all of them."""
@@ -30,6 +30,16 @@ def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) 
         )
         if report.adopted:
             console.print(f"  {report.adopted:,} were in the store already and are now registered")
+        if report.short:
+            console.print(
+                f"  [yellow]{report.short:,} much shorter than their calls[/]: requested again "
+                "until recordings_wait is over; `recordings verify` names them"
+            )
+        if report.mismatched:
+            console.print(
+                f"  {report.mismatched:,} stored with a mark in recordings.error_code: their "
+                "stated lengths are a little wrong, or unknown"
+            )
         console.print(
             f"  {report.traffic.requests:,} requests ({report.traffic.retries:,} retries), "
             f"{report.fetched / max(seconds, 0.001):,.0f} recordings/s"
@@ -38,10 +48,15 @@ def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) 
             console.print(f"  [red]failed[/] {escape(conversation_id)}: {escape(str(error))}")
         if report.failed:
             console.print("  failures are in fetch_failures; the next run retries them")
+        if report.postponed:
+            console.print(
+                f"  [red]not retried yet[/] {report.postponed:,} that cannot be used: retried less "
+                "and less often; `status` names them"
+            )
         if report.given_up:
             console.print(
-                f"  [yellow]given up[/] {report.given_up:,} that have failed for too long: "
-                "a longer give_up_after retries them"
+                f"  [yellow]given up[/] {report.given_up:,} that have failed for too long: a "
+                "longer give_up_after, or recordings_wait for unusable files, retries them"
             )
     if reports:
         console.print(f"recordings: {escape(url)}", soft_wrap=True)
@@ -54,6 +69,9 @@ def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, An
         | {
             "adopted": report.adopted,
             "not_found": report.not_found,
+            "short": report.short,
+            "mismatched": report.mismatched,
+            "postponed": report.postponed,
             "audio_bytes": report.audio_bytes,
             "failures": {name: str(error) for name, error in report.failures.items()},
         }
@@ -65,7 +83,7 @@ def verification(console: Console, found: Verification, url: str) -> None:
     """Prints the result of a verification."""
     console.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(url)}")
     for one in found.findings[:SHOWN_FINDINGS]:
-        colour = "green" if one.is_repaired else "yellow" if one.trouble in HARMLESS else "red"
+        colour = "green" if one.is_repaired else "yellow" if one.is_harmless else "red"
         word = f"{one.trouble}, repaired" if one.is_repaired else one.trouble
         console.print(
             f"  [{colour}]{word}[/] {escape(one.uri)}: {escape(one.detail)}", soft_wrap=True
@@ -73,11 +91,14 @@ def verification(console: Console, found: Verification, url: str) -> None:
     if len(found.findings) > SHOWN_FINDINGS:
         console.print(f"  … and {len(found.findings) - SHOWN_FINDINGS:,} more")
     left = Counter(one.trouble for one in found.findings if not one.is_repaired)
+    stated = ", ".join(f"{count:,} {trouble}" for trouble, count in left.most_common())
     if found.is_sound:
         repaired = sum(one.is_repaired for one in found.findings)
-        console.print("no discrepancies" + (f", {repaired:,} repaired" if repaired else ""))
+        console.print(
+            f"no discrepancies{f' but {stated}' if stated else ''}"
+            + (f", {repaired:,} repaired" if repaired else "")
+        )
     else:
-        stated = ", ".join(f"{count:,} {trouble}" for trouble, count in left.most_common())
         console.print(f"[red]{stated}[/]: `recordings verify --refetch` repairs what it can")
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Literal
 
 import dlt
@@ -18,20 +19,21 @@ from ..errors import StoreError
 from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..warehouse.queries import Warehouse
-from .archive import Archive, Due, Kind
+from .archive import Archive, Due, Kind, Short, is_awaited
 from .fetcher import Task
 from .layout import agent_folder, file_name, partition
 from .manifest import FOLDER as MANIFEST
-from .manifest import SCHEMA, Manifest, Row, key_of, manifest_path, read_partition
+from .manifest import SCHEMA, Key, Manifest, Row, key_of, manifest_path, read_partition
 from .report import RecordingsReport
 from .run import AgentRecordings, Work, open_work
 from .store import Store
 
 COMMAND = "verify"
 
-Trouble = Literal["missing", "changed", "moved", "manifest", "untold"]
+Trouble = Literal["missing", "changed", "moved", "manifest", "untold", "short"]
 """The file does not exist; has another size or hash; has another address than in its row; the
-manifest differs from the warehouse; the warehouse has no row of the file (yet)."""
+manifest differs from the warehouse; the warehouse has no row of the file (yet); the recording is
+much shorter than its call."""
 
 HARMLESS: frozenset[Trouble] = frozenset({"untold"})
 """Left by a run that is in progress or was killed; the next run registers the file."""
@@ -51,6 +53,9 @@ class Finding:
         detail: Explanation.
         row: The file's row in the warehouse; None for a partition.
         is_repaired: The file was downloaded again, or the manifest rewritten.
+        call_seconds: Length of the call that the recording is much shorter than.
+        is_final: PolyAI had nothing longer `recordings_wait` after the call, so that it is not
+            requested again.
     """
 
     trouble: Trouble
@@ -59,6 +64,13 @@ class Finding:
     detail: str
     row: Row | None = None
     is_repaired: bool = False
+    call_seconds: float | None = None
+    is_final: bool = False
+
+    @property
+    def is_harmless(self) -> bool:
+        """True if the archive has all that PolyAI had, in spite of it."""
+        return self.trouble in HARMLESS or self.is_final
 
 
 @dataclass
@@ -79,8 +91,15 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """True if all discrepancies are repaired, or there are none."""
-        return all(one.is_repaired or one.trouble in HARMLESS for one in self.findings)
+        """True if all discrepancies are repaired or harmless, or there are none."""
+        return all(one.is_repaired or one.is_harmless for one in self.findings)
+
+    @property
+    def is_intact(self) -> bool:
+        """True if files, manifest and warehouse agree, although recordings may be too short."""
+        return all(
+            one.is_repaired or one.is_harmless or one.trouble == "short" for one in self.findings
+        )
 
 
 def verify(
@@ -88,6 +107,7 @@ def verify(
     store: Store,
     agent_ids: Sequence[str],
     *,
+    wait: timedelta,
     quick: bool = False,
     workers: int = 8,
     stop: threading.Event | None = None,
@@ -99,6 +119,7 @@ def verify(
         warehouse: The warehouse.
         store: The files.
         agent_ids: Agents to check.
+        wait: `recordings_wait`, until which a recording that is too short is requested again.
         quick: Compare sizes only, without reading files.
         workers: Files that are read in parallel.
         stop: When set, ends after the current day.
@@ -111,7 +132,8 @@ def verify(
     found = Verification()
     for agent_id in agent_ids:
         check = _Check(store, agent_id, quick=quick, workers=workers)
-        for rows in Archive(warehouse, agent_id).days():
+        archive = Archive(warehouse, agent_id)
+        for rows in archive.days():
             if stop is not None and stop.is_set():
                 return found
             found.findings += check.day(rows)
@@ -120,6 +142,7 @@ def verify(
             found.bytes += sum(row["bytes"] or 0 for row in stored)
             on_files(found.files)
         found.findings += check.rest()
+        found.findings += (_short(agent_id, one, wait) for one in archive.short())
     return found
 
 
@@ -158,6 +181,7 @@ def verify_and_repair(
                 work.committer.warehouse,
                 work.store,
                 names,
+                wait=settings.recordings_wait,
                 quick=quick,
                 workers=settings.workers,
                 stop=stop,
@@ -169,9 +193,11 @@ def verify_and_repair(
             return found
         for agent in settings.agents:
             own = [one for one in found.findings if one.agent_id == agent.agent_id]
-            if tasks := [_task(one.row, one.trouble) for one in own if one.row is not None]:
+            if tasks := _tasks(own):
                 report = RecordingsReport(agent.agent_id, COMMAND, Traffic(), started_at=clock())
-                AgentRecordings(work, agent, settings, report, stop, clock).fetch(tasks)
+                AgentRecordings(work, agent, settings, report, stop, clock).fetch(
+                    list(tasks.values())
+                )
                 found.reports.append(report)
             _write_manifests(work, agent.agent_id, {one.uri for one in own if one.row is None})
         left = {(one.trouble, one.uri) for one in check(quick=True).findings}
@@ -183,11 +209,41 @@ def verify_and_repair(
     return found
 
 
-def _task(row: Row, trouble: Trouble) -> Task:
-    """Task to download a file again; a moved file is adopted at its new address."""
-    kind = Kind(row["direction"], row["redacted"])
-    due = Due(row["conversation_id"], row["started_at"], None, {kind: row})
-    return Task(due, kind, again=trouble != "moved")
+def _tasks(findings: Sequence[Finding]) -> dict[Key, Task]:
+    """Tasks to download files again, by their keys; a moved file is adopted at its new address."""
+    tasks: dict[Key, Task] = {}
+    for one in findings:
+        if one.row is None or one.is_final:
+            continue
+        kind = Kind(one.row["direction"], one.row["redacted"])
+        rows = {kind: one.row}
+        due = Due(one.row["conversation_id"], one.row["started_at"], None, rows, one.call_seconds)
+        is_short = one.trouble == "short"
+        again = one.trouble not in ("moved", "short")
+        # a file that is missing or changed is replaced by whatever PolyAI has
+        tasks.setdefault(key_of(one.row), Task(due, kind, again=again, is_short=is_short))
+    return tasks
+
+
+def _short(agent_id: str, short: Short, wait: timedelta) -> Finding:
+    """Finding for a recording that is much shorter than its call."""
+    row, seconds = short.row, short.row["duration_seconds"]
+    is_final = not is_awaited(row, short.ended_at, wait)
+    detail = f"{seconds:.1f} s of a call of {short.call_seconds:.0f} s; "
+    if is_final:
+        attempts, last = row["attempts"] or 1, row["fetched_at"]
+        detail += f"PolyAI had nothing longer in {attempts:,} runs until {last:%Y-%m-%d}"
+    else:
+        detail += "`recordings` requests it again until recordings_wait is over"
+    return Finding(
+        "short",
+        agent_id,
+        row["uri"],
+        detail,
+        row,
+        call_seconds=short.call_seconds,
+        is_final=is_final,
+    )
 
 
 def _is_of(finding: Finding, conversation_ids: set[str]) -> bool:

@@ -63,9 +63,8 @@ REFUSALS = frozenset({LENGTH_MISMATCH, NOT_WAV, NO_AUDIO, TOO_LARGE})
 """Codes of files that are not stored; an immediate retry would bring the same bytes."""
 
 _CHUNK_NAMES = frozenset(
-    (b"data", b"fmt ", b"fact", b"LIST", b"JUNK", b"PAD ", b"FLLR", b"bext", b"iXML", b"id3 ")
-    + (b"ID3 ", b"cue ", b"smpl", b"inst", b"PEAK", b"cart", b"_PMX", b"ds64", b"levl", b"umid")
-)
+    (b"data", b"fmt ", b"fact", b"LIST", b"JUNK", b"PAD ", b"FLLR", b"bext", b"iXML")
+) | frozenset((b"id3 ", b"ID3 ", b"cue ", b"smpl", b"inst", b"PEAK", b"cart", b"_PMX", b"ds64"))
 """Usual chunks, by which the next one is found where its place is uncertain."""
 
 _NOT_CLOSED = 16

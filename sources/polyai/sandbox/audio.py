@@ -14,31 +14,39 @@ _SILENCE = {_PCM: b"\0\0", _MU_LAW: b"\xff"}
 _FREQUENCIES_HZ = {"user": (196, 220, 247), "agent": (330, 392, 440)}
 
 
-def wav(entropy: int, seconds: float, direction: Direction, *, redacted: bool) -> bytes:
-    """Renders the WAV file of a recording: mono, 8 kHz, 16-bit PCM or 8-bit mu-law.
+def wav(
+    entropy: int,
+    seconds: float,
+    direction: Direction,
+    *,
+    redacted: bool,
+    rate_hz: int = SAMPLE_RATE_HZ,
+) -> bytes:
+    """Renders the WAV file of a recording: mono, 16-bit PCM or 8-bit mu-law.
 
     Args:
         entropy: The conversation's; determines the format, the chunks and the tones.
         seconds: Length of the recording.
         direction: Voice to include.
         redacted: Replace the middle third by silence.
+        rate_hz: Sample rate.
     """
     audio_format = _MU_LAW if entropy % 3 == 0 else _PCM
     width = len(_SILENCE[audio_format])
-    samples = max(1, int(seconds * SAMPLE_RATE_HZ))
-    tone = _second(audio_format, direction, entropy % 3)
+    samples = max(1, int(seconds * rate_hz))
+    tone = _second(audio_format, direction, entropy % 3, rate_hz)
     mark = (entropy % 2**64).to_bytes(8, "little")
-    data = (mark + tone * (samples // SAMPLE_RATE_HZ + 1))[: samples * width]
+    data = (mark + tone * (samples // rate_hz + 1))[: samples * width]
     if redacted:
         third = samples // 3 * width
         data = data[:third] + _SILENCE[audio_format] * (third // width) + data[2 * third :]
-    return _file(audio_format, width, data, has_odd_chunks=entropy % 5 == 0)
+    return _file(audio_format, width, data, rate_hz, has_odd_chunks=entropy % 5 == 0)
 
 
-def _file(audio_format: int, width: int, data: bytes, *, has_odd_chunks: bool) -> bytes:
-    layout = struct.pack(
-        "<HHIIHH", audio_format, 1, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * width, width, width * 8
-    )
+def _file(
+    audio_format: int, width: int, data: bytes, rate_hz: int, *, has_odd_chunks: bool
+) -> bytes:
+    layout = struct.pack("<HHIIHH", audio_format, 1, rate_hz, rate_hz * width, width, width * 8)
     chunks = []
     if audio_format == _MU_LAW:
         chunks = [_chunk(b"fmt ", layout + b"\0\0"), _chunk(b"fact", struct.pack("<I", len(data)))]
@@ -61,13 +69,13 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 @lru_cache(maxsize=32)
-def _second(audio_format: int, direction: Direction, pitch: int) -> bytes:
+def _second(audio_format: int, direction: Direction, pitch: int, rate_hz: int) -> bytes:
     """Renders one second of the tones of a direction."""
     voices = ("user", "agent") if direction == "combined" else (direction,)
     tones = [_FREQUENCIES_HZ[voice][pitch] for voice in voices]
     samples = [
-        int(sum(math.sin(math.tau * hz * n / SAMPLE_RATE_HZ) for hz in tones) * 6000)
-        for n in range(SAMPLE_RATE_HZ)
+        int(sum(math.sin(math.tau * hz * n / rate_hz) for hz in tones) * 6000)
+        for n in range(rate_hz)
     ]
     if audio_format == _MU_LAW:
         return bytes(_mu_law(sample) for sample in samples)

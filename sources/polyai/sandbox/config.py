@@ -48,5 +48,7 @@ class SandboxConfig:
     """Requests per second; above it, HTTP 429 with `Retry-After`. None for no limit."""
     kept_answers: int = 0
     """Size of the cache of rendered details, for benchmarks that read them repeatedly."""
-    recording_cap_seconds: float = 10.0
-    """Maximum length of recordings, so that tests do not transfer hours of audio."""
+    recording_cap_seconds: float = 600.0
+    """Maximum length of recordings; those of longer calls are much shorter than their calls."""
+    recording_rate_hz: int = 8000
+    """Sample rate of recordings: tests use a low one to transfer whole calls in few bytes."""

@@ -281,4 +281,10 @@ class State:
             return None
         traits = agent.world.traits(index)
         seconds = min(traits.duration.total_seconds(), self.config.recording_cap_seconds)
-        return wav(traits.entropy, seconds, direction, redacted=redacted)
+        return wav(
+            traits.entropy,
+            seconds,
+            direction,
+            redacted=redacted,
+            rate_hz=self.config.recording_rate_hz,
+        )

@@ -151,7 +151,14 @@ RECORDINGS = Table(
         ),
         Column("fetched_at", "timestamp", "Latest request for the recording.", unit="UTC"),
         _ATTEMPTS,
-        _ERROR_CODE,
+        Column(
+            "error_code",
+            "text",
+            "Of a stored file: LENGTH_MISMATCH (complete, but the lengths that it states are a "
+            "little wrong), LENGTH_UNKNOWN (nothing shows that it is complete), or NULL. Else: "
+            "PolyAI's error code, or NOT_WAV, NO_AUDIO, LENGTH_MISMATCH or TOO_LARGE of a file "
+            "that cannot be used.",
+        ),
         PACKAGE_ID,
     ),
     key=("direction", "redacted"),
