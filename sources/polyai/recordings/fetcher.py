@@ -17,7 +17,7 @@ from ..api.decoding import NotAcceptedError
 from ..api.outage import OutageBreaker, Probe
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
-from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
+from ..errors import AccessError, ApiError, ConversationError, StoppedError, UnavailableError
 from .archive import Due, Kind
 from .layout import file_name, partition
 from .manifest import Manifest, Row
@@ -128,6 +128,7 @@ class RecordingFetcher:
         self._on_outcome = on_outcome
         self.rest: list[Outcome] = []
         self._unsynced: list[Outcome] = []
+        self._is_refused = False
         self._breaker = OutageBreaker(probe=Probe(self._first_bytes, api.newest_ids))
         self._probe_kind: Kind | None = None
         self._pool = WorkerPool(workers, "polyai-recording", stop=stop)
@@ -181,7 +182,7 @@ class RecordingFetcher:
 
     def _outcome(self, task: Task) -> Outcome | None:
         """Adopts or downloads one recording; None if the run is ending."""
-        if self._stop.is_set() or self._breaker.is_open:
+        if self._stop.is_set() or self._breaker.is_open or self._is_refused:
             return None
         adopted = None if task.again else self._adopted(task.due, task.kind)
         if adopted and not (task.is_short and not _is_longer(adopted.row, task.loaded)):
@@ -220,6 +221,10 @@ class RecordingFetcher:
                     return Outcome(self._requested_again(loaded), is_known=True)
                 row = self._stored(due, kind, file, received, is_new=True)
         except StoppedError:
+            raise
+        except AccessError:
+            # before the caller receives it, other workers would send more requests
+            self._is_refused = True
             raise
         except (ConversationError, UnavailableError) as error:
             # without the API's own error code the 404 may be a gateway's

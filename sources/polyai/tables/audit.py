@@ -7,7 +7,11 @@ from .declaration import Column, Reference, Table
 
 _OF_RUN = Reference("sync_runs", ("agent_id", "run_id"))
 _ATTEMPTS = Column("attempts", "bigint", "Runs that tried.")
-_ERROR_CODE = Column("error_code", "text", "PolyAI's error code.")
+_ERROR_CODE = Column(
+    "error_code",
+    "text",
+    "PolyAI's error code, or a code of this package for an answer that cannot be used.",
+)
 _ERROR_ID = Column("error_id", "text", "PolyAI's correlation id, for requests to its support.")
 _REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
 _CHAT_CONVERSATION_ID = Column(
