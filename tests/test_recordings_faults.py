@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Calls:
         self.server.requests.clear()
         return found
 
-    def environment(self) -> Mapping[str, str]:
+    def environment(self) -> dict[str, str]:
         return access(self.server.url) | {"POLYAI_MAX_ATTEMPTS": "3"}
 
     def run(self, *options: str) -> tuple[int, dict[str, Any]]:
@@ -245,7 +245,8 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         calls.recordings = {"CA1": audio(wav(5))}
         for day in range(15):
             assert calls.run_at(calls.ended_at + timedelta(days=day, hours=6)).status == "complete"
-        assert calls.asked() == 3 + 5
+        # after 6, 30, 54, 126 and 270 hours; the other two calls once
+        assert calls.asked() == 5 + 2
         assert recording("CA1")[:3] == ("stored", None, 5)
         shown = run("recordings", "verify", **calls.environment())
         assert (shown.returncode, "no discrepancies but 1 short" in shown.stdout) == (0, True)
@@ -354,3 +355,30 @@ class TestAnAnswerThatCannotBeUsed:
         assert reports[-1].given_up == 1
         assert recording("CA1")[:2] == ("failed", "NOT_WAV")
         assert "CA1" in run("status", **calls.environment()).stdout
+
+
+def test_failed_recordings_in_a_row_come_last_and_keep_no_other_from_being_stored() -> None:
+    names = tuple(f"CA{number:03}" for number in range(100))
+    calls = Calls(names, timedelta(hours=1))
+    calls.recordings = {name: audio(wav(60)) for name in names[40:]} | {
+        name: Answer({"error_code": "BROKEN"}, status=500) for name in names[:40]
+    }
+    once = calls.environment() | {"POLYAI_MAX_ATTEMPTS": "1", "POLYAI_WORKERS": "1"}
+    stored = "SELECT count(*) FROM polyai.recordings WHERE status = 'stored'"
+    with calls.server:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=calls.server.url)
+        put_made(f"a hundred calls {calls.ended_at}", lambda pipeline: load(settings, pipeline))
+        assert run("recordings", **once).returncode == 3
+        assert query(stored) == [(60,)]
+        assert query("SELECT status FROM polyai.sync_runs WHERE command = 'recordings'") == [
+            ("partial",)
+        ]
+        # a recording that is new again is requested before those that failed
+        with duckdb.connect("polyai.duckdb") as connection:
+            connection.execute("DELETE FROM polyai.recordings WHERE conversation_id = 'CA099'")
+        Path("recordings").rename("elsewhere")
+        calls.server.requests.clear()
+        assert run("recordings", **once).returncode == 3
+    asked = [request.target.split("/")[5] for request in calls.server.requests]
+    assert asked[0] == "CA099"
+    assert set(asked[1:]) >= set(names[:40])
