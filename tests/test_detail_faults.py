@@ -6,8 +6,13 @@ for another conversation.
 
 from __future__ import annotations
 
+import json
+import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -16,13 +21,22 @@ import duckdb
 import pytest
 
 from command import AGENT, KEY
+from odd_server import Answer, OddServer, Request
 from polyai import open_pipeline, resolve
+from polyai.api.client import DataApi
 from polyai.api.outage import OUTAGE_AFTER
+from polyai.load import batch_shaper
 from polyai.load.report import RunReport
 from polyai.load.run import load
+from polyai.load.stale_details import DISTANCES
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.shape import answer as answers_
+from polyai.shape.shaping import shape
+from warehouse_rows import assert_equals_truth, from_duckdb
 
 pytestmark = pytest.mark.load
+
+Json = dict[str, Any]
 
 DETAIL = r"/conversations/[^/?]+$"
 LIST_PAGE = r"/conversations\?"
@@ -46,7 +60,9 @@ class Site:
             path = re.escape(quote(conversation_id, safe="")) + "$"
             self.sandbox.faults.add("status", path=path, status=status, error_code="BROKEN")
 
-    def load(self, *, full: bool = False, **options: object) -> RunReport:
+    def load(
+        self, *, full: bool = False, pipelines_dir: str | None = None, **options: object
+    ) -> RunReport:
         """Runs a load, after clearing the recorded requests of earlier ones."""
         self.sandbox.requests.clear()
         settings = resolve(
@@ -55,7 +71,12 @@ class Site:
             base_url=self.base_url,
             **({"max_attempts": 1} | options),
         )
-        (report,) = load(settings, open_pipeline(), full=full, clock=lambda: self.sandbox.now)
+        (report,) = load(
+            settings,
+            open_pipeline(pipelines_dir=pipelines_dir),
+            full=full,
+            clock=lambda: self.sandbox.now,
+        )
         return report
 
 
@@ -164,3 +185,241 @@ class TestRefusals:
         site.sandbox.faults.clear()
         assert site.load().status == "complete"
         assert loaded() == set(site.oldest_first)
+
+
+class Gateway:
+    """Proxy for a sandbox that edits documents on their way.
+
+    Args:
+        base_url: URL of the sandbox.
+        edit: Returns the document to answer, for the path and the decoded document.
+    """
+
+    def __init__(self, base_url: str, edit: Callable[[str, Json], Json]) -> None:
+        self._base_url = base_url
+        self._edit = edit
+        self.details: Counter[str] = Counter()
+
+    def __call__(self, request: Request) -> Answer:
+        headers = {"X-API-KEY": request.headers["x-api-key"]}
+        onward = urllib.request.Request(self._base_url + request.target, headers=headers)  # noqa: S310
+        with urllib.request.urlopen(onward) as response:  # noqa: S310
+            document = json.loads(response.read())
+        if "conversationId" in document:
+            self.details[document["conversationId"]] += 1
+        edited = self._edit(request.target, document)
+        return Answer(edited if isinstance(edited, bytes) else json.dumps(edited).encode())
+
+
+@contextmanager
+def edited(site: Site, edit: Callable[[str, Json], Json]) -> Iterator[Gateway]:
+    """Puts a gateway before the sandbox."""
+    gateway, behind = Gateway(site.base_url, edit), site.base_url
+    with OddServer(gateway) as server:
+        site.base_url = server.url
+        yield gateway
+    site.base_url = behind
+
+
+class TestOddAnswers:
+    def test_whatever_shaping_raises_is_recorded_and_the_others_are_loaded(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        errors = dict(
+            zip(
+                site.oldest_first[10:90:20],
+                (RecursionError(), OverflowError(), UnicodeError(), KeyError("+441234567890")),
+            )
+        )
+
+        def odd_shape(answers: Sequence[answers_.Answer], **options: Any) -> Any:
+            for answer in answers:
+                if answer.conversation_id in errors:
+                    raise errors[answer.conversation_id]
+            return shape(answers, **options)
+
+        monkeypatch.setattr(batch_shaper, "shape", odd_shape)
+        for attempts in (1, 2):
+            report = site.load()
+            assert (report.status, report.failed) == ("partial", 4)
+            assert loaded() == set(site.oldest_first) - set(errors)
+            recorded = query(
+                "SELECT conversation_id, error_code, attempts, message FROM polyai.fetch_failures"
+            )
+            assert {row[:3] for row in recorded} == {
+                (name, type(error).__name__, attempts) for name, error in errors.items()
+            }
+            # an error can quote the answer
+            assert not [row for row in recorded if "1234567890" in row[3]]
+        monkeypatch.setattr(batch_shaper, "shape", shape)
+        assert site.load().status == "complete"
+        assert loaded() == set(site.oldest_first)
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb())
+
+    @pytest.mark.parametrize("pii", ["keep", pytest.param("hash", marks=pytest.mark.slow)])
+    def test_values_that_are_nested_deeply_concern_their_conversation(
+        self, site: Site, pii: str
+    ) -> None:
+        ids = site.oldest_first
+        odd = dict(zip(ids, (60, 200, 400, 600, 800, 990, 1_100, 20_000)))
+
+        def edit(target: str, document: Json) -> Any:
+            levels = odd.get(document.get("conversationId", ""))
+            if levels is None or not document.get("turns"):
+                return document
+            marked = json.dumps(document | {"deep": "HERE"})
+            return marked.replace('"HERE"', "[" * levels + "]" * levels).encode()
+
+        with edited(site, edit):
+            report = site.load(pii=pii, pii_secret="secret")
+            assert report.status in ("complete", "partial")
+            assert loaded() | open_failures() == set(ids)
+            assert set(ids) - loaded() <= set(odd)
+            again = site.load(pii=pii, pii_secret="secret")
+            assert again.new == 0
+
+    def test_details_with_another_form_of_their_id_are_recorded(self, site: Site) -> None:
+        odd = site.oldest_first[:30]
+
+        def edit(target: str, document: Json) -> Json:
+            name = document.get("conversationId")
+            return document | {"conversationId": name.swapcase()} if name in odd else document
+
+        with edited(site, edit):
+            for attempts in (1, 2):
+                report = site.load()
+                assert (report.status, report.failed) == ("partial", 30)
+                assert loaded() == set(site.oldest_first) - set(odd)
+                assert open_failures() == set(odd)
+                assert query("SELECT DISTINCT attempts FROM polyai.fetch_failures") == [(attempts,)]
+        assert site.load().status == "complete"
+        assert loaded() == set(site.oldest_first)
+
+    def test_a_failure_carries_what_support_asks_for(self, site: Site) -> None:
+        site.break_details(site.oldest_first[:1], 500)
+        site.load()
+        ((message, status, code, error_id),) = query(
+            "SELECT message, http_status, error_code, error_id FROM polyai.fetch_failures"
+        )
+        assert (status, code) == (500, "BROKEN")
+        assert all(fact in message for fact in ("HTTP 500", "error_code BROKEN", error_id))
+
+
+class TestStaleDetails:
+    def test_one_is_read_again_until_it_agrees_with_its_list_row(self, site: Site) -> None:
+        site.load()
+        chosen = site.oldest_first[-1]
+        old = self.detail(site, chosen)
+        site.sandbox.edit(AGENT, chosen, note="call back", poly_score=5.0, tags=["late"])
+
+        def lag(target: str, document: Json) -> Json:
+            is_old = document.get("conversationId") == chosen and gateway.details[chosen] == 1
+            return old if is_old else document
+
+        with edited(site, lag) as gateway:
+            report = site.load()
+            assert (report.status, report.failed) == ("partial", 1)
+            assert list(report.failures) == [chosen]
+            assert self.values(chosen) == (old["note"], old["polyScore"])
+            # the state is in the warehouse alone
+            report = site.load(pipelines_dir="another machine")
+            assert (report.status, report.failed, report.changed) == ("complete", 0, 1)
+            assert self.values(chosen) == ("call back", 5.0)
+            assert site.load().fetched == 0
+        assert gateway.details[chosen] == 2
+        assert open_failures() == set()
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb())
+
+    @pytest.mark.slow
+    def test_it_is_found_also_outside_of_the_look_back_window(self, site: Site) -> None:
+        site.load()
+        chosen = site.oldest_first[0]
+        old = self.detail(site, chosen)
+        site.sandbox.edit(AGENT, chosen, note="call back", tags=["late"])
+        with edited(
+            site,
+            lambda target, document: (
+                old
+                if document.get("conversationId") == chosen and gateway.details[chosen] < 3
+                else document
+            ),
+        ) as gateway:
+            statuses = [site.load(lookback="90d").status]
+            statuses += [site.load().status for _ in range(3)]
+        assert statuses == ["partial", "partial", "complete", "complete"]
+        assert gateway.details[chosen] == 3
+        assert self.values(chosen) == ("call back", old["polyScore"])
+
+    @pytest.mark.slow
+    def test_one_that_never_agrees_is_read_a_bounded_number_of_times(self, site: Site) -> None:
+        site.load()
+        chosen = site.oldest_first[-1]
+        old = self.detail(site, chosen)
+        site.sandbox.edit(AGENT, chosen, note="call back")
+        statuses = []
+        with edited(
+            site,
+            lambda target, document: old if document.get("conversationId") == chosen else document,
+        ) as gateway:
+            for distance in (timedelta(0), *DISTANCES, timedelta(days=9)):
+                if distance:
+                    # not before its time
+                    statuses.append(site.load(settle_after="0s").status)
+                site.sandbox.advance(distance)
+                statuses.append(site.load(settle_after="0s").status)
+        assert statuses == ["partial"] * 4 + ["complete", "partial"] * 3 + ["complete"] * 2
+        assert gateway.details[chosen] == len(DISTANCES) + 1
+        assert open_failures() == set()
+        recorded = query("SELECT error_code, attempts, message FROM polyai.fetch_failures")
+        assert [row[:2] for row in recorded] == [("STALE_DETAIL", len(DISTANCES) + 1)]
+        assert "note" in recorded[0][2]
+
+    def test_a_removed_note_that_the_detail_still_has_is_stale(self, site: Site) -> None:
+        chosen = site.oldest_first[-1]
+        site.sandbox.edit(AGENT, chosen, note="old", tags=["old"])
+        site.load()
+        old = self.detail(site, chosen)
+        site.sandbox.edit(AGENT, chosen, note=None, tags=[])
+        with edited(
+            site,
+            lambda target, document: (
+                old
+                if document.get("conversationId") == chosen and gateway.details[chosen] == 1
+                else document
+            ),
+        ) as gateway:
+            assert [site.load().status for _ in range(2)] == ["partial", "complete"]
+        assert self.values(chosen)[0] is None
+
+    def detail(self, site: Site, conversation_id: str) -> Json:
+        """Requests a detail, as the API answers now."""
+        (agent,) = resolve(agent_id=AGENT, api_key=KEY, base_url=site.base_url).agents
+        with DataApi(agent) as api:
+            return api.conversation(conversation_id)
+
+    def values(self, conversation_id: str) -> tuple[Any, ...]:
+        (row,) = query(
+            "SELECT note, poly_score FROM polyai.conversations WHERE conversation_id = ?",
+            conversation_id,
+        )
+        return row
+
+
+class TestSummaryHash:
+    def test_signed_urls_and_the_order_of_tags_are_no_change(self, site: Site) -> None:
+        for conversation_id in site.oldest_first:
+            site.sandbox.edit(AGENT, conversation_id, tags=["a", "b", "c"])
+
+        def shuffle(target: str, document: Json) -> Json:
+            for row in document.get("conversations", [document]):
+                signature = random.random()
+                row["audioUrl"] = f"https://cdn.example/{row['conversationId']}?sig={signature}"
+                row["tags"] = random.sample(row["tags"], len(row["tags"]))
+            return document
+
+        with edited(site, shuffle):
+            site.load()
+            report = site.load(full=True)
+            assert (report.status, report.changed, report.fetched) == ("complete", 0, 0)
+            site.sandbox.edit(AGENT, site.oldest_first[0], tags=["a", "b"])
+            assert site.load(full=True).changed == 1

@@ -76,7 +76,12 @@ def test_defaults() -> None:
         environments=("live", "sandbox", "pre-release"),
         workers=8,
         lookback=timedelta(hours=24),
-        settle_after=(timedelta(hours=1), timedelta(hours=24), timedelta(days=7)),
+        settle_after=(
+            timedelta(hours=1),
+            timedelta(hours=24),
+            timedelta(days=7),
+            timedelta(days=30),
+        ),
         give_up_after=timedelta(days=30),
         lock_wait=timedelta(0),
         chunk_size=5000,

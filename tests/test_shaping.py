@@ -20,6 +20,7 @@ from polyai.clock import parse_timestamp
 from polyai.shape.answer import Answer, LoadedConversation, NoteVersion
 from polyai.shape.shaping import Shaped, shape
 from polyai.shape.values import number
+from polyai.tables.conversations import CONVERSATIONS
 from polyai.tables.registry import conversation_tables
 
 pytestmark = pytest.mark.unit
@@ -35,10 +36,16 @@ EMPTY_ROW = LoadedConversation(
     num_turns=None,
     num_silences=None,
     num_ood=None,
-    poly_score=None,
-    poly_score_scale=None,
     note=None,
 )
+
+
+EMPTY_COLUMNS: Row = {column.name: None for column in CONVERSATIONS.columns}
+
+
+def loaded_with(**columns: Any) -> LoadedConversation:
+    """Returns a loaded conversation with these columns, and NULL in the others."""
+    return replace(EMPTY_ROW, columns=EMPTY_COLUMNS | columns)
 
 
 def answer(detail: Json, loaded: LoadedConversation | None = None, **rest: Any) -> Answer:
@@ -628,12 +635,12 @@ class TestScore:
     def test_no_score(self, sent: Any) -> None:
         row = one({"polyScore": sent})
         assert (row["poly_score"], row["poly_score_scale"]) == (None, None)
-        loaded = replace(EMPTY_ROW, poly_score=6.0, poly_score_scale="0-10")
+        loaded = loaded_with(poly_score=6.0, poly_score_scale="0-10")
         row = one({"polyScore": sent}, loaded=loaded)
         assert (row["poly_score"], row["poly_score_scale"]) == (6.0, "0-10")
 
     def test_a_new_score_replaces_the_loaded_one(self) -> None:
-        loaded = replace(EMPTY_ROW, poly_score=2.0, poly_score_scale="1-5")
+        loaded = loaded_with(poly_score=2.0, poly_score_scale="1-5")
         row = one({"polyScore": "4.5", "createdAt": "2026-08-01T00:00:00Z"}, loaded=loaded)
         assert (row["poly_score"], row["poly_score_scale"]) == (4.5, "1-5")
 
@@ -654,7 +661,7 @@ class TestWithheldTranscripts:
         assert (row["num_turns"], row["num_silences"], row["num_ood"]) == (4, 1, 2)
         assert row["is_transcript_withheld"] is True
         assert result.withheld == 1
-        assert tombstoned(result) == {"metrics", "function_events", "conversation_tags"}
+        assert tombstoned(result) == {"conversation_tags"}
 
     def test_counts_of_the_answer_are_used(self) -> None:
         (row,) = rows(shaped({"num_turns": 7, "num_silences": 0, "num_ood": "3"}), "conversations")
@@ -1065,3 +1072,59 @@ def plain(result: Shaped, conversation_id: str | None = None) -> dict[str, list[
         ]
         for table in conversation_tables()
     }
+
+
+_VALUES: dict[str, Any] = {
+    "text": "loaded",
+    "double": 4.0,
+    "bool": True,
+    "timestamp": READ_AT,
+    "json": {"loaded": 1},
+}
+
+_TAKEN_AWAY = {column.name: column.type for column in CONVERSATIONS.columns} | {}
+for _name in (
+    # set by each load, or counted from the turns
+    "agent_id conversation_id region source_api summary_hash fetched_at _dlt_load_id extra "
+    "is_transcript_withheld num_turns num_silences num_ood "
+    # a person removes it, or the end of the conversation changes it
+    "note in_progress"
+).split():
+    del _TAKEN_AWAY[_name]
+
+
+class TestWhatRetentionTakesAway:
+    @pytest.mark.parametrize("name", _TAKEN_AWAY)
+    @pytest.mark.parametrize("gone", [None, "", "REDACTED"], ids=repr)
+    def test_it_does_not_erase_the_loaded_value(self, name: str, gone: str | None) -> None:
+        value = _VALUES[_TAKEN_AWAY[name]]
+        columns = {name: json.dumps(value) if isinstance(value, dict) else value}
+        column = next(one for one in CONVERSATIONS.columns if one.name == name)
+        is_redacted = gone == "REDACTED" and column.source in ("fromNumber", "toNumber")
+        detail = {column.source: gone if gone != "REDACTED" or is_redacted else None}
+        (row,) = rows(shaped(answer(detail, loaded_with(**columns))), "conversations")
+        assert row[name] == value
+
+    def test_a_new_value_replaces_the_loaded_one(self) -> None:
+        loaded = loaded_with(from_number="REDACTED", summary="old", handoff_reason="old")
+        detail = {"fromNumber": "+441234567890", "shortSummary": "new", "handoffReason": "new"}
+        row = one(detail, loaded=loaded)
+        assert (row["from_number"], row["summary"], row["handoff_reason"]) == (
+            "+441234567890",
+            "new",
+            "new",
+        )
+
+    @pytest.mark.parametrize("note", [None, ""], ids=repr)
+    def test_a_note_that_somebody_removed_is_removed(self, note: str | None) -> None:
+        loaded = replace(loaded_with(note="old"), note="old")
+        assert one({"note": note}, loaded=loaded)["note"] is None
+
+    def test_fields_without_a_column_are_kept_with_the_turns(self) -> None:
+        columns = loaded_with(extra='{"sentiment": "good", "hops": 1}')
+        loaded = replace(columns, num_turns=4)
+        assert one({"turns": [], "hops": 2}, loaded=loaded)["extra"] == {
+            "sentiment": "good",
+            "hops": 2,
+        }
+        assert one({"turns": [{}], "hops": 2}, loaded=loaded)["extra"] == {"hops": 2}

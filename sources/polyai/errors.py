@@ -138,6 +138,21 @@ class StoppedError(UnavailableError):
     """The client was closed while a request was waiting: the run is ending, without a failure."""
 
 
+def unexpected_error(message: str, error: Exception) -> ConversationError:
+    """Builds the error of a conversation whose answer made this package fail.
+
+    Contains the class of the error and its place, and none of its text, which can quote the answer.
+    """
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if "polyai" in code.co_filename:
+            place = f" in {code.co_filename.rpartition('polyai')[2][1:]}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    name = type(error).__name__
+    return ConversationError(f"{message}: {name}{place}", error_code=name)
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message that is not empty; its `repr` if there is none.
 

@@ -15,7 +15,8 @@ from ..config.settings import Agent
 from ..errors import AccessError, ConfigurationError, RouteGoneError
 from .decoding import NotAcceptedError, decode, encode
 from .failures import Subject
-from .page_stream import Document, Spool, read_page, row_hash
+from .page_stream import Document, Spool, read_page
+from .row_hash import content_hash
 from .transport import Body, Transport
 
 NEWEST_IDS = 100
@@ -350,7 +351,7 @@ class ConversationsV3(Transport):
         spool, rows, malformed = Spool(), list[V3Row](), dict[str, str]()
 
         def take(row: dict[str, Any]) -> None:
-            conversation_id, hashed = row.get("id"), row_hash(row)
+            conversation_id, hashed = row.get("id"), content_hash(row)
             if not isinstance(conversation_id, str) or not conversation_id:
                 malformed[hashed] = "has no id"
                 return

@@ -277,7 +277,7 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "environments": ("live,sandbox,pre-release", several(*ENVIRONMENTS)),
     "workers": (8, number(int, 1, 64)),
     "lookback": ("24h", duration),
-    "settle_after": ("1h,24h,7d", durations),
+    "settle_after": ("1h,24h,7d,30d", durations),
     "give_up_after": ("30d", duration),
     "lock_wait": ("0s", duration),
     "chunk_size": (5000, number(int, 1, 1_000_000)),

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from ..api.client import DataApi
-from ..api.page_stream import row_hash
 from ..clock import Clock
 from .landmarks import Landmarks
 from .offset import OffsetListing, created_at
 from .protocol import Listed, MalformedRow
+from .summary import summary_hash
 
 
 class DataListing:
@@ -51,7 +51,7 @@ class DataListing:
             self.gaps_repaired = walk.gaps_repaired
             now = self._clock()
             yield [
-                Listed(str(row["conversationId"]), created_at(row), row_hash(row), now)
+                Listed(str(row["conversationId"]), created_at(row), summary_hash(row), now, row=row)
                 for row in rows
                 if row.get("conversationId")
             ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from ..api.page_stream import Document
+from ..api.page_stream import Document, row_hash
+
+_HASH_LENGTH = 32
+"""Length of a hash; a listing can append what else it depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Listed:
         summary_hash: Hash of the row, to detect changes.
         fetched_at: Time of the listing's answer.
         document: The conversation itself, where the listing contains it.
+        row: The list row, where it is not a whole conversation.
     """
 
     conversation_id: str
@@ -27,6 +31,19 @@ class Listed:
     summary_hash: str
     fetched_at: datetime
     document: Document | None = None
+    row: Mapping[str, Any] | None = None
+
+    def has_hash(self, stored: str | None) -> bool:
+        """Checks for equality with a stored hash, also with one that version 0.1 stored.
+
+        That one covered all of the row, so that signed URLs changed it.
+        """
+        if stored == self.summary_hash:
+            return True
+        if not stored:
+            return False
+        row = self.row if self.document is None else self.document.read()
+        return row is not None and stored == row_hash(row) + self.summary_hash[_HASH_LENGTH:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,30 +5,48 @@ Where the listing contains whole conversations and no details are wanted, nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 from ..api.client import DataApi
 from ..api.outage import OutageBreaker, Probe
 from ..api.page_stream import Document
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
-from ..errors import ApiError, ConversationError, StoppedError, UnavailableError
+from ..errors import (
+    ApiError,
+    ConversationError,
+    PolyAIError,
+    StoppedError,
+    UnavailableError,
+    unexpected_error,
+)
+
+logger = logging.getLogger("polyai")
 
 FIRST_LOOKAHEAD = 250
 """Outstanding details at the start: the first commit does not wait for a full look-ahead."""
 
 Reason = Literal[
-    "new", "changed", "in_progress", "written_back", "partially_loaded", "failed", "settled"
+    "new",
+    "changed",
+    "in_progress",
+    "written_back",
+    "partially_loaded",
+    "stale",
+    "failed",
+    "settled",
 ]
 """Reason to read a detail.
 
 `partially_loaded`: the load package of its rows never became complete. `written_back`: an
-annotation or a note was sent to it, which its list row may not show. `settled`: it has crossed a
-re-fetch age.
+annotation or a note was sent to it, which its list row may not show. `stale`: its detail was older
+than its list row. `settled`: it has crossed a re-fetch age.
 """
 
 
@@ -43,6 +61,7 @@ class Task:
         is_listed: Whether this run's listing contains it; otherwise only the warehouse knows it.
         listed_at: Time at which the listing was read.
         document: The conversation itself, if the listing contains it.
+        row: Its list row, if that is not the conversation itself.
     """
 
     conversation_id: str
@@ -51,6 +70,7 @@ class Task:
     is_listed: bool = True
     listed_at: datetime | None = None
     document: Document | None = None
+    row: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +141,7 @@ class Fetcher:
         if api is None:
             yield from (Fetched(task, task.listed_at or self._clock()) for task in tasks)
             return
-        breaker = OutageBreaker(probe=Probe(api.conversation_body, self._listed))
+        breaker = OutageBreaker(probe=Probe(partial(_body, api), self._listed))
         for fetched in self._pool.in_order(
             lambda task: self._read(api, task), tasks, first_limit=FIRST_LOOKAHEAD
         ):
@@ -132,9 +152,26 @@ class Fetcher:
 
     def _read(self, api: DataApi, task: Task) -> Fetched:
         try:
-            body = api.conversation_body(task.conversation_id)
+            body = _body(api, task.conversation_id)
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
             return Fetched(task, self._clock(), error=error)
         return Fetched(task, self._clock(), body)
+
+
+def _body(api: DataApi, conversation_id: str) -> bytes:
+    """Requests a detail.
+
+    Raises:
+        ConversationError: As for `DataApi.conversation_body`, and for an answer that makes the
+            client fail.
+        ApiError: As for `DataApi.conversation_body`.
+    """
+    try:
+        return api.conversation_body(conversation_id)
+    except (PolyAIError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        logger.debug("conversation %s", conversation_id, exc_info=True)
+        raise unexpected_error("its answer cannot be read", error) from error

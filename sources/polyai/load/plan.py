@@ -22,6 +22,7 @@ from ..shape.caller_identity import ForgottenCallers
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
 from .fetch import Reason, Task
 from .report import RunReport
+from .stale_details import is_due
 
 ROWS_PER_COMPARISON = 2_000
 """Listed conversations that are compared with the warehouse in one query."""
@@ -31,6 +32,20 @@ LONGEST_GAP = timedelta(hours=1)
 
 LONGEST_SLICE = timedelta(days=1)
 """Time for which a slice of a backfill without a recorded end counts as running."""
+
+IN_PROGRESS_INTERVALS = (
+    (timedelta(days=1), timedelta(0)),
+    (timedelta(days=7), timedelta(hours=1)),
+    (timedelta(days=30), timedelta(days=1)),
+)
+"""Time between two reads of a conversation in progress, up to an age; then weekly. One that is as
+old was probably never ended at PolyAI."""
+
+LONGEST_IN_PROGRESS_INTERVAL = timedelta(days=7)
+
+CATCH_UP = timedelta(days=30)
+"""Time before the newest read in which re-fetch ages count as not yet applied, where no run is
+recorded, because the source runs in a pipeline of the user."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -88,6 +103,7 @@ class Plan:
 
     Attributes (set when `tasks` begins):
         failures: Open failures by conversation.
+        stale: Details that were older than their list row, by conversation.
         forgotten_callers: Erased callers, whose conversations must not be loaded.
         is_first_load: The warehouse has no conversation of the agent.
         is_after_crash: A run without an end may have left rows of incomplete load packages.
@@ -118,6 +134,7 @@ class Plan:
         """Failed in an earlier run: read last, so that they keep nothing else from being read."""
         self._listed = array("Q")
         self.failures: Mapping[str, Failure] = {}
+        self.stale: Mapping[str, Failure] = {}
         self.forgotten_callers = ForgottenCallers()
         self.is_first_load = False
         self.is_after_crash = False
@@ -132,6 +149,7 @@ class Plan:
         policy = self._policy
         self.is_first_load = not self._warehouse.has_conversations(self._agent_id)
         self.failures = self._warehouse.open_failures(self._agent_id)
+        self.stale = self._warehouse.open_failures(self._agent_id, "stale_detail")
         given_up = frozenset() if policy.full or policy.span else frozenset(self._given_up())
         self._report.given_up = len(given_up)
         forgotten = self._warehouse.forgotten(self._agent_id)
@@ -173,19 +191,28 @@ class Plan:
         due: list[tuple[Reason, Due]] = []
         span = self._policy.span
         within = (span.since, span.before) if span else None
-        due += [("in_progress", row) for row in warehouse.in_progress(agent_id, within)]
+        due += [
+            ("in_progress", row)
+            for row in warehouse.in_progress(agent_id, within)
+            if is_in_progress_due(row, self._policy.now)
+        ]
         if self._by_id and span is None:
             due += [("written_back", row) for row in warehouse.written_back(agent_id)]
         due += [("partially_loaded", row) for row in self._partially_loaded()]
-        hashes = warehouse.summary_hashes(agent_id, list(self.failures), None)
-        due += [
-            ("failed", Due(failed, hashes.get(failed) or "", None, None))
-            for failed in self.failures
-        ]
+        if self._by_id and span is None:
+            stale = [name for name, one in self.stale.items() if is_due(one, self._policy.now)]
+            due += [("stale", row) for row in self._recorded(stale)]
+        due += [("failed", row) for row in self._recorded(list(self.failures))]
         for reason, row in due:
             if row.conversation_id not in excluded:
                 self._due[row.conversation_id] = row
                 self._reasons[row.conversation_id] = reason
+
+    def _recorded(self, conversation_ids: list[str]) -> Iterator[Due]:
+        """Yields conversations of `fetch_failures`, loaded or not."""
+        hashes = self._warehouse.summary_hashes(self._agent_id, conversation_ids, None)
+        for name in conversation_ids:
+            yield Due(name, hashes.get(name) or "", None, None)
 
     def _partially_loaded(self) -> list[Due]:
         """Returns conversations of incomplete packages, except in slices that may be running."""
@@ -246,6 +273,7 @@ class Plan:
                     reason,
                     listed_at=row.fetched_at,
                     document=row.document,
+                    row=row.row,
                 )
                 if reason == "failed":
                     self._known_failures.append(task)
@@ -258,13 +286,15 @@ class Plan:
         """Returns the reason to read a listed conversation; None if there is none."""
         conversation_id = row.conversation_id
         is_loaded = conversation_id in loaded
-        is_same = (
-            is_loaded and loaded[conversation_id] == row.summary_hash and not self._policy.again
-        )
-        if self._due.pop(conversation_id, None):
+        is_same = is_loaded and row.has_hash(loaded[conversation_id]) and not self._policy.again
+        if due := self._due.pop(conversation_id, None):
             reason = self._reasons[conversation_id]
-            # a listing of whole conversations proves that it has not changed
-            is_proven = not self._by_id and reason in ("in_progress", "settled")
+            # a listing of whole conversations proves that it has not changed; an old one in
+            # progress is written all the same, so that its next read is later
+            is_proven = not self._by_id and (
+                reason == "settled"
+                or (reason == "in_progress" and not _interval(due, self._policy.now))
+            )
             return None if is_same and is_proven else reason
         if not is_loaded:
             return "new"
@@ -286,10 +316,22 @@ class Plan:
                 yield task
         policy, skipped = self._policy, excluded | self._requested
         for row in self._warehouse.past_refetch_age(
-            self._agent_id, policy.settle_after, policy.now
+            self._agent_id, policy.settle_after, policy.now, self._ages_applied_until()
         ):
             if row.conversation_id not in skipped:
                 yield Task(row.conversation_id, row.summary_hash, "settled", is_listed=False)
+
+    def _ages_applied_until(self) -> datetime | None:
+        """Returns the time until which conversations past a re-fetch age have been read.
+
+        An age that was added since does not apply to conversations that had crossed it before: an
+        upgrade would otherwise read all of them at once.
+        """
+        last = self._warehouse.last_complete_run(self._agent_id, self._policy.now)
+        if last is not None:
+            return last
+        last = self._warehouse.last_fetched_at(self._agent_id)
+        return min(last, self._policy.now) - CATCH_UP if last is not None else None
 
     def _due_by_window(
         self, excluded: frozenset[str], starts: Sequence[datetime | None]
@@ -301,7 +343,7 @@ class Plan:
         """
         policy, agent_id = self._policy, self._agent_id
         due = list(self._due.values())
-        last = self._warehouse.last_complete_run(agent_id)
+        last = self._warehouse.last_complete_run(agent_id, policy.now)
         if last is not None:
             for row in self._warehouse.past_refetch_age(
                 agent_id, policy.settle_after, policy.now, last
@@ -335,6 +377,23 @@ class Plan:
             loaded = pa.array([_short_hash(name) for name in ids], pa.uint64())
             absent += len(ids) - (pc.sum(pc.is_in(loaded, value_set=listed)).as_py() or 0)
         self._report.absent = absent
+
+
+def is_in_progress_due(row: Due, now: datetime) -> bool:
+    """Checks whether a conversation in progress is to be read again; less often with its age."""
+    return row.fetched_at is None or now - row.fetched_at >= _interval(row, now)
+
+
+def _interval(row: Due, now: datetime) -> timedelta:
+    """Returns the time between two reads of a conversation in progress."""
+    began_at = row.created_at or row.fetched_at
+    if began_at is None:
+        return timedelta(0)
+    for age, interval in IN_PROGRESS_INTERVALS:
+        if now - began_at < age:
+            # of unknown age, it could be old
+            return interval if row.created_at else max(interval, timedelta(hours=1))
+    return LONGEST_IN_PROGRESS_INTERVAL
 
 
 def may_be_running(run: Mapping[str, Any], now: datetime) -> bool:

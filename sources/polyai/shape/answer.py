@@ -22,8 +22,6 @@ class LoadedConversation:
     num_turns: int | None
     num_silences: int | None
     num_ood: int | None
-    poly_score: float | None
-    poly_score_scale: str | None
     note: str | None
     source_api: str = DATA
     columns: Mapping[str, Any] = field(default_factory=dict)

@@ -13,8 +13,11 @@ from ..errors import ApiError
 from ..tables.declaration import LOAD_ID, Table
 from .values import column
 
-Stage = Literal["detail", "recording"]
-"""Request that failed: `stage` of `fetch_failures`."""
+Stage = Literal["detail", "recording", "stale_detail"]
+"""Request that failed: `stage` of `fetch_failures`.
+
+`stale_detail`: the detail was loaded, but is older than its list row.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Failure:
 
     attempts: int
     first_failed_at: datetime
+    last_failed_at: datetime
 
 
 def audit_table(table: Table, rows: Sequence[Mapping[str, Any]], load_id: str) -> pa.Table:

@@ -1,8 +1,9 @@
-"""Merge of loaded values into new rows, for columns that the new answer's API does not send.
+"""Merge of loaded values into new rows, for columns that the new answer has no value for.
 
 The Data API sends notes, tags, scores, summaries and function events, the Conversations API v3 the
 state. Columns of both APIs take the newest answer; a column that only the other API sends keeps its
-loaded value, and so do fields without a column.
+loaded value, and so do fields without a column. What retention or a missing permission took away
+at PolyAI keeps its loaded value too; see `Column.is_kept_when_absent`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import pyarrow as pa
 
 from ..api.decoding import decode, encode
 from ..tables.declaration import Table
+from ..tables.rules import REDACTED
 from .answer import Answer
 
 LoadedRow = Mapping[str, Any]
 
 
 def merge_loaded(table: Table, rows: pa.Table, answers: Sequence[Answer]) -> pa.Table:
-    """Fills the columns that the APIs of the new answers do not send with the loaded values.
+    """Fills the columns that the new answers have no value for with the loaded values.
 
     Args:
         table: The declaration.
@@ -37,16 +39,37 @@ def merge_loaded(table: Table, rows: pa.Table, answers: Sequence[Answer]) -> pa.
         return rows
     found = list(_loaded_rows(table, rows, by_id))
     unknown = {apis: table.unknown_to(apis) for apis in {answer.apis for answer in answers}}
-    for name in (column.name for column in table.columns):
+    for column in table.columns:
+        name = column.name
+        absent = _absent(rows, name) if column.is_kept_when_absent else ()
+        withheld = _withheld(rows) if name == "extra" else ()
         kept = {
             index: row[name]
             for index, answer, row in found
-            if (answer.keeps_extra if name == "extra" else name in unknown[answer.apis])
-            and row[name] is not None
+            if row[name] is not None
+            and (
+                (answer.keeps_extra or index in withheld)
+                if name == "extra"
+                else (name in unknown[answer.apis] or index in absent)
+            )
         }
         if kept:
             rows = _set_values(rows, name, kept)
     return rows
+
+
+def _absent(rows: pa.Table, name: str) -> frozenset[int]:
+    """Returns the rows without a value in the column."""
+    values = rows[name].to_pylist()
+    return frozenset(index for index, value in enumerate(values) if value in (None, REDACTED))
+
+
+def _withheld(rows: pa.Table) -> frozenset[int]:
+    """Returns the rows of `conversations` whose turns PolyAI does not show."""
+    if "is_transcript_withheld" not in rows.column_names:
+        return frozenset()
+    values = rows["is_transcript_withheld"].to_pylist()
+    return frozenset(index for index, value in enumerate(values) if value)
 
 
 def _loaded_rows(
@@ -89,4 +112,6 @@ def _for_arrow(value: Any, to: pa.DataType) -> Any:
         return encode(value).decode()
     if pa.types.is_floating(to):
         return float(value)
+    if pa.types.is_boolean(to):
+        return bool(value)
     return value

@@ -40,6 +40,13 @@ class Shaped:
     withheld: int
     """Answers without the turns that the conversation has."""
 
+    def __add__(self, other: Shaped) -> Shaped:
+        """Returns the tables of both batches, which have no conversation in common."""
+        tables = {
+            name: pa.concat_tables([rows, other.tables[name]]) for name, rows in self.tables.items()
+        }
+        return Shaped(tables, self.unmapped + other.unmapped, self.withheld + other.withheld)
+
 
 def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str) -> Shaped:
     """Shapes a batch of details into every conversation table.
@@ -121,7 +128,7 @@ def _conversations(
     given: dict[str, list[Any]] = {name: [] for name in _COMPUTED}
     for row, (answer, turns) in enumerate(zip(batch.answers, turn_lists)):
         values = (
-            *_score(answer, extras.setdefault(row, {})),
+            *_score(answer.detail, extras.setdefault(row, {})),
             *_summary(answer.detail.get("shortSummary"), extras[row]),
             *_counts(answer, turns, withheld[row], extras[row]),
         )
@@ -152,15 +159,14 @@ def _conversations(
     return batch.table(tables.CONVERSATIONS, owners, given, details, "", taken, extras)
 
 
-def _score(answer: Answer, extra: Json) -> tuple[float | None, str | None]:
-    """Returns score and scale; a later null never erases a loaded score."""
-    detail, loaded = answer.detail, answer.loaded
+def _score(detail: Json, extra: Json) -> tuple[float | None, str | None]:
+    """Returns score and scale."""
     try:
         score = number(detail.get("polyScore"))
     except ValueError:
         score, extra["polyScore"] = None, detail["polyScore"]
     if score is None:
-        return (loaded.poly_score, loaded.poly_score_scale) if loaded else (None, None)
+        return None, None
     created_at = timestamp_or_none(detail.get("createdAt") or detail.get("startedAt"))
     before = created_at is not None and created_at < SCALE_CHANGED_AT
     return score, "0-10" if before else "1-5"

@@ -95,7 +95,13 @@ FETCH_FAILURES = Table(
     (
         AGENT_ID,
         CONVERSATION_ID,
-        Column("stage", "text", "Request that failed: detail or recording.", required=True),
+        Column(
+            "stage",
+            "text",
+            "Request that failed: detail or recording; stale_detail if the detail was older than "
+            "its list row.",
+            required=True,
+        ),
         _ATTEMPTS,
         Column("http_status", "bigint", "HTTP status of the last response; NULL without one."),
         _ERROR_CODE,

@@ -6,6 +6,8 @@ begins with `agent_id, conversation_id`.
 
 from __future__ import annotations
 
+from functools import partial
+
 from .common_columns import AGENT_ID, CONVERSATION_ID, DELETED, EXTRA, PACKAGE_ID
 from .declaration import Column, Table
 from .rules import BEGAN_AT
@@ -13,6 +15,7 @@ from .rules import BEGAN_AT
 _TURN_INDEX = Column(
     "turn_index", "bigint", "Position of the turn in the conversation, from 0.", required=True
 )
+_kept = partial(Column, is_kept_when_absent=True)
 _POSITION = Column("position", "bigint", "Position of the item in its list, from 0.", required=True)
 
 
@@ -46,24 +49,24 @@ CONVERSATIONS = Table(
     (
         AGENT_ID,
         CONVERSATION_ID,
-        Column("account_id", "text", "PolyAI account (workspace).", "accountId", "account_id"),
+        _kept("account_id", "text", "PolyAI account (workspace).", "accountId", "account_id"),
         Column("region", "text", "PolyAI region: us, eu, uk or studio."),
-        Column("channel", "text", "Channel, such as VOICE-SIP or WEBCHAT.", "channel", "channel"),
-        Column("direction", "text", "Direction: inbound or outbound.", "direction"),
-        Column(
+        _kept("channel", "text", "Channel, such as VOICE-SIP or WEBCHAT.", "channel", "channel"),
+        _kept("direction", "text", "Direction: inbound or outbound.", "direction"),
+        _kept(
             "environment",
             "text",
             "Environment: live, sandbox or pre-release.",
             "clientEnv",
             "environment",
         ),
-        Column("language", "text", "Language code, such as en-US.", "language"),
-        Column(
+        _kept("language", "text", "Language code, such as en-US.", "language"),
+        _kept(
             "variant_id", "text", "Variant of the agent that answered.", "variantId", "variant_id"
         ),
-        Column("variant_name", "text", "Name of the variant.", "", "variant_name"),
-        Column("deployment_id", "text", "Deployment of the agent that answered.", "deploymentId"),
-        Column(
+        _kept("variant_name", "text", "Name of the variant.", "", "variant_name"),
+        _kept("deployment_id", "text", "Deployment of the agent that answered.", "deploymentId"),
+        _kept(
             "from_number",
             "text",
             "Calling party: phone number, e-mail address, SIP name, or REDACTED if the key has no "
@@ -71,21 +74,21 @@ CONVERSATIONS = Table(
             "fromNumber",
             "from_number",
         ),
-        Column(
+        _kept(
             "to_number",
             "text",
             "Called party, in the forms of `from_number`.",
             "toNumber",
             "to_number",
         ),
-        Column(
+        _kept(
             "created_at",
             "timestamp",
             "Creation at PolyAI; start of the conversation if only v3 was read.",
             "createdAt",
             unit="UTC",
         ),
-        Column(
+        _kept(
             "started_at",
             "timestamp",
             "Start of the conversation.",
@@ -93,11 +96,11 @@ CONVERSATIONS = Table(
             "started_at",
             unit="UTC",
         ),
-        Column("finished_at", "timestamp", "End of the conversation.", "finishedAt", unit="UTC"),
-        Column(
+        _kept("finished_at", "timestamp", "End of the conversation.", "finishedAt", unit="UTC"),
+        _kept(
             "duration_seconds", "double", "Duration as reported by PolyAI.", "duration", unit="s"
         ),
-        Column(
+        _kept(
             "total_duration_seconds",
             "double",
             "Duration of the whole contact, including the part after a handoff.",
@@ -105,7 +108,7 @@ CONVERSATIONS = Table(
             "total_duration",
             unit="s",
         ),
-        Column(
+        _kept(
             "polyai_duration_seconds",
             "double",
             "Duration of the agent's part of the contact.",
@@ -120,35 +123,35 @@ CONVERSATIONS = Table(
             "inProgress",
             "in_progress",
         ),
-        Column("handoff", "bool", "Handed off to a human.", "handoff", "handoff"),
-        Column(
+        _kept("handoff", "bool", "Handed off to a human.", "handoff", "handoff"),
+        _kept(
             "handoff_destination",
             "text",
             "Destination of the handoff.",
             "handoffDestination",
             "handoff_destination",
         ),
-        Column(
+        _kept(
             "handoff_reason", "text", "Reason for the handoff.", "handoffReason", "handoff_reason"
         ),
-        Column(
+        _kept(
             "poly_score",
             "double",
             "PolyAI's quality score (PolyScore); never average the two scales.",
             "polyScore",
             unit="see poly_score_scale",
         ),
-        Column(
+        _kept(
             "poly_score_scale",
             "text",
             "Scale of the score: `1-5`, or `0-10` for conversations created before 2026-07-28; "
             "NULL without a score.",
             "polyScore, by createdAt",
         ),
-        Column("summary_heading", "text", "Heading of the summary.", "shortSummary.heading"),
-        Column("summary", "text", "Short summary.", "shortSummary.content"),
+        _kept("summary_heading", "text", "Heading of the summary.", "shortSummary.heading"),
+        _kept("summary", "text", "Short summary.", "shortSummary.content"),
         Column("note", "text", "The current note.", "note"),
-        Column("audio_url", "text", "Path of the recording, as sent by the API.", "audioUrl"),
+        _kept("audio_url", "text", "Path of the recording, as sent by the API.", "audioUrl"),
         Column(
             "num_turns",
             "bigint",
@@ -169,7 +172,7 @@ CONVERSATIONS = Table(
             "bool",
             "The latest detail came without the conversation's turns.",
         ),
-        Column("state", "json", "Dialogue state written by the agent.", "", "state"),
+        _kept("state", "json", "Dialogue state written by the agent.", "", "state"),
         Column("source_api", "text", "API that listed it last: data or conversations_v3."),
         Column("summary_hash", "text", "Hash of the loaded list row, for change detection."),
         Column("fetched_at", "timestamp", "Time at which the detail was fetched.", unit="UTC"),
@@ -340,6 +343,7 @@ METRICS = _child(
     Column("value_number", "double", "Value as number; NULL if it is not numeric."),
     Column("value_boolean", "bool", "Value as boolean; NULL if it is neither true nor false."),
     Column("recorded_at", "timestamp", "Time of writing.", "metrics{}[].timestamp", unit="UTC"),
+    is_kept_when_withheld=True,
     outline=("value", "value_number"),
 )
 
@@ -402,6 +406,7 @@ FUNCTION_EVENTS = _child(
     Column("logs", "json", "Logs of the call.", "functionEvents{}[].logs"),
     Column("transition", "json", "Flow transition.", "functionEvents{}[].transition"),
     EXTRA,
+    is_kept_when_withheld=True,
     outline=("name", "duration_ms", "error"),
     is_parent_optional=True,
 )

@@ -53,6 +53,9 @@ class Column:
     """Field of the Conversations API v3 row; empty if v3 has none."""
     unit: str = ""
     required: bool = False
+    is_kept_when_absent: bool = False
+    """An answer without a value, or with `REDACTED`, leaves the loaded one as it is: retention or a
+    missing permission took it away, while nobody can remove it on purpose."""
 
     @property
     def apis(self) -> frozenset[str]:

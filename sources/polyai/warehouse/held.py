@@ -36,14 +36,12 @@ PRUNE = "prune"
 
 _IS_COMPLETE = f"_dlt_load_id IN ({COMPLETE_PACKAGES})"
 
-_DUE_COLUMNS = "conversation_id, summary_hash, created_at, environment"
+_DUE_COLUMNS = "conversation_id, summary_hash, created_at, environment, fetched_at"
 
 _KEPT_VALUES = (
     "num_turns",
     "num_silences",
     "num_ood",
-    "poly_score",
-    "poly_score_scale",
     "note",
 )
 """Columns of `conversations` that are merged with a new answer."""
@@ -56,6 +54,7 @@ class Due(NamedTuple):
     summary_hash: str
     created_at: datetime | None
     environment: str | None
+    fetched_at: datetime | None = None
 
 
 class LoadState(Warehouse):
@@ -169,7 +168,8 @@ class LoadState(Warehouse):
         return [
             _as_due(row)
             for row in self.rows(
-                "SELECT DISTINCT c.conversation_id, c.summary_hash, c.created_at, c.environment "
+                "SELECT DISTINCT c.conversation_id, c.summary_hash, c.created_at, c.environment, "
+                "c.fetched_at "
                 "FROM {conversations} c JOIN {write_backs} w "
                 "ON w.agent_id = c.agent_id AND w.conversation_id = c.conversation_id "
                 "WHERE c.agent_id = %s AND w.status <> 'rejected' "
@@ -276,12 +276,25 @@ class LoadState(Warehouse):
                 return
             last_id, last_end = rows[-1][0], rows[-1][-1]
 
-    def last_complete_run(self, agent_id: str) -> datetime | None:
-        """Returns the start of the newest `load` that fetched all that was due."""
+    def last_complete_run(self, agent_id: str, now: datetime) -> datetime | None:
+        """Returns the start of the newest `load` that fetched all that was due.
+
+        Args:
+            agent_id: The agent.
+            now: Current time. A run in the future, of a machine whose clock was wrong, is ignored.
+        """
         rows = self.rows(
             "SELECT max(started_at) FROM {sync_runs} WHERE agent_id = %s "
-            f"AND {complete_load_sql()}",
+            f"AND started_at <= %s AND {complete_load_sql()}",
             agent_id,
+            now,
+        )
+        return in_utc(rows[0][0]) if rows else None
+
+    def last_fetched_at(self, agent_id: str) -> datetime | None:
+        """Returns the time at which a conversation was fetched last."""
+        rows = self.rows(
+            "SELECT max(fetched_at) FROM {conversations} WHERE agent_id = %s", agent_id
         )
         return in_utc(rows[0][0]) if rows else None
 
@@ -357,14 +370,28 @@ class LoadState(Warehouse):
     def open_failures(self, agent_id: str, stage: Stage = "detail") -> dict[str, Failure]:
         """Returns the unresolved failures of a stage, by conversation id."""
         return {
-            conversation_id: Failure(attempts, in_utc(first_failed_at))
-            for conversation_id, attempts, first_failed_at in self.rows(
-                "SELECT conversation_id, attempts, first_failed_at FROM {fetch_failures} "
+            conversation_id: Failure(attempts, in_utc(first), in_utc(last))
+            for conversation_id, attempts, first, last in self.rows(
+                "SELECT conversation_id, attempts, first_failed_at, last_failed_at "
+                "FROM {fetch_failures} "
                 "WHERE agent_id = %s AND stage = %s AND resolved_at IS NULL",
                 agent_id,
                 stage,
             )
         }
+
+    def tags(self, agent_id: str, conversation_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Returns the loaded tags of these conversations, by id; empty lists for none."""
+        found: dict[str, list[str]] = {name: [] for name in conversation_ids}
+        for ids, marks in id_batches(conversation_ids):
+            for conversation_id, tag in self.rows(
+                "SELECT conversation_id, tag FROM {conversation_tags} "
+                f"WHERE agent_id = %s AND conversation_id IN ({marks})",
+                agent_id,
+                *ids,
+            ):
+                found[conversation_id].append(tag)
+        return found
 
     def note_histories(
         self, agent_id: str, conversation_ids: Sequence[str]
@@ -385,8 +412,8 @@ class LoadState(Warehouse):
 
 
 def _as_due(row: Sequence[Any]) -> Due:
-    conversation_id, hash_, created_at, environment = row
-    return Due(conversation_id, hash_ or "", in_utc(created_at), environment)
+    conversation_id, hash_, created_at, environment, fetched_at = row
+    return Due(conversation_id, hash_ or "", in_utc(created_at), environment, in_utc(fetched_at))
 
 
 def _pairs(tables: Sequence[pa.Table]) -> Iterator[tuple[Any, Any]]:
