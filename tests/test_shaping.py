@@ -1082,15 +1082,17 @@ _VALUES: dict[str, Any] = {
     "json": {"loaded": 1},
 }
 
-_TAKEN_AWAY = {column.name: column.type for column in CONVERSATIONS.columns} | {}
-for _name in (
-    # set by each load, or counted from the turns
-    "agent_id conversation_id region source_api summary_hash fetched_at _dlt_load_id extra "
-    "is_transcript_withheld num_turns num_silences num_ood "
-    # a person removes it, or the end of the conversation changes it
-    "note in_progress"
-).split():
-    del _TAKEN_AWAY[_name]
+_SET_BY_LOADS = {
+    *("agent_id", "conversation_id", "region", "source_api", "summary_hash", "fetched_at"),
+    *("_dlt_load_id", "extra", "is_transcript_withheld", "num_turns", "num_silences", "num_ood"),
+}
+_CHANGED_BY_PEOPLE = {"note", "in_progress"}
+
+_TAKEN_AWAY = {
+    column.name: column.type
+    for column in CONVERSATIONS.columns
+    if column.name not in _SET_BY_LOADS | _CHANGED_BY_PEOPLE
+}
 
 
 class TestWhatRetentionTakesAway:

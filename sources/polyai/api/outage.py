@@ -14,6 +14,7 @@ from ..errors import (
     AccessError,
     ApiError,
     ConversationError,
+    RouteGoneError,
     StoppedError,
     UnavailableError,
     UncertainError,
@@ -92,7 +93,11 @@ class Probe:
         answered = self._answered
         if answered is not None:
             yield answered
-        others = [name for name in self._listed() if name not in self._failed and name != answered]
+        try:
+            listed = self._listed()
+        except RouteGoneError:
+            return  # details and recordings outlive the deprecated list
+        others = [name for name in listed if name not in self._failed and name != answered]
         step = max((len(others) - 1) / (SAMPLE_SIZE - 1), 1)
         for number in range(min(SAMPLE_SIZE, len(others))):
             yield others[round(number * step)]
