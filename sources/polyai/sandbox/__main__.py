@@ -48,6 +48,8 @@ def _converter(name: str, default: Any) -> Any:
         "now": _time,
         "span": lambda text: timedelta(days=float(text)),
         "rate_limit": float,
+        "absurd_created_at": _time,
+        "max_count": int,
     }
     return converters.get(name, type(default))
 

@@ -96,12 +96,19 @@ class _Api:
         limit = min(_integer(request, "limit", 50, least=1), self._state.config.max_limit)
         offset = _integer(request, "offset", 0, least=0)
         payloads = self._limited if request.scope[IS_LIMITED] else self._full
-        listed = self._state.listed(agent_id, offset)
-        page = [
-            payloads.row(self._state.head(agent_id, index))
-            for index, _ in zip(listed, range(limit), strict=False)
-        ]
-        count = self._state.count(agent_id)
+        disorder = self._state.disorder
+        if disorder.is_active:
+            indices, count = disorder.page(list(self._state.listed(agent_id)), limit, offset)
+        else:
+            listed = self._state.listed(agent_id, offset)
+            indices = [index for index, _ in zip(listed, range(limit), strict=False)]
+            count = self._state.count(agent_id)
+        page = []
+        for index in indices:
+            row = payloads.row(self._state.head(agent_id, index))
+            if not disorder.has_id(index):
+                del row["conversationId"]
+            page.append(row)
         self._state.drift(agent_id)
         return json_response(
             {"conversations": page, "count": count, "limit": limit, "offset": offset}

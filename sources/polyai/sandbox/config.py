@@ -42,6 +42,21 @@ class SandboxConfig:
     """Minimum time per response."""
     arrivals_per_request: float = 0.0
     """New conversations per listing request."""
+    disorder_seconds: float = 0.0
+    """Creation times precede the place in the Data API's listing by up to as much."""
+    ties: int = 0
+    """Conversations in the middle of the list with the same creation time, whose order differs in
+    each answer."""
+    listed_twice: int = 0
+    """Conversations that are listed a second time, on another page."""
+    rows_without_id: int = 0
+    """List rows without `conversationId`."""
+    absurd_created_at: datetime | None = None
+    """Creation time of the conversation in the middle of the list."""
+    max_count: int | None = None
+    """Limit of `count` in the Data API's listing; rows beyond it are listed all the same."""
+    count_error: int = 0
+    """Added to `count` in the Data API's listing."""
     withhold_transcripts: bool = False
     """Omit the turns of every conversation."""
     rate_limit: float | None = None

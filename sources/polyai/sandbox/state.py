@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import EllipsisType
 from typing import Any
 
 from .audio import Direction, wav
 from .config import SandboxConfig
+from .disorder import Disorder
 from .edits import Edit
 from .model import Annotation, Conversation
 from .oddities import Oddities
@@ -42,12 +43,14 @@ class State:
     Attributes:
         config: The configuration.
         oddities: Assignment of oddities to conversations.
+        disorder: Deviations of the Data API's listing.
         revision: Incremented with each change of the state.
     """
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
         self.oddities = Oddities(config.oddities)
+        self.disorder = Disorder(config)
         self.revision = 0
         self._now = config.now
         self._lock = threading.RLock()
@@ -209,16 +212,25 @@ class State:
     def head(self, agent_id: str, index: int) -> Conversation:
         """Generates a conversation without turns, metrics and function events."""
         agent = self._agents[agent_id]
-        head = agent.world.head(index, agent.timeline, self._now)
+        head = self._dated(agent, index, agent.world.head(index, agent.timeline, self._now))
         edit = agent.edits.get(index)
         return edit.apply_to_head(head) if edit else head
 
     def conversation(self, agent_id: str, index: int) -> Conversation:
         """Generates a conversation at the current time."""
         agent = self._agents[agent_id]
-        conversation = agent.world.conversation(index, agent.timeline, self._now)
+        conversation = self._dated(
+            agent, index, agent.world.conversation(index, agent.timeline, self._now)
+        )
         edit = agent.edits.get(index)
         return edit.apply_to(conversation) if edit else conversation
+
+    def _dated(self, agent: _Agent, index: int, conversation: Conversation) -> Conversation:
+        moment = agent.world.created_at(self.disorder.index_of_time(index), agent.timeline)
+        shown = self.disorder.created_at(index, moment)
+        if shown == conversation.created_at:
+            return conversation
+        return replace(conversation, created_at=shown)
 
     def find(self, agent_id: str, conversation_id: str) -> int | None:
         """Index of a conversation; None if it does not exist at the current time."""
