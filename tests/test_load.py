@@ -95,7 +95,7 @@ class TestFirstLoad:
         report = run(base_url)
         assert sandbox.requests.count(DETAIL) == 150
         # pages of 100 rows, the first of them for the count, with one row of overlap
-        assert sandbox.requests.count(LIST_PAGE) == 3
+        assert sandbox.requests.count(LIST_PAGE) == 4
         assert report.traffic.requests == 153
         assert report.traffic.bytes_received > 150 * 1_000
         for table in conversation_tables():

@@ -43,13 +43,15 @@ def evaluated(expression: str, row: Mapping[str, Any], type_: str) -> Any:
 
 @given(
     st.fixed_dictionaries(
-        dict.fromkeys(("api_count", "loaded", "erased", "absent", "pending"), some_count)
+        dict.fromkeys(("api_count", "loaded", "erased", "absent", "pending", "excess"), some_count)
     )
 )
 def test_missing(row: dict[str, int | None]) -> None:
     counts = {name: row[name] or 0 for name in row if name != "api_count"}
     assert evaluated(
-        rules.missing_sql("api_count", "loaded", "erased", "absent", "pending"), row, "BIGINT"
+        rules.missing_sql("api_count", "loaded", "erased", "absent", "pending", "excess"),
+        row,
+        "BIGINT",
     ) == rules.missing(row["api_count"], **counts)
 
 

@@ -4,8 +4,8 @@
 --
 -- A load is complete if it read everything it was to read, even if single conversations failed.
 -- Missing conversations are counted against the number that PolyAI reported to the newest complete
--- load. Erased conversations, conversations with an open failure, and conversations that a full
--- load no longer found in the listing are not missing.
+-- load, without those that it counts but does not list. Erased conversations, conversations with an
+-- open failure, and conversations that a full load no longer found in the listing are not missing.
 CREATE OR REPLACE VIEW polyai.data_freshness AS
 WITH loads AS (
   SELECT
@@ -18,7 +18,9 @@ WITH loads AS (
   SELECT
     f.agent_id,
     COUNT(*) AS open_failures,
-    COUNT(CASE WHEN f.stage = 'detail' AND c.conversation_id IS NULL THEN 1 END) AS not_held
+    COUNT(
+      CASE WHEN f.stage IN ('detail', 'listing') AND c.conversation_id IS NULL THEN 1 END
+    ) AS not_held
   FROM polyai.fetch_failures AS f
   LEFT JOIN polyai.conversations AS c
     ON c.agent_id = f.agent_id AND c.conversation_id = f.conversation_id
@@ -60,7 +62,7 @@ SELECT
   CASE
     WHEN NOT l.api_count IS NULL
     THEN GREATEST(
-      l.api_count + COALESCE(l.absent, 0) - COALESCE(e.conversations, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0),
+      l.api_count + COALESCE(l.absent, 0) - COALESCE(e.conversations, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0) - COALESCE(l.count_excess, 0),
       0
     )
   END AS missing_conversations

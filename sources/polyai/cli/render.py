@@ -47,6 +47,16 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
             console.print(f"  … and {report.failed - SHOWN_FAILURES:,} more")
         if report.failed:
             console.print("  they are in fetch_failures; the next run retries them")
+        if report.unaccounted:
+            console.print(
+                f"  [red]{report.unaccounted:,} missing[/] without a known id: PolyAI counts them "
+                "and does not list them"
+            )
+        if not report.is_proven:
+            console.print(
+                "  [red]not proven[/]: the list changed from one answer to the next; "
+                "load --full reads it again"
+            )
         if report.given_up:
             console.print(
                 f"  [yellow]given up[/] {report.given_up:,} that kept failing: "
@@ -62,6 +72,8 @@ def _reconciled(report: RunReport) -> str:
         parts = [f"{loaded} of {report.api_count:,} at PolyAI"]
     else:
         parts = [f"{loaded}; this listing reports no total"]
+    if report.count_excess:
+        parts.append(f"{report.count_excess:+,} in its count that it does not list")
     if report.missing is not None:
         parts.append(f"{report.missing:,} missing")
     if report.absent:
@@ -110,6 +122,11 @@ def backfill(console: Console, reports: list[SliceReport], place_: str) -> None:
         console.print(
             f"  [yellow]skipped[/] {total['undated']:,} without a valid time: "
             "load --full loads them"
+        )
+    if total["unproven"]:
+        console.print(
+            f"  [red]not proven[/] {total['unproven']:,} slices, because the list is not in the "
+            "order of its times: load --full finds everything"
         )
     if unmapped := sorted({name for report in reports for name in report.unmapped_fields}):
         console.print(f"  fields without a column, kept in extra: {escape(', '.join(unmapped))}")

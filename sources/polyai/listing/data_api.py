@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from ..api.client import DataApi
+from ..api.client import DataApi, Page
 from ..clock import Clock
 from .landmarks import Landmarks
-from .offset import OffsetListing, created_at
+from .offset import OffsetListing
+from .pages import Row, created_at, id_of
 from .protocol import Listed, MalformedRow
 from .summary import summary_hash
 
@@ -24,6 +25,7 @@ class DataListing:
     """
 
     environment: str | None = None
+    has_count: bool = True
 
     def __init__(
         self, api: DataApi, page_size: int, clock: Clock, landmarks: Landmarks | None = None
@@ -32,7 +34,11 @@ class DataListing:
         self._page_size = page_size
         self._clock = clock
         self._landmarks = landmarks or Landmarks()
+        self._offsets: dict[str, int] = {}
         self.api_count: int | None = None
+        self.count_excess: int | None = None
+        self.is_proven = True
+        self.walks = 0
         self.gaps_repaired = 0
         self.undated = 0
         self.malformed: dict[str, MalformedRow] = {}
@@ -41,19 +47,42 @@ class DataListing:
         self, since: datetime | None = None, before: datetime | None = None
     ) -> Iterator[list[Listed]]:
         """See `Listing.oldest_first`."""
-        walk = OffsetListing(
-            lambda limit, offset: self._api.conversations(limit=limit, offset=offset),
-            self._page_size,
-            landmarks=self._landmarks,
-        )
+        walk = OffsetListing(self._page, self._page_size, landmarks=self._landmarks)
+        gaps_repaired = self.gaps_repaired
         for rows in walk.oldest_first(since, before):
             self.api_count = walk.api_count
-            self.gaps_repaired = walk.gaps_repaired
+            self.gaps_repaired = gaps_repaired + walk.gaps_repaired
             now = self._clock()
-            yield [
-                Listed(str(row["conversationId"]), created_at(row), summary_hash(row), now, row=row)
-                for row in rows
-                if row.get("conversationId")
-            ]
+            listed = []
+            for row in rows:
+                conversation_id = id_of(row)
+                if conversation_id is None:
+                    self._add_malformed(row)
+                else:
+                    listed.append(
+                        Listed(conversation_id, created_at(row), summary_hash(row), now, row=row)
+                    )
+            yield listed
         self.api_count = walk.api_count
+        self.gaps_repaired = gaps_repaired + walk.gaps_repaired
         self.undated += walk.undated
+        self.is_proven = walk.is_proven
+        self.walks = walk.walks
+        self.count_excess = walk.count_excess
+
+    def _page(self, limit: int, offset: int) -> Page:
+        page = self._api.conversations(limit=limit, offset=offset)
+        for place, row in enumerate(page.conversations, offset):
+            if id_of(row) is None:
+                self._offsets[summary_hash(row)] = place
+        return page
+
+    def _add_malformed(self, row: Row) -> None:
+        hashed = summary_hash(row)
+        fields = ", ".join(sorted(name for name, value in row.items() if value is not None))
+        found = MalformedRow.of(
+            hashed,
+            f"the list row at offset {self._offsets.get(hashed)} has no conversationId, only "
+            f"{fields or 'nothing'}",
+        )
+        self.malformed[found.key] = found

@@ -26,19 +26,30 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Landmarks:
     """Known positions of times in one agent's listing.
 
-    Can be pickled, and both fields are JSON: `Landmarks(**json.loads(json.dumps(asdict(it))))`.
+    Can be pickled, and all fields are JSON: `Landmarks(**json.loads(json.dumps(asdict(it))))`.
 
     Attributes:
         count: Last known number of rows; None before the first page.
         points: Times, in microseconds since 1970, and their positions; both ascending.
+        inversion_us: Largest disorder of the times seen so far, in microseconds.
     """
 
     count: int | None = None
     points: list[tuple[int, int]] = field(default_factory=list)
+    inversion_us: int = 0
 
     def __post_init__(self) -> None:
         points, self.points = self.points, []
         self._add(points)
+
+    @property
+    def inversion(self) -> timedelta:
+        """Largest disorder of the times seen so far."""
+        return timedelta(microseconds=self.inversion_us)
+
+    @inversion.setter
+    def inversion(self, inversion: timedelta) -> None:
+        self.inversion_us = inversion // timedelta(microseconds=1)
 
     def learn(self, count: int, seen: Iterable[tuple[datetime, int]]) -> None:
         """Adds the count of a page, and times with their offsets."""
@@ -48,6 +59,7 @@ class Landmarks:
     def update(self, other: Landmarks) -> None:
         """Merges other landmarks; where both contradict each other, the other ones win."""
         self.count = self.count if other.count is None else other.count
+        self.inversion_us = max(self.inversion_us, other.inversion_us)
         self._add(other.points)
 
     def position_before(self, moment: datetime) -> int | None:

@@ -2,32 +2,31 @@
 
 The Data API lists newest first and supports offsets only. New conversations shift every row to a
 higher offset, a deletion shifts rows to a lower one, and plain paging then skips rows silently.
-Consecutive pages therefore overlap and must join. A page is a contiguous slice of a sorted list: if
-it contains a row already seen, or a row older than the newest one seen, it contains all rows from
-there to its own newest one. Where a page does not join, the walk steps back until one does.
+Consecutive pages therefore overlap and must join: the oldest row of a page has to be one that was
+seen. Where a page does not join, the walk steps back until one does.
 
-A walk can start at any page with a row older than the start of the range: all rows of the range are
-then in that page or at lower offsets. Drift can make such a page an inefficient start, but not a
-wrong one, so outdated landmarks are good enough to search for it: the page itself shows whether it
-fits. A walk can end with any page that has a row at or after the end of the range.
+Ids are the truth, and order is a hint for where to look: no row whose id was not yielded yet is
+left out because of its time or its neighbours. Neither the order nor the count is trusted:
+
+- The end of the list is looked up: the page beyond it has to be empty.
+- A walk over the whole list ends with a proof: its distinct ids are as many as the list has rows.
+  If it fails, the list is walked again with pages shifted by half a page, so that rows whose order
+  changes between answers fall into one page. If two walks saw the same rows at the same positions,
+  it is the count that is wrong, or an id is listed twice.
+- A range is read with a tolerance on both sides, which grows with the disorder that is seen.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from datetime import datetime
-from itertools import islice
-from typing import Any
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from ..api.client import Page
-from ..clock import timestamp_or_none
-from ..errors import ListingError
 from .landmarks import Bracket, Landmarks
-
-Row = dict[str, Any]
-FetchPage = Callable[[int, int], Page]
-"""Fetches a page by limit and offset."""
+from .page_reader import FetchPage, PageReader
+from .pages import Row, created_at, key_of, newer_end, older_end, times_of
+from .seen_ids import MAX_WALKS, SeenIds
+from .walk import LARGEST_INVERSION, Walk
 
 SHORT_SWEEP_PAGES = 50
 """Pages to read from the head, in memory, before the position of `since` is searched for.
@@ -36,39 +35,40 @@ With 100 rows per page these are a day of 5,000 calls: a usual look-back window 
 pages.
 """
 
-MAX_PAGES_WITHOUT_PROGRESS = 1_000
-"""Consecutive pages without progress after which a walk gives up."""
+TOLERANCE = timedelta(hours=1)
+"""Disorder that the search for a range allows for from the start."""
 
-_EQUAL_PAGE_RETRIES = 4
-"""Retries of two equal pages at different offsets before they are an error."""
+_SHARES = (1.0, 0.5, 0.75, 0.25)
+"""Share of the first page that each walk over the list uses: shifts all of its pages."""
 
-_RECENT_PAGES = 4
-"""Pages whose ids are kept: a step back rarely goes further, and memory stays bounded."""
+_MAX_SEARCH = 200
+"""Requests of a search for a position, which takes at most three per halving of the list."""
 
+_LENGTH_TRIES = 5
+"""Attempts to find the length of a list with a wrong count while nothing arrives."""
 
-def created_at(row: Row) -> datetime | None:
-    """Returns the time that the listing is sorted by; None where it is missing or invalid.
-
-    It has no substitute: another time may be out of order and would misplace the row.
-    """
-    return timestamp_or_none(row.get("createdAt"))
+_MAX_RESTARTS = 10
+"""Restarts of a walk from the oldest row, because no row that it saw was left."""
 
 
 class OffsetListing:
-    """One walk over `GET /v1/agents/{agentId}/conversations`.
+    """One walk over `GET /v1/agents/{agentId}/conversations`, repeated until it is proven.
 
     Args:
         fetch: Fetches a page.
         page_size: Rows to request; the server may return fewer, and a varying number.
         landmarks: Known positions of times; updated with every page.
         short_sweep_pages: See `SHORT_SWEEP_PAGES`.
+        tolerance: See `TOLERANCE`.
 
     Attributes:
-        api_count: Total of the latest page; None before the first one.
         gaps_repaired: Pages that did not join the previous one, so that the walk stepped back.
-        pages: Pages received.
         undated: Rows left out of a range because their `createdAt` is invalid; they may belong to
             it or to a neighbouring one.
+        walks: Walks over the list.
+        is_proven: Every row that was listed throughout was yielded; meaningful at the end.
+        count_excess: Rows that the list counts beyond the distinct ids it has, negative for a
+            capped count; None unless a walk over the whole list was proven.
     """
 
     def __init__(
@@ -78,29 +78,39 @@ class OffsetListing:
         *,
         landmarks: Landmarks | None = None,
         short_sweep_pages: int = SHORT_SWEEP_PAGES,
+        tolerance: timedelta = TOLERANCE,
     ) -> None:
-        self._fetch = fetch
-        self._page_size = page_size
         self._landmarks = Landmarks() if landmarks is None else landmarks
+        self._reader = PageReader(fetch, page_size, self._landmarks)
         self._short_sweep_pages = short_sweep_pages
-        self._length = max(page_size, 2)
-        self._recent: deque[frozenset[str]] = deque(maxlen=_RECENT_PAGES)
-        self._frontier: datetime | None = None
-        self._last: Page | None = None
-        self._pages_without_progress = 0
-        self.api_count: int | None = None
+        self._tolerance = max(tolerance, _allowance(self._landmarks.inversion))
+        self._seen = SeenIds()
+        self._restarts = 0
         self.gaps_repaired = 0
-        self.pages = 0
         self.undated = 0
+        self.walks = 0
+        self.is_proven = True
+        self.count_excess: int | None = None
+
+    @property
+    def api_count(self) -> int | None:
+        """Total stated by the newest page at offset 0, or else by the newest page."""
+        head_count = self._reader.head_count
+        return self._reader.last_count if head_count is None else head_count
+
+    @property
+    def pages(self) -> int:
+        """Pages received."""
+        return self._reader.pages
 
     def oldest_first(
         self, since: datetime | None = None, before: datetime | None = None
     ) -> Iterator[list[Row]]:
-        """Yields the rows page by page, oldest first, up to the current head.
+        """Yields the rows page by page, oldest first, up to the current head; none twice.
 
-        No row that stays listed is missed; one may be yielded twice if the list shifts far. Rows
-        with an invalid `createdAt` are yielded at their position; with `before` they are counted
-        and left out, so that disjoint ranges have no row in common.
+        No row that stays listed is missed, unless `is_proven` is then false. Rows with an invalid
+        `createdAt` are yielded at their position; with `before` they are counted and left out, so
+        that disjoint ranges have no row in common.
 
         With `since` alone, the pages from the head to the first one wholly before `since` are read
         into memory and reversed. Where these are too many, and always with `before`, the position
@@ -115,6 +125,9 @@ class OffsetListing:
         Raises:
             ListingError: Pages repeat, cannot be joined or never end.
         """
+        if since is None and before is None:
+            yield from self._whole()
+            return
         if since is not None and before is None:
             pages = self._sweep_from_head(since)
             if pages is not None:
@@ -122,176 +135,235 @@ class OffsetListing:
                     if rows := pages.pop():
                         yield rows[::-1]
                 return
-        for rows in self._walk_up(self._start_page(since), before):
+        for rows in self._range(since, before):
             if before is not None:
                 rows = self._within(rows, since, before)
             if rows:
                 yield rows
 
+    def _whole(self) -> Iterator[list[Row]]:
+        """Yields all rows, in as many walks as a proof takes."""
+        previous: Walk | None = None
+        totals: list[int | None] = []
+        for number in range(MAX_WALKS):
+            walk = Walk(number, self._seen, previous.top if previous else None)
+            page = self._reader.oldest_page(self._reader.page(0), _SHARES[number])
+            yield from self._walk_up(page, walk, None)
+            self.count_excess = self._proven_excess(walk, previous, totals)
+            self.is_proven = self.count_excess is not None
+            if self.is_proven:
+                return
+            totals.append(None if self._reader.is_count_wrong else self.api_count)
+            previous = walk
+
+    def _proven_excess(
+        self, walk: Walk, previous: Walk | None, totals: list[int | None]
+    ) -> int | None:
+        """Returns `count_excess` if all rows were seen that were listed throughout; else None.
+
+        Args:
+            walk: The walk that has ended.
+            previous: The walk before it.
+            totals: Rows of the list when each walk before it ended; None where not known.
+        """
+        reader = self._reader
+        if not reader.is_end_seen:
+            return None
+        listed, count = self._seen.count(walk.number), self.api_count or 0
+        if walk.is_regular and not reader.is_count_wrong and listed - walk.deleted >= count:
+            return 0
+        if walk.is_regular and reader.is_count_wrong and self._has_length(walk, listed):
+            return count - listed
+        for number, total in enumerate(totals, 1):
+            # as many as were listed at that moment, seen both before and since, are all of them
+            is_known = total is not None and not reader.is_count_wrong
+            if is_known and self._seen.count_around(number) >= (total or 0):
+                return 0
+        # the same rows at the same positions, on pages that were cut elsewhere: ids are listed
+        # twice, or the count is wrong
+        if previous and previous.is_exact and walk.is_exact and walk.marked == previous.digest:
+            return count - listed
+        return None
+
+    def _has_length(self, walk: Walk, listed: int) -> bool:
+        """Returns whether the list, by its end as found by looking, has as many rows as listed."""
+        reader = self._reader
+        head = reader.page(0)
+        for _ in range(_LENGTH_TRIES):
+            arrived = walk.unseen_above(head)
+            oldest = reader.find_end(head)
+            head = reader.page(0)
+            if not walk.saw_all(oldest):
+                return False
+            if reader.is_end_seen and walk.unseen_above(head) == arrived:
+                # nothing arrived while the end was looked for
+                return reader.end == listed + arrived
+        return False
+
+    def _range(self, since: datetime | None, before: datetime | None) -> Iterator[list[Row]]:
+        """Yields the rows of a range and of the tolerance around it, in one walk or several."""
+        previous: Walk | None = None
+        for number in range(MAX_WALKS):
+            walk = Walk(number, self._seen)
+            tolerance = self._tolerance
+            start = since and since - tolerance
+            page = self._start_page(start)
+            is_from_end = not _begins_before(page, start) and bool(page.conversations)
+            if number and page.conversations:
+                page = self._shifted(page, _SHARES[number])
+            yield from self._walk_up(page, walk, before and before + tolerance)
+            self._landmarks.inversion = max(self._landmarks.inversion, walk.inversion)
+            self._tolerance = max(tolerance, _allowance(walk.inversion))
+            is_enough = self._tolerance == tolerance
+            is_same = previous and previous.is_exact and walk.is_exact and not walk.new
+            if is_from_end:
+                # changes while the end was looked for may have hidden the oldest rows
+                oldest = self._reader.oldest_page(self._reader.page(0))
+                is_enough = is_enough and self._reader.is_end_seen and walk.saw_all(oldest)
+            is_regular = walk.is_regular and not walk.has_moved
+            self.is_proven = is_enough and bool(is_regular or is_same)
+            if self.is_proven or walk.is_disordered:
+                break
+            previous = walk
+        self.is_proven = self.is_proven and not walk.is_disordered
+
+    def _shifted(self, page: Page, share: float) -> Page:
+        """Returns the page that begins further down by a share of a page; the same at the end."""
+        if self._reader.is_at_end(page):
+            return page
+        further = self._reader.page(page.offset + int(self._reader.length * share))
+        return further if further.conversations else self._reader.page(page.offset)
+
     def _sweep_from_head(self, since: datetime) -> list[list[Row]] | None:
         """Reads pages from the head to the first wholly before `since`; None for too many."""
-        pages: list[list[Row]] = []
+        reader, pages = self._reader, list[list[Row]]()
         seen: set[str] = set()
-        offset, count = 0, 0
+        offset, count, end, repairs = 0, 0, -1, 0
         for _ in range(self._short_sweep_pages):
-            page = self._checked_page(offset)
-            rows = page.conversations
-            joints = [index for index, row in enumerate(rows) if _id(row) in seen]
-            if joints:
-                rows = rows[joints[-1] + 1 :]
-            elif offset > 0:
+            page = reader.page(offset)
+            keys = [key_of(row) for row in page.conversations]
+            is_end = not keys and (offset == end or page.offset == 0)
+            joins = bool(keys) and (keys[0] in seen or (repairs > 2 and not seen.isdisjoint(keys)))
+            if not (is_end or joins or offset == 0):
+                # a gap, or a newer row that was not seen: look again from further up
                 self.gaps_repaired += 1
-                deleted = count - page.count
+                repairs += 1
+                deleted = max(count - page.count, 0)
                 count = page.count
-                offset = max(0, min(offset, count) - max(deleted, self._step() // 4, 1))
+                offset = max(0, min(offset, max(count, 1)) - max(deleted, reader.step // 4, 1))
                 continue
-            else:
-                # the head itself, or all rows seen were deleted: restart the sweep
-                pages.clear()
-                seen.clear()
+            repairs = 0
+            rows = [row for row, key in zip(page.conversations, keys) if key not in seen]
             pages.append(rows)
-            seen |= _ids(rows)
+            seen.update(keys)
             if rows:
-                self._pages_without_progress = 0
-            times = _times(page)
-            if (times and max(times) < since) or _ends_with_oldest(page):
+                reader.made_progress()
+            times = times_of(page)
+            if is_end or (times and max(times) < since):
                 return pages
-            count = page.count
-            offset += self._step()
+            count, end = page.count, offset + len(keys)
+            # the page beyond the stated end has to be empty
+            offset = end if end >= count else max(end - 1, offset + 1)
         return None
 
     def _start_page(self, since: datetime | None) -> Page:
-        """Finds a page with a row before `since` to walk up from, else the oldest page."""
+        """Finds a page with rows before `since` to walk up from, else the oldest page."""
+        reader = self._reader
         if since is None:
-            return self._oldest_page(self._checked_page(0))
+            return reader.oldest_page(reader.page(0))
         count, guess = self._landmarks.count, self._landmarks.position_before(since)
-        page = self._checked_page(
-            0 if count is None or guess is None else self._offset(guess, count)
-        )
-        bracket = Bracket(page.count)
-        while True:
-            rows, times, position = page.conversations, _times(page), page.count - page.offset
-            if times and min(times) < since:
-                if page.offset == 0 or max(times) >= since:
+        page = reader.page(0 if count is None or guess is None else self._offset(guess, count))
+        bracket = Bracket(reader.total(page))
+        for _ in range(_MAX_SEARCH):
+            if reader.is_count_wrong and reader.end is None:
+                # positions are derived from the end, so it has to be known
+                page = reader.find_end(page)
+                bracket = Bracket(reader.total(page))
+            rows, total = page.conversations, reader.total(page)
+            oldest, newest, position = older_end(page), newer_end(page), total - page.offset
+            if oldest and oldest < since:
+                if page.offset == 0 or (newest and newest >= since):
                     return page
                 bracket.older = position
-            elif _ends_with_oldest(page):
-                return page
+            elif reader.is_at_end(page):
+                return reader.oldest_page(page)
             elif rows:
                 # also without a valid time: a start too far down is correct, only slower
                 bracket.newer = position - len(rows) + 1
             else:
                 bracket.older = max(0, position)
-            if bracket.newer - bracket.older < self._length:
-                offset = max(0, page.count - bracket.newer)
-                return self._first_from(offset, lambda page: _has_older(page, since))
+            if bracket.newer - bracket.older < reader.length:
+                offset = max(0, total - bracket.newer)
+                return self._first_older(offset, since)
             position = bracket.next(self._landmarks.position_before(since))
-            page = self._checked_page(self._offset(position, page.count))
+            page = reader.page(self._offset(position, total))
+        # positions that move all the time: from the end, which is correct, only slower
+        return reader.oldest_page(reader.page(0))
 
     def _offset(self, position: int, count: int) -> int:
         """Returns the offset of a page with the position in its older half."""
-        newest = position + self._step() - self._length // 4
-        return max(0, count - max(newest, self._length))
+        length = self._reader.length
+        newest = position + self._reader.step - length // 4
+        return max(0, count - max(newest, length))
 
-    def _walk_up(self, page: Page, before: datetime | None) -> Iterator[list[Row]]:
+    def _walk_up(self, page: Page, walk: Walk, before: datetime | None) -> Iterator[list[Row]]:
         """Yields the new rows of the page and of those above it, oldest first."""
-        arrivals, lowest_offset = 0, page.count
+        self.walks += 1
+        arrivals, lowest_offset = 0, page.count + 1
         while True:
-            if new_rows := self._new_rows(page):
+            new_rows, has_unseen = walk.take(page, self._reader.total(page))
+            if has_unseen:
                 # no progress where at least as many rows have arrived meanwhile
                 if page.offset < lowest_offset:
-                    self._pages_without_progress = 0
+                    self._reader.made_progress()
                 lowest_offset = page.offset
+            if new_rows:
                 yield new_rows
-            times = _times(page)
-            if page.offset == 0 or (before and times and max(times) >= before):
+            newest = newer_end(page)
+            if page.offset == 0 or (before and newest and newest >= before):
                 return
             # arrivals shift seen rows to higher offsets: expect as many as last time
-            offset, count = max(0, page.offset - max(self._step() - arrivals, 1)), page.count
-            page = self._first_from(offset, self._joins)
+            offset = max(0, page.offset - max(self._reader.step - arrivals, 1))
+            count = page.count
+            page = self._next_page(offset, walk)
             arrivals = max(0, page.count - count)
 
-    def _first_from(self, offset: int, fits: Callable[[Page], bool]) -> Page:
-        """Returns the first page that fits, from the offset to the oldest row; else the oldest."""
-        count, stride = self.api_count or 0, max(self._step() // 4, 1)
-        page = self._checked_page(offset)
-        while not fits(page):
-            if page.offset + len(page.conversations) >= page.count:
-                # all rows seen were deleted: the walk continues from the oldest row
-                return self._oldest_page(page)
+    def _next_page(self, offset: int, walk: Walk) -> Page:
+        """Returns the page at the offset, or the first one below it that joins the walk."""
+        first = None
+        for page in self._pages_from(offset):
+            first = first or page
+            if walk.joins(page):
+                return page
+        oldest = self._reader.oldest_page(page)
+        if walk.joins(oldest):
+            return oldest
+        if not walk.shares(oldest) and self._restarts < _MAX_RESTARTS:
+            self._restarts += 1
+            walk.restart()
+            return oldest
+        # rows change their order: go on, and walk again
+        walk.is_regular = False
+        return first if first and first.conversations else oldest
+
+    def _first_older(self, offset: int, since: datetime) -> Page:
+        """Returns the first page from the offset on with rows before `since`, else the oldest."""
+        for page in self._pages_from(offset):
+            if _begins_before(page, since):
+                return page
+        return self._reader.oldest_page(page)
+
+    def _pages_from(self, offset: int) -> Iterator[Page]:
+        """Yields the page at an offset, then pages in longer and longer strides down to the end."""
+        count, stride = self._reader.last_count or 0, max(self._reader.step // 4, 1)
+        page = self._reader.page(offset)
+        yield page
+        while not self._reader.is_at_end(page):
             self.gaps_repaired += 1
             pushed, count = max(0, page.count - count), page.count
-            page = self._checked_page(page.offset + pushed + stride)
+            page = self._reader.page(page.offset + pushed + stride)
             stride *= 2
-        return page
-
-    def _oldest_page(self, page: Page) -> Page:
-        """Fetches the page that ends with the oldest row; `page` is the latest one."""
-        arrivals = 0
-        while not _ends_with_oldest(page):
-            # arrivals shift the oldest row further during the request: aim beyond it by a margin
-            margin = min(2 * arrivals, self._step() - 1)
-            count = page.count
-            page = self._checked_page(max(0, count - self._length + margin))
-            arrivals = max(0, page.count - count)
-        return page
-
-    def _checked_page(self, offset: int) -> Page:
-        page = self._fetch_page(offset)
-        previous, self._last = self._last, page
-        if previous is not None and previous.offset != offset and _are_equal(previous, page):
-            # arrivals can shift the same rows to this offset, but not to further offsets each time
-            for further in range(_EQUAL_PAGE_RETRIES):
-                if not _are_equal(self._fetch_page(previous.offset + further), page):
-                    return page
-                page = self._fetch_page(offset)
-            raise ListingError(
-                f"the listing returns the same page at every offset, such as {previous.offset} and "
-                f"{offset}"
-            )
-        return page
-
-    def _fetch_page(self, offset: int) -> Page:
-        page = self._fetch(self._page_size, offset)
-        self.pages += 1
-        self._pages_without_progress += 1
-        self.api_count = page.count
-        self._landmarks.learn(page.count, _ends(page))
-        if page.offset != offset:
-            raise ListingError(f"the listing returned offset {page.offset} instead of {offset}")
-        if self._pages_without_progress > MAX_PAGES_WITHOUT_PROGRESS:
-            raise ListingError(
-                f"{MAX_PAGES_WITHOUT_PROGRESS} consecutive pages without progress: the listing "
-                "does not end, or conversations arrive faster than they can be read"
-            )
-        rows = len(page.conversations)
-        if rows == 1 and offset + 1 < page.count:
-            raise ListingError("the listing returns single rows, so that pages cannot be joined")
-        if rows > 1:
-            self._length = rows
-        return page
-
-    def _joins(self, page: Page) -> bool:
-        """Returns whether the page joins the rows seen, so that no row can be between them."""
-        ids = _ids(page.conversations)
-        return any(not ids.isdisjoint(seen) for seen in self._recent) or (
-            self._frontier is not None and _has_older(page, self._frontier)
-        )
-
-    def _new_rows(self, page: Page) -> list[Row]:
-        """Returns the new rows of a page, oldest first; moves the frontier to its newest row."""
-        frontier = self._frontier
-        new_rows = [
-            row
-            for row in reversed(page.conversations)
-            if not any(_id(row) in seen for seen in self._recent)
-            and not (frontier and (at := created_at(row)) and at < frontier)
-        ]
-        self._recent.append(_ids(page.conversations))
-        times = _times(page)
-        if times and (frontier is None or max(times) > frontier):
-            self._frontier = max(times)
-        return new_rows
+            yield page
 
     def _within(self, rows: list[Row], since: datetime | None, before: datetime) -> list[Row]:
         """Returns the rows of the range; counts those with an invalid time."""
@@ -299,42 +371,13 @@ class OffsetListing:
         self.undated += len(rows) - len(dated)
         return [row for at, row in dated if at < before and (since is None or at >= since)]
 
-    def _step(self) -> int:
-        """Returns one row less than a page, so that consecutive pages overlap."""
-        return self._length - 1
+
+def _allowance(inversion: timedelta) -> timedelta:
+    """Returns the tolerance for a list that is out of order by as much."""
+    return min(2 * inversion, LARGEST_INVERSION)
 
 
-def _ends_with_oldest(page: Page) -> bool:
-    """Returns whether the page ends with the oldest row, or the list is empty."""
-    reaches_end = page.offset + len(page.conversations) >= page.count
-    return reaches_end and (bool(page.conversations) or page.offset == 0)
-
-
-def _has_older(page: Page, moment: datetime) -> bool:
-    return any(at < moment for at in _times(page))
-
-
-def _times(page: Page) -> list[datetime]:
-    return [at for row in page.conversations if (at := created_at(row))]
-
-
-def _ends(page: Page) -> Iterator[tuple[datetime, int]]:
-    """Yields the oldest and the newest valid time, each with its offset."""
-    rows = list(enumerate(page.conversations, page.offset))
-    for ordered in (reversed(rows), rows):
-        yield from islice(((at, n) for n, row in ordered if (at := created_at(row))), 1)
-
-
-def _are_equal(one: Page, other: Page) -> bool:
-    ids, other_ids = ([_id(row) for row in page.conversations] for page in (one, other))
-    return any(ids) and ids == other_ids
-
-
-def _ids(rows: list[Row]) -> frozenset[str]:
-    return frozenset(known for row in rows if (known := _id(row)) is not None)
-
-
-def _id(row: Row) -> str | None:
-    """Returns the row's id; None without one, in which case rows cannot be compared."""
-    conversation_id = row.get("conversationId")
-    return str(conversation_id) if conversation_id else None
+def _begins_before(page: Page, moment: datetime | None) -> bool:
+    """Returns whether the older end of a page is before a time; never for None."""
+    oldest = older_end(page)
+    return moment is not None and oldest is not None and oldest < moment

@@ -69,14 +69,24 @@ class Listing(Protocol):
 
     Attributes:
         environment: Environment that is listed; None for all.
+        has_count: The API reports the number of conversations, so that a walk over the whole list
+            can be proven.
         api_count: Total number of the agent's conversations, where the API reports it.
+        count_excess: Conversations that `api_count` has beyond those listed; None unless the last
+            walk was over the whole list, and was proven.
+        is_proven: The last walk yielded everything that was listed throughout.
+        walks: Walks over the list that the last call took.
         gaps_repaired: Pages that did not join the previous one, so that the walk stepped back.
         undated: Rows left out of a range because their time is invalid.
         malformed: Rows that cannot be loaded, by key; to be recorded as failures of the listing.
     """
 
     environment: str | None
+    has_count: bool
     api_count: int | None
+    count_excess: int | None
+    is_proven: bool
+    walks: int
     gaps_repaired: int
     undated: int
     malformed: dict[str, MalformedRow]
@@ -86,7 +96,8 @@ class Listing(Protocol):
     ) -> Iterator[list[Listed]]:
         """Yields the listed conversations, oldest first, in bounded lists.
 
-        No conversation that stays listed during the walk is missed; one may be yielded twice.
+        No conversation that stays listed during the walk is missed, unless `is_proven` is false at
+        its end; one may be yielded twice.
 
         Args:
             since: Start of the range (inclusive); None for the oldest conversation. Without

@@ -106,7 +106,11 @@ class V3Listing:
             without their details are fetched again.
     """
 
+    has_count: bool = False
     api_count: int | None = None
+    count_excess: int | None = None
+    is_proven: bool = True
+    walks: int = 1
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from ..config.settings import Agent, Settings
 from ..errors import PolyAIError
 from ..listing.data_api import DataListing
 from ..listing.landmarks import Landmarks
-from ..listing.protocol import Listing
+from ..listing.protocol import Listing, MalformedRow
 from ..listing.v3 import V3Listing
 from ..shape.answer import DATA, V3
 from ..warehouse.held import LoadState
@@ -176,6 +176,11 @@ class AgentReader:
     def forgotten(self) -> list[dict[str, Any]]:
         """Rows of `forgotten` for conversations that were read and belong to erased callers."""
         return self._shaper.forgotten
+
+    @property
+    def malformed(self) -> dict[str, MalformedRow]:
+        """List rows that cannot be loaded, by key."""
+        return self._plan.malformed
 
     @property
     def is_stopped(self) -> bool:

@@ -137,11 +137,14 @@ class LoadLoop:
             self._committer.erase(report.agent_id, returned)
         if TURNS.name in self._tables:
             self._check_turns(report, reader.now())
+        rows: dict[Table, Sequence[Mapping[str, Any]]] = {}
+        if malformed := self._malformed_rows(reader, report):
+            rows[FETCH_FAILURES] = malformed
         if report.range_from is None:
             # not reported for a slice, and counting takes longer the more is loaded
             report.held = self._warehouse.count_conversations(report.agent_id)
+            report.pending += self._warehouse.count_unloaded_failures(report.agent_id)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
-        rows: dict[Table, Sequence[Mapping[str, Any]]] = {}
         if reader.forgotten:
             rows[FORGOTTEN] = reader.forgotten
         ended = [report.as_row()]
@@ -149,6 +152,32 @@ class LoadLoop:
             # what the interrupted runs left partially loaded has been read again
             ended += [{**run, "status": "interrupted"} for run in one.interrupted]
         self._committer.write(rows | {SYNC_RUNS: ended})
+
+    def _malformed_rows(self, reader: AgentReader, report: RunReport) -> list[dict[str, Any]]:
+        """Returns rows of `fetch_failures` for list rows without an id, and for those gone."""
+        found = reader.malformed
+        known = self._warehouse.open_failures(report.agent_id, "listing")
+        report.pending = len(found.keys() - known.keys())
+        report.failed += len(found)
+        errors: dict[str, ApiError | None] = {}
+        for key, row in found.items():
+            errors[key] = error = ApiError(row.message)
+            report.note_failure(key, error)
+        if report.absent is not None:
+            # all was listed
+            errors |= dict.fromkeys(known.keys() - found.keys())
+        return [
+            failure_row(
+                report.agent_id,
+                key,
+                known.get(key),
+                reader.now(),
+                error,
+                is_over=error is None,
+                stage="listing",
+            )
+            for key, error in errors.items()
+        ]
 
     def _check_turns(self, report: RunReport, now: datetime) -> None:
         """Records conversations with another number of turns in the warehouse than were read."""

@@ -6,21 +6,17 @@ past a re-fetch age.
 
 from __future__ import annotations
 
-import hashlib
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from ..listing.protocol import Listed, Listing
+from ..listing.protocol import Listed, Listing, MalformedRow
 from ..shape.audit_rows import Failure
 from ..shape.caller_identity import ForgottenCallers
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
 from .fetch import Reason, Task
+from .reconciliation import Reconciliation
 from .report import RunReport
 from .stale_details import is_due
 
@@ -132,7 +128,11 @@ class Plan:
         self._requested: set[str] = set()
         self._known_failures: list[Task] = []
         """Failed in an earlier run: read last, so that they keep nothing else from being read."""
-        self._listed = array("Q")
+        self._compared: set[str] = set()
+        """Compared already in this run, before the whole list is read."""
+        self._found = 0
+        """Conversations to load that are not counted as loaded, without those that had failed."""
+        self._reconciliation = Reconciliation(warehouse, agent_id, report, policy.now)
         self.failures: Mapping[str, Failure] = {}
         self.stale: Mapping[str, Failure] = {}
         self.forgotten_callers = ForgottenCallers()
@@ -156,7 +156,9 @@ class Plan:
         self._report.forgotten = len(forgotten)
         self._left_out = given_up | forgotten
         self.forgotten_callers = ForgottenCallers(self._warehouse.forgotten_callers(self._agent_id))
+        known_malformed = self._warehouse.open_failures(self._agent_id, "listing")
         excluded = self._left_out | self._warehouse.gone(self._agent_id)
+        self._reconciliation.start()
         self._collect_due(excluded)
         if policy.span is not None:
             for listing in self._listings:
@@ -164,20 +166,41 @@ class Plan:
             yield from self._known_failures
             return
         starts = [self._window_start(listing) for listing in self._listings]
-        for listing, start in zip(self._listings, starts):
+        for number, (listing, start) in enumerate(zip(self._listings, starts)):
             yield from self._listed_tasks(listing, start, None)
+            malformed = len(listing.malformed.keys() - known_malformed)
+            if start is not None and self._reconciliation.must_walk(
+                listing, self._found, malformed
+            ):
+                starts[number] = None
+                yield from self._listed_tasks(listing, None, None)
         if self._by_id:
             yield from self._due_by_id(excluded)
         else:
             yield from self._due_by_window(excluded, starts)
         yield from self._known_failures
-        if all(start is None for start in starts):
-            self._reconcile()
+        if all(start is None for start in starts) and self._report.is_proven:
+            environments = [known for listing in self._listings if (known := listing.environment)]
+            self._reconciliation.end(environments, is_first_load=self.is_first_load)
+
+    @property
+    def malformed(self) -> dict[str, MalformedRow]:
+        """List rows that cannot be loaded, by key."""
+        return {key: row for listing in self._listings for key, row in listing.malformed.items()}
 
     def _window_start(self, listing: Listing) -> datetime | None:
-        """Returns the start of the look-back window; None for the oldest end."""
-        watermark = self._warehouse.watermark(self._agent_id, listing.environment)
-        return watermark - self._policy.lookback if watermark and not self._policy.full else None
+        """Returns the start of the look-back window; None for the oldest end.
+
+        The watermark of a first load that was interrupted proves nothing about older conversations,
+        unless the list is in order.
+        """
+        policy, warehouse, agent_id = self._policy, self._warehouse, self._agent_id
+        if policy.full:
+            return None
+        if listing.has_count and warehouse.was_interrupted_at_first(agent_id, self._report.run_id):
+            return None
+        watermark = warehouse.watermark(agent_id, listing.environment, now=policy.now)
+        return watermark - policy.lookback if watermark else None
 
     def _given_up(self) -> Iterator[str]:
         """Yields conversations whose failures are no longer retried."""
@@ -199,6 +222,7 @@ class Plan:
         if self._by_id and span is None:
             due += [("written_back", row) for row in warehouse.written_back(agent_id)]
         due += [("partially_loaded", row) for row in self._partially_loaded()]
+        self._found += sum(reason == "partially_loaded" for reason, _ in due)
         if self._by_id and span is None:
             stale = [name for name, one in self.stale.items() if is_due(one, self._policy.now)]
             due += [("stale", row) for row in self._recorded(stale)]
@@ -246,9 +270,10 @@ class Plan:
         undated = listing.undated
         for rows in _grouped(listing.oldest_first(since, before)):
             if is_whole:
-                self._listed.extend(_short_hash(row.conversation_id) for row in rows)
+                self._reconciliation.add(rows)
             yield from self._differences(rows, listing, is_whole=is_whole)
         self._report.undated += listing.undated - undated
+        self._reconciliation.end_walk(listing, is_whole=is_whole)
 
     def _differences(
         self, rows: Sequence[Listed], listing: Listing, *, is_whole: bool
@@ -264,8 +289,14 @@ class Plan:
         for conversation_id, row in by_id.items():
             if conversation_id in self._requested or conversation_id in self._left_out:
                 continue  # a duplicate, because the listing shifted; or excluded
+            if conversation_id in self._compared:
+                continue
+            if not is_whole and listing.has_count:
+                self._compared.add(conversation_id)
             if reason := self._reason(row, loaded):
-                if reason != "new":
+                if reason == "new":
+                    self._found += 1
+                else:
                     self._requested.add(conversation_id)
                 task = Task(
                     conversation_id,
@@ -364,20 +395,6 @@ class Plan:
             for since, before in _windows(moments):
                 yield from self._listed_tasks(listing, since, before)
 
-    def _reconcile(self) -> None:
-        """Counts distinct listed conversations, and those in the warehouse that are not listed."""
-        listed = pa.array(self._listed, pa.uint64()).unique()
-        self._report.listed = len(listed)
-        if self.is_first_load:
-            self._report.absent = 0
-            return
-        environments = [known for listing in self._listings if (known := listing.environment)]
-        absent = 0
-        for ids in self._warehouse.conversation_ids(self._agent_id, environments):
-            loaded = pa.array([_short_hash(name) for name in ids], pa.uint64())
-            absent += len(ids) - (pc.sum(pc.is_in(loaded, value_set=listed)).as_py() or 0)
-        self._report.absent = absent
-
 
 def is_in_progress_due(row: Due, now: datetime) -> bool:
     """Checks whether a conversation in progress is to be read again; less often with its age."""
@@ -423,8 +440,3 @@ def _grouped(pages: Iterable[list[Listed]]) -> Iterator[list[Listed]]:
             rows = []
     if rows:
         yield rows
-
-
-def _short_hash(conversation_id: str) -> int:
-    """Hashes an id to 8 bytes, because a million of them are kept in memory."""
-    return int.from_bytes(hashlib.blake2b(conversation_id.encode(), digest_size=8).digest())

@@ -50,6 +50,15 @@ class RunReport:
     withheld: int = 0
     given_up: int = 0
     absent: int | None = None
+    known_absent: int | None = None
+    """`absent` of this run, or of the newest run that has one."""
+    count_excess: int | None = None
+    """Of this run if it walked over the whole list, or else of the newest run that has one."""
+    walks: int = 0
+    is_proven: bool = True
+    """Whether everything that was listed throughout the run was seen."""
+    pending: int = 0
+    """Conversations known to the run that are not loaded: open failures and malformed rows."""
     gaps_repaired: int = 0
     undated: int = 0
     """Conversations left out of a range, because their time is not known."""
@@ -100,9 +109,22 @@ class RunReport:
         """Conversations that the API has and the warehouse lacks; None if unknown.
 
         Erased conversations are not missing. Conversations that the API no longer has are taken
-        into account only if the whole listing was read.
+        into account as of the last time that the whole listing was read.
         """
-        return missing(self.api_count, self.held, erased=self.forgotten, absent=self.absent)
+        return missing(
+            self.api_count,
+            self.held,
+            erased=self.forgotten,
+            absent=self.known_absent,
+            excess=self.count_excess,
+        )
+
+    @property
+    def unaccounted(self) -> int | None:
+        """Missing conversations of which not even the id is known; None if unknown."""
+        if self.missing is None:
+            return None
+        return max(0, self.missing - self.pending)
 
     def finish(
         self,
@@ -122,7 +144,8 @@ class RunReport:
         elif error is not None:
             self.status = "failed"
         else:
-            self.status = "partial" if self.failed else "complete"
+            is_complete = not self.failed and not self.unaccounted and self.is_proven
+            self.status = "complete" if is_complete else "partial"
 
     def note_failure(self, conversation_id: str, error: ApiError) -> None:
         """Records the error of a conversation that could not be read completely."""

@@ -41,8 +41,8 @@ class SliceReport:
         before: End of the range (exclusive).
         status: As in `sync_runs`; `failed` also if its process died.
         error: Error that stopped it.
-        counts: listed, new, changed, unchanged, failed, undated, requests, retries,
-            bytes_received, rows.
+        counts: listed, new, changed, unchanged, failed, undated, unproven (1 if the
+            list was too disordered for a range), requests, retries, bytes_received, rows.
         failures: Error messages by conversation.
         unmapped_fields: Fields without a column, and how often they occurred.
         seconds: Duration so far.
@@ -81,6 +81,7 @@ def slice_report(slice_: Slice, report: RunReport, seconds: float) -> SliceRepor
         unchanged=report.unchanged,
         failed=report.failed,
         undated=report.undated,
+        unproven=int(not report.is_proven),
         requests=report.traffic.requests,
         retries=report.traffic.retries,
         bytes_received=report.traffic.bytes_received,

@@ -13,10 +13,11 @@ from ..errors import ApiError
 from ..tables.declaration import LOAD_ID, Table
 from .values import column
 
-Stage = Literal["detail", "recording", "stale_detail"]
+Stage = Literal["detail", "recording", "stale_detail", "listing"]
 """Request that failed: `stage` of `fetch_failures`.
 
-`stale_detail`: the detail was loaded, but is older than its list row.
+`stale_detail`: the detail was loaded, but is older than its list row. `listing`: a list row has no
+id, and its hash takes the place of the conversation id.
 """
 
 

@@ -6,7 +6,7 @@ They read only the destination: no API key is needed, no request is sent and not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -90,6 +90,7 @@ def collect_status(
                 is_stale=max_age is not None and (age is None or age > max_age),
                 api_count=own.api_count,
                 absent=own.absent,
+                count_excess=own.count_excess,
                 conversations=conversations.get(agent_id, ConversationCounts()),
                 failures=failures.get(agent_id, Failures()),
                 forgotten=forgotten.get(agent_id, 0),
@@ -132,16 +133,17 @@ class _AgentRuns:
     success: Run | None = None
     api_count: int | None = None
     absent: int | None = None
+    count_excess: int | None = None
 
 
 def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
     """Reads the relevant runs by agent; a warehouse gets about 100,000 of them per year."""
-    names = [column.name for column in fields(Run)]
-    try:
-        warehouse.rows("SELECT given_up, absent FROM {sync_runs} WHERE 1 = 0")
-    except DestinationError:
-        # written by an earlier version; the next load adds the columns
-        names = names[:-2]
+    # columns that an earlier version did not write are added by the next load
+    names = [
+        column.name
+        for column in fields(Run)
+        if column.default is MISSING or _has_column(warehouse, column.name)
+    ]
     kinds = {
         "success": f"({complete_load_sql()})",
         "counted": "api_count IS NOT NULL",
@@ -169,15 +171,28 @@ def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
     )
     found: dict[str, _AgentRuns] = {}
     for agent_id in dict.fromkeys(row[0] for row in rows):
-        own = [(row[1:6], Run(*map(_in_utc, row[6:]))) for row in rows if row[0] == agent_id]
+        own = [
+            (row[1:6], Run(**dict(zip(names, map(_in_utc, row[6:])))))
+            for row in rows
+            if row[0] == agent_id
+        ]
         found[agent_id] = _AgentRuns(
             newest=tuple(run for (nth, *_), run in own if nth <= SHOWN_RUNS),
             unfinished=tuple(run for (*_, nth), run in own if nth is not None),
             success=next((run for nths, run in own if nths[1] == 1), None),
             api_count=next((run.api_count for nths, run in own if nths[2] == 1), None),
             absent=next((run.absent for nths, run in own if nths[3] == 1), None),
+            count_excess=next((run.count_excess for nths, run in own if nths[2] == 1), None),
         )
     return found
+
+
+def _has_column(warehouse: Warehouse, name: str) -> bool:
+    try:
+        warehouse.rows(f"SELECT {name} FROM {{sync_runs}} WHERE 1 = 0")
+    except DestinationError:
+        return False
+    return True
 
 
 def _failures(warehouse: Warehouse, given_up_until: datetime) -> dict[str, Failures]:
@@ -186,7 +201,7 @@ def _failures(warehouse: Warehouse, given_up_until: datetime) -> dict[str, Failu
         warehouse.rows(
             """
             SELECT f.agent_id, count(*) FROM {fetch_failures} f
-            WHERE f.resolved_at IS NULL AND f.stage = 'detail' AND NOT EXISTS (
+            WHERE f.resolved_at IS NULL AND f.stage IN ('detail', 'listing') AND NOT EXISTS (
                 SELECT 1 FROM {conversations} c
                 WHERE c.agent_id = f.agent_id AND c.conversation_id = f.conversation_id
             )

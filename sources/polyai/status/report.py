@@ -34,6 +34,8 @@ class Run:
     error: str | None
     given_up: int | None = None
     absent: int | None = None
+    count_excess: int | None = None
+    unaccounted: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class AgentStatus:
         api_count: Conversations that the API last reported.
         absent: Loaded conversations that the last full load did not find in the listing; None
             before the first full load.
+        count_excess: Conversations that the API counts beyond those that it lists; None before a
+            walk over the whole list.
         conversations: Counts of the loaded conversations.
         failures: Conversations that could not be read.
         forgotten: Number of erased conversations.
@@ -103,6 +107,7 @@ class AgentStatus:
     is_stale: bool
     api_count: int | None
     absent: int | None
+    count_excess: int | None
     conversations: ConversationCounts
     failures: Failures
     forgotten: int = 0
@@ -123,6 +128,7 @@ class AgentStatus:
             self.conversations.held,
             erased=self.forgotten,
             absent=self.absent,
+            excess=self.count_excess,
             pending=self.conversations.incomplete + self.failures.not_held,
         )
 

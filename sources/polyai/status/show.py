@@ -97,6 +97,8 @@ def _facts(agent: AgentStatus, now: datetime) -> Iterator[tuple[str, int | None,
     yield "listed by the API", agent.api_count, ""
     age = f"the newest is {_age(max(now - newest, timedelta(0)))} old" if newest else ""
     yield "loaded", counts.held, age
+    if agent.count_excess:
+        yield "counted, not listed", agent.count_excess, "the API's count is wrong"
     if agent.absent:
         yield "no longer listed", agent.absent, "still in the warehouse"
     hint = "[yellow]load --full finds them[/]" if agent.missing else ""
@@ -200,6 +202,7 @@ def status_as_json(result: Status, code: int) -> dict[str, Any]:
                 | {
                     "listed": agent.api_count,
                     "absent": agent.absent,
+                    "count_excess": agent.count_excess,
                     "missing": agent.missing,
                     "failed": agent.failures.open,
                     "forgotten": agent.forgotten,

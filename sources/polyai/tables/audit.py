@@ -54,6 +54,24 @@ SYNC_RUNS = Table(
             "Conversations in the list pages; those on overlapping pages count once.",
         ),
         Column("api_count", "bigint", "Conversations of the agent, as counted by the API."),
+        Column(
+            "count_excess",
+            "bigint",
+            "Conversations that the API counted beyond those that it listed, as of the last walk "
+            "over the whole list; negative if it counted too few, NULL before the first walk.",
+        ),
+        Column(
+            "unaccounted",
+            "bigint",
+            "Conversations that the API counted and that were neither listed nor loaded; NULL if "
+            "not known.",
+        ),
+        Column(
+            "walks",
+            "bigint",
+            "Walks over the whole list: more than one where the first did not match the count, 0 "
+            "where only a part was read.",
+        ),
         Column("new", "bigint", "Conversations loaded for the first time."),
         Column(
             "changed",
@@ -99,7 +117,7 @@ FETCH_FAILURES = Table(
             "stage",
             "text",
             "Request that failed: detail or recording; stale_detail if the detail was older than "
-            "its list row.",
+            "its list row; listing for a list row without an id.",
             required=True,
         ),
         _ATTEMPTS,

@@ -92,6 +92,7 @@ def missing(
     erased: int = 0,
     absent: int | None = None,
     pending: int = 0,
+    excess: int | None = None,
 ) -> int | None:
     """Returns the number of conversations that the API has and the warehouse does not.
 
@@ -103,16 +104,21 @@ def missing(
         absent: Loaded conversations that the API no longer lists; None if not all was listed.
         pending: Conversations not loaded that the next run reads again, and that are not to be
             counted as missing.
+        excess: Conversations that the API counts beyond those that it lists; negative where it
+            counts too few; None if the list and its count were never compared.
 
     Returns:
         At least 0; None if either count is unknown.
     """
     if api_count is None or loaded is None:
         return None
-    return max(0, api_count - erased - (loaded - (absent or 0)) - pending)
+    listed = api_count - (excess or 0)
+    return max(0, listed - erased - (loaded - (absent or 0)) - pending)
 
 
-def missing_sql(api_count: str, loaded: str, erased: str, absent: str, pending: str) -> str:
+def missing_sql(
+    api_count: str, loaded: str, erased: str, absent: str, pending: str, excess: str
+) -> str:
     """Returns the SQL expression for `missing`; NULL if `api_count` is NULL.
 
     Args:
@@ -121,8 +127,9 @@ def missing_sql(api_count: str, loaded: str, erased: str, absent: str, pending: 
         erased: As in `missing`.
         absent: As in `missing`.
         pending: As in `missing`.
+        excess: As in `missing`.
     """
-    minus = " - ".join(f"coalesce({column}, 0)" for column in (erased, loaded, pending))
+    minus = " - ".join(f"coalesce({column}, 0)" for column in (erased, loaded, pending, excess))
     return (
         f"CASE WHEN {api_count} IS NOT NULL THEN "
         f"greatest({api_count} + coalesce({absent}, 0) - {minus}, 0) END"

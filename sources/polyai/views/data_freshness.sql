@@ -4,8 +4,8 @@
 --
 -- A load is complete if it read everything it was to read, even if single conversations failed.
 -- Missing conversations are counted against the number that PolyAI reported to the newest complete
--- load. Erased conversations, conversations with an open failure, and conversations that a full
--- load no longer found in the listing are not missing.
+-- load, without those that it counts but does not list. Erased conversations, conversations with an
+-- open failure, and conversations that a full load no longer found in the listing are not missing.
 WITH loads AS (
   SELECT
     *,
@@ -16,7 +16,9 @@ WITH loads AS (
   SELECT
     f.agent_id,
     count(*) AS open_failures,
-    count(CASE WHEN f.stage = 'detail' AND c.conversation_id IS NULL THEN 1 END) AS not_held
+    count(
+      CASE WHEN f.stage IN ('detail', 'listing') AND c.conversation_id IS NULL THEN 1 END
+    ) AS not_held
   FROM fetch_failures AS f
   LEFT JOIN conversations AS c
     ON c.agent_id = f.agent_id AND c.conversation_id = f.conversation_id
@@ -49,7 +51,7 @@ SELECT
   coalesce(f.open_failures, 0) AS open_failures,
   l.gaps_repaired,
   l.api_count AS api_conversations,
-  ${missing(l.api_count, h.conversations, e.conversations, l.absent, f.not_held)}
+  ${missing(l.api_count, h.conversations, e.conversations, l.absent, f.not_held, l.count_excess)}
     AS missing_conversations
 FROM dim_agents AS a
 LEFT JOIN held AS h ON h.agent_id = a.agent_id

@@ -13,11 +13,11 @@ from ..clock import in_utc
 from ..shape.answer import DATA, LoadedConversation, NoteVersion
 from ..shape.audit_rows import Failure, Stage
 from ..shape.caller_identity import ForgottenCaller
-from ..tables.audit import SYNC_RUNS
 from ..tables.conversations import CONVERSATIONS, METRICS, TURNS
-from ..tables.declaration import LOAD_ID, Table
-from ..tables.rules import ENDED_AT, complete_load_sql
-from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, Warehouse, id_batches
+from ..tables.declaration import Table
+from ..tables.rules import ENDED_AT
+from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, id_batches
+from .run_history import RunHistory
 
 COMPLETE_PACKAGES = "SELECT DISTINCT load_id FROM {_dlt_loads} WHERE status = 0"
 """Query for the ids of load packages of which every table was written."""
@@ -57,19 +57,24 @@ class Due(NamedTuple):
     fetched_at: datetime | None = None
 
 
-class LoadState(Warehouse):
+class LoadState(RunHistory):
     """Warehouse as the state of the load, which needs no other.
 
     A conversation is loaded if the package that wrote it is complete. One that a killed run wrote
     partially is fetched again, also from another machine. All times are in UTC.
     """
 
-    def watermark(self, agent_id: str, environment: str | None = None) -> datetime | None:
+    def watermark(
+        self, agent_id: str, environment: str | None = None, *, now: datetime
+    ) -> datetime | None:
         """Returns the newest `created_at` that `load` brought; backfills do not count.
+
+        Times in the future do not count either: one absurd date would hide all that is new.
 
         Args:
             agent_id: The agent.
             environment: Only its conversations in this environment; None for all.
+            now: Current time.
 
         Returns:
             None if `load` has brought nothing yet.
@@ -78,9 +83,11 @@ class LoadState(Warehouse):
             ("", ()) if environment is None else (" AND environment = %s", (environment,))
         )
         rows = self.rows(
-            f"SELECT max(created_at) FROM {{conversations}} WHERE agent_id = %s{condition} "
+            "SELECT max(created_at) FROM {conversations} "
+            f"WHERE agent_id = %s AND created_at <= %s{condition} "
             f"AND _dlt_load_id IN ({COMPLETE_PACKAGES} AND schema_name <> '{BACKFILL_SCHEMA}')",
             agent_id,
+            now,
             *parameters,
         )
         return in_utc(rows[0][0]) if rows else None
@@ -276,21 +283,6 @@ class LoadState(Warehouse):
                 return
             last_id, last_end = rows[-1][0], rows[-1][-1]
 
-    def last_complete_run(self, agent_id: str, now: datetime) -> datetime | None:
-        """Returns the start of the newest `load` that fetched all that was due.
-
-        Args:
-            agent_id: The agent.
-            now: Current time. A run in the future, of a machine whose clock was wrong, is ignored.
-        """
-        rows = self.rows(
-            "SELECT max(started_at) FROM {sync_runs} WHERE agent_id = %s "
-            f"AND started_at <= %s AND {complete_load_sql()}",
-            agent_id,
-            now,
-        )
-        return in_utc(rows[0][0]) if rows else None
-
     def last_fetched_at(self, agent_id: str) -> datetime | None:
         """Returns the time at which a conversation was fetched last."""
         rows = self.rows(
@@ -312,6 +304,17 @@ class LoadState(Warehouse):
         """Counts the loaded conversations of the agent."""
         rows = self.rows(
             f"SELECT count(*) FROM {{conversations}} WHERE agent_id = %s AND {_IS_COMPLETE}",
+            agent_id,
+        )
+        return int(rows[0][0]) if rows else 0
+
+    def count_unloaded_failures(self, agent_id: str) -> int:
+        """Counts the open failures without a loaded conversation: of details, and of list rows."""
+        rows = self.rows(
+            "SELECT count(*) FROM {fetch_failures} f WHERE f.agent_id = %s "
+            "AND f.stage IN ('detail', 'listing') AND f.resolved_at IS NULL AND NOT EXISTS ("
+            "SELECT 1 FROM {conversations} c WHERE c.agent_id = f.agent_id "
+            f"AND c.conversation_id = f.conversation_id AND c.{_IS_COMPLETE})",
             agent_id,
         )
         return int(rows[0][0]) if rows else 0
@@ -342,30 +345,6 @@ class LoadState(Warehouse):
             for part in found:
                 yield part["conversation_id"].to_pylist()
             last_id = found[-1]["conversation_id"][-1].as_py()
-
-    def unfinished_runs(self, agent_id: str, commands: Sequence[str]) -> list[dict[str, Any]]:
-        """Returns the rows of `sync_runs` with status `running`: in progress or killed.
-
-        Args:
-            agent_id: The agent.
-            commands: Only runs of these commands.
-
-        Returns:
-            Rows by column, without JSON columns.
-        """
-        names = [
-            column.name
-            for column in SYNC_RUNS.columns
-            if column.type != "json" and column.name != LOAD_ID
-        ]
-        rows = self.rows(
-            f"SELECT {', '.join(names)} FROM {{sync_runs}} "
-            "WHERE agent_id = %s AND status = 'running' "
-            f"AND command IN ({', '.join(['%s'] * len(commands))})",
-            agent_id,
-            *commands,
-        )
-        return [dict(zip(names, row)) for row in rows]
 
     def open_failures(self, agent_id: str, stage: Stage = "detail") -> dict[str, Failure]:
         """Returns the unresolved failures of a stage, by conversation id."""

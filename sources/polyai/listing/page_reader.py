@@ -1,0 +1,253 @@
+"""Reader of pages by offset, and of the true end of the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..api.client import Page
+from ..errors import ListingError
+from .landmarks import Landmarks
+from .pages import are_equal, key_of, timed_ends
+
+FetchPage = Callable[[int, int], Page]
+"""Fetches a page by limit and offset."""
+
+MAX_PAGES_WITHOUT_PROGRESS = 1_000
+"""Consecutive pages without progress after which a walk gives up."""
+
+_EQUAL_PAGE_RETRIES = 4
+"""Retries of two equal pages at different offsets before they are an error."""
+
+_MAX_SINGLE_ROWS = 8
+"""Consecutive pages of a single row, not at the end, after which they are an error."""
+
+_END_TRIES = 8
+"""Attempts to see an empty page beyond the end while conversations arrive."""
+
+_MAX_END_SEARCH = 200
+"""Requests of a search for the end of a list with a wrong count."""
+
+
+class PageReader:
+    """Reads pages, checks them against each other and against the count.
+
+    The count is a hint. An answer with rows beyond it, or with none before it, shows that it is
+    wrong (capped, late, or too high); positions are then derived from the end that was found by
+    looking.
+
+    Args:
+        fetch: Fetches a page.
+        page_size: Rows to request; the server may return fewer, and a varying number.
+        landmarks: Known positions of times; updated with every page.
+
+    Attributes:
+        pages: Pages received.
+        head_count: Count stated by the newest page at offset 0; None before the first one.
+        last_count: Count stated by the newest page; None before the first one.
+        length: Rows to expect per page.
+        is_count_wrong: An answer has contradicted its count.
+        end: Rows of the list as found by looking; None while the count was not contradicted.
+        is_end_seen: The last search for the end saw an empty page beyond it.
+    """
+
+    def __init__(self, fetch: FetchPage, page_size: int, landmarks: Landmarks) -> None:
+        self._fetch = fetch
+        self._page_size = page_size
+        self._landmarks = landmarks
+        self._last: Page | None = None
+        self._pages_without_progress = 0
+        self._single_rows = 0
+        self.pages = 0
+        self.head_count: int | None = None
+        self.last_count: int | None = None
+        self.length = max(page_size, 2)
+        self.is_count_wrong = False
+        self.end: int | None = None
+        self.is_end_seen = False
+
+    @property
+    def step(self) -> int:
+        """One row less than a page, so that consecutive pages overlap."""
+        return self.length - 1
+
+    def made_progress(self) -> None:
+        """Resets the limit of pages without progress."""
+        self._pages_without_progress = 0
+
+    def total(self, page: Page) -> int:
+        """Returns the rows of the list when the page was read, as far as is known."""
+        if self.end is not None:
+            return max(self.end, page.offset + len(page.conversations))
+        return page.count
+
+    def is_at_end(self, page: Page) -> bool:
+        """Returns whether no row is expected beyond the page."""
+        return page.offset + len(page.conversations) >= self.total(page)
+
+    def page(self, offset: int) -> Page:
+        """Fetches a page.
+
+        Raises:
+            ListingError: The listing returns the same page at every offset, or single rows, or it
+                does not end.
+        """
+        page = self._fetch_page(offset)
+        previous, self._last = self._last, page
+        if previous is not None and previous.offset != offset and are_equal(previous, page):
+            # arrivals can shift the same rows to this offset, but not to further offsets each time
+            for further in range(_EQUAL_PAGE_RETRIES):
+                if not are_equal(self._fetch_page(previous.offset + further), page):
+                    return page
+                page = self._fetch_page(offset)
+            raise ListingError(
+                f"the listing returns the same page at every offset, such as {previous.offset} and "
+                f"{offset}"
+            )
+        return page
+
+    def _fetch_page(self, offset: int) -> Page:
+        page = self._fetch(self._page_size, offset)
+        rows, end = len(page.conversations), offset + len(page.conversations)
+        self.pages += 1
+        self._pages_without_progress += 1
+        self.last_count = page.count
+        if offset == 0:
+            self.head_count = page.count
+        if page.offset != offset:
+            raise ListingError(f"the listing returned offset {page.offset} instead of {offset}")
+        if self._pages_without_progress > MAX_PAGES_WITHOUT_PROGRESS:
+            raise ListingError(
+                f"{MAX_PAGES_WITHOUT_PROGRESS} consecutive pages without progress: the listing "
+                "does not end, or conversations arrive faster than they can be read"
+            )
+        if (rows and end > page.count) or (not rows and offset < page.count):
+            self.is_count_wrong = True
+        self._landmarks.learn(self.total(page), timed_ends(page))
+        self._check_length(page)
+        return page
+
+    def _check_length(self, page: Page) -> None:
+        rows = len(page.conversations)
+        is_at_end = self.is_at_end(page)
+        if rows == 1 and not is_at_end:
+            self._single_rows += 1
+            if self._single_rows > _MAX_SINGLE_ROWS:
+                self._single_rows = 0
+                if not self._fetch_page(page.offset + 1).conversations:
+                    return  # the last row, in spite of the count
+                raise ListingError(
+                    "the listing returns single rows, so that pages cannot be joined"
+                )
+        elif rows > 1:
+            self._single_rows = 0
+            # the last page may be shorter than the others
+            self.length = rows if not is_at_end else max(rows, self.length)
+
+    def oldest_page(self, page: Page, share: float = 1.0) -> Page:
+        """Returns a page that ends with the oldest row.
+
+        An empty page beyond it shows that no row follows; `is_end_seen` reports whether it was
+        seen.
+
+        Args:
+            page: The latest page.
+            share: Share of a page's rows to return, 0 to 1: shifts the pages of a walk.
+        """
+        self.is_end_seen = False
+        if not page.conversations and page.offset == 0:
+            self.is_end_seen = True
+            return page
+        if not self.is_count_wrong and (oldest := self._stated_oldest_page(page, share)):
+            return oldest
+        oldest = self.find_end(page)
+        rows = self._rows(share)
+        if self.end and len(oldest.conversations) != rows:
+            oldest = self.page(max(0, self.end - rows))
+        return self._confirmed(oldest)
+
+    def _stated_oldest_page(self, page: Page, share: float) -> Page | None:
+        """Returns the page where the count places it; None where the count is wrong."""
+        arrivals = 0
+        while not (page.conversations and page.offset + len(page.conversations) >= page.count):
+            # arrivals shift the oldest row further during the request: aim beyond it by a margin
+            rows = self._rows(share)
+            margin = min(2 * arrivals, rows - 1)
+            count = page.count
+            page = self.page(max(0, count - rows + margin))
+            if self.is_count_wrong:
+                return None
+            if not page.conversations and page.offset == 0:
+                self.is_end_seen = True
+                return page
+            arrivals = max(0, page.count - count)
+        oldest = self._confirmed(page)
+        return None if self.is_count_wrong else oldest
+
+    def _confirmed(self, oldest: Page) -> Page:
+        """Looks beyond a page for an empty one; returns the page, or one with older rows."""
+        known = {key_of(row) for row in oldest.conversations}
+        edge, latest, shift = oldest.offset + len(oldest.conversations), oldest, 0
+        for _ in range(_END_TRIES):
+            # where conversations arrive all the time, the list ends further away each time
+            target = edge if self.is_count_wrong else max(edge, latest.count + shift)
+            beyond = self.page(target)
+            if not beyond.conversations and target in (edge, beyond.count):
+                self.is_end_seen = True
+                break
+            shift, latest = beyond.count - latest.count, beyond
+            if beyond.conversations:
+                edge = target + len(beyond.conversations)
+                keys = {key_of(row) for row in beyond.conversations}
+                if not keys <= known:
+                    # older rows, and not those of the page that arrivals have moved
+                    self.is_count_wrong = True
+                    oldest, known = beyond, keys
+        if self.is_count_wrong:
+            self.end = max(self.end or 0, oldest.offset + len(oldest.conversations))
+        return oldest
+
+    def _rows(self, share: float) -> int:
+        return max(1, int(self.length * share))
+
+    def find_end(self, page: Page) -> Page:
+        """Finds the end of the list by looking, whatever the count; sets `end`.
+
+        Gallops from where the end is expected, then bisects: it ends when a page with rows and an
+        empty one meet.
+
+        Args:
+            page: The latest page.
+
+        Returns:
+            The page that ends with the oldest row.
+        """
+        last = page if page.conversations else self.page(0)
+        low, high = last.offset + len(last.conversations), None
+        expected = self.end if self.end is not None else self.last_count or 0
+        offset, stride = max(low, expected), self.length
+        self.is_end_seen = False
+        for _ in range(_MAX_END_SEARCH):
+            page = self.page(offset)
+            rows = len(page.conversations)
+            if rows:
+                if offset + rows >= low:
+                    last, low = page, offset + rows
+                if high is not None and high < low:
+                    high = None  # arrivals have moved the end
+            else:
+                high = offset
+                if high < low:  # deletions have moved it
+                    last = self.page(max(0, high - self.length))
+                    low = min(high, last.offset + len(last.conversations))
+            if high == low:
+                self.is_end_seen = True
+                break
+            if high is None:
+                offset = low if rows < self.length else low + stride
+            elif high - low <= self.length:
+                offset = low
+            else:
+                offset = (low + high) // 2 if rows else max(low, high - stride)
+            stride *= 2
+        self.end = low
+        return last
