@@ -96,7 +96,7 @@ class TestFirstLoad:
         assert sandbox.requests.count(DETAIL) == 150
         # pages of 100 rows, the first of them for the count, with one row of overlap
         assert sandbox.requests.count(LIST_PAGE) == 4
-        assert report.traffic.requests == 153
+        assert report.traffic.requests == 154
         assert report.traffic.bytes_received > 150 * 1_000
         for table in conversation_tables():
             (count,) = query(f"SELECT count(*) FROM polyai.{table.name}")
@@ -104,7 +104,7 @@ class TestFirstLoad:
         (kept,) = query(
             "SELECT status, listed, new, fetched, requests, rows->>'turns' FROM polyai.sync_runs"
         )
-        assert kept[:5] == ("complete", 150, 150, 150, 153)
+        assert kept[:5] == ("complete", 150, 150, 150, 154)
         assert int(kept[5]) == report.rows["turns"]
 
     def test_chunks_are_committed_oldest_first(self, sandbox: Sandbox, base_url: str) -> None:
