@@ -199,7 +199,7 @@ class TestRefused:
     def test_unknown_agent(self, shared_url: str) -> None:
         result = run("load", "--agent", "PROJECT-OTHER", **access(shared_url))
         assert result.returncode == 1
-        message = f"error: agent PROJECT-OTHER is not configured.*{AGENT}$"
+        message = f"error: agent PROJECT-OTHER is not configured.*{AGENT}"
         assert re.search(message, error_of(result))
 
     @pytest.mark.slow
