@@ -303,7 +303,9 @@ class TestFailures:
         sandbox.faults.add("reset", path=DETAIL, after=100)
         report = run(base_url, max_attempts=1)
         assert report.status == "failed"
-        assert (report.fetched, report.failed) == (100, OUTAGE_AFTER)
+        assert report.fetched == 100
+        # requests of other threads may fail while the breaker asks for something else
+        assert OUTAGE_AFTER <= report.failed <= OUTAGE_AFTER + 4
         sandbox.faults.clear()
         assert run(base_url).status == "complete"
         assert_equals_truth(sandbox, AGENT, from_duckdb())

@@ -166,11 +166,17 @@ def test_v3_after_data_overwrites_common_fields_only(call: Conversation) -> None
 
 
 @pytest.mark.parametrize("apis", [(V3, DATA), (DATA, V3, DATA)])
-def test_data_after_v3_keeps_state_and_variant_name(
+def test_data_after_v3_keeps_what_only_v3_sent(
     call: Conversation, apis: tuple[str, ...]
 ) -> None:
     rows, alone = expected_rows(call, apis), expected_rows(call)
-    kept = {"state": {"topic": "book_table"}, "variant_name": "Evening"}
+    kept = {
+        "state": {"topic": "book_table"},
+        "variant_name": "Evening",
+        # the Data API sends neither for this call
+        "started_at": call.created_at,
+        "handoff": False,
+    }
     assert rows.pop("conversations") == [conversation(call, DATA) | kept]
     alone.pop("conversations")
     assert rows == alone

@@ -1117,6 +1117,13 @@ class TestWhatRetentionTakesAway:
             "new",
         )
 
+    def test_no_part_of_an_older_summary_stands_beside_a_new_one(self) -> None:
+        loaded = loaded_with(summary_heading="Old", summary="old")
+        row = one({"shortSummary": {"content": "new"}}, loaded=loaded)
+        assert (row["summary_heading"], row["summary"]) == (None, "new")
+        row = one({"shortSummary": None}, loaded=loaded)
+        assert (row["summary_heading"], row["summary"]) == ("Old", "old")
+
     @pytest.mark.parametrize("note", [None, ""], ids=repr)
     def test_a_note_that_somebody_removed_is_removed(self, note: str | None) -> None:
         loaded = replace(loaded_with(note="old"), note="old")

@@ -173,6 +173,9 @@ class TestUnknownNames:
             "pipeline_name = 'x'\n[sources.github]\napi_key = 'x'\npage_size = 5\n"
             "[sources.polyai]\nworkers = 3\n[sources.polyai.data_writer]\nbuffer_max_items = 500\n"
             "[sources.polyai.turns.data_writer]\nbuffer_max_items = 500\n"
+            "[sources.polyai.recordings]\nread_only = false\n"
+            "[sources.polyai.recordings.credentials]\naws_access_key_id = 'x'\n"
+            "[sources.polyai.credentials]\naws_access_key_id = 'x'\n"
             "[polyai.load]\nworkers = 1\n[polyai.destination.duckdb]\n"
             "[destination.polyai]\nx = 1\n[normalize]\nworkers = 1\n[runtime]\nlog_level = 'ERROR'",
         )
@@ -183,6 +186,8 @@ class TestUnknownNames:
             POLYAI_DAGSTER_START="2025-01-01",
             POLYAI_DAGSTER_DATASET="polyai",
             SOURCES__POLYAI__DATA_WRITER__BUFFER_MAX_ITEMS="400",
+            SOURCES__POLYAI__RECORDINGS__CREDENTIALS__AWS_SECRET_ACCESS_KEY="x",
+            SOURCES__POLYAI__RECORDINGS__CLIENT_KWARGS='{"verify": "x"}',
             SOURCES__GITHUB__PII="x",
             POLYAI_PPI="",
         )

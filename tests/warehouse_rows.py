@@ -100,8 +100,16 @@ def assert_equals_truth(
     } == truth.pop("notes")
     for table, expected in truth.items():
         assert loaded[table].keys() == expected.keys(), table
-        for key, row in expected.items():
-            assert loaded[table][key] == row, (table, key)
+        differing = {
+            key: {
+                name: (loaded[table][key][name], value)
+                for name, value in row.items()
+                if loaded[table][key][name] != value
+            }
+            for key, row in expected.items()
+            if loaded[table][key] != row
+        }
+        assert not differing, f"{table}, loaded and expected"
 
 
 def _within(environments: Sequence[str], rows: dict[str, Rows]) -> dict[str, Rows]:

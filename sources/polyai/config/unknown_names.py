@@ -14,6 +14,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from dlt.common.configuration.specs import known_sections
+from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.pipeline.configuration import PipelineConfiguration
 
 from ..errors import ConfigurationError
@@ -31,6 +32,11 @@ _DLT_SECTIONS = frozenset(
     value for name, value in vars(known_sections).items() if name.isupper()
 ) - {known_sections.SOURCES}
 """Sections that dlt reads itself, at the top of a file and in the section of a source."""
+
+_STORE = "recordings"
+"""Section inside ours with what dlt needs to open the store of the recordings."""
+
+_STORE_KEYS = frozenset(FilesystemConfiguration.get_resolvable_fields())
 
 _SHARED_WITH_OTHERS = frozenset(
     {
@@ -118,15 +124,25 @@ def _in_document(content: Mapping[str, Any], known: Sequence[str]) -> Iterator[s
 
 def _unknown_keys(own: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
     for key, value in own.items():
-        if key in known or (isinstance(value, Mapping) and (_is_dlts(key, value))):
+        if key in known or (isinstance(value, Mapping) and _is_dlts(key, value)):
             continue
         place = f"[{SECTION}.{key}]" if isinstance(value, Mapping) else key
         yield f"{place} is not a setting of [{SECTION}]. {suggestion(key, known)}"
 
 
 def _is_dlts(key: str, section: Mapping[str, Any]) -> bool:
-    """Returns whether a section inside ours is dlt's, or a resource's with only such sections."""
-    return key in _DLT_SECTIONS or all(
+    """Returns whether dlt reads a section inside ours.
+
+    That is a section of dlt's, one of a resource with only such sections, the credentials of the
+    store, or the store itself with only dlt's settings of it.
+    """
+    if (
+        key in _DLT_SECTIONS
+        or key == "credentials"
+        or (key == _STORE and section.keys() <= _STORE_KEYS)
+    ):
+        return True
+    return all(
         name in _DLT_SECTIONS and isinstance(value, Mapping) for name, value in section.items()
     )
 

@@ -143,6 +143,9 @@ class LoadLoop:
         if report.range_from is None:
             # not reported for a slice, and counting takes longer the more is loaded
             report.held = self._warehouse.count_conversations(report.agent_id)
+            # conversations may have been erased since the run began
+            erased = {row["conversation_id"] for row in reader.forgotten}
+            report.forgotten = len(erased | self._warehouse.forgotten(report.agent_id))
             report.pending += self._warehouse.count_unloaded_failures(report.agent_id)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
         if reader.forgotten:

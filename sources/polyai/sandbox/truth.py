@@ -103,7 +103,11 @@ def _merged(apis: Sequence[str], data: Row, v3: Row) -> Row:
 
 
 def _conversation(call: Conversation, apis: Sequence[str]) -> Row:
-    row = _merged(apis, _data_conversation(call), _v3_conversation(call))
+    data, v3 = _data_conversation(call), _v3_conversation(call)
+    row = _merged(apis, data, v3)
+    if CONVERSATIONS_V3 in apis:
+        # an answer of the Data API without these leaves what v3 sent in their place
+        row |= {name: v3[name] for name in ("started_at", "handoff") if row[name] is None}
     row |= {"region": call.region, "is_transcript_withheld": False, "source_api": apis[-1]}
     shown = len(call.turns or ())
     # only v3 sends counts of its own, and a later answer of the Data API does not remove them

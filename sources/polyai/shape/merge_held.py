@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..api.decoding import decode, encode
-from ..tables.declaration import Table
+from ..tables.declaration import Column, Table
 from ..tables.rules import REDACTED
 from .answer import Answer
 
@@ -37,11 +37,12 @@ def merge_loaded(table: Table, rows: pa.Table, answers: Sequence[Answer]) -> pa.
     }
     if not by_id:
         return rows
+    answered = rows
     found = list(_loaded_rows(table, rows, by_id))
     unknown = {apis: table.unknown_to(apis) for apis in {answer.apis for answer in answers}}
     for column in table.columns:
         name = column.name
-        absent = _absent(rows, name) if column.is_kept_when_absent else ()
+        absent = _absent(answered, column) if column.is_kept_when_absent else ()
         withheld = _withheld(rows) if name == "extra" else ()
         kept = {
             index: row[name]
@@ -58,10 +59,15 @@ def merge_loaded(table: Table, rows: pa.Table, answers: Sequence[Answer]) -> pa.
     return rows
 
 
-def _absent(rows: pa.Table, name: str) -> frozenset[int]:
-    """Returns the rows without a value in the column."""
-    values = rows[name].to_pylist()
-    return frozenset(index for index, value in enumerate(values) if value in (None, REDACTED))
+def _absent(rows: pa.Table, column: Column) -> frozenset[int]:
+    """Returns the rows whose answer has no value for the column."""
+    names = [column.name, column.kept_with] if column.kept_with else [column.name]
+    parts = zip(*(rows[name].to_pylist() for name in names))
+    return frozenset(
+        index
+        for index, values in enumerate(parts)
+        if all(value in (None, REDACTED) for value in values)
+    )
 
 
 def _withheld(rows: pa.Table) -> frozenset[int]:

@@ -56,6 +56,8 @@ class Column:
     is_kept_when_absent: bool = False
     """An answer without a value, or with `REDACTED`, leaves the loaded one as it is: retention or a
     missing permission took it away, while nobody can remove it on purpose."""
+    kept_with: str = ""
+    """Another column of the same value: a loaded part never stands beside the other's new one."""
 
     @property
     def apis(self) -> frozenset[str]:

@@ -23,7 +23,7 @@ import duckdb
 from filelock import Timeout
 
 from ..errors import BusyError, ConfigurationError, DestinationError
-from ..warehouse.duckdb_file import duckdb_path, file_lock, retry_while_locked
+from ..warehouse.duckdb_file import duckdb_path, exclusive_file_lock, retry_while_locked
 from ..warehouse.errors import destination_errors
 from ..warehouse.working_directory import lock_on
 from .definitions import INFO_VIEW, View, views
@@ -163,7 +163,7 @@ def _copied(pipeline: dlt.Pipeline, draft: Path) -> tuple[datetime, int]:
     warehouse: Any = duckdb_path(pipeline)
     if not warehouse.exists():
         raise DestinationError(f"there is no warehouse {warehouse} yet: run load first")
-    with file_lock(pipeline):
+    with exclusive_file_lock(warehouse):
         if warehouse.with_name(f"{warehouse.name}.wal").exists():
             # left by a killed run; opening the file for writing merges it
             retry_while_locked(lambda: duckdb.connect(str(warehouse))).close()

@@ -36,8 +36,10 @@ def loaded_schemas(database: Path, wait_seconds: float = READERS_SECONDS) -> fro
 
     def read() -> frozenset[str]:
         with not_opened_by_threads(database) as is_opened:
-            # a process cannot open a file for reading that it has open for writing
-            connection = duckdb.connect(str(database), read_only=not is_opened)
+            if is_opened:
+                # a process cannot have a file open for reading and for writing at once
+                raise duckdb.IOException(LOCKED)
+            connection = duckdb.connect(str(database), read_only=True)
             try:
                 return frozenset(name for (name,) in connection.execute(DATASETS).fetchall())
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
@@ -105,6 +106,15 @@ def file_lock(pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
     return _lock_of(database)
 
 
+def exclusive_file_lock(database: Path) -> AbstractContextManager[None]:
+    """Like `file_lock`, but also excludes the other threads of this process.
+
+    For opening the file for reading only, which fails while the process has it open for writing.
+    Not reentrant.
+    """
+    return _lock_of(database).exclusive()
+
+
 @contextmanager
 def not_opened_by_threads(database: Path) -> Iterator[bool]:
     """Keeps the threads of this process from opening a DuckDB file with `file_lock`.
@@ -117,7 +127,7 @@ def not_opened_by_threads(database: Path) -> Iterator[bool]:
 
 
 def _lock_of(database: Path) -> _ProcessLock:
-    path = database.with_name(f"{database.name}{_LOCK_ENDING}")
+    path = database.resolve().with_name(f"{database.name}{_LOCK_ENDING}")
     return _locks.setdefault(path, _ProcessLock(path))
 
 
@@ -134,6 +144,21 @@ class _ProcessLock:
         """Keeps threads from taking or releasing it; yields whether one has it."""
         with self._guard:
             yield self._holders > 0
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Takes the lock for one thread only, once no other thread of this process has it."""
+        while True:
+            self._guard.acquire()
+            if self._holders == 0:
+                break
+            self._guard.release()
+            time.sleep(_RETRY_SECONDS)
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._guard.release()
 
     def __enter__(self) -> None:
         with self._guard:
