@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from command import AGENT, access, error_of, query, run, run_in_terminal, start, wait_until
-from polyai.cli.app import app
+from polyai.cli.commands import COMMANDS, imported
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.faults import FaultKind
 
@@ -373,15 +373,32 @@ class TestSandboxCommand:
         assert error_of(result).startswith(f"error: port {port} cannot be served: ")
 
 
-COMMANDS = [
-    command.name or command.callback.__name__
-    for command in app.registered_commands
-    if command.callback
-]
-
-
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_has_an_example(command: str) -> None:
     result = run(*filter(None, [command]), "--help")
     assert result.returncode == 0
     assert f"Example: polyai-warehouse {command}" in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_has_the_first_line_of_each_help(command: str) -> None:
+    help_ = imported(command).help
+    assert help_.splitlines()[0] == COMMANDS[command].summary
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert result.returncode == 0
+    assert re.fullmatch(r"polyai-warehouse \d+\.\d+\.\d+.*\n", result.stdout)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_neither_dlt_nor_arrow(option: str) -> None:
+    code = (
+        "import sys\nfrom polyai.cli.app import app\ntry:\n    app()\nfinally:\n"
+        "    sys.stderr.write(' '.join(sorted({'dlt', 'duckdb', 'pyarrow'} & sys.modules.keys())))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""

@@ -21,7 +21,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-import typer.main
 import yaml
 from croniter import croniter  # type: ignore[import-untyped]
 from filelock import FileLock
@@ -29,7 +28,7 @@ from filelock import FileLock
 import polyai
 from command import AGENT, KEY, TIME_LIMIT_SECONDS, query
 from polyai import resolve
-from polyai.cli.app import app
+from polyai.cli.commands import COMMANDS, imported
 from polyai.config.agent_tables import AGENT_NAMES
 from polyai.config.settings import Settings
 from polyai.console.exit_codes import ExitCode
@@ -118,14 +117,13 @@ def values(unit: str, name: str) -> list[str]:
 
 
 def test_every_call_is_valid() -> None:
-    commands: Any = typer.main.get_command(app)
     seen = list(calls())
     assert {file for file, _ in seen} >= {
         "README.md", "crontab", "polyai@.service", "github-actions.yml", "kubernetes-cronjob.yaml",
     }  # fmt: skip
     for file, (name, *arguments) in seen:
-        assert name in commands.commands, f"{file}: {name}"
-        context = commands.commands[name].make_context(f"{file}: {name}", list(arguments))
+        assert name in COMMANDS, f"{file}: {name}"
+        context = imported(name).make_context(f"{file}: {name}", list(arguments))
         given = {
             "lookback": context.params.get("lookback"),
             "lock_wait": context.params.get("wait"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from ..errors import BusyError, LeaseLostError, PolyAIError
-from ..load.report import RunReport
-from ..load.slices import SliceReport
+
+if TYPE_CHECKING:  # these import dlt, which the help does not need
+    from ..load.report import RunReport
+    from ..load.slices import SliceReport
 
 
 class ExitCode(IntEnum):

@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from dlt.common.configuration.providers.toml import TomlProviderReadException
-
-from ..config.providers import invalid_file
 from ..errors import PolyAIError
 from .exit_codes import ExitCode, error_exit_code
 from .terminal import print_error, stderr
@@ -89,7 +86,14 @@ def exit_on_errors(job: Callable[[], object]) -> None:
         job()
     except PolyAIError as error:
         _exit(error)
-    except TomlProviderReadException as error:
+    except Exception as error:
+        # imported here, because the help does not need dlt
+        from dlt.common.configuration.providers.toml import TomlProviderReadException
+
+        from ..config.providers import invalid_file
+
+        if not isinstance(error, TomlProviderReadException):
+            raise
         _exit(invalid_file(error))
 
 
