@@ -221,7 +221,10 @@ _NORMALIZE = "dlt.normalize.normalize:Normalize"
 _LOAD = "dlt.load.load:Load"
 _JOBS = "dlt.common.destination.client:RunnableLoadJob"
 _CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
-_MERGE = "dlt.destinations.job_client_impl:SqlLoadJob"
+_MERGES = (
+    "polyai.warehouse.duckdb_destination:PackageClient._merge",
+    "dlt.destinations.job_client_impl:SqlLoadJob.run",
+)
 _PIPELINE = "dlt.pipeline.pipeline:Pipeline"
 _SQL = (
     "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient",
@@ -238,6 +241,7 @@ _IN_FIRST_RUNS = ("schema", "version")
 _HALF_LOADED = "job: committed but not marked"
 _DISCARD = "polyai.load.committer:discard"
 _REMOVE_STATE = "polyai.load.discard:_remove_state"
+_REPLACE_ROWS = "polyai.load.committer:replace_rows"
 _DROP_STAGING = "polyai.load.committer:Committer.drop_staging"
 
 POINTS: dict[str, Point] = {
@@ -303,7 +307,9 @@ POINTS: dict[str, Point] = {
     "job: committed but not marked": Point(f"{_PACKAGES}.save_pending_transition", before),
     "job: marked but not moved": Point(f"{_PACKAGES}.save_pending_transition", after),
     "job: before the followup jobs": Point(f"{_LOAD}.create_followup_jobs", before),
-    "job: after a followup job": Point(f"{_PACKAGES}.import_job", after),
+    "job: after a followup job": Point(
+        f"{_PACKAGES}.import_job", after, destinations=("postgres",)
+    ),
     "job: followed up but not completed": Point(f"{_PACKAGES}.complete_job", before),
     "job: completed but its mark stays": Point(f"{_PACKAGES}.complete_job", after),
     "state: committed but not marked": Point(
@@ -312,12 +318,21 @@ POINTS: dict[str, Point] = {
     "state: marked but not moved": Point(
         f"{_PACKAGES}.save_pending_transition", after, job_of("_dlt_pipeline_state"), passes=1
     ),
-    "merge: before a table": Point(f"{_MERGE}.run", before),
-    "merge: after a table": Point(f"{_MERGE}.run", after),
+    "merge: before a table": Point(_MERGES, before),
+    "merge: after a table": Point(_MERGES, after),
     "merge: before its statements": Point(_sql("execute_sql"), before, statement("DELETE FROM")),
     "merge: between statements and commit": Point(
         _sql("execute_sql"), after, statement("DELETE FROM")
     ),
+    # rows of a run that are written without a package
+    "direct: before the rows": Point(_REPLACE_ROWS, before),
+    "direct: between deleted and new rows": Point("polyai.warehouse.direct_write:_insert", before),
+    "direct: before the row in _dlt_loads": Point(
+        "polyai.warehouse.direct_write:_insert",
+        before,
+        lambda arguments: "_dlt_loads" in arguments[1],
+    ),
+    "direct: after the rows": Point(_REPLACE_ROWS, after),
     # load: the end of a package
     "end: before the row in _dlt_loads": Point(f"{_CLIENT}.complete_load", before),
     "end: after the row in _dlt_loads": Point(f"{_CLIENT}.complete_load", after),

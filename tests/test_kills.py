@@ -519,7 +519,8 @@ class TestDuckDBUpToNormalize:
 class TestDuckDBFromLoadOn:
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "points", groups("load|job|merge|end|discard|tidy|half a file") + groups("state", size=1)
+        "points",
+        groups("load|job|merge|direct|end|discard|tidy|half a file") + groups("state", size=1),
     )
     def test_a_load_recovers_after_a_kill_at_any_point(
         self, on_duckdb: Bench, points: list[str]

@@ -166,9 +166,7 @@ def test_v3_after_data_overwrites_common_fields_only(call: Conversation) -> None
 
 
 @pytest.mark.parametrize("apis", [(V3, DATA), (DATA, V3, DATA)])
-def test_data_after_v3_keeps_what_only_v3_sent(
-    call: Conversation, apis: tuple[str, ...]
-) -> None:
+def test_data_after_v3_keeps_what_only_v3_sent(call: Conversation, apis: tuple[str, ...]) -> None:
     rows, alone = expected_rows(call, apis), expected_rows(call)
     kept = {
         "state": {"topic": "book_table"},

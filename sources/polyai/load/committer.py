@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 import dlt
+from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltSource
@@ -27,9 +28,11 @@ from ..locking.files import (
     working_directory_lock,
 )
 from ..locking.leases import Holder, Leases
+from ..shape.audit_rows import audit_table
 from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import Table
 from ..tables.registry import erased_tables
+from ..warehouse.direct_write import MOST_ROWS, can_write_directly, replace_rows
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.errors import destination_errors, is_conflict
 from ..warehouse.held import LoadState
@@ -122,6 +125,8 @@ class Committer:
         self.warehouse = LoadState(pipeline, locks_file=True)
         self._leases = leases
         self._schema = schema
+        self._complete: set[Table] = set()
+        """Tables that are known to have all columns."""
         self._commits_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
 
     @property
@@ -150,11 +155,15 @@ class Committer:
         self._load(_lanes(agent_id, frozenset().union(*days)))
 
     def write(self, rows: Mapping[Table, Sequence[Mapping[str, Any]]]) -> None:
-        """Commits rows of audit tables as one load package.
+        """Commits rows of audit tables: a few by statements, else as one load package.
 
         Args:
-            rows: Rows by column name; times as `datetime`, JSON columns as objects.
+            rows: Rows by column name; times as `datetime`, JSON columns as objects. A table without
+                rows is created.
         """
+        if self._can_write_directly(rows):
+            retry(lambda: self._write_directly(rows), retry_if=is_conflict)
+            return
         self._extract(rows_source(rows, self._schema))
         self._load()
 
@@ -257,6 +266,23 @@ class Committer:
             self.pipeline.sql_client() as client,
         ):
             yield client
+
+    def _can_write_directly(self, rows: Mapping[Table, Sequence[object]]) -> bool:
+        if not can_write_directly(self.pipeline) or sum(map(len, rows.values())) > MOST_ROWS:
+            return False
+        for table in rows:
+            columns = [column.name for column in table.columns]
+            if table not in self._complete and self.warehouse.has_columns(table.name, columns):
+                self._complete.add(table)
+        return self._complete.issuperset(rows)
+
+    def _write_directly(self, rows: Mapping[Table, Sequence[Mapping[str, Any]]]) -> None:
+        load_id = create_load_id()
+        tables = {table: audit_table(table, rows[table], load_id) for table in rows}
+        schemas = self.pipeline.schemas
+        known = schemas[self._schema].stored_version_hash if self._schema in schemas else None
+        with destination_errors(), kept_open(self.pipeline), self.pipeline.sql_client() as client:
+            replace_rows(client, tables, load_id, self._schema, known)
 
     def _has_tables(self, tables: Sequence[Table]) -> bool:
         return all(self.warehouse.has_table(table.name) for table in (tables[0], SYNC_RUNS))

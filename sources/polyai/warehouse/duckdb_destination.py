@@ -1,32 +1,124 @@
-"""DuckDB destination that resolves its configuration once instead of for each client."""
+"""DuckDB destination that commits a load package as one transaction.
+
+dlt's own merges table by table, through a staging dataset, and marks the package as loaded at the
+end. Here a reader sees all of a package or nothing of it, and a killed load leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from dlt.common.configuration.container import Container
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
+from dlt.common.destination.client import FollowupJobRequest, LoadJob, RunnableLoadJob
+from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.normalizers.naming import NamingConvention
+from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt.common.storages.load_package import (
+    LoadJobInfo,
+    LoadPackageStateInjectableContext,
+)
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
+from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
 DUCKDB = "dlt.destinations.duckdb"
 """dlt's type of the DuckDB destination."""
 
 
-class ResolvedDuckDb(duckdb):
-    """dlt's DuckDB destination for the time of a run.
+class _FileToMerge(RunnableLoadJob):
+    """Load job of one file of a package, which `complete_load` merges with the others."""
 
-    dlt creates a client for each step and each query, and resolves the destination's configuration
-    for each client, 200 times in a small load: it looks up every field in the environment and in
-    all configuration files. They do not change within a run, so an equal request gets a copy of
-    the configuration that was resolved for the first one. Credentials are shared by all clients,
-    as dlt shares resolved ones.
+    def run(self) -> None:
+        """Does nothing yet."""
+
+
+class PackageClient(DuckDbClient):
+    """dlt's client of DuckDB, which merges all files of a package when the package is complete.
+
+    Idempotent: what a package brings is deleted by merge key before it is inserted.
+    """
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        return False
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        return _FileToMerge(file_path)
+
+    def create_table_chain_completed_followup_jobs(
+        self,
+        table_chain: Sequence[PreparedTableSchema],
+        completed_table_chain_jobs: Sequence[LoadJobInfo] | None = None,
+    ) -> list[FollowupJobRequest]:
+        return []
+
+    def complete_load(self, load_id: str) -> None:
+        """Writes all rows of a package, and its row of `_dlt_loads`, in one transaction."""
+        files = _files_by_table(load_id)
+        with self.sql_client.begin_transaction():
+            for table_name, paths in files.items():
+                self._merge(table_name, paths)
+            super().complete_load(load_id)
+
+    def _merge(self, table_name: str, paths: Sequence[str]) -> None:
+        """Replaces the rows that have the merge keys of the new ones; leaves tombstones out."""
+        table = self.schema.get_table(table_name)
+        name = self.sql_client.make_qualified_table_name(table_name)
+        listed = ", ".join(self.sql_client.capabilities.escape_literal(path) for path in paths)
+        rows = f"read_parquet([{listed}], union_by_name = true)"
+        quote = self.sql_client.escape_column_name
+        if table.get("write_disposition") == "merge":
+            keys = [quote(key) for key in get_columns_names_with_prop(table, "merge_key")]
+            same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+            self.sql_client.execute_sql(
+                f"DELETE FROM {name} AS old WHERE EXISTS (SELECT 1 FROM {rows} AS new WHERE {same})"
+            )
+        tombstones = [quote(mark) for mark in get_columns_names_with_prop(table, "hard_delete")]
+        kept = " AND ".join(f"{mark} IS NULL" for mark in tombstones) or "true"
+        self.sql_client.execute_sql(f"INSERT INTO {name} BY NAME SELECT * FROM {rows} WHERE {kept}")
+
+
+def _files_by_table(load_id: str) -> dict[str, list[str]]:
+    """Returns the paths of a package's files by table."""
+    packages = Container()[LoadPackageStateInjectableContext].storage
+    files: defaultdict[str, list[str]] = defaultdict(list)
+    for state, job in packages.list_all_jobs_with_states(load_id):
+        if state == "completed_jobs":
+            path = packages.get_job_file_path(load_id, state, job.file_name())
+            files[job.table_name].append(str(Path(packages.storage.make_full_path(path))))
+    return files
+
+
+class PackageDuckDb(duckdb):
+    """dlt's DuckDB destination for the time of a run: one transaction per load package.
+
+    It also resolves its configuration once. dlt creates a client for each step and each query, and
+    resolves the destination's configuration for each client, 200 times in a small load: it looks
+    up every field in the environment and in all configuration files. They do not change within a
+    run, so an equal request gets a copy of the configuration that was resolved for the first one.
+    Credentials are shared by all clients, as dlt shares resolved ones.
 
     Args:
         credentials: Resolved credentials.
     """
+
+    @property
+    def client_class(self) -> type[PackageClient]:
+        return PackageClient
+
+    def _raw_capabilities(self) -> DestinationCapabilitiesContext:
+        capabilities = super()._raw_capabilities()
+        # dlt's rows about the pipeline too, which are not Arrow
+        capabilities.preferred_loader_file_format = "parquet"
+        capabilities.supported_loader_file_formats = ["parquet"]
+        return capabilities
 
     @property
     def destination_type(self) -> str:

@@ -14,7 +14,7 @@ import dlt
 from dlt.common.destination import Destination
 from filelock import FileLock
 
-from .duckdb_destination import DUCKDB, ResolvedDuckDb
+from .duckdb_destination import DUCKDB, PackageDuckDb
 from .errors import chain_contains, root_cause
 from .retry import retry
 
@@ -58,7 +58,7 @@ def shared_duckdb(pipeline: dlt.Pipeline, file_name: str) -> tuple[Destination[A
     if database.name == f"{pipeline.pipeline_name}.duckdb":
         database = database.with_name(file_name)
     credentials.database = str(database)
-    return ResolvedDuckDb(credentials), database
+    return PackageDuckDb(credentials), database
 
 
 @lru_cache(maxsize=16)

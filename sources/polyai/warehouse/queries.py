@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import cached_property
@@ -110,6 +110,15 @@ class Warehouse:
     def has_table(self, name: str) -> bool:
         """Checks whether a table exists."""
         return self._read(lambda _: True, f"SELECT 1 FROM {{{name}}} WHERE 1 = 0", ()) is not None
+
+    def has_columns(self, name: str, columns: Iterable[str]) -> bool:
+        """Checks whether a table exists with all of these columns."""
+        found = self._read(
+            lambda cursor: {column[0].lower() for column in cursor.description or ()},
+            f"SELECT * FROM {{{name}}} WHERE 1 = 0",
+            (),
+        )
+        return found is not None and found.issuperset(columns)
 
     def count_rows(self, table: str) -> int:
         """Counts the rows of a table; 0 if it does not exist yet."""
