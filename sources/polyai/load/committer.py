@@ -134,6 +134,14 @@ class Committer:
         """True if other runs may write into the destination at the same time."""
         return self._leases is not None
 
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keeps a DuckDB file open during several steps, each of which would open it."""
+        with ExitStack() as stack:
+            with destination_errors():
+                stack.enter_context(kept_open(self.pipeline))
+            yield
+
     def commit_chunk(
         self, chunk: Chunk, agent_id: str, tables: Sequence[str], on_batch: OnBatch
     ) -> None:

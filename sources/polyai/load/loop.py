@@ -102,20 +102,22 @@ class LoadLoop:
                     self._commit(chunk, one.reader.report)
                     active.append(one)
                 else:
-                    self._end(one)
+                    with self._committer.kept_open():
+                        self._end(one)
                 collect()
         return reports
 
     def _begin(self, reader: AgentReader, active: Collection[_Active]) -> _Active:
         report = reader.report
         self._on_begin(report)
-        # before anything is queried: the row gives the table the columns of this version
-        self._committer.write({SYNC_RUNS: [report.as_row()]})
-        interrupted = [
-            run
-            for run in self._warehouse.unfinished_runs(report.agent_id, LOAD_COMMANDS)
-            if run["run_id"] != report.run_id and _is_over(run, report)
-        ]
+        with self._committer.kept_open():
+            # before anything is queried: the row gives the table the columns of this version
+            self._committer.write({SYNC_RUNS: [report.as_row()]})
+            interrupted = [
+                run
+                for run in self._warehouse.unfinished_runs(report.agent_id, LOAD_COMMANDS)
+                if run["run_id"] != report.run_id and _is_over(run, report)
+            ]
         reader.start()
 
         def others_wait() -> bool:
