@@ -167,14 +167,8 @@ def _exit_code(arguments: tuple[str, ...], environment: dict[str, str]) -> int:
 
 
 @contextlib.contextmanager
-def _without_traces() -> Iterator[None]:
-    """Restores what a command changes in its process, and makes it read dlt's files again."""
-    loggers = [logging.getLogger(name) for name in ("polyai", "dlt")]
-    before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
-    umask = os.umask(0o022)
-    main_module = sys.modules["__main__"]
-    # child processes look for it; notebooks and dashboards put a module of their own there
-    sys.modules["__main__"] = entry_point
+def files_read_again() -> Iterator[None]:
+    """Makes dlt read the files of the working directory."""
     context = Container()[PluggableRunContext]
     providers = context.providers
     try:
@@ -183,6 +177,21 @@ def _without_traces() -> Iterator[None]:
     finally:
         context.providers = providers
         context.context.reset_config()
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Restores what a command changes in its process."""
+    loggers = [logging.getLogger(name) for name in ("polyai", "dlt")]
+    before = [(one, one.handlers, one.level, one.propagate) for one in loggers]
+    umask = os.umask(0o022)
+    main_module = sys.modules["__main__"]
+    # child processes look for it; notebooks and dashboards put a module of their own there
+    sys.modules["__main__"] = entry_point
+    try:
+        with files_read_again():
+            yield
+    finally:
         sys.modules["__main__"] = main_module
         os.umask(umask)
         for one, handlers, level, propagate in before:

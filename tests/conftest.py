@@ -6,11 +6,14 @@ another layer name theirs. See LAYERS.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -119,3 +122,10 @@ def shared_warehouses(tmp_path_factory: pytest.TempPathFactory, worker_id: str) 
     """Keeps loaded warehouses in a folder of this run, which its workers share."""
     folder = tmp_path_factory.getbasetemp()
     loaded.keep_in((folder if worker_id == "master" else folder.parent) / "loaded")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_files_of_dlt(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Makes dlt read its files now, where there are none, rather than those of the first test."""
+    with contextlib.chdir(tmp_path_factory.mktemp("empty")):
+        Container()[PluggableRunContext].reload_providers()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
+import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -423,3 +425,141 @@ class TestSummaryHash:
             assert (report.status, report.changed, report.fetched) == ("complete", 0, 0)
             site.sandbox.edit(AGENT, site.oldest_first[0], tags=["a", "b"])
             assert site.load(full=True).changed == 1
+
+
+_LARGE = """
+import resource, sys
+from polyai import open_pipeline, resolve
+from polyai.load.run import load
+settings = resolve(agent_id="{agent}", api_key="key", base_url=sys.argv[1])
+(report,) = load(settings, open_pipeline())
+assert report.status == "complete", report.error
+print(report.new, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+class TestMemory:
+    @pytest.mark.slow
+    def test_conversations_of_a_megabyte_take_no_more_memory_than_usual_ones(self) -> None:
+        count, words = 500, random.Random(1)
+        rows = [
+            {
+                "conversationId": f"CA{number:04}",
+                "createdAt": f"2026-08-{1 + number // 24:02}T{number % 24:02}:00:00Z",
+            }
+            for number in range(count)
+        ]
+        turns = [
+            {"user_input": "".join(words.choices("abcdefgh ", k=10_000)), "agent_response": "yes"}
+            for _ in range(100)
+        ]
+
+        def script(request: Request) -> Answer:
+            path, _, parameters = request.target.partition("?")
+            if parameters:
+                limit, offset = (int(one.partition("=")[2]) for one in parameters.split("&")[:2])
+                page = rows[::-1][offset : offset + limit]
+                return Answer(
+                    {"conversations": page, "count": count, "limit": limit, "offset": offset}
+                )
+            (row,) = (row for row in rows if path.endswith(row["conversationId"]))
+            return Answer({**row, "turns": turns})
+
+        with OddServer(script) as server:
+            ended = subprocess.run(
+                [sys.executable, "-c", _LARGE.format(agent=AGENT), server.url],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        new, megabytes = map(int, ended.stdout.split())
+        assert new == count
+        assert megabytes < 400
+        assert query("SELECT count(*) FROM polyai.turns") == [(count * 100,)]
+
+
+class TestInProgress:
+    def test_conversations_that_stay_in_progress_are_read_less_and_less_often(
+        self, site: Site
+    ) -> None:
+        stuck = set(site.oldest_first[::5])
+
+        def unended(target: str, document: Json) -> Json:
+            for one in document.get("conversations", [document]):
+                if one.get("conversationId") in stuck:
+                    one |= {"inProgress": True, "finishedAt": None}
+            return document
+
+        with edited(site, unended) as gateway:
+            site.load()
+            fetched = []
+            for distance in (0, 1, 5, 2, 1):
+                site.sandbox.advance(timedelta(days=distance))
+                fetched.append(site.load(settle_after="0s").fetched)
+        # a week after the last read
+        assert fetched == [0, 0, 0, len(stuck), 0]
+        assert {gateway.details[name] for name in stuck} == {2}
+
+
+class TestReFetchAgesAfterAnUpgrade:
+    def test_what_had_passed_a_new_age_before_is_not_read_again(self, site: Site) -> None:
+        site.load(settle_after="1h,24h,7d")
+        # everything ended more than 30 days ago, and was read before it was 30 days old
+        with duckdb.connect("polyai.duckdb") as connection:
+            connection.execute(
+                "UPDATE polyai.conversations SET fetched_at = finished_at + INTERVAL 8 DAY"
+            )
+        report = site.load()
+        assert (report.status, report.fetched) == ("complete", 0)
+        # the same without recorded runs, as in a pipeline of the user
+        with duckdb.connect("polyai.duckdb") as connection:
+            connection.execute("DELETE FROM polyai.sync_runs")
+            connection.execute(
+                "UPDATE polyai.conversations SET fetched_at = ? WHERE conversation_id = ?",
+                [site.sandbox.now, site.oldest_first[0]],
+            )
+        assert site.load().fetched == 0
+
+    @pytest.mark.slow
+    def test_what_crosses_it_from_then_on_is_read_once(self, site: Site) -> None:
+        site.sandbox.advance(arrivals=10)
+        site.load(settle_after="1h,24h,7d")
+        site.sandbox.advance(timedelta(days=8))
+        site.load(settle_after="1h,24h,7d")
+        site.sandbox.advance(timedelta(days=23))
+        assert [site.load().fetched for _ in range(2)] == [10, 0]
+
+
+class TestLateReviews:
+    @pytest.mark.slow
+    def test_all_of_a_year_arrive(self) -> None:
+        """Default settings and a nightly load; the list does not show reviews.
+
+        Most nights are skipped, which only makes fewer reads: each conversation is read at its
+        arrival, and after the ages of 24 hours, 7 and 30 days.
+        """
+        sandbox = Sandbox(SandboxConfig(conversations=1, seed=5))
+        sandbox.advance(timedelta(days=60))
+        draw = random.Random(1)
+        calls = [8 * number for number in range(46)]
+        nights = sorted({call + age for call in calls for age in (0, 2, 8, 32)})
+        due: dict[int, str] = {}
+        reviewed = night = 0
+        with serve(sandbox) as base_url:
+            site = Site(sandbox, base_url)
+            for tonight in nights:
+                while night < tonight:
+                    night += 1
+                    sandbox.advance(timedelta(days=1))
+                    if conversation_id := due.pop(night, None):
+                        sandbox.annotate(AGENT, conversation_id, [(0, "user", "wrong_info")])
+                        reviewed += 1
+                if night in calls:
+                    sandbox.advance(arrivals=1)
+                    later = night + draw.randint(10, 25)
+                    while later in due:
+                        later -= 1
+                    due[later] = site.oldest_first[-1]
+                assert site.load().status == "complete"
+        assert (reviewed, due) == (46, {})
+        assert_equals_truth(sandbox, AGENT, from_duckdb())

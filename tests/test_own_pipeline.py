@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dlt
 import pytest
@@ -114,6 +115,26 @@ class TestLimits:
     def test_a_limit_of_time_ends(self, base_url: str) -> None:
         pipeline().run(source(base_url).add_limit(max_time=0.001))
         assert rows()["conversations"] == 100
+
+
+class TestSelections:
+    def test_what_failed_is_read_again_whatever_tables_are_selected(self) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=20))
+        sandbox.advance(timedelta(days=30))
+        bad = next(reversed(list(sandbox.conversation_ids(AGENT))))
+        with serve(sandbox) as url:
+            sandbox.faults.add("status", path=quote(bad, safe="") + "$", status=403)
+            for _ in range(2):
+                pipeline().run(source(url).with_resources("conversations", "turns"))
+                assert rows("conversations")["conversations"] == 19
+            failures = "SELECT conversation_id, attempts FROM calls.fetch_failures"
+            assert query(failures, FILE) == [(bad, 2)]
+            sandbox.faults.clear()
+            sandbox.requests.clear()
+            pipeline().run(source(url).with_resources("conversations", "turns"))
+            assert sandbox.requests.count(r"/conversations/[^/?]+$") == 1
+        assert bad in loaded_ids()
+        assert query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'metrics'", FILE) == []
 
 
 class TestRepeatedRuns:

@@ -9,14 +9,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import dlt
 import pytest
 from dlt.common.configuration.providers.toml import (
     ConfigTomlProvider,
     SecretsTomlProvider,
     TomlProviderReadException,
 )
+from dlt.pipeline.exceptions import PipelineStepFailed
 
-from command import AGENT, KEY, access, error_of, query, run, run_process
+from command import AGENT, KEY, access, error_of, files_read_again, query, run, run_process
+from polyai import ExitCode, note, polyai
 from polyai.config.providers import invalid_file
 from polyai.config.settings import resolve
 from polyai.config.unknown_names import nearest
@@ -195,8 +198,6 @@ class TestUnknownNames:
         assert "is not a setting" not in result.stderr
 
     def test_the_dlt_source_refuses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from polyai import polyai
-
         monkeypatch.setenv("POLYAI_PPI", "drop")
         with pytest.raises(ConfigurationError, match="POLYAI_PII"):
             polyai(AGENT, KEY)
@@ -208,6 +209,22 @@ class TestUnknownNames:
     def test_nearest(self, name: str, expected: str | None) -> None:
         found = nearest(name, ["agent_id", "api", "pii", "workers"])
         assert (found[0] if name != "ppi" else found[-1]) == expected if expected else not found
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("name", ["api_key", "v3_api_key", "pii_secret"])
+    def test_a_secret_in_the_other_file_is_not_ignored_in_silence(self, name: str) -> None:
+        write("config.toml", f'[sources.polyai]\nagent_id = "{AGENT}"\n{name} = "hidden-key"\n')
+        options = {"api_key": KEY} if name != "api_key" else {}
+        with files_read_again(), pytest.raises(ConfigurationError) as caught:
+            resolve(**options)
+        assert str(caught.value).startswith(f"{name} ")
+        assert "secrets.toml" in str(caught.value)
+        assert "hidden-key" not in str(caught.value)
+        # nothing is ignored where another place has a higher precedence
+        write("secrets.toml", f'[sources.polyai]\n{name} = "{KEY}"\n')
+        with files_read_again():
+            assert resolve(**options).agents[0].api_key == KEY
 
 
 class TestInvalidFiles:
@@ -326,6 +343,55 @@ class TestSeveralAgents:
         assert only.returncode == 1
         assert "api_key" in error_of(only)
         assert run("load", "--agent", AGENT).returncode == 0
+
+    def test_nor_rows_that_are_written_back_to_the_others(self, base_url: str) -> None:
+        url = f'base_url = "{base_url}"\n'
+        write(
+            "secrets.toml",
+            f'[[sources.polyai.agents]]\nagent_id = "{OTHER}"\n{url}'
+            f'[[sources.polyai.agents]]\nagent_id = "{AGENT}"\n{url}api_key = "{KEY}"\n',
+        )
+        run("load")
+        ((loaded,),) = query("SELECT min(conversation_id) FROM polyai.conversations")
+        rows = [
+            {"conversation_id": "any", "agent_id": OTHER, "note": "one"},
+            {"conversation_id": loaded, "agent_id": AGENT, "note": "two"},
+        ]
+        for dry_run, sent in ((True, "to send"), (False, "sent")):
+            with files_read_again():
+                done = note(rows, dry_run=dry_run, overwrite=True)
+            assert [one.outcome for one in done.results] == ["not sent", sent]
+            assert f"api_key of agent {OTHER}" in str(done.results[0].reason)
+            assert done.exit_code == ExitCode.CONFIGURATION
+        with files_read_again(), pytest.raises(ConfigurationError, match="api_key"):
+            note(rows[:1])
+
+    @pytest.mark.parametrize("bad", ["", 'api_key = "refused"\n'])
+    @pytest.mark.parametrize("is_first", [True, pytest.param(False, marks=pytest.mark.slow)])
+    def test_the_dlt_source_loads_the_others(
+        self, bad: str, is_first: bool, base_url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tables = [
+            f'[[sources.polyai.agents]]\nagent_id = "{OTHER}"\nbase_url = "{base_url}"\n{bad}',
+            f'[[sources.polyai.agents]]\nagent_id = "{AGENT}"\nbase_url = "{base_url}"\n'
+            f'api_key = "{KEY}"\n',
+        ]
+        write("secrets.toml", "".join(tables[:: 1 if is_first else -1]))
+        own = dlt.pipeline(
+            "own",
+            pipelines_dir="pipelines",
+            destination=dlt.destinations.duckdb("own.duckdb"),
+            dataset_name="calls",
+        )
+        with files_read_again():
+            own.run(polyai())
+        counts = "SELECT agent_id, count(*) FROM calls.conversations GROUP BY 1"
+        assert query(counts, "own.duckdb") == [(AGENT, 10)]
+        (logged,) = (one for one in caplog.records if one.levelname == "ERROR")
+        assert OTHER in logged.getMessage()
+        write("secrets.toml", tables[0])
+        with files_read_again(), pytest.raises((ConfigurationError, PipelineStepFailed)):
+            own.run(polyai())
 
     @pytest.mark.parametrize("files", [("secrets.toml",), ("config.toml",)])
     def test_duplicate_agents_in_one_file_are_an_error(

@@ -57,7 +57,11 @@ class Found(NamedTuple):
 
 
 def look_up(name: str, options: Mapping[str, object]) -> Found | None:
-    """Returns the value with the highest precedence; None where it is not set."""
+    """Returns the value with the highest precedence; None where it is not set.
+
+    Raises:
+        ConfigurationError: It is a secret, and only in a place where dlt does not look for secrets.
+    """
     environment = os.environ.get(f"POLYAI_{name.upper()}")
     for layer, value in ((Layer.OPTION, options.get(name)), (Layer.ENVIRONMENT, environment)):
         if not is_empty(value):
@@ -67,7 +71,14 @@ def look_up(name: str, options: Mapping[str, object]) -> Found | None:
         return Found(places, Layer.DLT) if places else None
     key = f"{SECTION}.{name}"
     value = dlt.secrets.get(key) if name in SECRET_NAMES else dlt.config.get(key)
-    return None if is_empty(value) else Found(value, Layer.DLT)
+    if not is_empty(value):
+        return Found(value, Layer.DLT)
+    if name in SECRET_NAMES and not is_empty(dlt.config.get(key)):
+        raise ConfigurationError(
+            f"{name} is a secret and is not read from config.toml: move it below [{SECTION}] in "
+            ".dlt/secrets.toml"
+        )
+    return None
 
 
 def _places(name: str) -> Iterator[object]:

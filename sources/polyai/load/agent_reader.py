@@ -29,13 +29,14 @@ from ..listing.v3 import V3Listing
 from ..shape.answer import DATA, V3
 from ..warehouse.held import LoadState
 from .batch_shaper import BatchShaper
+from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher
 from .plan import Plan, RefetchPolicy, Span
 from .report import RunReport
 
-BATCH_SIZE = 500
-"""Details that are shaped together; larger batches are no faster and take more memory."""
+CHUNK_BYTES = 128 * 2**20
+"""Answers of a chunk, whatever their number: twice those of 5,000 usual conversations."""
 
 FIRST_CHUNK_SIZE = 500
 """Conversations of the first chunk of a first load, so that its rows appear soon."""
@@ -223,16 +224,11 @@ class AgentReader:
         Unlike a chunk, a page can be shaped after the reader was closed.
         """
         self.start()
-        seen: set[str] = set()
-        page: list[Fetched] = []
+        batcher = Batcher(size)
         for fetched in self._stream():
-            if fetched.task.conversation_id not in seen:
-                seen.add(fetched.task.conversation_id)
-                page.append(fetched)
-            if len(page) == size:
+            if page := batcher.add(fetched):
                 yield page
-                page = []
-        if page:
+        if page := batcher.rest():
             yield page
 
     def shape(self, page: Sequence[Fetched], load_id: str) -> Batch:
@@ -263,7 +259,10 @@ class AgentReader:
 
     def _stream(self) -> Iterator[Fetched]:
         while (fetched := self._arrived.get()) is not None:
+            self._fetcher.taken(fetched)
             yield fetched
+            # not kept in memory while waiting for the next one
+            del fetched
         # the end stays in the queue, so that `is_ready` remains true
         self._arrived.put(None)
         if self.stopped_by is not None and not isinstance(self.stopped_by, PolyAIError):
@@ -278,22 +277,18 @@ class AgentReader:
         load_id: str,
     ) -> Iterator[Batch]:
         """Shapes answers in batches until the chunk is full."""
-        seen: set[str] = set()
-        pending: list[Fetched] = []
+        batcher = Batcher(BATCH_SIZE)
         full_at = time.monotonic() + _FILL_SECONDS
         fetched: Fetched | None = first
         while fetched is not None:
-            # a listing that shifts can contain a conversation twice; twice in one package, its rows
-            # would be duplicated
-            if fetched.task.conversation_id not in seen:
-                seen.add(fetched.task.conversation_id)
-                pending.append(fetched)
-            if len(pending) == BATCH_SIZE:
-                yield self._shaper.shape(pending, load_id)
-                pending = []
-            is_full = len(seen) >= size or (
-                time.monotonic() > full_at and self._arrived.empty() and others_wait()
+            if batch := batcher.add(fetched):
+                yield self._shaper.shape(batch, load_id)
+                del batch
+            is_full = (
+                len(batcher) >= size
+                or batcher.bytes >= CHUNK_BYTES
+                or (time.monotonic() > full_at and self._arrived.empty() and others_wait())
             )
             fetched = None if is_full else next(stream, None)
-        if pending:
-            yield self._shaper.shape(pending, load_id)
+        if batch := batcher.rest():
+            yield self._shaper.shape(batch, load_id)

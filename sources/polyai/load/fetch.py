@@ -26,11 +26,15 @@ from ..errors import (
     UnavailableError,
     unexpected_error,
 )
+from .byte_budget import ByteBudget
 
 logger = logging.getLogger("polyai")
 
 FIRST_LOOKAHEAD = 250
 """Outstanding details at the start: the first commit does not wait for a full look-ahead."""
+
+LOOKAHEAD_BYTES = 16 * 2**20
+"""Details that wait to be shaped: those of a thousand usual conversations."""
 
 Reason = Literal[
     "new",
@@ -88,6 +92,12 @@ class Fetched:
         return self.body is not None or self.task.document is not None
 
     @property
+    def size(self) -> int:
+        """Bytes of the answer, on disk where the listing contains it."""
+        document = self.task.document
+        return len(self.body or b"") + (document.length if document is not None else 0)
+
+    @property
     def is_gone(self) -> bool:
         """True if the API neither lists nor finds it: it was deleted, and a retry is pointless."""
         return (
@@ -120,6 +130,7 @@ class Fetcher:
         self._clock = clock
         self._listed = listed
         self._pool = WorkerPool(workers, "polyai-detail")
+        self._budget = ByteBudget(LOOKAHEAD_BYTES)
 
     def __enter__(self) -> Fetcher:
         return self
@@ -127,10 +138,15 @@ class Fetcher:
     def __exit__(self, *_: object) -> None:
         if self._api is not None:
             self._api.close()
+        self._budget.close()
         self._pool.close()
 
+    def taken(self, fetched: Fetched) -> None:
+        """Registers that the next answer of `stream` does not wait any more."""
+        self._budget.take(len(fetched.body or b""))
+
     def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
-        """Yields the outcome of each task, in the order of the tasks.
+        """Yields the outcome of each task, in the order of the tasks; `taken` makes room for more.
 
         Raises:
             AccessError: The key, region or agent was refused, or every conversation is; nothing
@@ -142,21 +158,26 @@ class Fetcher:
             yield from (Fetched(task, task.listed_at or self._clock()) for task in tasks)
             return
         breaker = OutageBreaker(probe=Probe(partial(_body, api), self._listed))
-        for fetched in self._pool.in_order(
-            lambda task: self._read(api, task), tasks, first_limit=FIRST_LOOKAHEAD
-        ):
+        answers = self._pool.in_order(
+            lambda numbered: self._read(api, *numbered),
+            enumerate(tasks),
+            first_limit=FIRST_LOOKAHEAD,
+        )
+        for fetched in answers:
             breaker.record(fetched.error, fetched.task.conversation_id)
             yield fetched
             if breaker.opened_by is not None:
                 raise breaker.opened_by
 
-    def _read(self, api: DataApi, task: Task) -> Fetched:
+    def _read(self, api: DataApi, number: int, task: Task) -> Fetched:
+        self._budget.wait(number)
         try:
             body = _body(api, task.conversation_id)
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
             return Fetched(task, self._clock(), error=error)
+        self._budget.add(len(body))
         return Fetched(task, self._clock(), body)
 
 

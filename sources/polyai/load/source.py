@@ -15,8 +15,9 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource, DltSource
 
 from ..config.settings import resolve
+from ..errors import ApiError, ConfigurationError, ListingError, PolyAIError
 from ..shape.audit_rows import audit_table
-from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS
+from ..tables.audit import FETCH_FAILURES, FORGOTTEN, FORGOTTEN_CALLERS
 from ..tables.declaration import Table
 from ..tables.registry import loaded_tables
 from ..warehouse.held import LoadState
@@ -24,6 +25,8 @@ from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
 from .fetch import Fetched
 from .report import no_op
+
+logger = logging.getLogger("polyai")
 
 OnBatch = Callable[[Batch], None]
 """Called with each batch before its rows go to dlt."""
@@ -33,6 +36,9 @@ PAGE_SIZE = 100
 
 _KEPT_TABLES = frozenset({FORGOTTEN.name, FORGOTTEN_CALLERS.name})
 """Tables that `refresh` does not drop: erased conversations must not be loaded again."""
+
+_OF_ONE_AGENT = (ApiError, ConfigurationError, ListingError)
+"""Errors that keep no other agent from being read."""
 
 
 class PolyaiSource(DltSource):
@@ -56,8 +62,20 @@ class PolyaiSource(DltSource):
         self.resources["listing"].add_limit(max_items, max_time, count_rows)
         return self
 
+    def with_resources(self, *resource_names: str) -> PolyaiSource:
+        """Selects tables, in a copy of the source.
+
+        Failures are recorded in any case, so that the next run reads them again; `fetch_failures`
+        is then created with the first one.
+        """
+        source = self.clone()
+        source.resources.select(*dict.fromkeys((*resource_names, FETCH_FAILURES.name)))
+        if FETCH_FAILURES.name not in resource_names:
+            source.resources[FETCH_FAILURES.name].add_filter(lambda rows: rows.num_rows > 0)
+        return source
+
     def clone(self, with_name: str | None = None) -> PolyaiSource:
-        """Copies the source; `with_resources` does so too."""
+        """Copies the source."""
         schema = self.schema.clone(with_name=with_name) if with_name else self.schema.clone()
         return PolyaiSource(schema, self.section, list(self.resources.values()))
 
@@ -92,6 +110,9 @@ def polyai(
     `POLYAI_*` and from dlt's configuration under `sources.polyai`. A run with `refresh` reads
     everything again; `add_limit` reads a sample.
 
+    An agent that cannot be read is logged as an error of the logger `polyai`, and the others are
+    loaded; the run fails if no agent can be read. The next run reads what is missing.
+
     Args:
         agent_id: PolyAI agent (project), several separated by commas, or a Studio URL.
         api_key: Key of the Data API, for this agent and region.
@@ -106,18 +127,24 @@ def polyai(
         ConfigurationError: A setting is missing or wrong.
     """
     settings = resolve(agent_id=agent_id, api_key=api_key, region=region, **options)
-    for agent in settings.agents:
-        # a pipeline of the user has no report per agent in which it could fail alone
-        agent.check_usable()
 
     def pages() -> Iterator[_Page]:
         warehouse = _state_after_refresh()
+        stopped: dict[str, PolyAIError] = {}
         for agent in settings.agents:
-            with AgentReader(agent, settings, warehouse, full=full) as reader:
-                for page in reader.pages(PAGE_SIZE):
-                    yield _Page(reader, page)
-                if reader.stopped_by is not None:
-                    raise reader.stopped_by
+            try:
+                with AgentReader(agent, settings, warehouse, full=full) as reader:
+                    for page in reader.pages(PAGE_SIZE):
+                        yield _Page(reader, page)
+                    if reader.stopped_by is not None:
+                        raise reader.stopped_by
+            except _OF_ONE_AGENT as error:
+                stopped[agent.agent_id] = error
+        if len(stopped) == len(settings.agents):
+            # dlt then loads nothing; the next run reads the same again
+            raise next(iter(stopped.values()))
+        for agent_id, reason in stopped.items():
+            logger.error("agent %s was not read to its end: %s", agent_id, reason)
 
     return list(_resources(pages, no_op))
 

@@ -11,6 +11,7 @@ import dlt
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
+from ..errors import BusyError, ConfigurationError, PolyAIError
 from ..load.committer import open_committer
 from ..load.report import no_op
 from ..locking.files import LockTimeout
@@ -47,7 +48,7 @@ def write_back(
 
     Raises:
         BusyError: Another run on this machine writes back into the same warehouse.
-        ConfigurationError: No row has a required column, or an agent has no valid key.
+        ConfigurationError: No row has a required column, or no agent with rows has a valid key.
         DestinationError: The warehouse cannot be read or written.
         LeaseLostError: Another machine has taken over this run's lease.
     """
@@ -63,49 +64,61 @@ def write_back(
             conversation_id = record.values.get("conversation_id")
             shown = None if conversation_id is None else str(conversation_id)
             invalid.append(Result(record.place, shown, "", "rejected", row))
-    for agent_id in by_agent:
-        agents[agent_id].check_usable()
     done = WriteBacks([], invalid, unused_columns(kind, records), dry_run)
 
-    def begin(agent_id: str, warehouse: LoadState | None) -> AgentWriteBacks:
+    def new_report(agent_id: str) -> WriteBackReport:
         report = WriteBackReport(agent_id, COMMANDS[kind], Traffic(), started_at=clock())
         done.reports.append(report)
+        return report
+
+    def leave(agent_id: str, error: PolyAIError) -> None:
+        report = new_report(agent_id)
+        for row in by_agent[agent_id]:
+            report.add(Result.of(row, "not sent", str(error)))
+        report.finish(error, interrupted=stop.is_set(), now=clock())
+
+    def begin(agent_id: str, warehouse: LoadState | None) -> AgentWriteBacks:
         return AgentWriteBacks(
             agents[agent_id],
             kind,
             by_agent[agent_id],
             settings,
             warehouse,
-            report,
+            new_report(agent_id),
             overwrite=overwrite,
             stop=stop,
             clock=clock,
         )
 
+    usable = [agent_id for agent_id in by_agent if not agents[agent_id].problem]
+    if by_agent and not usable:
+        agents[next(iter(by_agent))].check_usable()
+    for agent_id in [agent_id for agent_id in by_agent if agent_id not in usable]:
+        leave(agent_id, ConfigurationError(agents[agent_id].problem))
     if dry_run:
         file = duckdb_path(pipeline)
         # reading a missing file would create it
         warehouse = LoadState(pipeline) if file is None or file.exists() else None
-        for agent_id in by_agent:
+        for agent_id in usable:
             with begin(agent_id, warehouse) as run:
                 on_begin(run.report)
                 run.check()
         return done
-    if not by_agent:
+    if not usable:
         return done
 
     def lease_names() -> list[str]:
-        return [lease_name(agent_id) for agent_id in by_agent]
+        return [lease_name(agent_id) for agent_id in usable]
 
     timeout = LockTimeout(settings.lock_wait, stop)
     with open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others):
-        for agent_id in by_agent:
+        for agent_id in usable:
+            if holder := others.get(lease_name(agent_id)):
+                leave(agent_id, BusyError(f"{holder} writes back to {agent_id}"))
+                continue
             with begin(agent_id, committer.warehouse) as run:
-                if holder := others.get(lease_name(agent_id)):
-                    run.leave_to(holder)
-                else:
-                    on_begin(run.report)
-                    run.send(committer)
+                on_begin(run.report)
+                run.send(committer)
     return done
 
 

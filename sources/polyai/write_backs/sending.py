@@ -19,9 +19,8 @@ from ..api.client import DataApi
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
 from ..config.settings import Agent, Settings
-from ..errors import ApiError, BusyError, PolyAIError, UnavailableError
+from ..errors import ApiError, PolyAIError, UnavailableError
 from ..load.committer import Committer
-from ..locking.leases import Holder
 from ..shape.redaction import Redaction
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
 from ..warehouse.held import LoadState
@@ -102,13 +101,6 @@ class AgentWriteBacks:
         for row in self._to_send():
             self.report.add(Result.of(row, "to send"))
         self._finish(self._delivery.stopped_by)
-
-    def leave_to(self, holder: Holder) -> None:
-        """Sends nothing, because a run on another machine holds the lease."""
-        error = BusyError(f"{holder} writes back to {self._agent_id}")
-        for row in self._rows:
-            self.report.add(Result.of(row, "not sent", str(error)))
-        self._finish(error)
 
     def send(self, committer: Committer) -> None:
         """Sends the rows and commits the results."""
