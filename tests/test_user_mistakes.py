@@ -65,6 +65,10 @@ class TestUnknownNames:
             pytest.param("polyai_pii", "drop", "POLYAI_PII", marks=pytest.mark.slow),
             pytest.param("POLY_AI_PII", "drop", "POLYAI_PII", marks=pytest.mark.slow),
             pytest.param("POLYAI__PII", "drop", "POLYAI_PII", marks=pytest.mark.slow),
+            ("POLAI_PII", "drop", "POLYAI_PII"),
+            pytest.param(
+                "SOURCES_POLYAI_PII", "drop", "SOURCES__POLYAI__PII", marks=pytest.mark.slow
+            ),
             ("SOURCES__POLYAI__PPI", "drop", "pii"),
             pytest.param("SOURCES__POLAI__PII", "drop", "[sources.polyai]", marks=pytest.mark.slow),
             pytest.param("SOURCE__POLYAI__PII", "drop", "[sources.polyai]", marks=pytest.mark.slow),

@@ -27,6 +27,7 @@ OTHER_VARIABLES = ("POLYAI_DASHBOARD_TOKEN", "POLYAI_DAGSTER_START", "POLYAI_DAG
 """Variables that are read, but are not settings."""
 
 _PREFIX = "POLYAI_"
+_DLT_PREFIX = "SOURCES__POLYAI__"
 
 _DLT_SECTIONS = frozenset(
     value for name, value in vars(known_sections).items() if name.isupper()
@@ -59,6 +60,7 @@ _SHARED_WITH_OTHERS = frozenset(
 
 _LIKE_A_SETTING = 0.65
 _LIKE_A_SECTION = 0.75
+_LIKE_A_PREFIX = 0.8
 _TIE = 0.05
 """Difference of similarity up to which several names are suggested."""
 
@@ -199,6 +201,8 @@ def _in_environment(known: Sequence[str]) -> Iterator[str]:
                 yield f"environment variable {name}: {message}"
             continue
         if not name.upper().startswith(_PREFIX):
+            if meant := _with_another_prefix(name, known):
+                yield f"the environment variable {name} is not read. Did you mean {meant}?"
             continue
         if found := nearest(name[len(_PREFIX) :], [known_[len(_PREFIX) :] for known_ in variables]):
             names = " or ".join(f"{_PREFIX}{one}" for one in found)
@@ -206,6 +210,19 @@ def _in_environment(known: Sequence[str]) -> Iterator[str]:
         elif name not in _warned:
             _warned.add(name)
             logger.warning("the environment variable %s is not a setting and is ignored", name)
+
+
+def _with_another_prefix(name: str, known: Sequence[str]) -> str | None:
+    """Returns the variable that a setting's name after a misspelt prefix means; None for others."""
+    for setting in known:
+        prefix, found, rest = name.upper().rpartition(f"_{setting.upper()}")
+        plain = _letters(prefix)
+        if not found or rest or setting in _SHARED_WITH_OTHERS:
+            continue
+        for right in (_PREFIX, _DLT_PREFIX):
+            if SequenceMatcher(None, plain, _letters(right)).ratio() >= _LIKE_A_PREFIX:
+                return f"{right}{setting.upper()}"
+    return None
 
 
 def _letters(name: str) -> str:
