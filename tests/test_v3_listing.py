@@ -286,7 +286,7 @@ def check_walk(
                 assert name in seen
                 checked += 1
     assert {row.name for row in wanted} <= set(seen)
-    assert listing.undated == 0
+    assert not listing.undated
     for name in (row.name for row in wanted):
         listed = seen[name]
         assert listed.document
@@ -361,7 +361,7 @@ def test_adjacent_ranges_are_exact_and_complete(
                     if at.year > 2016
                 )
             found += names(lists)
-            assert listing.undated == 0
+            assert not listing.undated
     # a row without a plausible time is in each range whose margin it may be in
     plausible = {row.name for row in rows if row.shown_at and row.shown_at.year > 2016}
     assert set(found) == {row.name for row in rows}

@@ -25,6 +25,10 @@ NEWEST_IDS = 100
 T = TypeVar("T")
 
 
+_LONGEST_TOTAL = 13
+"""Digits that a count of conversations never has."""
+
+
 @dataclass(frozen=True)
 class Page:
     """One page of the listing, newest conversation first.
@@ -32,15 +36,17 @@ class Page:
     Attributes:
         conversations: Rows as sent, without turns, metrics and function events. An item that is not
             an object is wrapped in one, which has no id.
-        count: Total number of the agent's conversations.
+        count: Total number of the agent's conversations; 0 where the answer has no usable one.
         limit: Page size that the server used, possibly smaller than requested.
         offset: Rows that the server skipped.
+        has_count: The answer has a usable count.
     """
 
     conversations: list[dict[str, Any]]
     count: int
     limit: int
     offset: int
+    has_count: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,8 @@ class DataApi(Transport):
     def conversations(self, *, limit: int, offset: int) -> Page:
         """Fetches a page of the listing: `GET /v1/agents/{agentId}/conversations`.
 
-        `limit` and `offset` default to the requested ones where the answer lacks them. `count` is
-        required, because only it shows where the listing ends.
+        `limit` and `offset` default to the requested ones where the answer lacks them. An empty
+        answer at offset 0 needs a `count`: nothing else shows that the agent has no conversation.
 
         Raises:
             ApiError: As for `Transport.get`.
@@ -102,15 +108,16 @@ class DataApi(Transport):
             rows = payload.get("conversations") if isinstance(payload, dict) else None
             if not isinstance(rows, list):
                 raise NotAcceptedError("has no list of conversations")
-            count = _count(payload.get("count"))
-            if count is None:
+            count = _total(payload.get("count"))
+            if count is None and not rows and offset == 0:
                 raise NotAcceptedError("has no count of conversations")
             used_limit, skipped = _count(payload.get("limit")), _count(payload.get("offset"))
             return Page(
                 [row if isinstance(row, dict) else {"": row} for row in rows],
-                count,
+                count or 0,
                 limit if used_limit is None else used_limit,
                 offset if skipped is None else skipped,
+                has_count=count is not None,
             )
 
         path = f"{self._conversations_path}?limit={limit}&offset={offset}"
@@ -373,6 +380,16 @@ def encode_segment(name: str) -> str:
     """Encodes `name` as one segment of a URL path, slashes and dots included."""
     encoded = quote(name, safe="")
     return encoded.replace(".", "%2E") if name in (".", "..") else encoded
+
+
+def _total(value: Any) -> int | None:
+    """Returns a plausible number of rows, also from text; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value[:_LONGEST_TOTAL])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    found = _count(value)
+    return found if found is not None and len(str(found)) < _LONGEST_TOTAL else None
 
 
 def _count(value: Any) -> int | None:

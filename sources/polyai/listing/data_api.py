@@ -40,7 +40,7 @@ class DataListing:
         self.is_proven = True
         self.walks = 0
         self.gaps_repaired = 0
-        self.undated = 0
+        self.undated: set[str] = set()
         self.malformed: dict[str, MalformedRow] = {}
 
     def oldest_first(
@@ -65,10 +65,10 @@ class DataListing:
             yield listed
         self.api_count = walk.api_count
         self.gaps_repaired = gaps_repaired + walk.gaps_repaired
-        self.undated += walk.undated
+        self.undated |= walk.undated
         self.is_proven = walk.is_proven
         self.walks = walk.walks
-        self.count_excess = walk.count_excess
+        self.count_excess = walk.count_excess if walk.api_count is not None else None
 
     def _page(self, limit: int, offset: int) -> Page:
         page = self._api.conversations(limit=limit, offset=offset)

@@ -13,6 +13,7 @@ left out because of its time or its neighbours. Neither the order nor the count 
   If it fails, the list is walked again with pages shifted by half a page, so that rows whose order
   changes between answers fall into one page. If two walks saw the same rows at the same positions,
   it is the count that is wrong, or an id is listed twice.
+- A row of any answer is yielded, even if the answer only served to find a position.
 - A range is read with a tolerance on both sides, which grows with the disorder that is seen.
 """
 
@@ -63,8 +64,8 @@ class OffsetListing:
 
     Attributes:
         gaps_repaired: Pages that did not join the previous one, so that the walk stepped back.
-        undated: Rows left out of a range because their `createdAt` is invalid; they may belong to
-            it or to a neighbouring one.
+        undated: Ids of rows left out of a range because their `createdAt` is invalid; they may
+            belong to it or to a neighbouring one.
         walks: Walks over the list.
         is_proven: Every row that was listed throughout was yielded; meaningful at the end.
         count_excess: Rows that the list counts beyond the distinct ids it has, negative for a
@@ -87,14 +88,19 @@ class OffsetListing:
         self._seen = SeenIds()
         self._restarts = 0
         self.gaps_repaired = 0
-        self.undated = 0
+        self.undated: set[str] = set()
         self.walks = 0
         self.is_proven = True
         self.count_excess: int | None = None
 
     @property
     def api_count(self) -> int | None:
-        """Total stated by the newest page at offset 0, or else by the newest page."""
+        """Total stated by the newest page at offset 0, or else by the newest page.
+
+        None where any answer stated no usable one.
+        """
+        if not self._reader.has_count:
+            return None
         head_count = self._reader.head_count
         return self._reader.last_count if head_count is None else head_count
 
@@ -131,15 +137,26 @@ class OffsetListing:
         if since is not None and before is None:
             pages = self._sweep_from_head(since)
             if pages is not None:
+                # rows of pages that did not join come first
+                pages.append(self._strays_of(since, before)[::-1])
                 while pages:
                     if rows := pages.pop():
                         yield rows[::-1]
                 return
+            self._reader.strays = {}
         for rows in self._range(since, before):
             if before is not None:
                 rows = self._within(rows, since, before)
             if rows:
                 yield rows
+        is_any_order_right = before is not None or not self.is_proven
+        if is_any_order_right and (strays := self._strays_of(since, before)):
+            yield strays
+
+    def _strays_of(self, since: datetime | None, before: datetime | None) -> list[Row]:
+        """Returns the rows of a range that were received, and not yielded."""
+        strays = self._take_strays(0)
+        return [row for row in strays if _is_in_range(created_at(row), since, before)]
 
     def _whole(self) -> Iterator[list[Row]]:
         """Yields all rows, in as many walks as a proof takes."""
@@ -153,6 +170,8 @@ class OffsetListing:
             self.is_proven = self.count_excess is not None
             if self.is_proven:
                 return
+            if strays := self._take_strays(number):
+                yield strays
             totals.append(None if self._reader.is_count_wrong else self.api_count)
             previous = walk
 
@@ -180,10 +199,26 @@ class OffsetListing:
             if is_known and self._seen.count_around(number) >= (total or 0):
                 return 0
         # the same rows at the same positions, on pages that were cut elsewhere: ids are listed
-        # twice, or the count is wrong
+        # twice, or the count is wrong; unless another row was in one of the answers
+        if self._strays():
+            return None
         if previous and previous.is_exact and walk.is_exact and walk.marked == previous.digest:
             return count - listed
         return None
+
+    def _strays(self) -> dict[str, Row]:
+        """Returns the rows that were received in this listing, and not yielded, by key."""
+        found = self._reader.strays
+        self._reader.strays = {key: row for key, row in found.items() if key not in self._seen}
+        return self._reader.strays
+
+    def _take_strays(self, walk: int) -> list[Row]:
+        """Marks these rows as seen by a walk, and returns them."""
+        strays = self._strays()
+        for key in strays:
+            self._seen.add(key, walk)
+        self._reader.strays = {}
+        return list(strays.values())
 
     def _has_length(self, walk: Walk, listed: int) -> bool:
         """Returns whether the list, by its end as found by looking, has as many rows as listed."""
@@ -250,7 +285,8 @@ class OffsetListing:
                 repairs += 1
                 deleted = max(count - page.count, 0)
                 count = page.count
-                offset = max(0, min(offset, max(count, 1)) - max(deleted, reader.step // 4, 1))
+                edge = offset if reader.is_count_wrong else min(offset, max(count, 1))
+                offset = max(0, edge - max(deleted, reader.step // 4, 1))
                 continue
             repairs = 0
             rows = [row for row, key in zip(page.conversations, keys) if key not in seen]
@@ -260,10 +296,13 @@ class OffsetListing:
                 reader.made_progress()
             times = times_of(page)
             if is_end or (times and max(times) < since):
+                for key in seen:
+                    self._seen.add(key, 0)
                 return pages
             count, end = page.count, offset + len(keys)
             # the page beyond the stated end has to be empty
-            offset = end if end >= count else max(end - 1, offset + 1)
+            is_stated_end = not rows if reader.is_count_wrong else end >= count
+            offset = end if is_stated_end else max(end - 1, offset + 1)
         return None
 
     def _start_page(self, since: datetime | None) -> Page:
@@ -312,6 +351,7 @@ class OffsetListing:
         arrivals, lowest_offset = 0, page.count + 1
         while True:
             new_rows, has_unseen = walk.take(page, self._reader.total(page))
+            self._reader.taken(page)
             if has_unseen:
                 # no progress where at least as many rows have arrived meanwhile
                 if page.offset < lowest_offset:
@@ -368,13 +408,20 @@ class OffsetListing:
     def _within(self, rows: list[Row], since: datetime | None, before: datetime) -> list[Row]:
         """Returns the rows of the range; counts those with an invalid time."""
         dated = [(at, row) for row in rows if (at := created_at(row))]
-        self.undated += len(rows) - len(dated)
+        if len(dated) < len(rows):
+            self.undated |= {key_of(row) for row in rows if not created_at(row)}
         return [row for at, row in dated if at < before and (since is None or at >= since)]
 
 
 def _allowance(inversion: timedelta) -> timedelta:
     """Returns the tolerance for a list that is out of order by as much."""
     return min(2 * inversion, LARGEST_INVERSION)
+
+
+def _is_in_range(at: datetime | None, since: datetime | None, before: datetime | None) -> bool:
+    if at is None:
+        return before is None
+    return (since is None or at >= since) and (before is None or at < before)
 
 
 def _begins_before(page: Page, moment: datetime | None) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..api.client import Page
 from ..errors import ListingError
 from .landmarks import Landmarks
-from .pages import are_equal, key_of, timed_ends
+from .pages import Row, are_equal, key_of, timed_ends
 
 FetchPage = Callable[[int, int], Page]
 """Fetches a page by limit and offset."""
@@ -42,12 +42,14 @@ class PageReader:
 
     Attributes:
         pages: Pages received.
+        has_count: All answers have had a usable count.
         head_count: Count stated by the newest page at offset 0; None before the first one.
         last_count: Count stated by the newest page; None before the first one.
         length: Rows to expect per page.
         is_count_wrong: An answer has contradicted its count.
         end: Rows of the list as found by looking; None while the count was not contradicted.
         is_end_seen: The last search for the end saw an empty page beyond it.
+        strays: Rows that were received and not yet marked with `taken`, by key.
     """
 
     def __init__(self, fetch: FetchPage, page_size: int, landmarks: Landmarks) -> None:
@@ -57,6 +59,8 @@ class PageReader:
         self._last: Page | None = None
         self._pages_without_progress = 0
         self._single_rows = 0
+        self.strays: dict[str, Row] = {}
+        self.has_count = True
         self.pages = 0
         self.head_count: int | None = None
         self.last_count: int | None = None
@@ -105,6 +109,11 @@ class PageReader:
             )
         return page
 
+    def taken(self, page: Page) -> None:
+        """Marks the rows of a page as part of the walk."""
+        for row in page.conversations:
+            self.strays.pop(key_of(row), None)
+
     def _fetch_page(self, offset: int) -> Page:
         page = self._fetch(self._page_size, offset)
         rows, end = len(page.conversations), offset + len(page.conversations)
@@ -120,8 +129,12 @@ class PageReader:
                 f"{MAX_PAGES_WITHOUT_PROGRESS} consecutive pages without progress: the listing "
                 "does not end, or conversations arrive faster than they can be read"
             )
-        if (rows and end > page.count) or (not rows and offset < page.count):
+        self.has_count = self.has_count and page.has_count
+        is_contradicted = (rows and end > page.count) or (not rows and offset < page.count)
+        if is_contradicted or not page.has_count:
             self.is_count_wrong = True
+        for row in page.conversations:
+            self.strays[key_of(row)] = row
         self._landmarks.learn(self.total(page), timed_ends(page))
         self._check_length(page)
         return page
@@ -209,11 +222,17 @@ class PageReader:
     def _rows(self, share: float) -> int:
         return max(1, int(self.length * share))
 
+    def _is_oldest(self, page: Page) -> bool:
+        """Requests the last row of a page again, and returns whether nothing follows it."""
+        last = self.page(page.offset + len(page.conversations) - 1)
+        return [key_of(row) for row in last.conversations] == [key_of(page.conversations[-1])]
+
     def find_end(self, page: Page) -> Page:
         """Finds the end of the list by looking, whatever the count; sets `end`.
 
-        Gallops from where the end is expected, then bisects: it ends when a page with rows and an
-        empty one meet.
+        Gallops from where the end is expected, then bisects, until a page with rows and an empty
+        one meet. Deletions in between leave an empty page as well, so the oldest row is then
+        requested once more: it has to be alone in its page.
 
         Args:
             page: The latest page.
@@ -229,19 +248,25 @@ class PageReader:
         for _ in range(_MAX_END_SEARCH):
             page = self.page(offset)
             rows = len(page.conversations)
-            if rows:
-                if offset + rows >= low:
-                    last, low = page, offset + rows
-                if high is not None and high < low:
-                    high = None  # arrivals have moved the end
-            else:
+            if not rows:
                 high = offset
-                if high < low:  # deletions have moved it
-                    last = self.page(max(0, high - self.length))
-                    low = min(high, last.offset + len(last.conversations))
+            elif offset + rows >= low:
+                last, low = page, offset + rows
+            if high is not None and high < low:
+                if rows:
+                    high = None  # arrivals have moved the end
+                else:  # deletions have moved it
+                    last, low, stride = page, 0, self.length
             if high == low:
-                self.is_end_seen = True
-                break
+                again = self.page(max(0, low - 1))
+                rows = len(again.conversations)
+                if _keys(again) == _keys(last)[-1:]:
+                    self.is_end_seen = True
+                    break
+                last, low, high = again, again.offset + rows, None
+                if not rows:
+                    low, high = 0, again.offset
+                stride = self.length
             if high is None:
                 offset = low if rows < self.length else low + stride
             elif high - low <= self.length:
@@ -251,3 +276,7 @@ class PageReader:
             stride *= 2
         self.end = low
         return last
+
+
+def _keys(page: Page) -> list[str]:
+    return [key_of(row) for row in page.conversations]

@@ -77,7 +77,7 @@ class Listing(Protocol):
         is_proven: The last walk yielded everything that was listed throughout.
         walks: Walks over the list that the last call took.
         gaps_repaired: Pages that did not join the previous one, so that the walk stepped back.
-        undated: Rows left out of a range because their time is invalid.
+        undated: Ids of rows left out of a range because their time is invalid.
         malformed: Rows that cannot be loaded, by key; to be recorded as failures of the listing.
     """
 
@@ -88,7 +88,7 @@ class Listing(Protocol):
     is_proven: bool
     walks: int
     gaps_repaired: int
-    undated: int
+    undated: set[str]
     malformed: dict[str, MalformedRow]
 
     def oldest_first(

@@ -54,6 +54,9 @@ class SeenIds:
             self._grow()
         return True, True
 
+    def __contains__(self, key: str) -> bool:
+        return bool(self._slots[self._slot(_hash(key))])
+
     def has(self, key: str, walk: int) -> bool:
         """Returns whether a walk saw an id."""
         return bool(self._slots[self._slot(_hash(key))] & (1 << walk))

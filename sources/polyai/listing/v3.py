@@ -122,7 +122,7 @@ class V3Listing:
         details: bool = False,
     ) -> None:
         self.environment: str | None = environment
-        self.undated = 0
+        self.undated: set[str] = set()
         self.gaps_repaired = 0
         self.malformed: dict[str, MalformedRow] = {}
         self._environment = environment

@@ -267,12 +267,14 @@ class Plan:
     ) -> Iterator[Task]:
         """Yields what is to be read of a listing, or of a range of it."""
         is_whole = since is None and before is None
-        undated = listing.undated
+        undated = listing.undated.copy()
         for rows in _grouped(listing.oldest_first(since, before)):
             if is_whole:
                 self._reconciliation.add(rows)
             yield from self._differences(rows, listing, is_whole=is_whole)
-        self._report.undated += listing.undated - undated
+        if undated := listing.undated - undated:
+            loaded = self._warehouse.summary_hashes(self._agent_id, sorted(undated), None)
+            self._report.undated += len(undated - loaded.keys() - self._left_out)
         self._reconciliation.end_walk(listing, is_whole=is_whole)
 
     def _differences(

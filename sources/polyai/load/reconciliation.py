@@ -72,7 +72,7 @@ class Reconciliation:
                     listing.api_count,
                     listing.count_excess,
                 )
-        elif listing.has_count:
+        elif listing.has_count and not listing.is_proven:
             logger.warning(
                 "%s: %d walks over the whole list did not agree: conversations may be missing",
                 self._agent_id,

@@ -144,7 +144,8 @@ class RunReport:
         elif error is not None:
             self.status = "failed"
         else:
-            is_complete = not self.failed and not self.unaccounted and self.is_proven
+            is_missing = self.failed or self.unaccounted or self.undated
+            is_complete = self.is_proven and not is_missing
             self.status = "complete" if is_complete else "partial"
 
     def note_failure(self, conversation_id: str, error: ApiError) -> None:
