@@ -24,12 +24,10 @@ from typing import Any
 from ..config.settings import Settings
 from ..errors import BusyError, PolyAIError
 from ..listing.landmarks import Landmarks
-from ..locking.files import free_pipeline_name
-from ..warehouse.open import BACKFILL_PIPELINE, open_pipeline, working_folder
 from ..warehouse.target import Target
 from .plan import Span
 from .report import RunReport, no_op
-from .run import load_slice
+from .slice_loader import SliceLoader
 from .slices import Slice, SliceReport, cut, slice_report, without_run
 
 logger = logging.getLogger("polyai")
@@ -39,9 +37,6 @@ WORKERS = 2
 
 SLICE_LENGTH = timedelta(days=1)
 """Default length of a slice."""
-
-MAX_PIPELINES = 256
-"""Limit of the slices that are loaded from one folder of working directories at once."""
 
 _PROGRESS_SECONDS = 0.5
 """Interval of progress reports."""
@@ -110,26 +105,25 @@ def _run_in_process(
 ) -> Iterator[SliceReport]:
     """Loads slices one after the other in this process; orchestrators run a single one."""
     landmarks: dict[str, Landmarks] = {}
-    for slice_ in slices:
-        if stop.is_set():
-            return
-        known = landmarks.setdefault(slice_.agent_id, Landmarks())
-        on_change(without_run(slice_, "running"))
-        report = _load(shared, slice_, known, 1, stop, on_change)
-        on_change(report)
-        yield report
+    with SliceLoader(shared.target, stop) as loader:
+        for slice_ in slices:
+            if stop.is_set():
+                return
+            known = landmarks.setdefault(slice_.agent_id, Landmarks())
+            on_change(without_run(slice_, "running"))
+            report = _load(shared, slice_, known, loader, on_change)
+            on_change(report)
+            yield report
 
 
 def _load(
     shared: _Shared,
     slice_: Slice,
     landmarks: Landmarks,
-    first_pipeline: int,
-    stop: threading.Event,
+    loader: SliceLoader,
     on_change: OnChange,
 ) -> SliceReport:
-    """Loads one slice with the first pipeline that is not in use."""
-    target = shared.target
+    """Loads one slice, and reports its progress."""
     started = time.monotonic()
     is_over = threading.Event()
     reporters: list[threading.Thread] = []
@@ -142,19 +136,14 @@ def _load(
         reporters.append(threading.Thread(target=report_progress, name="polyai-slice", daemon=True))
         reporters[-1].start()
 
-    folder = working_folder(target.pipelines_dir)
     try:
-        settings = shared.settings.only([slice_.agent_id])
-        with free_pipeline_name(folder, BACKFILL_PIPELINE, first_pipeline, MAX_PIPELINES) as name:
-            report = load_slice(
-                settings,
-                open_pipeline(target.destination, target.dataset, folder, name),
-                slice_.span,
-                again=shared.again,
-                landmarks=landmarks,
-                stop=stop,
-                on_begin=on_begin,
-            )
+        report = loader.load(
+            shared.settings.only([slice_.agent_id]),
+            slice_.span,
+            again=shared.again,
+            landmarks=landmarks,
+            on_begin=on_begin,
+        )
     except PolyAIError as error:
         return without_run(slice_, "busy" if isinstance(error, BusyError) else "failed", str(error))
     finally:
@@ -299,19 +288,19 @@ def _work(connection: Connection, number: int, shared: _Shared, log_level: int) 
     logger.setLevel(log_level or logging.INFO)
     logger.propagate = False
     threading.Thread(target=listen, name="polyai-slices", daemon=True).start()
-    while (message := received.get()) is not None and not stop.is_set():
-        slice_, landmarks = message
-        try:
-            report = _load(
-                shared,
-                slice_,
-                landmarks,
-                number,
-                stop,
-                lambda report: send("progress", report, None),
-            )
-        except Exception as error:
-            logger.exception("%s", slice_)
-            report = without_run(slice_, "failed", repr(error))
-        send("ended", report, landmarks)
+    with SliceLoader(shared.target, stop, number) as loader:
+        while (message := received.get()) is not None and not stop.is_set():
+            slice_, landmarks = message
+            try:
+                report = _load(
+                    shared,
+                    slice_,
+                    landmarks,
+                    loader,
+                    lambda report: send("progress", report, None),
+                )
+            except Exception as error:
+                logger.exception("%s", slice_)
+                report = without_run(slice_, "failed", repr(error))
+            send("ended", report, landmarks)
     connection.close()

@@ -32,6 +32,7 @@ from ..shape.audit_rows import audit_table
 from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import Table
 from ..tables.registry import erased_tables
+from ..warehouse.clients import sql_client
 from ..warehouse.direct_write import MOST_ROWS, can_write_directly, replace_rows
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.errors import destination_errors, is_conflict
@@ -254,7 +255,7 @@ class Committer:
         with (
             destination_errors(),
             kept_open(self.pipeline),
-            self.pipeline.sql_client() as client,
+            sql_client(self.pipeline) as client,
         ):
             for name in names:
                 with (
@@ -271,7 +272,7 @@ class Committer:
             self._hold([_COMMITS] if self._commits_one_at_a_time else []),
             destination_errors(),
             kept_open(self.pipeline),
-            self.pipeline.sql_client() as client,
+            sql_client(self.pipeline) as client,
         ):
             yield client
 
@@ -289,7 +290,7 @@ class Committer:
         tables = {table: audit_table(table, rows[table], load_id) for table in rows}
         schemas = self.pipeline.schemas
         known = schemas[self._schema].stored_version_hash if self._schema in schemas else None
-        with destination_errors(), kept_open(self.pipeline), self.pipeline.sql_client() as client:
+        with destination_errors(), kept_open(self.pipeline), sql_client(self.pipeline) as client:
             replace_rows(client, tables, load_id, self._schema, known)
 
     def _has_tables(self, tables: Sequence[Table]) -> bool:

@@ -1,4 +1,4 @@
-"""The two runs that load conversations: the scheduled load, and one slice of a backfill."""
+"""The scheduled load: new and changed conversations of all agents."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.settings import Agent, Settings
 from ..errors import BusyError, ConfigurationError, PolyAIError
-from ..listing.landmarks import Landmarks
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATIONS
 from ..tables.registry import loaded_tables
-from ..warehouse.held import BACKFILL_SCHEMA, LOAD_SCHEMA
+from ..warehouse.held import LOAD_SCHEMA
 from .agent_reader import AgentReader
 from .committer import open_committer
 from .loop import LoadLoop, OnBegin
 from .memory import fix_mmap_threshold
-from .plan import Span
 from .report import RunReport, no_op
 
 LOCK_ENDING = ".lock"
@@ -88,58 +86,6 @@ def load(
             readers.append(reader)
         reports += LoadLoop(committer, tables, on_begin, stop).run(readers)
     return sorted(reports, key=lambda report: agent_ids.index(report.agent_id))
-
-
-def load_slice(
-    settings: Settings,
-    pipeline: dlt.Pipeline,
-    span: Span,
-    *,
-    again: bool = False,
-    landmarks: Landmarks | None = None,
-    stop: threading.Event | None = None,
-    on_begin: OnBegin = no_op,
-    clock: Clock = utc_now,
-) -> RunReport:
-    """Loads one agent's conversations of a time range; needs nothing but its arguments.
-
-    Any number of slices may run at once, beside each other and beside `load`, each with a pipeline
-    of its own: they take turns only to merge rows of the same days. The watermark of `load` does
-    not move.
-
-    Args:
-        settings: One agent and how to read it.
-        pipeline: Destination, with a working directory that nobody else is using.
-        span: The range.
-        again: Read listed conversations even if they have not changed.
-        landmarks: Known positions in the Data API's listing, updated with each page.
-        stop: Event that ends the run as interrupted; what was read is still loaded.
-        on_begin: Called with the report, whose counts are updated in place.
-        clock: Injectable clock.
-
-    Raises:
-        BusyError: Another run uses the working directory.
-        ConfigurationError: The agent lacks what the chosen API needs.
-        DestinationError: The destination cannot be read or written.
-        LeaseLostError: Another machine has taken over, because this one did not respond.
-    """
-    stop = stop or threading.Event()
-    timeout = LockTimeout(settings.lock_wait, stop)
-    fix_mmap_threshold()
-    (agent,) = settings.agents
-    with open_committer(pipeline, None, lambda: (), timeout, BACKFILL_SCHEMA) as (committer, _):
-        reader = AgentReader(
-            agent,
-            settings,
-            committer.warehouse,
-            span=span,
-            again=again,
-            landmarks=landmarks,
-            stop=stop,
-            clock=clock,
-        )
-        (report,) = LoadLoop(committer, selected_tables(()), on_begin, stop).run([reader])
-    return report
 
 
 def selected_tables(select: Sequence[str]) -> list[str]:

@@ -30,6 +30,7 @@ import dlt
 from filelock import Timeout
 
 from ..errors import BusyError
+from ..warehouse.clients import sql_client
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.working_directory import lock_file, lock_on
 from .leases import Holder, Leases
@@ -157,7 +158,7 @@ def agent_leases(
 
 def staging_dataset_name(pipeline: dlt.Pipeline) -> str:
     """Returns the name of a pipeline's staging dataset, in which rows wait to be merged."""
-    client: Any = pipeline.sql_client()
+    client: Any = sql_client(pipeline)
     return str(client.staging_dataset_name)
 
 

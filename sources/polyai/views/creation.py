@@ -19,6 +19,7 @@ from ..errors import BusyError, DestinationError, first_line
 from ..load.committer import Committer, open_committer
 from ..locking.files import LockTimeout
 from ..tables.registry import tables
+from ..warehouse.clients import sql_client
 from ..warehouse.duckdb_file import kept_open
 from ..warehouse.errors import destination_errors
 from ..warehouse.queries import Warehouse
@@ -96,7 +97,7 @@ def create_views(
             ]
         if missing:
             committer.create_tables(missing)
-        with destination_errors(), kept_open(pipeline), pipeline.sql_client() as client:
+        with destination_errors(), kept_open(pipeline), sql_client(pipeline) as client:
             existing = {
                 table.name: _columns(client, table.name)
                 for table in tables()
@@ -125,7 +126,7 @@ def drop_views(pipeline: dlt.Pipeline, *, lock_wait: timedelta = timedelta()) ->
         _committer(pipeline, lock_wait),
         destination_errors(),
         kept_open(pipeline),
-        pipeline.sql_client() as client,
+        sql_client(pipeline) as client,
         _transaction(client),
     ):
         if client.has_dataset():
@@ -142,7 +143,7 @@ def views_are_current(pipeline: dlt.Pipeline, zone: str = DEFAULT_ZONE) -> bool:
         zone: IANA name of the reporting time zone.
     """
     warehouse = Warehouse(pipeline, locks_file=True)
-    statements = statements_for(pipeline.sql_client(), time_zone(zone))
+    statements = statements_for(sql_client(pipeline), time_zone(zone))
     return warehouse.rows(f"SELECT fingerprint FROM {{{INFO_VIEW}}}") == [(statements.fingerprint,)]
 
 

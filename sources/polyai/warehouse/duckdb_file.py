@@ -14,6 +14,7 @@ import dlt
 from dlt.common.destination import Destination
 from filelock import FileLock
 
+from .clients import sql_client
 from .duckdb_destination import DUCKDB, PackageDuckDb
 from .errors import chain_contains, root_cause
 from .retry import retry
@@ -85,7 +86,7 @@ def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
     if duckdb_path(pipeline) is None:
         yield
         return
-    client = pipeline.sql_client()
+    client = sql_client(pipeline)
     with file_lock(pipeline):
         retry_while_locked(client.open_connection)
         try:

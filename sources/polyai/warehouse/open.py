@@ -17,6 +17,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from ..config.settings import check_names
 from ..errors import ConfigurationError, first_line
+from .clients import sql_client
 from .dataset import DATASETS, MAIN, loaded_schemas, schema_of
 from .duckdb_destination import DUCKDB
 from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
@@ -176,7 +177,7 @@ def _checked_dataset(pipeline: dlt.Pipeline) -> str:
     database = duckdb_path(pipeline)
     if database is None:
         return dataset
-    with pipeline.sql_client() as client:
+    with sql_client(pipeline) as client:
         found = frozenset(name for (name,) in client.execute_sql(DATASETS) or ())
     name = database.stem if dataset == MAIN else dataset
     if dataset in found and name != DATASET_NAME:

@@ -14,6 +14,7 @@ from dlt.common.destination.dataset import DBApiCursor
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
+from .clients import sql_client
 from .dialects import parse, to_sql
 from .duckdb_file import file_lock, retry_while_locked
 from .errors import destination_errors
@@ -163,8 +164,7 @@ class Warehouse:
     @cached_property
     def _client(self) -> SqlClientBase[Any]:
         """Client that connects for each query, created once: that takes as long as a query."""
-        client: SqlClientBase[Any] = self.pipeline.sql_client()
-        return client
+        return sql_client(self.pipeline)
 
 
 def _as_records(cursor: DBApiCursor) -> list[dict[str, Any]]:
