@@ -264,9 +264,13 @@ class TestOddAnswers:
     ) -> None:
         ids = site.oldest_first
         odd = dict(zip(ids, (60, 200, 400, 600, 800, 990, 1_100, 20_000)))
+        in_lists = dict(zip(ids[20:], (1, 500, 990, 20_000)))
 
         def edit(target: str, document: Json) -> Any:
-            levels = odd.get(document.get("conversationId", ""))
+            name = document.get("conversationId", "")
+            if around := in_lists.get(name):
+                return b"[" * around + json.dumps(document).encode() + b"]" * around
+            levels = odd.get(name)
             if levels is None or not document.get("turns"):
                 return document
             marked = json.dumps(document | {"deep": "HERE"})
@@ -274,9 +278,9 @@ class TestOddAnswers:
 
         with edited(site, edit):
             report = site.load(pii=pii, pii_secret="secret")
-            assert report.status in ("complete", "partial")
+            assert report.status == "partial"
             assert loaded() | open_failures() == set(ids)
-            assert set(ids) - loaded() <= set(odd)
+            assert set(in_lists) <= set(ids) - loaded() <= set(odd) | set(in_lists)
             again = site.load(pii=pii, pii_secret="secret")
             assert again.new == 0
 
@@ -493,11 +497,11 @@ class TestInProgress:
         with edited(site, unended) as gateway:
             site.load()
             fetched = []
-            for distance in (0, 1, 5, 2, 1):
+            for distance in (6, 2, 1):
                 site.sandbox.advance(timedelta(days=distance))
                 fetched.append(site.load(settle_after="0s").fetched)
         # a week after the last read
-        assert fetched == [0, 0, 0, len(stuck), 0]
+        assert fetched == [0, len(stuck), 0]
         assert {gateway.details[name] for name in stuck} == {2}
 
 
