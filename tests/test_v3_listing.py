@@ -491,7 +491,8 @@ class TestCost:
         self, spread: Callable[[float], float]
     ) -> None:
         api = self.walked(spread)
-        assert api.pages(1_000) <= 110
+        # a divided window is read again from its oldest time to its end, whatever order it has
+        assert api.pages(1_000) <= 190
         assert api.pages(1) <= 20
 
     @pytest.mark.matrix
