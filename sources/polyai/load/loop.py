@@ -101,10 +101,10 @@ class LoadLoop:
                 if chunk := next(one.chunks, None):
                     self._commit(chunk, one.reader.report)
                     active.append(one)
+                    collect()
                 else:
                     with self._committer.kept_open():
                         self._end(one)
-                collect()
         return reports
 
     def _begin(self, reader: AgentReader, active: Collection[_Active]) -> _Active:
