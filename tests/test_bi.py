@@ -52,6 +52,7 @@ def test_relative_links_exist() -> None:
         assert (PAGE.parent / target).exists(), target
 
 
+@pytest.mark.slow
 def test_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     put_loaded(SandboxConfig(conversations=60))
     create_views(open_pipeline(name=PIPELINE_NAME))

@@ -82,6 +82,7 @@ def test_a_refused_selected_listing_is_a_failure(url: str) -> None:
     assert "set account_id" in found["conversations_v3"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "subject", "message"),
     [

@@ -191,6 +191,7 @@ class TestRefused:
         assert result.returncode == 1
         assert re.search(message, error_of(result))
 
+    @pytest.mark.slow
     def test_closed_port(self, closed_port: int) -> None:
         result = run("load", **access(f"http://127.0.0.1:{closed_port}"))
         assert result.returncode == 1
@@ -322,6 +323,7 @@ class TestSignals:
 
 @pytest.mark.process
 class TestTerminal:
+    @pytest.mark.slow
     @pytest.mark.parametrize("columns", [80, pytest.param(160, marks=pytest.mark.matrix)])
     def test_progress_bar(self, columns: int) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=150, delay_seconds=0.05))

@@ -265,6 +265,7 @@ def test_a_recording_can_be_played(browser: BrowserContext, loaded: Loaded, tmp_
                     assert at > 0
 
 
+@pytest.mark.slow
 def test_untrusted_text_is_escaped(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
     def inject(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(

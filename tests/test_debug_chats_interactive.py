@@ -181,6 +181,7 @@ def test_a_person_chats_in_a_terminal(environment: dict[str, str]) -> None:
         assert terminal.exit_code() == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_chat_in_a_terminal(environment: dict[str, str]) -> None:
     with Terminal(environment) as terminal:
         terminal.type("a tab")

@@ -131,6 +131,7 @@ class TestRunsOfFailures:
         probes = site.sandbox.requests.count() - 100 - 2
         assert probes <= 2 * (bad // OUTAGE_AFTER)
 
+    @pytest.mark.slow
     def test_known_failures_are_asked_last_and_keep_nothing_new_from_being_loaded(
         self, site: Site
     ) -> None:
@@ -149,6 +150,7 @@ class TestRunsOfFailures:
         assert site.load().status == "complete"
         assert loaded() == set(site.oldest_first)
 
+    @pytest.mark.slow
     def test_an_outage_stops_the_run_and_the_next_one_is_complete(self, site: Site) -> None:
         site.sandbox.faults.add("status", path=DETAIL, status=503)
         report = site.load()
@@ -178,6 +180,7 @@ class TestRefusals:
         assert "permission" in str(report.error)
         assert "403" in str(report.error)
 
+    @pytest.mark.slow
     def test_a_key_that_expires_meanwhile_stops_the_run_at_once(self, site: Site) -> None:
         site.break_details(site.oldest_first[50:], 401)
         report = site.load()
@@ -258,6 +261,7 @@ class TestOddAnswers:
         assert loaded() == set(site.oldest_first)
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("pii", ["keep", pytest.param("hash", marks=pytest.mark.slow)])
     def test_values_that_are_nested_deeply_concern_their_conversation(
         self, site: Site, pii: str
@@ -284,6 +288,7 @@ class TestOddAnswers:
             again = site.load(pii=pii, pii_secret="secret")
             assert again.new == 0
 
+    @pytest.mark.slow
     def test_details_with_another_form_of_their_id_are_recorded(self, site: Site) -> None:
         odd = site.oldest_first[:30]
 
@@ -380,6 +385,7 @@ class TestStaleDetails:
         assert [row[:2] for row in recorded] == [("STALE_DETAIL", len(DISTANCES) + 1)]
         assert "note" in recorded[0][2]
 
+    @pytest.mark.slow
     def test_a_removed_note_that_the_detail_still_has_is_stale(self, site: Site) -> None:
         chosen = site.oldest_first[-1]
         site.sandbox.edit(AGENT, chosen, note="old", tags=["old"])
@@ -483,6 +489,7 @@ class TestMemory:
 
 
 class TestInProgress:
+    @pytest.mark.slow
     def test_conversations_that_stay_in_progress_are_read_less_and_less_often(
         self, site: Site
     ) -> None:
@@ -506,6 +513,7 @@ class TestInProgress:
 
 
 class TestReFetchAgesAfterAnUpgrade:
+    @pytest.mark.slow
     def test_what_had_passed_a_new_age_before_is_not_read_again(self, site: Site) -> None:
         site.load(settle_after="1h,24h,7d")
         # everything ended more than 30 days ago, and was read before it was 30 days old

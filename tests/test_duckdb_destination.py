@@ -100,6 +100,7 @@ def change(sandbox: Sandbox) -> None:
         sandbox.edit(AGENT, conversation_id, tags=[], note=None, poly_score=1.0, annotations=[])
 
 
+@pytest.mark.slow
 def test_the_plain_destination_of_dlt_gets_the_same_rows(site: tuple[Sandbox, str]) -> None:
     sandbox, base_url = site
     own = dlt.pipeline(

@@ -416,6 +416,7 @@ ODD_DETAILS: dict[str, tuple[Distortion, str]] = {
 """Details that cannot be read, and the recorded message."""
 
 
+@pytest.mark.slow
 def test_details_that_cannot_be_read_cost_only_themselves() -> None:
     sandbox = sandbox_of(24)
     ids = list(sandbox.conversation_ids(AGENT))

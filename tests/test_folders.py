@@ -49,6 +49,7 @@ class TestCopiesOfFolders:
             assert run(*command, **access(base_url)).returncode == 0
         return folder
 
+    @pytest.mark.slow
     def test_a_copy_is_a_warehouse_of_its_own(
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -93,6 +94,7 @@ class TestCopiesOfFolders:
         assert run("status", **access(base_url)).returncode == 0
         assert not original.exists()
 
+    @pytest.mark.slow
     def test_a_relative_configured_path_starts_from_the_folder_too(
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -159,12 +161,14 @@ class TestRenamedFiles:
         )
         assert schemas == [(schema,)]
 
+    @pytest.mark.slow
     def test_polyai_renamed_to_calls(self, base_url: str) -> None:
         put_loaded(CONFIG)
         load(base_url)
         Path("polyai.duckdb").rename("calls.duckdb")
         self.check_all("calls.duckdb", "main", base_url)
 
+    @pytest.mark.slow
     def test_calls_renamed_to_polyai_is_refused(self, base_url: str) -> None:
         calls = {"DESTINATION__DUCKDB__CREDENTIALS": "calls.duckdb"}
         load(base_url, **calls)
@@ -197,6 +201,7 @@ class TestRenamedFiles:
                 assert "main" in error_of(result)
                 assert "polyai" in error_of(result)
 
+    @pytest.mark.slow
     def test_another_dataset_in_the_same_file_is_a_new_one(self, base_url: str) -> None:
         put_loaded(CONFIG)
         result = run("load", "--dataset", "other", **access(base_url))

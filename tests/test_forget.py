@@ -181,6 +181,7 @@ def test_a_conversation_is_erased_everywhere_and_not_loaded_again(company: Compa
     assert first_column(f"{IDS_IN}recordings WHERE conversation_id = '{third}'") == [third]
 
 
+@pytest.mark.slow
 def test_the_rewritten_file_has_no_erased_byte_and_is_otherwise_unchanged(company: Company) -> None:
     refresh(open_pipeline(), "UTC")
     (name,) = first_column(f"{IDS_IN}turns ORDER BY user_input_at, 1 LIMIT 1")
@@ -486,6 +487,7 @@ def test_the_published_copy_is_refreshed_without_erased_data(company: Company) -
     assert_no_trace(other)
 
 
+@pytest.mark.slow
 def test_nothing_is_erased_without_confirmation(company: Company) -> None:
     name = first_column(f"{IDS_IN}conversations")[0]
     before = Path("polyai.duckdb").read_bytes()

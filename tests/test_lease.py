@@ -210,6 +210,7 @@ def test_a_dropped_table_is_a_lost_lease(warehouse: Warehouse) -> None:
         one.renew()
 
 
+@pytest.mark.slow
 def test_the_heartbeat_renews_a_lease_beyond_its_term(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one", SHORT), warehouse.machine("other")
     with one:
@@ -476,6 +477,7 @@ def test_processes_starting_on_an_empty_database_agree_on_one_owner(
             assert len({holder[AGENT] for holder in held if holder}) == 1, held
 
 
+@pytest.mark.slow
 @needs_postgres
 def test_a_failing_renewal_is_retried_until_the_term_ends(
     on_postgres: Warehouse, server: str, caplog: pytest.LogCaptureFixture

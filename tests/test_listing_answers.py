@@ -112,6 +112,7 @@ class OddList:
 
 
 class TestCount:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "count",
         [
@@ -142,6 +143,7 @@ class TestCount:
         listing.extra = {"count": ...}
         assert listing.load().status == "failed"
 
+    @pytest.mark.slow
     def test_one_that_stays_too_high_is_no_failure_in_each_run(self) -> None:
         listing = OddList(120)
         listing.extra = {"count": 1_000}
@@ -149,6 +151,7 @@ class TestCount:
         listing.now += timedelta(days=2)
         assert listing.loads_all().walks == 0
 
+    @pytest.mark.slow
     def test_the_look_back_costs_its_own_pages_where_the_count_is_too_low(self) -> None:
         listing = OddList(170)
         listing.extra = {"count": 0}
@@ -169,6 +172,7 @@ class TestOffsets:
         assert "same page at every offset" in (report.error or "")
         assert listing.pages < 20
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("index", [0, -1], ids=["newest", "oldest"])
     def test_a_list_that_loses_a_row_before_each_page(self, index: int) -> None:
         listing = OddList(300)
@@ -193,6 +197,7 @@ class TestRows:
         assert report.failed >= 5
         assert report.unaccounted == 0
 
+    @pytest.mark.slow
     def test_ids_that_differ_only_in_case(self) -> None:
         listing = OddList(120)
         for row in listing.rows[1::2]:
@@ -204,6 +209,7 @@ class TestRows:
 
 
 class TestDates:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "at",
         [
@@ -224,6 +230,7 @@ class TestDates:
         listing.arrive(120)
         assert listing.loads_all().new == 120
 
+    @pytest.mark.slow
     def test_a_row_without_one_makes_a_backfill_partial_until_it_is_loaded(self) -> None:
         listing = OddList(150)
         listing.rows[60]["createdAt"] = None

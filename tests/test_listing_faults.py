@@ -103,6 +103,7 @@ def test_a_date_of_2030_in_the_middle_of_the_list() -> None:
         assert (report.status, report.new, listing.lost()) == ("complete", 300, set())
 
 
+@pytest.mark.slow
 def test_a_date_of_2056_does_not_hide_what_arrives_later() -> None:
     with site(100, absurd_created_at=datetime(2056, 1, 1, tzinfo=UTC)) as listing:
         listing.load()
@@ -120,6 +121,7 @@ def test_ties_in_another_order_in_each_answer() -> None:
         assert report.count_excess == 0
 
 
+@pytest.mark.slow
 def test_an_id_that_is_listed_twice_is_reported_and_is_no_failure() -> None:
     with site(300, listed_twice=1) as listing:
         report = listing.load()
@@ -132,6 +134,7 @@ def test_an_id_that_is_listed_twice_is_reported_and_is_no_failure() -> None:
         assert listing.pages < first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "excess"),
     [
@@ -173,6 +176,7 @@ def test_rows_without_an_id_are_recorded_and_resolved() -> None:
         ]
 
 
+@pytest.mark.slow
 def test_what_is_missing_behind_the_look_back_is_found_in_the_same_run() -> None:
     with site(300, span=timedelta(days=30)) as listing:
         listing.load()
@@ -190,6 +194,7 @@ def test_what_is_missing_behind_the_look_back_is_found_in_the_same_run() -> None
         assert listing.pages <= 8
 
 
+@pytest.mark.slow
 def test_a_count_that_was_wrong_is_corrected_by_one_walk() -> None:
     with site(150, span=timedelta(days=30)) as listing:
         listing.load()
@@ -204,6 +209,7 @@ def test_a_count_that_was_wrong_is_corrected_by_one_walk() -> None:
         assert listing.load().walks == 0
 
 
+@pytest.mark.slow
 def test_a_backfill_reads_around_its_range_in_a_list_out_of_order() -> None:
     with site(600, disorder_seconds=1800) as listing:
         end = listing.sandbox.now
@@ -227,6 +233,7 @@ def test_a_backfill_reads_around_its_range_in_a_list_out_of_order() -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_list_without_any_order_is_not_proven() -> None:
     with site(400, ties=400, span=timedelta(days=10)) as listing:
         # small pages: with large ones, nearly every row is in one of the answers
@@ -245,6 +252,7 @@ def test_a_list_without_any_order_is_not_proven() -> None:
         assert bool(listing.load().walks) == bool(lost)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_first_load_that_is_killed_goes_on_where_times_are_out_of_order() -> None:
     options = {"disorder_seconds": 3 * 86_400.0, "delay_seconds": 0.05}

@@ -107,6 +107,7 @@ class TestFirstLoad:
         assert kept[:5] == ("complete", 150, 150, 150, 154)
         assert int(kept[5]) == report.rows["turns"]
 
+    @pytest.mark.slow
     def test_chunks_are_committed_oldest_first(self, sandbox: Sandbox, base_url: str) -> None:
         run(base_url, chunk_size=60)
         chunks = query(
@@ -133,6 +134,7 @@ class TestFirstLoad:
                 "select channel, count(*), avg(handoff::int) from polyai.conversations group by 1"
             ).fetchall()
 
+    @pytest.mark.slow
     def test_arrivals_during_listing_lose_no_conversation(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=400, arrivals_per_request=3))
         there = set(sandbox.conversation_ids(AGENT))
@@ -407,6 +409,7 @@ class TestSource:
             tables = {row[0] for row in cursor.fetchall() if not row[0].startswith("_dlt")}
         assert tables == {"conversations", "turns", "metrics"}
 
+    @pytest.mark.slow
     def test_a_second_run_reads_only_what_is_new(self, sandbox: Sandbox, base_url: str) -> None:
         sandbox.advance(timedelta(days=30))
         pipeline = dlt.pipeline(

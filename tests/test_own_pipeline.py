@@ -59,6 +59,7 @@ def loaded_ids() -> list[object]:
 
 
 class TestRefresh:
+    @pytest.mark.slow
     def test_everything_that_is_dropped_is_loaded_again(self, base_url: str) -> None:
         pipeline().run(source(base_url))
         before = rows()
@@ -72,6 +73,7 @@ class TestRefresh:
         pipeline().run(source(base_url, full=True), schema_contract="freeze")
         assert rows() == before
 
+    @pytest.mark.slow
     def test_erased_conversations_do_not_come_back(self, base_url: str) -> None:
         small = SandboxConfig(conversations=20)
         put_loaded(small)
@@ -95,6 +97,7 @@ class TestRefresh:
 
 
 class TestLimits:
+    @pytest.mark.slow
     def test_a_limit_reads_a_sample_and_the_next_run_goes_on(self, base_url: str) -> None:
         pipeline().run(source(base_url).add_limit(1))
         assert rows()["conversations"] == 100
@@ -118,6 +121,7 @@ class TestLimits:
 
 
 class TestSelections:
+    @pytest.mark.slow
     def test_what_failed_is_read_again_whatever_tables_are_selected(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         sandbox.advance(timedelta(days=30))
@@ -138,6 +142,7 @@ class TestSelections:
 
 
 class TestRepeatedRuns:
+    @pytest.mark.slow
     def test_the_same_source_twice(self, base_url: str) -> None:
         same = source(base_url)
         pipeline().run(same)
@@ -147,6 +152,7 @@ class TestRepeatedRuns:
         pipeline().run(same, refresh="drop_sources")
         assert rows() == before
 
+    @pytest.mark.slow
     def test_two_extractions_before_one_load(self, base_url: str) -> None:
         own = pipeline()
         own.extract(source(base_url))

@@ -244,9 +244,8 @@ class TestApi:
         ]  # fmt: skip
 
     def test_every_function_is_documented_with_its_errors(self) -> None:
-        functions = [
-            one for one in map(vars(polyai).get, polyai.__all__) if inspect.isfunction(one)
-        ]
+        public = (getattr(polyai, name) for name in polyai.__all__)
+        functions = [one for one in public if inspect.isfunction(one)]
         assert len(functions) == 12
         for function in functions:
             text = inspect.getdoc(function) or ""

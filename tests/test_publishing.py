@@ -209,6 +209,7 @@ def test_concurrent_run_is_refused(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER, wait=timedelta(seconds=1))
 
 
+@pytest.mark.slow
 def test_load_refreshes_views_and_publishes(sandbox: tuple[Sandbox, str]) -> None:
     world, base_url = sandbox
     settings = access(base_url) | {"POLYAI_PUBLISH_TO": str(FOLDER)}

@@ -189,6 +189,7 @@ def test_all_are_stored_unchanged_and_not_requested_again(
         archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +412,7 @@ def test_without_access_to_personal_data_recordings_are_stored_as_redacted(
     archive.assert_consistent(redacted=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -563,6 +565,7 @@ def _damage_byte(path: Path) -> None:
     path.write_bytes(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "trouble"),
     [

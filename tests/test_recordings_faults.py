@@ -216,6 +216,7 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert calls.asked() == 0
         assert calls.verify() == (0, [])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "answer",
         [
@@ -252,6 +253,7 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert (shown.returncode, "no discrepancies but 1 short" in shown.stdout) == (0, True)
         assert "5.0 s of a call of 60 s" in shown.stdout
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("calls", [timedelta(days=8)], indirect=True)
     def test_of_an_old_call_is_reported_only(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(wav(5))}
@@ -269,6 +271,7 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert (code, findings) == (3, [("short", "CA1", True), ("short", "CA2", False)])
         assert recording("CA1")[:3] == ("stored", None, 60)
 
+    @pytest.mark.slow
     def test_of_a_killed_run_is_adopted(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(wav(5))}
         calls.run()
@@ -297,6 +300,7 @@ def test_a_complete_file_with_wrong_lengths_is_stored_and_marked(calls: Calls) -
     assert calls.verify() == (0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["content-length", "chunked"])
 def test_a_body_that_breaks_off_is_requested_again(calls: Calls, is_chunked: bool) -> None:
     calls.recordings = {"CA1": audio(wav(60), is_chunked=is_chunked, cut=8, then="close")}

@@ -142,6 +142,7 @@ class TestLowestRate:
         assert time.monotonic() - started < 4
         assert len(server.requests) == 2
 
+    @pytest.mark.slow
     def test_a_page_that_never_ends_is_a_time_out(self) -> None:
         body = b'{"conversations": [' + b" " * 5_000
         answer = Answer(body, is_chunked=True, **SLOWLY)

@@ -94,6 +94,7 @@ def test_rules_are_rendered_into_sql_and_unknown_ones_refused() -> None:
         rules.render("SELECT ${no_such_rule()}")
 
 
+@pytest.mark.slow
 def test_load_status_and_view_agree_that_erased_conversations_are_not_missing() -> None:
     with serve(Sandbox(SandboxConfig(conversations=10))) as base_url:
         settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)

@@ -320,9 +320,10 @@ def test_agent_id_and_tables_in_one_place_are_rejected(monkeypatch: pytest.Monke
         resolve(api_key=KEY)
 
 
-def test_a_key_in_config_toml_is_ignored(tmp_path: Path) -> None:
+def test_a_key_in_config_toml_is_refused(tmp_path: Path) -> None:
     found = resolve_in(tmp_path, config=f'[sources.polyai]\nagent_id = "A"\napi_key = "{KEY}"\n')
-    assert "api_key of agent A is missing" in found["error"]
+    assert "config.toml" in found["error"]
+    assert KEY not in found["error"]
     assert ".dlt/secrets.toml" in found["error"]
 
 

@@ -689,6 +689,7 @@ class TestCommand:
         assert "'soon' is not a duration" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(binaries() is None, reason="needs a PostgreSQL server: install postgresql")
 def test_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
     with postgres() as url:

@@ -83,6 +83,7 @@ def new_column() -> Iterator[Callable[[Table, Column], None]]:
         yield declare
 
 
+@pytest.mark.slow
 def test_a_new_column_is_added_and_filled_when_a_conversation_is_fetched_again(
     new_column: Callable[[Table, Column], None],
 ) -> None:

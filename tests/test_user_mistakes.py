@@ -268,6 +268,7 @@ class TestInvalidFiles:
         assert f"{tmp_path}/global/{name}, line {line}:" in message
         assert "hidden" not in message
 
+    @pytest.mark.slow
     @pytest.mark.process
     def test_commands_without_settings_and_scripts_report_it_too(self, tmp_path: Path) -> None:
         write("config.toml", "[sources.polyai]\nworkers =\n")
@@ -348,6 +349,7 @@ class TestSeveralAgents:
         assert "api_key" in error_of(only)
         assert run("load", "--agent", AGENT).returncode == 0
 
+    @pytest.mark.slow
     def test_nor_rows_that_are_written_back_to_the_others(self, base_url: str) -> None:
         url = f'base_url = "{base_url}"\n'
         write(
@@ -370,6 +372,7 @@ class TestSeveralAgents:
         with files_read_again(), pytest.raises(ConfigurationError, match="api_key"):
             note(rows[:1])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("bad", ["", 'api_key = "refused"\n'])
     @pytest.mark.parametrize("is_first", [True, pytest.param(False, marks=pytest.mark.slow)])
     def test_the_dlt_source_loads_the_others(
@@ -406,6 +409,7 @@ class TestSeveralAgents:
         assert result.returncode == 1
         assert AGENT in error_of(result)
 
+    @pytest.mark.slow
     def test_the_variable_selects_among_the_tables(self, base_url: str) -> None:
         table = f'[[sources.polyai.agents]]\napi_key = "{KEY}"\nbase_url = "{base_url}"\n'
         write("config.toml", f'{table}agent_id = "{OTHER}"\n')
@@ -462,6 +466,7 @@ class TestPrune:
             assert result.returncode == 2
             assert "mo" in result.stderr
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("age", ["12m", pytest.param("29d", marks=pytest.mark.slow)])
     def test_less_than_30_days_needs_a_confirmation(self, age: str, base_url: str) -> None:
         assert run("load", **access(base_url)).returncode == 0

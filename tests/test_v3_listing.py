@@ -478,6 +478,7 @@ class TestCost:
         assert len(api.requests) == len(set(api.requests))
         return api
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("spread", ["evenly", "more and more"])
     def test_a_first_load_costs_its_pages(self, spread: str) -> None:
         api = self.walked(YEARS[spread])
