@@ -65,6 +65,7 @@ def test_dbt_profile_is_read_only() -> None:
     assert attached == {"path": "/srv/bi/polyai.duckdb", "alias": "polyai", "read_only": True}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",

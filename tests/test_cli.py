@@ -127,6 +127,7 @@ class TestSomeConversationsFail:
 class TestRefused:
     """Exit code 1, and one line with advice."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
@@ -294,6 +295,7 @@ class TestSignals:
         assert "error" not in err
         self.check_next_run(sandbox)
 
+    @pytest.mark.slow
     def test_a_second_signal_exits_at_once(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         sandbox.faults.add("delay", path="/conversations/", seconds=50)

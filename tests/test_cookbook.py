@@ -29,7 +29,7 @@ from postgres_server import binaries, postgres
 from schemas.generate.cookbook import documents, write
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
-pytestmark = pytest.mark.load
+pytestmark = [pytest.mark.load, pytest.mark.slow]
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)

@@ -234,6 +234,7 @@ class TestCost:
         assert (report.fetched, sum(report.rows.values())) == (0, 0)
         assert site.sandbox.requests.count(DETAIL) == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "database", ["polyai.duckdb", pytest.param("calls.duckdb", marks=pytest.mark.slow)]
     )

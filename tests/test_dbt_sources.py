@@ -76,6 +76,7 @@ def test_data_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
                 assert query(nulls) == [], (table["name"], column["name"])
 
 
+@pytest.mark.slow
 def test_freshness_is_that_of_the_last_complete_load(
     tables: list[dict[str, Any]],
 ) -> None:

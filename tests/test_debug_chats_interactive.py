@@ -192,6 +192,7 @@ def test_ctrl_c_ends_a_chat_in_a_terminal(environment: dict[str, str]) -> None:
         assert "Traceback" not in terminal.shown
 
 
+@pytest.mark.slow
 def test_a_chat_in_a_terminal_continues_after_a_lost_answer_and_ends_at_ctrl_d(
     sandbox: Sandbox, environment: dict[str, str]
 ) -> None:
@@ -207,6 +208,7 @@ def test_a_chat_in_a_terminal_continues_after_a_lost_answer_and_ends_at_ctrl_d(
         assert "Traceback" not in terminal.shown
 
 
+@pytest.mark.slow
 def test_lines_of_a_pipe_are_sent(environment: dict[str, str]) -> None:
     result = pipe("a table\n\nbye\na room\nand more\n", environment)
     lines = result.stdout.splitlines()

@@ -306,6 +306,7 @@ class TestOddAnswers:
         assert site.load().status == "complete"
         assert loaded() == set(site.oldest_first)
 
+    @pytest.mark.slow
     def test_a_failure_carries_what_support_asks_for(self, site: Site) -> None:
         site.break_details(site.oldest_first[:1], 500)
         site.load()
@@ -317,6 +318,7 @@ class TestOddAnswers:
 
 
 class TestStaleDetails:
+    @pytest.mark.slow
     def test_one_is_read_again_until_it_agrees_with_its_list_row(self, site: Site) -> None:
         site.load()
         chosen = site.oldest_first[-1]
@@ -418,6 +420,7 @@ class TestStaleDetails:
 
 
 class TestSummaryHash:
+    @pytest.mark.slow
     def test_signed_urls_and_the_order_of_tags_are_no_change(self, site: Site) -> None:
         for conversation_id in site.oldest_first:
             site.sandbox.edit(AGENT, conversation_id, tags=["a", "b", "c"])

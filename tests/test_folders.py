@@ -78,6 +78,7 @@ class TestCopiesOfFolders:
         assert (original / "polyai.duckdb").read_bytes() == before
         assert not list(original.glob("*.wal"))
 
+    @pytest.mark.slow
     def test_a_deleted_file_is_loaded_again(self, original: Path, base_url: str) -> None:
         (original / "polyai.duckdb").unlink()
         load(base_url)
@@ -109,6 +110,7 @@ class TestCopiesOfFolders:
         assert count("data.duckdb", "polyai") == 20
         assert (original / "data.duckdb").read_bytes() == before
 
+    @pytest.mark.slow
     def test_a_path_of_an_older_dlt_is_not_followed(
         self, original: Path, base_url: str, tmp_path: Path
     ) -> None:
@@ -124,6 +126,7 @@ class TestCopiesOfFolders:
         assert not (tmp_path / "polyai.duckdb").exists()
         assert count("polyai.duckdb") == 20
 
+    @pytest.mark.slow
     def test_a_copy_has_an_identity_of_its_own(
         self, original: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -189,6 +189,7 @@ def test_an_expired_lease_that_nobody_took_can_be_renewed(warehouse: Warehouse) 
     assert list(warehouse.machine("other").acquire([AGENT])) == [AGENT]
 
 
+@pytest.mark.slow
 def test_the_next_renewal_detects_a_lost_lease(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     one.acquire(["a", "b"])
@@ -261,6 +262,7 @@ def test_only_the_clock_of_the_destination_is_used(
     assert not [sql for sql in statements if re.search(r"\d{4}-\d\d|\d{9}", sql)]
 
 
+@pytest.mark.slow
 def test_a_step_waits_for_the_one_that_holds_its_lease(warehouse: Warehouse) -> None:
     one, other = warehouse.machine("one"), warehouse.machine("other")
     order: list[str] = []
@@ -350,6 +352,7 @@ def test_only_staging_datasets_are_dropped(warehouse: Warehouse) -> None:
     assert warehouse.has_schema(f"{warehouse.dataset}_finance")
 
 
+@pytest.mark.slow
 def test_a_run_whose_lease_was_taken_over_cannot_merge(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,6 +435,7 @@ def test_one_of_many_racing_machines_wins(on_postgres: Warehouse) -> None:
     assert winners_of_races(on_postgres, machines=8, rounds=50) == [1] * 50
 
 
+@pytest.mark.slow
 @needs_postgres
 def test_duplicate_rows_of_an_agent_never_yield_two_owners(on_postgres: Warehouse) -> None:
     """Destinations that do not enforce keys can have duplicate rows."""

@@ -305,6 +305,7 @@ class TestCost:
         int(n / 100_000 * YEARS.total_seconds()) for n in range(100_000)
     ]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("arrivals", "deletions"),
         [
@@ -443,6 +444,7 @@ class TestSlices:
             assert more <= 3 * self.halvings + 4
         assert sum(pages["sharing"]) <= sum(pages["alone"])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "wrong",
         [

@@ -283,6 +283,7 @@ class TestV3:
         report = load_v3(v3_list(self.rows(450), page_size=100))
         assert (report.status, len(loaded())) == ("complete", 450)
 
+    @pytest.mark.slow
     def test_a_row_without_an_id_is_recorded_and_resolved(self) -> None:
         rows = self.rows(20)
         del rows[7]["id"]

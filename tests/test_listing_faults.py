@@ -114,6 +114,7 @@ def test_a_date_of_2056_does_not_hide_what_arrives_later() -> None:
         assert report.walks == 0
 
 
+@pytest.mark.slow
 def test_ties_in_another_order_in_each_answer() -> None:
     with site(600, ties=40) as listing:
         report = listing.load()

@@ -428,6 +428,7 @@ class TestSource:
         assert set(source.resources) >= {table.name for table in conversation_tables()}
         assert sandbox.requests.count() == 0
 
+    @pytest.mark.slow
     def test_a_load_of_selected_tables_creates_no_others(
         self, sandbox: Sandbox, base_url: str
     ) -> None:

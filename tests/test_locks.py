@@ -205,6 +205,7 @@ class TestTwoMachines:
         ) == [("PROJECT-B", 60), (AGENT, 60)]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_dataset_while_others_open_theirs(base_url: str) -> None:
     pipeline = open_pipeline(dataset="first")
     open_pipeline(dataset="second")

@@ -95,6 +95,7 @@ def test_tables_of_the_copy_have_comments(pipeline: dlt.Pipeline) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_open_connections_keep_reading_the_older_copy(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     # in another process, like a BI tool
@@ -299,6 +300,7 @@ def test_reader_keeps_the_older_copy_if_publishing_fails(
         assert reader.query("SELECT count(*) AS n FROM turns")[0]["n"]
 
 
+@pytest.mark.slow
 def test_reader_of_a_missing_warehouse() -> None:
     pipeline = open_pipeline()
     with pytest.raises(DestinationError, match="run load"), open_reader(pipeline, FOLDER):

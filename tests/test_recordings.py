@@ -449,6 +449,7 @@ def test_complete_answers_that_are_no_recordings_are_requested_by_the_next_run(
     archive.assert_consistent()
 
 
+@pytest.mark.slow
 def test_one_bad_recording_is_recorded_and_retried(archive: Archive) -> None:
     sandbox = archive.sandbox
     bad = next(iter(archive.served()))
@@ -793,6 +794,7 @@ def test_without_a_warehouse_there_is_nothing_to_download(sandbox: Sandbox) -> N
     assert not sandbox.requests.matching()
 
 
+@pytest.mark.slow
 def test_files_are_readable_by_their_owner_only(archive: Archive) -> None:
     archive.fetch()
     for path in [Path("recordings"), *Path("recordings").rglob("*")]:

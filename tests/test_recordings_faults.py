@@ -263,6 +263,7 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert calls.asked() == 0
         assert calls.verify() == (0, [("short", "CA1", False)])
 
+    @pytest.mark.slow
     def test_is_requested_again_by_verify(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(wav(5)), "CA2": audio(wav(5))}
         calls.run()
@@ -326,6 +327,7 @@ UNUSABLE = {
 
 
 class TestAnAnswerThatCannotBeUsed:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "name",
         [
@@ -361,6 +363,7 @@ class TestAnAnswerThatCannotBeUsed:
         assert "CA1" in run("status", **calls.environment()).stdout
 
 
+@pytest.mark.slow
 def test_failed_recordings_in_a_row_come_last_and_keep_no_other_from_being_stored() -> None:
     names = tuple(f"CA{number:03}" for number in range(100))
     calls = Calls(names, timedelta(hours=1))

@@ -337,6 +337,7 @@ class TestAStore:
         assert message_of(error).startswith(f"{store.uri('day/a.wav')} cannot be written: ")
         assert read(store, "day/a.wav") == b"before"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("megabytes", [8, 20], ids="{} MB".format)
     def test_accepts_large_files(
         self, megabytes: int, store: Store, draft: Callable[[bytes], Path]
@@ -753,6 +754,7 @@ def left_in(folder: Path) -> list[Path]:
 
 
 class TestIncoming:
+    @pytest.mark.slow
     @pytest.mark.parametrize("place", ["in the store", "elsewhere"])
     def test_removes_the_files_of_killed_runs_only(
         self, place: str, folder: Store, elsewhere: Path, tmp_path: Path
@@ -781,6 +783,7 @@ class TestIncoming:
             assert (living.returncode, errors) == (0, "")
         assert not (parent / ".incoming").exists()
 
+    @pytest.mark.slow
     def test_can_be_entered_by_several_runs_at_once(self, tmp_path: Path) -> None:
         with ExitStack() as opened:
             runs = [opened.enter_context(running(MANY_RUNS, tmp_path)) for _ in range(3)]

@@ -85,6 +85,7 @@ class TestDeadline:
         assert 0.6 <= time.monotonic() - started < 4
         assert len(server.requests) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("answer", TRICKLES.values(), ids=TRICKLES.keys())
     def test_the_next_attempt_is_not_disturbed(self, answer: Answer) -> None:
         script = in_turn(answer, Answer(WHOLE))
@@ -121,6 +122,7 @@ class TestLowestRate:
         monkeypatch.setattr(deadline, "STREAM_WINDOW_SECONDS", 0.3)
         monkeypatch.setattr(deadline, "SLOWEST_STREAM_BYTES", 2_000)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_chunked", [False, True])
     def test_a_stream_may_take_longer_than_the_deadline(self, is_chunked: bool) -> None:
         body = bytes(40_000)

@@ -116,6 +116,7 @@ def test_load_status_and_view_agree_that_erased_conversations_are_not_missing() 
     assert (report.missing, agent.missing, view) == (0, 0, [(10, 7, 0)])
 
 
+@pytest.mark.slow
 def test_view_does_not_know_what_is_missing_before_a_load_was_complete() -> None:
     create_views(open_pipeline(name=VIEWS_PIPELINE))
     with duckdb.connect("polyai.duckdb") as connection:

@@ -298,6 +298,7 @@ def loaded_rows(sandbox: Sandbox, *apis: str) -> dict[str, list[dict[str, Any]]]
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apis", ORDERS)
 def test_warehouses_are_compared_by_apis(sandbox: Sandbox, apis: tuple[str, ...]) -> None:
     rows = loaded_rows(sandbox, *apis)

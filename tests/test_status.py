@@ -242,6 +242,7 @@ class TestFreshness:
         assert found.agents[0].is_stale is is_stale
         assert found.is_healthy is not is_stale
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "later",
         [
@@ -269,6 +270,7 @@ class TestFreshness:
         now = self.finished_at(A) - timedelta(hours=1)
         assert agent(A, clock=lambda: now, quick=True).age == timedelta(0)
 
+    @pytest.mark.slow
     def test_an_agent_that_was_never_loaded_is_stale(
         self, warehouse: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -290,6 +292,7 @@ class TestFreshness:
 
 
 class TestFailures:
+    @pytest.mark.slow
     def test_retried_and_given_up(self, warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = agent(A, quick=True).failures
         assert (found.open, found.retried, found.given_up, found.not_held) == (2, 2, 0, 2)
@@ -345,6 +348,7 @@ class TestReconciliation:
         found = agent(A, quick=True)
         assert (found.absent, found.missing) == (3, 3)
 
+    @pytest.mark.slow
     def test_incomplete_package(self, warehouse: Path) -> None:
         ((load_id,),) = query(
             f"SELECT DISTINCT _dlt_load_id FROM polyai.conversations WHERE agent_id = '{B}'"
@@ -360,6 +364,7 @@ class TestReconciliation:
         assert found.tables["turns"] == TableCounts(rows=0, incomplete=turns)
         assert agent(A).conversations.held == HELD
 
+    @pytest.mark.slow
     def test_turns_that_are_being_replaced_are_not_compared(self, warehouse: Path) -> None:
         # as during a load that merges one table after the other
         chosen = f"conversation_id = '{a_conversation()}'"
@@ -406,6 +411,7 @@ class TestReconciliation:
             assert unequal_turns(reader, B, [loads[A], loads[B]]) == {}
             assert unequal_turns(reader, A, []) == {}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "held", [pytest.param(True, id="some are loaded"), pytest.param(False, id="none is loaded")]
     )
@@ -427,6 +433,7 @@ class TestReconciliation:
             withheld_rows=turns if held else 0,
         )
 
+    @pytest.mark.slow
     def test_orphans(self, warehouse: Path) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"
         rows = {
@@ -440,6 +447,7 @@ class TestReconciliation:
         assert (found.conversations.held, found.missing) == (HELD - 1, 1)
         assert agent(B).is_consistent
 
+    @pytest.mark.slow
     def test_duplicate_rows_of_every_table(self, warehouse: Path) -> None:
         of_agent = f"WHERE agent_id = '{A}'"
         keys = {name: number(f"SELECT count(*) FROM polyai.{name} {of_agent}") for name in TABLES}
@@ -647,6 +655,7 @@ class TestCommand:
         assert second.startswith(f"{B}: never loaded\n  running since 2026-")
         assert re.fullmatch(r"warehouse: duckdb /.*polyai\.duckdb, dataset polyai\n", place)
 
+    @pytest.mark.slow
     def test_problems_are_red_on_a_terminal(
         self, warehouse: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

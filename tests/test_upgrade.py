@@ -62,6 +62,7 @@ def test_a_load_requests_only_what_is_due(warehouse_0_1: Path) -> None:
     assert query("SELECT * EXCLUDE (_dlt_load_id) FROM turns ORDER BY ALL") == before
 
 
+@pytest.mark.slow
 def test_a_full_load_finds_every_row_loaded_and_unchanged(warehouse_0_1: Path) -> None:
     with serve(Sandbox(SANDBOX)) as base_url:
         settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)

@@ -166,6 +166,7 @@ class TestUnknownNames:
         assert result.returncode == 1
         assert "POLYAI_PII" in error_of(result)
 
+    @pytest.mark.slow
     def test_a_variable_that_resembles_nothing_is_a_warning(self, base_url: str) -> None:
         result = run("load", **access(base_url), POLYAI_TEAM_MOOD="good", POLYAI_QUX="1")
         assert result.returncode == 0, result.stderr
@@ -279,6 +280,7 @@ class TestInvalidFiles:
 
 
 class TestSeveralAgents:
+    @pytest.mark.slow
     def test_tables_of_both_files_are_merged_by_agent(self, base_url: str) -> None:
         write(
             "config.toml",

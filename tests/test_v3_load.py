@@ -88,6 +88,7 @@ class TestFirstLoad:
         assert (report.source_api, report.api_count, report.fetched) == (V3, None, 0)
         assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
 
+    @pytest.mark.slow
     def test_each_environment_costs_a_page_and_no_detail(self, site: Site) -> None:
         report = site.load()
         assert site.requests() == report.traffic.requests == 3
@@ -123,6 +124,7 @@ class TestFirstLoad:
         assert len(chunks) > 3
         assert chunks == sorted(chunks)
 
+    @pytest.mark.slow
     def test_details_add_fields_of_the_data_api(self, site: Site) -> None:
         report = site.load(details=True)
         assert (report.fetched, site.sandbox.requests.kinds["detail"]) == (150, 150)

@@ -296,6 +296,7 @@ def test_drop_keeps_the_tables(pipeline: dlt.Pipeline) -> None:
     drop_views(pipeline)
 
 
+@pytest.mark.slow
 def test_creation_waits_for_a_reader_in_another_process(pipeline: dlt.Pipeline) -> None:
     reader = (
         "import duckdb, sys, time; c = duckdb.connect('polyai.duckdb', read_only=True); "
@@ -307,6 +308,7 @@ def test_creation_waits_for_a_reader_in_another_process(pipeline: dlt.Pipeline) 
         assert not create_views(pipeline, "Asia/Kolkata").failed
 
 
+@pytest.mark.slow
 def test_reader_always_finds_a_view(pipeline: dlt.Pipeline) -> None:
     missed: list[Exception] = []
     over = threading.Event()

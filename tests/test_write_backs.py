@@ -335,6 +335,7 @@ def test_a_lost_response_never_creates_a_duplicate(desk: Desk, fault: Mapping[st
     assert {one.outcome for one in done.results} == {"sent"}
 
 
+@pytest.mark.slow
 def test_a_refusal_is_recorded_with_its_code_and_retried_by_the_next_run(desk: Desk) -> None:
     rows = desk.flags(3)
     refused = rows[1]["conversation_id"]
@@ -404,6 +405,7 @@ def _left_by_a_killed_run(rows: list[Row], status: str = "sending") -> None:
             )
 
 
+@pytest.mark.slow
 def test_rows_of_a_killed_run_are_looked_up_first(desk: Desk) -> None:
     rows = desk.flags(4)
     desk.annotate(rows[:2])
@@ -550,6 +552,7 @@ def test_notes_survive_lost_responses(desk: Desk) -> None:
     assert recorded("DISTINCT status") == [("sent",)]
 
 
+@pytest.mark.slow
 def test_recorded_notes_are_redacted_as_the_settings_require(desk: Desk) -> None:
     one = desk.ids()[0]
     row = {"conversation_id": one, "note": "Call back at +44 20 7946 0000"}
