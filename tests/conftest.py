@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 import loaded
+import optional
 
 LAYERS = ("browser", "process", "load", "server", "unit")
 """Layers, the most expensive first; each test belongs to one.
@@ -39,6 +40,24 @@ SPREAD = {
     "test_v3_load",
 }
 """Modules of expensive tests that share no fixture, so that any worker may run each of them."""
+
+collect_ignore = [
+    name for name, modules in optional.MODULES.items() if not optional.are_installed(*modules)
+]
+
+
+def pytest_report_header() -> list[str]:
+    """Names the modules that are not collected."""
+    if not collect_ignore:
+        return []
+    names = ", ".join(collect_ignore)
+    return [f"not run: {names}, for want of packages: pip install -e '.[test-extras]'"]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many workers again as cores: a third of the time, tests wait for something."""
+    return (os.cpu_count() or 1) * 3 // 2 or 1
+
 
 for _name, _examples in {"dev": 25, "ci": 100, "slow": 1_000}.items():
     settings.register_profile(

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import fsspec
@@ -16,11 +15,6 @@ _KEY, _SECRET, _REGION = "loader", "unused", "us-east-1"
 
 _SECONDS = 30
 """Time-out of requests to the server, which is in the same process."""
-
-
-def is_installed() -> bool:
-    """Checks whether both moto and s3fs are installed."""
-    return find_spec("moto") is not None and find_spec("s3fs") is not None
 
 
 @dataclass(frozen=True)

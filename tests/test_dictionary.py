@@ -146,6 +146,7 @@ def test_generated_files_are_current(tmp_path: Path) -> None:
         assert kept == text, f"the tables have changed: run `{COMMAND}` and look at the diff"
 
 
+@pytest.mark.slow
 def test_duckdb_has_the_columns_of_the_dictionary(loaded: dlt.Pipeline) -> None:
     tables = described((SCHEMAS / "dictionary.md").read_text(encoding="utf-8"))
     found: dict[str, list[Described]] = {}

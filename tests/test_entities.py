@@ -62,6 +62,7 @@ def test_every_table_but_two_references_the_key_of_another_one() -> None:
         assert relation.columns == keys[relation.parent]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warehouse")
 def test_keys_and_relations_hold() -> None:
     for table in registry.tables():

@@ -84,6 +84,7 @@ class TestCopiesOfFolders:
         load(base_url)
         assert count("polyai.duckdb") == 20
 
+    @pytest.mark.slow
     def test_a_moved_folder_goes_on(
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

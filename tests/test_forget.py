@@ -19,6 +19,7 @@ import pytest
 
 from command import AGENT, KEY, access, error_of, query, run, run_process, start
 from loaded import put_loaded
+from optional import needs_s3
 from polyai import open_pipeline, resolve
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
@@ -39,7 +40,7 @@ from polyai.views import publish, refresh
 from polyai.warehouse.duckdb_file import duckdb_path
 from polyai.warehouse.held import LoadState
 from postgres_server import binaries, postgres
-from s3_server import is_installed, s3
+from s3_server import s3
 
 pytestmark = pytest.mark.load
 
@@ -533,6 +534,7 @@ def test_ambiguous_requests_are_refused(company: Company) -> None:
     ) == [AGENT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending",
     [
@@ -574,10 +576,7 @@ def test_erased_conversations_are_not_loaded_through_the_v3_api(company: Company
     assert_no_trace(name, *ids)
 
 
-@pytest.mark.skipif(
-    not is_installed() and not os.environ.get("CI"),
-    reason="needs an S3 server: install the packages moto[server] and s3fs",
-)
+@needs_s3
 @pytest.mark.slow
 def test_recordings_are_erased_from_a_bucket(company: Company) -> None:
     with s3() as server:

@@ -24,6 +24,7 @@ import pytest
 
 from command import AGENT, access, query, run, start
 from ducklake import extensions, home_with_extensions
+from optional import needs_ducklake
 from polyai import open_pipeline, resolve
 from polyai.load.run import load
 from polyai.load.slices import parse_moment
@@ -40,10 +41,6 @@ DAYS = 30
 needs_postgres = pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
-)
-needs_ducklake = pytest.mark.skipif(
-    not extensions() and not os.environ.get("CI"),
-    reason=f"needs DuckLake's extension for DuckDB {duckdb.__version__}, which PyPI may not have",
 )
 
 

@@ -60,6 +60,7 @@ def of_copy(sql: str) -> list[tuple[object, ...]]:
     return query(sql, str(COPY))
 
 
+@pytest.mark.slow
 def test_expensive_views_are_tables_of_the_same_rows(pipeline: dlt.Pipeline) -> None:
     published = publish(pipeline, FOLDER)
     assert (published.file, published.bytes) == (COPY.resolve(), COPY.stat().st_size)

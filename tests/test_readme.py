@@ -115,6 +115,7 @@ def test_its_rows_and_scenarios_are_sent_by_its_commands(warehouse: Path) -> Non
     assert 'failures="0"' in Path("results.xml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", blocks("sql"))
 def test_each_query_answers(sql: str, warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(warehouse.parent)

@@ -193,6 +193,7 @@ class TestTheRule:
 
 
 class TestARecordingThatIsMuchShorterThanItsCall:
+    @pytest.mark.slow
     def test_is_requested_again_until_it_is_whole(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(wav(0)), "CA2": audio(wav(5))}
         code, report = calls.run()

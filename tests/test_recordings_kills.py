@@ -10,7 +10,6 @@ kills into a folder and into S3, with a fifth of all answers failing:
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -24,17 +23,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from command import AGENT, access, query, run, start
+from optional import needs_s3
 from polyai import open_pipeline, resolve
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from s3_server import is_installed, s3
+from s3_server import s3
 
 pytestmark = pytest.mark.process
-
-needs_s3 = pytest.mark.skipif(
-    not is_installed() and not os.environ.get("CI"),
-    reason="needs an S3 server: pip install 'moto[s3]' flask flask-cors s3fs",
-)
 
 Store = tuple[str, dict[str, str], fsspec.AbstractFileSystem, str]
 """URL, environment, and the file system with its root for inspection."""

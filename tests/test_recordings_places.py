@@ -14,19 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from command import AGENT, access, error_of, query, run, start
+from optional import needs_s3
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
-from s3_server import S3Server, is_installed, s3
+from s3_server import S3Server, s3
 
 pytestmark = pytest.mark.load
 
 needs_postgres = pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
-)
-needs_s3 = pytest.mark.skipif(
-    not is_installed() and not os.environ.get("CI"),
-    reason="needs an S3 server: pip install 'moto[s3]' flask flask-cors s3fs",
 )
 
 
@@ -175,6 +172,7 @@ def test_a_store_that_cannot_be_used_gives_an_error_of_one_line(
         assert fact in error_of(result)
 
 
+@needs_s3
 def test_s3_without_credentials_names_the_setting(
     base_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

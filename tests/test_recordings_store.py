@@ -29,6 +29,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
+from optional import needs_s3
 from polyai.errors import ConfigurationError, PolyAIError, StoreError
 from polyai.recordings.layout import agent_folder, file_name, partition, safe_name
 from polyai.recordings.manifest import (
@@ -41,14 +42,9 @@ from polyai.recordings.manifest import (
 )
 from polyai.recordings.store import Incoming, Store, open_store
 from polyai.warehouse.open import owner_only
-from s3_server import S3Server, is_installed, s3
+from s3_server import S3Server, s3
 
 pytestmark = pytest.mark.server
-
-needs_s3 = pytest.mark.skipif(
-    not is_installed() and not os.environ.get("CI"),
-    reason="needs an S3 server: install the packages moto[server] and s3fs",
-)
 
 AGENT = "PROJECT-BOOKINGS"
 

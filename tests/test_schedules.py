@@ -27,6 +27,7 @@ from filelock import FileLock
 
 import polyai
 from command import AGENT, KEY, TIME_LIMIT_SECONDS, query
+from optional import needs_hatchling, needs_schemas
 from polyai import resolve
 from polyai.cli.commands import COMMANDS, imported
 from polyai.config.agent_tables import AGENT_NAMES
@@ -494,6 +495,7 @@ class TestGitHubActions:
             check=False,
         )
 
+    @needs_schemas
     @pytest.mark.parametrize(
         "schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"]
     )
@@ -620,6 +622,7 @@ class TestContainerfile:
         installs = [place for place, (name, _) in enumerate(instructions()) if name == "RUN"]
         assert max(installs) < min(users)
 
+    @needs_hatchling
     def test_the_copied_files_can_be_installed(self, own_folder: Path) -> None:
         context = own_folder / "context"
         for words in (rest.split() for name, rest in instructions() if name == "COPY"):

@@ -491,6 +491,7 @@ def test_load_into_postgres_succeeds_if_views_cannot_be_replaced(
         refresh(on_postgres.pipeline, "UTC", Path("published"))
 
 
+@pytest.mark.slow
 def test_reader_translates_queries_for_postgres(on_postgres: OnPostgres) -> None:
     name = "it's 100 % \\' $name \"odd\""
     connection = psycopg2.connect(on_postgres.url)

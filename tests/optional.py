@@ -1,0 +1,41 @@
+"""Marks of tests that need packages of the extra `test-extras`.
+
+Without them these tests are skipped, with the reason; where `TEST_EXTRAS` is set, as in the last
+steps of CI, they fail instead.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import pytest
+
+from ducklake import extensions
+
+ARE_REQUIRED = bool(os.environ.get("TEST_EXTRAS"))
+"""Whether the packages have to be there."""
+
+
+def are_installed(*modules: str) -> bool:
+    """Checks whether all of these modules can be imported, or have to be."""
+    return ARE_REQUIRED or all(find_spec(module) for module in modules)
+
+
+def _needs(what: str, is_there: bool) -> pytest.MarkDecorator:
+    reason = f"needs {what}: pip install -e '.[test-extras]'"
+    return pytest.mark.skipif(not is_there, reason=reason)
+
+
+needs_s3 = _needs("an S3 server", are_installed("moto", "s3fs", "flask", "flask_cors"))
+needs_ducklake = _needs("the extensions of DuckLake", ARE_REQUIRED or bool(extensions()))
+needs_schemas = _needs("check-jsonschema", are_installed("check_jsonschema"))
+needs_hatchling = _needs("hatchling", are_installed("hatchling"))
+
+MODULES = {
+    "test_dagster.py": ("dagster",),
+    "test_dashboard.py": ("marimo", "playwright"),
+    "test_dashboard_components.py": ("marimo",),
+    "test_dashboard_queries.py": ("marimo",),
+}
+"""Modules of tests that import packages at the top."""
