@@ -169,6 +169,7 @@ def test_duckdb_has_the_columns_of_the_dictionary(loaded: dlt.Pipeline) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_exported_schema_is_what_a_load_uses(loaded: dlt.Pipeline) -> None:
     kept = yaml.safe_load((SCHEMAS / "polyai.schema.yaml").read_text(encoding="utf-8"))
     used = yaml.safe_load(loaded.default_schema.to_pretty_yaml(remove_processing_hints=True))
