@@ -20,7 +20,7 @@ from odd_server import Answer, OddServer, Request
 from polyai import open_pipeline, resolve
 from polyai.console.exit_codes import ExitCode, reports_exit_code, slices_exit_code
 from polyai.load.backfill import backfill
-from polyai.load.plan import Span
+from polyai.load.refetch import Span
 from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.warehouse.target import Target

@@ -18,7 +18,7 @@ from command import AGENT, access, run, start, wait_until
 from polyai import open_pipeline, resolve
 from polyai.console.exit_codes import ExitCode, reports_exit_code
 from polyai.load.backfill import backfill
-from polyai.load.plan import Span
+from polyai.load.refetch import Span
 from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve

@@ -19,10 +19,10 @@ from polyai.recordings.wav import (
     LENGTH_UNKNOWN,
     NO_AUDIO,
     NOT_WAV,
-    Sound,
     check_whole,
     receive,
 )
+from polyai.recordings.wav_format import Sound
 
 pytestmark = pytest.mark.unit
 

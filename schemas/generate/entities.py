@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from polyai.tables.conversations import TURNS
+from polyai.tables.children import TURNS
 from polyai.tables.declaration import Table
 from polyai.tables.registry import conversation_tables, key_of, tables
 from polyai.views.definitions import views

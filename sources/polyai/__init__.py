@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .forgetting.command import forget
     from .jobs.backfill import backfill
     from .jobs.load import load
-    from .load.plan import Span
+    from .load.refetch import Span
     from .load.source import polyai
     from .recordings.command import recordings
     from .status.command import status
@@ -61,7 +61,7 @@ __all__ = [
 _MODULES = {
     "ExitCode": ".console.exit_codes",
     "PolyAIError": ".errors",
-    "Span": ".load.plan",
+    "Span": ".load.refetch",
     "Target": ".warehouse.target",
     "annotate": ".write_backs.command",
     "backfill": ".jobs.backfill",

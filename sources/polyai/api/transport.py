@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from http.client import HTTPException
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Self, TypeVar
 
 import orjson
@@ -19,6 +18,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
 from urllib3.exceptions import HTTPError
 
 from ..config.settings import Agent
+from ..config.version import installed_version
 from ..errors import ConfigurationError, UncertainError
 from .deadline import (
     MAX_STREAM_BYTES,
@@ -155,7 +155,7 @@ class Transport:
         self._headers: dict[str, str] = {
             **dict(requests.utils.default_headers()),
             "Accept": _JSON,
-            "User-Agent": f"polyai-warehouse/{_version()}",
+            "User-Agent": f"polyai-warehouse/{installed_version()}",
             "X-API-KEY": key,
         }
         self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
@@ -392,11 +392,3 @@ def _whole(chunks: Iterator[bytes], most: int) -> bytes:
             raise OversizeError(f"is longer than {most:,} bytes", is_too_large=True)
         parts.append(chunk)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _version() -> str:
-    """Returns the installed version; a package copied by `dlt init` has none."""
-    try:
-        return version("polyai-warehouse")
-    except PackageNotFoundError:
-        return "source"

@@ -7,16 +7,14 @@ interrupted, with everything committed so far kept.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
+from ..config.version import DISTRIBUTION, installed_version
 from ..console.process import exit_on_errors, set_up_process
 from ..console.terminal import stdout
 from .commands import COMMANDS, LazyGroup, example, placeholder
-
-DISTRIBUTION = "polyai-warehouse"
 
 app = typer.Typer(
     name="polyai-warehouse",
@@ -32,13 +30,9 @@ for _name, _command in COMMANDS.items():
 
 
 def _show_version(is_asked: bool) -> None:
-    if not is_asked:
-        return
-    try:
-        stdout.print(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
-    except PackageNotFoundError:  # `dlt init` copies the package without its metadata
-        stdout.print(f"{DISTRIBUTION} (not installed as a package)")
-    raise typer.Exit
+    if is_asked:
+        stdout.print(f"{DISTRIBUTION} {installed_version()}")
+        raise typer.Exit
 
 
 @app.callback()

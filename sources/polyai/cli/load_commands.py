@@ -31,7 +31,7 @@ from ..errors import ConfigurationError
 from ..jobs.backfill import backfill as run_backfill
 from ..jobs.load import load as run_load
 from ..load.backfill import SLICE_LENGTH, WORKERS
-from ..load.plan import Span
+from ..load.refetch import Span
 from ..load.run import selected_tables
 from ..load.slices import cut
 from ..recordings import show as show_recordings

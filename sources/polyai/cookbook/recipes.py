@@ -11,7 +11,7 @@ from importlib.resources import files
 import sqlglot
 from sqlglot import exp
 
-from ..tables.conversations import ANNOTATIONS, TURNS
+from ..tables.children import ANNOTATIONS, TURNS
 from ..tables.rules import render
 from ..views.definitions import DIALECT
 from ..views.fields import FIELDS

@@ -11,7 +11,7 @@ from ..config.settings import Settings, resolve
 from ..console.exit_codes import ExitCode, slices_exit_code
 from ..load.backfill import SLICE_LENGTH, WORKERS
 from ..load.backfill import backfill as run_slices
-from ..load.plan import Span
+from ..load.refetch import Span
 from ..load.slices import SliceReport
 from ..warehouse.target import DEFAULT_TARGET, Target
 

@@ -32,7 +32,8 @@ from .batch_shaper import BatchShaper
 from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher
-from .plan import Plan, RefetchPolicy, Span
+from .plan import Plan
+from .refetch import RefetchPolicy, Span
 from .report import RunReport
 
 CHUNK_BYTES = 128 * 2**20

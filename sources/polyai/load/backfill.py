@@ -25,7 +25,7 @@ from ..config.settings import Settings
 from ..errors import BusyError, PolyAIError
 from ..listing.landmarks import Landmarks
 from ..warehouse.target import Target
-from .plan import Span
+from .refetch import Span
 from .report import RunReport, no_op
 from .slice_loader import SliceLoader
 from .slices import Slice, SliceReport, cut, slice_report, without_run

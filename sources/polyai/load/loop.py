@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ApiError
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, FORGOTTEN, SYNC_RUNS
-from ..tables.conversations import TURNS
+from ..tables.children import TURNS
 from ..tables.declaration import Table
 from ..tables.registry import loaded_tables
 from ..warehouse.counts import unequal_turns
@@ -24,7 +24,7 @@ from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
 from .committer import Committer
 from .memory import cycles_collected_per_chunk
-from .plan import may_be_running
+from .refetch import may_be_running
 from .report import RunReport
 
 logger = logging.getLogger("polyai")

@@ -19,7 +19,7 @@ from .agent_reader import AgentReader
 from .committer import Committer, open_committer
 from .loop import LoadLoop, OnBegin
 from .memory import fix_mmap_threshold
-from .plan import Span
+from .refetch import Span
 from .report import RunReport, no_op
 from .run import selected_tables
 

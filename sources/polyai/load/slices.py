@@ -10,7 +10,7 @@ from typing import Any
 
 from ..clock import in_utc, parse_timestamp
 from ..errors import ConfigurationError
-from .plan import Span
+from .refetch import Span
 from .report import RunReport, Status
 
 

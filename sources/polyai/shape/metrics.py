@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..tables import conversations as tables
+from ..tables import children
 from .answer import Json
 from .batch import Batch
 from .values import NUMBER, column, text
@@ -46,7 +46,7 @@ def metrics(batch: Batch) -> pa.Table:
         "value_boolean": [_BOOLEANS.get(value.lower()) if value else None for value in values],
         "recorded_at": recorded_at,
     }
-    return batch.table(tables.METRICS, owners, given)
+    return batch.table(children.METRICS, owners, given)
 
 
 def _finite(value: str | None) -> float | None:

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..clock import timestamp_or_none
-from ..tables import conversations as tables
+from ..tables import children
+from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from ..tables.registry import conversation_tables
 from .answer import DATA, Answer, Json
@@ -71,9 +72,9 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
     ]
     shaped = {
         "turns": _turns(batch, turns, turn_keys),
-        "turn_intents": _turn_items(batch, tables.TURN_INTENTS, turns, turn_keys, intents),
-        "turn_entities": _turn_items(batch, tables.TURN_ENTITIES, turns, turn_keys, entities),
-        "turn_topics": _turn_items(batch, tables.TURN_TOPICS, turns, turn_keys, topics),
+        "turn_intents": _turn_items(batch, children.TURN_INTENTS, turns, turn_keys, intents),
+        "turn_entities": _turn_items(batch, children.TURN_ENTITIES, turns, turn_keys, entities),
+        "turn_topics": _turn_items(batch, children.TURN_TOPICS, turns, turn_keys, topics),
         "annotations": _annotations(batch, turns, turn_keys),
         "metrics": metrics(batch),
         "function_events": _function_events(batch),
@@ -156,7 +157,7 @@ def _conversations(
     taken = {"projectId", "shortSummary", "polyScore", "turns", "metrics", "functionEvents", "tags"}
     taken |= {"variant_name", "state", *_SENT_COUNTS}
     owners = [answer.conversation_id for answer in batch.answers]
-    return batch.table(tables.CONVERSATIONS, owners, given, details, "", taken, extras)
+    return batch.table(CONVERSATIONS, owners, given, details, "", taken, extras)
 
 
 def _score(detail: Json, extra: Json) -> tuple[float | None, str | None]:
@@ -228,7 +229,7 @@ def _turns(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Table:
         if not isinstance(latency, dict) and latency not in (None, "") and not _is_number(latency)
     }
     owners = [owner for owner, _ in keys]
-    return batch.table(tables.TURNS, owners, given, turns, "turns[].", {"reviews"}, extras)
+    return batch.table(children.TURNS, owners, given, turns, "turns[].", {"reviews"}, extras)
 
 
 def _is_number(value: Any) -> bool:
@@ -270,7 +271,7 @@ def _annotations(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Tabl
     }
     owners = [owner for owner, *_ in found]
     objects = [review for *_, review in found]
-    return batch.table(tables.ANNOTATIONS, owners, given, objects, "turns[].reviews[].")
+    return batch.table(children.ANNOTATIONS, owners, given, objects, "turns[].reviews[].")
 
 
 def _function_events(batch: Batch) -> pa.Table:
@@ -289,7 +290,7 @@ def _function_events(batch: Batch) -> pa.Table:
         "handoff_reason": [event.handoff_reason for _, event in found],
     }
     return batch.table(
-        tables.FUNCTION_EVENTS,
+        children.FUNCTION_EVENTS,
         [owner for owner, _ in found],
         given,
         [event.fields for _, event in found],
@@ -307,7 +308,7 @@ def _tags(batch: Batch) -> pa.Table:
         if tag not in (None, "")
     ]
     given = {"position": [row[1] for row in found], "tag": [row[2] for row in found]}
-    return batch.table(tables.CONVERSATION_TAGS, [row[0] for row in found], given)
+    return batch.table(children.CONVERSATION_TAGS, [row[0] for row in found], given)
 
 
 def _notes(batch: Batch) -> pa.Table:
@@ -323,4 +324,4 @@ def _notes(batch: Batch) -> pa.Table:
     }
     moments = pa.timestamp("us", tz="UTC")
     arrays = {name: pa.array(given[name], moments) for name in ("valid_from", "valid_to")}
-    return batch.table(tables.NOTES, [owner for owner, _ in found], given | arrays)
+    return batch.table(children.NOTES, [owner for owner, _ in found], given | arrays)

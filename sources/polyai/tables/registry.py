@@ -6,20 +6,20 @@ reconciliation, the load, comments in the database, and the generated documents 
 
 from __future__ import annotations
 
-from . import audit, conversations
+from . import audit, children, conversations
 from .declaration import OWNER, Table
 
 REGISTERED: tuple[Table, ...] = (
     conversations.CONVERSATIONS,
-    conversations.TURNS,
-    conversations.TURN_INTENTS,
-    conversations.TURN_ENTITIES,
-    conversations.TURN_TOPICS,
-    conversations.METRICS,
-    conversations.FUNCTION_EVENTS,
-    conversations.ANNOTATIONS,
-    conversations.CONVERSATION_TAGS,
-    conversations.NOTES,
+    children.TURNS,
+    children.TURN_INTENTS,
+    children.TURN_ENTITIES,
+    children.TURN_TOPICS,
+    children.METRICS,
+    children.FUNCTION_EVENTS,
+    children.ANNOTATIONS,
+    children.CONVERSATION_TAGS,
+    children.NOTES,
     audit.RECORDINGS,
     audit.WRITE_BACKS,
     audit.DEBUG_CHATS,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..tables.audit import SYNC_RUNS
-from ..tables.conversations import CONVERSATIONS, TURN_TOPICS
+from ..tables.children import TURN_TOPICS
+from ..tables.conversations import CONVERSATIONS
 
 FieldType = Literal["text", "bigint", "double", "bool", "timestamp", "local timestamp", "date"]
 """A local timestamp has no time zone; it is in the reporting time zone."""

@@ -7,16 +7,15 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from ..clock import in_utc
 from ..shape.answer import DATA, LoadedConversation, NoteVersion
 from ..shape.audit_rows import Failure, Stage
 from ..shape.caller_identity import ForgottenCaller
-from ..tables.conversations import CONVERSATIONS, METRICS, TURNS
+from ..tables.children import METRICS, TURNS
+from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
 from ..tables.rules import ENDED_AT
-from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, id_batches
+from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, id_batches, pairs
 from .run_history import RunHistory
 
 COMPLETE_PACKAGES = "SELECT DISTINCT load_id FROM {_dlt_loads} WHERE status = 0"
@@ -113,11 +112,11 @@ class LoadState(RunHistory):
             found = self.arrow(
                 f"{columns} AND {within} AND {_IS_COMPLETE}", agent_id, *created_within
             )
-            hashes.update(_pairs(found))
+            hashes.update(pairs(found))
         others = [id_ for id_ in conversation_ids if id_ not in hashes]
         for ids, marks in id_batches(others):
             by_id = f"{columns} AND conversation_id IN ({marks}) AND {_IS_COMPLETE}"
-            hashes.update(_pairs(self.arrow(by_id, agent_id, *ids)))
+            hashes.update(pairs(self.arrow(by_id, agent_id, *ids)))
         return hashes
 
     def loaded(
@@ -393,9 +392,3 @@ class LoadState(RunHistory):
 def _as_due(row: Sequence[Any]) -> Due:
     conversation_id, hash_, created_at, environment, fetched_at = row
     return Due(conversation_id, hash_ or "", in_utc(created_at), environment, in_utc(fetched_at))
-
-
-def _pairs(tables: Sequence[pa.Table]) -> Iterator[tuple[Any, Any]]:
-    """Rows of tables with two columns."""
-    for table in tables:
-        yield from zip(*(column.to_pylist() for column in table.columns))

@@ -176,6 +176,12 @@ def _as_arrow(cursor: DBApiCursor) -> list[pa.Table]:
     return [part for part in cursor.iter_arrow(chunk_size=ROWS_PER_QUERY) if part.num_rows]
 
 
+def pairs(tables: Sequence[pa.Table]) -> Iterator[tuple[Any, Any]]:
+    """Yields the rows of Arrow tables of two columns."""
+    for table in tables:
+        yield from zip(*(column.to_pylist() for column in table.columns))
+
+
 class _QualifiedNames(dict[str, str]):
     """Mapping from the tables named in a query to their qualified names."""
 

@@ -1,0 +1,328 @@
+"""Child tables: one for each list in a conversation's detail.
+
+Their keys begin with `agent_id, conversation_id`.
+"""
+
+from __future__ import annotations
+
+from .common_columns import AGENT_ID, CONVERSATION_ID, DELETED, EXTRA, PACKAGE_ID
+from .declaration import Column, Table
+
+_TURN_INDEX = Column(
+    "turn_index", "bigint", "Position of the turn in the conversation, from 0.", required=True
+)
+_POSITION = Column("position", "bigint", "Position of the item in its list, from 0.", required=True)
+
+
+def _child(
+    name: str,
+    key: tuple[str, ...],
+    description: str,
+    *columns: Column,
+    outline: tuple[str, ...],
+    is_kept_when_withheld: bool = False,
+    is_parent_optional: bool = False,
+) -> Table:
+    """Declares a table that is replaced together with its conversation."""
+    return Table(
+        name,
+        description,
+        (AGENT_ID, CONVERSATION_ID, *columns, PACKAGE_ID, DELETED),
+        key=key,
+        is_child=True,
+        written_by="answer",
+        is_erased=True,
+        is_kept_when_withheld=is_kept_when_withheld,
+        is_parent_optional=is_parent_optional,
+        outline=outline,
+    )
+
+
+TURNS = _child(
+    "turns",
+    ("turn_index",),
+    "One row per turn: input of the caller and response of the agent.",
+    _TURN_INDEX,
+    Column("turn_id", "bigint", "PolyAI's id of the turn.", "turns[].turn_id"),
+    Column(
+        "user_input", "text", "Input of the caller.", "turns[].user_input", "turns[].user_input"
+    ),
+    Column(
+        "user_input_at",
+        "timestamp",
+        "Time at which the input was recognised.",
+        "turns[].user_input_datetime",
+        "turns[].user_input_datetime",
+        unit="UTC",
+    ),
+    Column(
+        "agent_response",
+        "text",
+        "Response of the agent.",
+        "turns[].agent_response",
+        "turns[].agent_response",
+    ),
+    Column(
+        "agent_response_at",
+        "timestamp",
+        "Start of the response.",
+        "turns[].agent_response_datetime",
+        "turns[].agent_response_datetime",
+        unit="UTC",
+    ),
+    Column(
+        "latency_seconds",
+        "double",
+        "Response latency as perceived by the caller.",
+        "turns[].latency.perceived_latency",
+        "turns[].latency",
+        unit="s",
+    ),
+    Column("latency", "json", "Latency object, if the API sent one.", "turns[].latency"),
+    Column("barge_in", "bool", "The caller spoke over the agent (barge-in).", "turns[].barge_in"),
+    Column("is_ood", "bool", "The input is out of domain.", "turns[].is_ood", "turns[].is_ood"),
+    Column(
+        "is_silence",
+        "bool",
+        "The caller gave no input.",
+        "turns[].is_silence",
+        "turns[].is_silence",
+    ),
+    Column(
+        "user_input_dtmf",
+        "text",
+        "Keys pressed (DTMF).",
+        "turns[].user_input_dtmf",
+        "turns[].user_input_dtmf",
+    ),
+    Column(
+        "asr_lang_code", "text", "Language of speech recognition (ASR).", "turns[].asr_lang_code"
+    ),
+    Column("tts_lang_code", "text", "Language of speech synthesis (TTS).", "turns[].tts_lang_code"),
+    Column(
+        "translated_user_input",
+        "text",
+        "Input in the agent's working language.",
+        "turns[].translated_user_input",
+        "turns[].translated_user_input",
+    ),
+    Column(
+        "english_agent_response",
+        "text",
+        "Response in English.",
+        "turns[].english_agent_response",
+        "turns[].english_agent_response",
+    ),
+    Column(
+        "user_input_audio_url",
+        "text",
+        "Path of the audio of the input.",
+        "turns[].user_input_audio_url",
+    ),
+    Column("current_node", "text", "Flow node.", "turns[].metadata.current_node"),
+    Column("intents", "json", "Intents as sent by the API.", "turns[].intents", "turns[].intents"),
+    Column(
+        "entities", "json", "Entities as sent by the API.", "turns[].entities", "turns[].entities"
+    ),
+    Column("llm_requests", "json", "LLM requests as sent by the API.", "turns[].llm_requests"),
+    Column("metadata", "json", "Metadata as sent by the API.", "turns[].metadata"),
+    EXTRA,
+    outline=("user_input", "agent_response", "latency_seconds", "is_ood"),
+    is_kept_when_withheld=True,
+)
+
+TURN_INTENTS = _child(
+    "turn_intents",
+    ("turn_index", "position"),
+    "One row per intent of a turn.",
+    _TURN_INDEX,
+    _POSITION,
+    Column("intent", "text", "Name of the intent.", "turns[].intents[]", "turns[].intents[]"),
+    outline=("intent",),
+    is_kept_when_withheld=True,
+)
+
+TURN_ENTITIES = _child(
+    "turn_entities",
+    ("turn_index", "position"),
+    "One row per entity value of a turn.",
+    _TURN_INDEX,
+    _POSITION,
+    Column(
+        "name", "text", "Name of the entity.", "turns[].entities[]: key", "turns[].entities[]: key"
+    ),
+    Column(
+        "value",
+        "text",
+        "Value of the entity.",
+        "turns[].entities[]: value",
+        "turns[].entities[]: value",
+    ),
+    outline=("name", "value"),
+    is_kept_when_withheld=True,
+)
+
+TURN_TOPICS = _child(
+    "turn_topics",
+    ("turn_index", "position"),
+    "One row per knowledge topic retrieved in a turn; joined topics are split at commas.",
+    _TURN_INDEX,
+    _POSITION,
+    Column("topic", "text", "Knowledge topic.", "turns[].metadata.retrieved_topics[]"),
+    outline=("topic",),
+    is_kept_when_withheld=True,
+)
+
+METRICS = _child(
+    "metrics",
+    ("name", "occurrence"),
+    "One row per value written to a metric.",
+    Column(
+        "name",
+        "text",
+        "Name of the metric, as sent by the API.",
+        "metrics: key",
+        "metrics: key",
+        required=True,
+    ),
+    Column(
+        "occurrence",
+        "bigint",
+        "Position of the value among those of its name, from 0.",
+        required=True,
+    ),
+    Column("value", "text", "Value as text.", "metrics{}[].value", "metrics{}"),
+    Column("value_number", "double", "Value as number; NULL if it is not numeric."),
+    Column("value_boolean", "bool", "Value as boolean; NULL if it is neither true nor false."),
+    Column("recorded_at", "timestamp", "Time of writing.", "metrics{}[].timestamp", unit="UTC"),
+    is_kept_when_withheld=True,
+    outline=("value", "value_number"),
+)
+
+FUNCTION_EVENTS = _child(
+    "function_events",
+    ("turn_index", "event_index"),
+    "One row per function call of the agent.",
+    Column(
+        "turn_index",
+        "bigint",
+        "Position of the turn in the conversation, from 0 (in this field the API counts from 1).",
+        "functionEvents: key",
+        required=True,
+    ),
+    Column("event_index", "bigint", "Position of the call in its turn, from 0.", required=True),
+    Column("event_id", "text", "PolyAI's id of the call.", "functionEvents{}[].id"),
+    Column("function_id", "text", "Function id.", "functionEvents{}[].function_id"),
+    Column(
+        "function_version",
+        "text",
+        "Version of the function.",
+        "functionEvents{}[].function_version",
+    ),
+    Column("name", "text", "Name of the function.", "functionEvents{}[].name"),
+    Column(
+        "started_at", "timestamp", "Start of the call.", "functionEvents{}[].start_time", unit="UTC"
+    ),
+    Column(
+        "duration_ms", "double", "Duration of the call.", "functionEvents{}[].duration", unit="ms"
+    ),
+    Column(
+        "error", "text", "Error message; NULL if the call succeeded.", "functionEvents{}[].error"
+    ),
+    Column(
+        "utterance", "text", "Utterance that it made the agent say.", "functionEvents{}[].utterance"
+    ),
+    Column("content", "text", "Returned content.", "functionEvents{}[].content"),
+    Column(
+        "handoff_type", "text", "Type of the requested handoff.", "functionEvents{}[].handoff.type"
+    ),
+    Column(
+        "handoff_reason",
+        "text",
+        "Reason for the requested handoff.",
+        "functionEvents{}[].handoff.reason",
+    ),
+    Column(
+        "llm_request_id",
+        "text",
+        "LLM request that caused the call.",
+        "functionEvents{}[].llm_request_id",
+    ),
+    Column("arguments", "json", "Arguments of the call.", "functionEvents{}[].arguments"),
+    Column(
+        "state_changes",
+        "json",
+        "Changes to the dialogue state.",
+        "functionEvents{}[].state_changes",
+    ),
+    Column("logs", "json", "Logs of the call.", "functionEvents{}[].logs"),
+    Column("transition", "json", "Flow transition.", "functionEvents{}[].transition"),
+    EXTRA,
+    is_kept_when_withheld=True,
+    outline=("name", "duration_ms", "error"),
+    is_parent_optional=True,
+)
+
+ANNOTATIONS = _child(
+    "annotations",
+    ("turn_index", "position"),
+    "One row per annotation of a turn.",
+    _TURN_INDEX,
+    _POSITION,
+    Column("role", "text", "Annotated side of the turn: user or agent.", "turns[].reviews[].role"),
+    Column(
+        "annotation_type",
+        "text",
+        "Label: missing_topic, wrong_transcript or wrong_info.",
+        "turns[].reviews[].annotationType",
+    ),
+    Column("comment", "text", "Comment of the author.", "turns[].reviews[].comment"),
+    Column("annotated_by", "text", "Author of the annotation.", "turns[].reviews[].createdBy"),
+    Column(
+        "annotated_at",
+        "timestamp",
+        "Time of the annotation.",
+        "turns[].reviews[].createdAt",
+        unit="UTC",
+    ),
+    EXTRA,
+    outline=("role", "annotation_type", "annotated_by"),
+    is_kept_when_withheld=True,
+)
+
+CONVERSATION_TAGS = _child(
+    "conversation_tags",
+    ("position",),
+    "One row per tag of a conversation.",
+    _POSITION,
+    Column("tag", "text", "Tag.", "tags[]"),
+    outline=("tag",),
+)
+
+NOTES = Table(
+    "notes",
+    "One row per version of a conversation's note (slowly changing dimension, type 2).",
+    (
+        AGENT_ID,
+        CONVERSATION_ID,
+        Column("note", "text", "Text of the note.", "note"),
+        Column(
+            "valid_from",
+            "timestamp",
+            "Time at which this version was first fetched.",
+            unit="UTC",
+            required=True,
+        ),
+        Column(
+            "valid_to",
+            "timestamp",
+            "Time at which it was found replaced or removed; NULL for the current version.",
+            unit="UTC",
+        ),
+        PACKAGE_ID,
+    ),
+    key=("valid_from",),
+    written_by="answer",
+    is_erased=True,
+    outline=("note", "valid_to"),
+)
