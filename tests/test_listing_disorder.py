@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from drifting_list import MisbehavingList, at
 from examples import examples
+from polyai.api.client import Page
 from polyai.listing.landmarks import Landmarks
 from polyai.listing.offset import OffsetListing
 from polyai.listing.seen_ids import MAX_WALKS, SeenIds
@@ -83,6 +84,15 @@ ONLY_IN_A_PROBE = history(
 )
 """One row is only in the pages that search for the end, and another one twice in all others."""
 
+DELETED_AT_THE_END = history(
+    seconds=[0] * 6,
+    changes=[(0, 0, 3, 4), (0, 9, 0, 1)],
+    cap=2,
+    duplicates=[(0, 0), (2, 0)],
+    count="low",
+)
+"""A page that ends where the low count says, and deletions that empty the page beyond it."""
+
 
 def yielded(walk: OffsetListing, since: float | None, before: float | None) -> list[str]:
     return [
@@ -98,6 +108,7 @@ def yielded(walk: OffsetListing, since: float | None, before: float | None) -> l
 @given(history=histories)
 @example(history=ONLY_IN_A_PROBE)
 @example(history=SHRINKING_AT_THE_END)
+@example(history=DELETED_AT_THE_END)
 def test_a_whole_walk_misses_no_row_or_is_not_proven(history: dict[str, Any]) -> None:
     listing = MisbehavingList(**history)
     walk = OffsetListing(listing.fetch, 5)
@@ -107,6 +118,30 @@ def test_a_whole_walk_misses_no_row_or_is_not_proven(history: dict[str, Any]) ->
     assert (walk.count_excess is not None) == walk.is_proven
     if walk.is_proven:
         assert listing.stays_listed <= set(listed)
+
+
+@pytest.mark.parametrize("since", [None, -1], ids=["from the oldest end", "swept to the end"])
+@pytest.mark.parametrize("first", [0, 8, 16])
+@pytest.mark.parametrize(
+    ("count", "length", "deletions"), [("capped", 21, 1), ("low", 27, 7), ("low", 27, 9)]
+)
+def test_deletions_before_the_empty_page_hide_no_row(
+    since: int | None, first: int, count: str, length: int, deletions: int
+) -> None:
+    # the count names 20 rows, and the page at 20 is empty once the others are deleted
+    listing = MisbehavingList(list(range(length)), cap=20 if since else 5, count=count)
+
+    def fetch(limit: int, offset: int) -> Page:
+        if offset == 20:
+            deleted = listing.ids[first : first + deletions] if len(listing.ids) == length else []
+            listing.rows = [row for row in listing.rows if row["conversationId"] not in deleted]
+            listing.stays_listed -= set(deleted)
+        return listing.fetch(limit, offset)
+
+    walk = OffsetListing(fetch, 20 if since else 5)
+    listed = yielded(walk, since, None)
+    assert len(listed) == len(set(listed))
+    assert listing.stays_listed <= set(listed)
 
 
 @examples(1_000)

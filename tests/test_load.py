@@ -94,9 +94,10 @@ class TestFirstLoad:
     ) -> None:
         report = run(base_url)
         assert sandbox.requests.count(DETAIL) == 150
-        # pages of 100 rows, the first of them for the count, with one row of overlap
-        assert sandbox.requests.count(LIST_PAGE) == 4
-        assert report.traffic.requests == 154
+        # pages of 100 rows, the first of them for the count, with one row of overlap, and two that
+        # prove the end
+        assert sandbox.requests.count(LIST_PAGE) == 5
+        assert report.traffic.requests == 155
         assert report.traffic.bytes_received > 150 * 1_000
         for table in conversation_tables():
             (count,) = query(f"SELECT count(*) FROM polyai.{table.name}")
@@ -104,7 +105,7 @@ class TestFirstLoad:
         (kept,) = query(
             "SELECT status, listed, new, fetched, requests, rows->>'turns' FROM polyai.sync_runs"
         )
-        assert kept[:5] == ("complete", 150, 150, 150, 154)
+        assert kept[:5] == ("complete", 150, 150, 150, 155)
         assert int(kept[5]) == report.rows["turns"]
 
     @pytest.mark.slow

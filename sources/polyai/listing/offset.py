@@ -8,7 +8,8 @@ seen. Where a page does not join, the walk steps back until one does.
 Ids are the truth, and order is a hint for where to look: no row whose id was not yielded yet is
 left out because of its time or its neighbours. Neither the order nor the count is trusted:
 
-- The end of the list is looked up: the page beyond it has to be empty.
+- The end of the list is looked up: the page beyond it has to be empty, and the last row has to be
+  the last one still in a later answer. Deletions between two answers would hide rows otherwise.
 - A walk over the whole list ends with a proof: its distinct ids are as many as the list has rows.
   If it fails, the list is walked again with pages shifted by half a page, so that rows whose order
   changes between answers fall into one page. If two walks saw the same rows at the same positions,
@@ -21,12 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import chain
 
 from ..api.client import Page
-from .landmarks import Bracket, Landmarks
+from .landmarks import Landmarks
 from .page_reader import FetchPage, PageReader
-from .pages import Row, created_at, key_of, newer_end, older_end, times_of
+from .pages import Row, created_at, key_of, newer_end
+from .search import begins_before, start_page
 from .seen_ids import MAX_WALKS, SeenIds
+from .sweep import sweep_from_head
 from .walk import LARGEST_INVERSION, Walk
 
 SHORT_SWEEP_PAGES = 50
@@ -41,9 +45,6 @@ TOLERANCE = timedelta(hours=1)
 
 _SHARES = (1.0, 0.5, 0.75, 0.25)
 """Share of the first page that each walk over the list uses: shifts all of its pages."""
-
-_MAX_SEARCH = 200
-"""Requests of a search for a position, which takes at most three per halving of the list."""
 
 _LENGTH_TRIES = 5
 """Attempts to find the length of a list with a wrong count while nothing arrives."""
@@ -63,7 +64,6 @@ class OffsetListing:
         tolerance: See `TOLERANCE`.
 
     Attributes:
-        gaps_repaired: Pages that did not join the previous one, so that the walk stepped back.
         undated: Ids of rows left out of a range because their `createdAt` is invalid; they may
             belong to it or to a neighbouring one.
         walks: Walks over the list.
@@ -87,7 +87,6 @@ class OffsetListing:
         self._tolerance = max(tolerance, _allowance(self._landmarks.inversion))
         self._seen = SeenIds()
         self._restarts = 0
-        self.gaps_repaired = 0
         self.undated: set[str] = set()
         self.walks = 0
         self.is_proven = True
@@ -108,6 +107,11 @@ class OffsetListing:
     def pages(self) -> int:
         """Pages received."""
         return self._reader.pages
+
+    @property
+    def gaps_repaired(self) -> int:
+        """Pages that did not join the previous one, so that the walk stepped back."""
+        return self._reader.gaps_repaired
 
     def oldest_first(
         self, since: datetime | None = None, before: datetime | None = None
@@ -135,8 +139,10 @@ class OffsetListing:
             yield from self._whole()
             return
         if since is not None and before is None:
-            pages = self._sweep_from_head(since)
+            pages = sweep_from_head(self._reader, since, self._short_sweep_pages)
             if pages is not None:
+                for row in chain.from_iterable(pages):
+                    self._seen.add(key_of(row), 0)
                 # rows of pages that did not join come first
                 pages.append(self._strays_of(since, before)[::-1])
                 while pages:
@@ -242,8 +248,8 @@ class OffsetListing:
             walk = Walk(number, self._seen)
             tolerance = self._tolerance
             start = since and since - tolerance
-            page = self._start_page(start)
-            is_from_end = not _begins_before(page, start) and bool(page.conversations)
+            page = start_page(self._reader, self._landmarks, start)
+            is_from_end = not begins_before(page, start) and bool(page.conversations)
             if number and page.conversations:
                 page = self._shifted(page, _SHARES[number])
             yield from self._walk_up(page, walk, before and before + tolerance)
@@ -268,82 +274,6 @@ class OffsetListing:
             return page
         further = self._reader.page(page.offset + int(self._reader.length * share))
         return further if further.conversations else self._reader.page(page.offset)
-
-    def _sweep_from_head(self, since: datetime) -> list[list[Row]] | None:
-        """Reads pages from the head to the first wholly before `since`; None for too many."""
-        reader, pages = self._reader, list[list[Row]]()
-        seen: set[str] = set()
-        offset, count, end, repairs = 0, 0, -1, 0
-        for _ in range(self._short_sweep_pages):
-            page = reader.page(offset)
-            keys = [key_of(row) for row in page.conversations]
-            is_end = not keys and (offset == end or page.offset == 0)
-            joins = bool(keys) and (keys[0] in seen or (repairs > 2 and not seen.isdisjoint(keys)))
-            if not (is_end or joins or offset == 0):
-                # a gap, or a newer row that was not seen: look again from further up
-                self.gaps_repaired += 1
-                repairs += 1
-                deleted = max(count - page.count, 0)
-                count = page.count
-                edge = offset if reader.is_count_wrong else min(offset, max(count, 1))
-                offset = max(0, edge - max(deleted, reader.step // 4, 1))
-                continue
-            repairs = 0
-            rows = [row for row, key in zip(page.conversations, keys) if key not in seen]
-            pages.append(rows)
-            seen.update(keys)
-            if rows:
-                reader.made_progress()
-            times = times_of(page)
-            if is_end or (times and max(times) < since):
-                for key in seen:
-                    self._seen.add(key, 0)
-                return pages
-            count, end = page.count, offset + len(keys)
-            # the page beyond the stated end has to be empty
-            is_stated_end = not rows if reader.is_count_wrong else end >= count
-            offset = end if is_stated_end else max(end - 1, offset + 1)
-        return None
-
-    def _start_page(self, since: datetime | None) -> Page:
-        """Finds a page with rows before `since` to walk up from, else the oldest page."""
-        reader = self._reader
-        if since is None:
-            return reader.oldest_page(reader.page(0))
-        count, guess = self._landmarks.count, self._landmarks.position_before(since)
-        page = reader.page(0 if count is None or guess is None else self._offset(guess, count))
-        bracket = Bracket(reader.total(page))
-        for _ in range(_MAX_SEARCH):
-            if reader.is_count_wrong and reader.end is None:
-                # positions are derived from the end, so it has to be known
-                page = reader.find_end(page)
-                bracket = Bracket(reader.total(page))
-            rows, total = page.conversations, reader.total(page)
-            oldest, newest, position = older_end(page), newer_end(page), total - page.offset
-            if oldest and oldest < since:
-                if page.offset == 0 or (newest and newest >= since):
-                    return page
-                bracket.older = position
-            elif reader.is_at_end(page):
-                return reader.oldest_page(page)
-            elif rows:
-                # also without a valid time: a start too far down is correct, only slower
-                bracket.newer = position - len(rows) + 1
-            else:
-                bracket.older = max(0, position)
-            if bracket.newer - bracket.older < reader.length:
-                offset = max(0, total - bracket.newer)
-                return self._first_older(offset, since)
-            position = bracket.next(self._landmarks.position_before(since))
-            page = reader.page(self._offset(position, total))
-        # positions that move all the time: from the end, which is correct, only slower
-        return reader.oldest_page(reader.page(0))
-
-    def _offset(self, position: int, count: int) -> int:
-        """Returns the offset of a page with the position in its older half."""
-        length = self._reader.length
-        newest = position + self._reader.step - length // 4
-        return max(0, count - max(newest, length))
 
     def _walk_up(self, page: Page, walk: Walk, before: datetime | None) -> Iterator[list[Row]]:
         """Yields the new rows of the page and of those above it, oldest first."""
@@ -371,7 +301,7 @@ class OffsetListing:
     def _next_page(self, offset: int, walk: Walk) -> Page:
         """Returns the page at the offset, or the first one below it that joins the walk."""
         first = None
-        for page in self._pages_from(offset):
+        for page in self._reader.pages_from(offset):
             first = first or page
             if walk.joins(page):
                 return page
@@ -385,25 +315,6 @@ class OffsetListing:
         # rows change their order: go on, and walk again
         walk.is_regular = False
         return first if first and first.conversations else oldest
-
-    def _first_older(self, offset: int, since: datetime) -> Page:
-        """Returns the first page from the offset on with rows before `since`, else the oldest."""
-        for page in self._pages_from(offset):
-            if _begins_before(page, since):
-                return page
-        return self._reader.oldest_page(page)
-
-    def _pages_from(self, offset: int) -> Iterator[Page]:
-        """Yields the page at an offset, then pages in longer and longer strides down to the end."""
-        count, stride = self._reader.last_count or 0, max(self._reader.step // 4, 1)
-        page = self._reader.page(offset)
-        yield page
-        while not self._reader.is_at_end(page):
-            self.gaps_repaired += 1
-            pushed, count = max(0, page.count - count), page.count
-            page = self._reader.page(page.offset + pushed + stride)
-            stride *= 2
-            yield page
 
     def _within(self, rows: list[Row], since: datetime | None, before: datetime) -> list[Row]:
         """Returns the rows of the range; counts those with an invalid time."""
@@ -422,9 +333,3 @@ def _is_in_range(at: datetime | None, since: datetime | None, before: datetime |
     if at is None:
         return before is None
     return (since is None or at >= since) and (before is None or at < before)
-
-
-def _begins_before(page: Page, moment: datetime | None) -> bool:
-    """Returns whether the older end of a page is before a time; never for None."""
-    oldest = older_end(page)
-    return moment is not None and oldest is not None and oldest < moment

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ..api.client import Page
 from ..errors import ListingError
 from .landmarks import Landmarks
-from .pages import Row, are_equal, key_of, timed_ends
+from .pages import Row, are_equal, key_of, keys_of, timed_ends
 
 FetchPage = Callable[[int, int], Page]
 """Fetches a page by limit and offset."""
@@ -42,13 +42,15 @@ class PageReader:
 
     Attributes:
         pages: Pages received.
+        gaps_repaired: Pages that did not join the previous one, so that the reading stepped back.
         has_count: All answers have had a usable count.
         head_count: Count stated by the newest page at offset 0; None before the first one.
         last_count: Count stated by the newest page; None before the first one.
         length: Rows to expect per page.
         is_count_wrong: An answer has contradicted its count.
         end: Rows of the list as found by looking; None while the count was not contradicted.
-        is_end_seen: The last search for the end saw an empty page beyond it.
+        is_end_seen: The last search for the end saw an empty page beyond it, and then the last row
+            once more.
         strays: Rows that were received and not yet marked with `taken`, by key.
     """
 
@@ -62,6 +64,7 @@ class PageReader:
         self.strays: dict[str, Row] = {}
         self.has_count = True
         self.pages = 0
+        self.gaps_repaired = 0
         self.head_count: int | None = None
         self.last_count: int | None = None
         self.length = max(page_size, 2)
@@ -159,8 +162,7 @@ class PageReader:
     def oldest_page(self, page: Page, share: float = 1.0) -> Page:
         """Returns a page that ends with the oldest row.
 
-        An empty page beyond it shows that no row follows; `is_end_seen` reports whether it was
-        seen.
+        `is_end_seen` reports whether it was seen that no row follows.
 
         Args:
             page: The latest page.
@@ -197,35 +199,75 @@ class PageReader:
         return None if self.is_count_wrong else oldest
 
     def _confirmed(self, oldest: Page) -> Page:
-        """Looks beyond a page for an empty one; returns the page, or one with older rows."""
-        known = {key_of(row) for row in oldest.conversations}
+        """Looks for the end behind a page; returns the page, or one with older rows.
+
+        An empty page proves nothing by itself: deletions since the page was read leave one as well,
+        and have moved the rows behind the page into it. See `last_rows`.
+        """
+        self.is_end_seen, known = False, set(keys_of(oldest))
         edge, latest, shift = oldest.offset + len(oldest.conversations), oldest, 0
         for _ in range(_END_TRIES):
             # where conversations arrive all the time, the list ends further away each time
             target = edge if self.is_count_wrong else max(edge, latest.count + shift)
-            beyond = self.page(target)
-            if not beyond.conversations and target in (edge, beyond.count):
-                self.is_end_seen = True
-                break
-            shift, latest = beyond.count - latest.count, beyond
-            if beyond.conversations:
-                edge = target + len(beyond.conversations)
-                keys = {key_of(row) for row in beyond.conversations}
+            page = self.page(target)
+            if not page.conversations and target in (edge, page.count):
+                page = self.last_rows(page, latest, known)
+                if self.is_end_seen:
+                    break
+                edge = page.offset
+            shift, latest = page.count - latest.count, page
+            if page.conversations:
+                edge = page.offset + len(page.conversations)
+                keys = set(keys_of(page))
                 if not keys <= known:
                     # older rows, and not those of the page that arrivals have moved
                     self.is_count_wrong = True
-                    oldest, known = beyond, keys
+                    oldest, known = page, keys
         if self.is_count_wrong:
             self.end = max(self.end or 0, oldest.offset + len(oldest.conversations))
         return oldest
 
+    def last_rows(self, beyond: Page, latest: Page, known: set[str]) -> Page:
+        """Requests the last row once more, after an empty page; sets `is_end_seen`.
+
+        The end is seen if the answer is shorter than a page and has only rows that are known.
+
+        Args:
+            beyond: The empty page.
+            latest: The page before it.
+            known: Keys of the rows that were received at the end.
+
+        Returns:
+            The answer.
+        """
+        self.is_end_seen = False
+        for _ in range(_END_TRIES):
+            end = beyond.offset if self.is_count_wrong else min(beyond.offset, beyond.count)
+            # as many may be deleted again; but the answer has to be shorter than a page
+            fall = latest.count - beyond.count
+            margin = max(0, min(fall, self.length - 2, len(known) - 1))
+            page = self.page(max(0, end - 1 - margin))
+            if page.conversations or page.offset == 0:
+                is_short = len(page.conversations) < self.length
+                self.is_end_seen = is_short and known.issuperset(keys_of(page))
+                break
+            latest, beyond = beyond, page
+        return page
+
     def _rows(self, share: float) -> int:
         return max(1, int(self.length * share))
 
-    def _is_oldest(self, page: Page) -> bool:
-        """Requests the last row of a page again, and returns whether nothing follows it."""
-        last = self.page(page.offset + len(page.conversations) - 1)
-        return [key_of(row) for row in last.conversations] == [key_of(page.conversations[-1])]
+    def pages_from(self, offset: int) -> Iterator[Page]:
+        """Yields the page at an offset, then pages in longer and longer strides down to the end."""
+        count, stride = self.last_count or 0, max(self.step // 4, 1)
+        page = self.page(offset)
+        yield page
+        while not self.is_at_end(page):
+            self.gaps_repaired += 1
+            pushed, count = max(0, page.count - count), page.count
+            page = self.page(page.offset + pushed + stride)
+            stride *= 2
+            yield page
 
     def find_end(self, page: Page) -> Page:
         """Finds the end of the list by looking, whatever the count; sets `end`.
@@ -260,7 +302,7 @@ class PageReader:
             if high == low:
                 again = self.page(max(0, low - 1))
                 rows = len(again.conversations)
-                if _keys(again) == _keys(last)[-1:]:
+                if keys_of(again) == keys_of(last)[-1:]:
                     self.is_end_seen = True
                     break
                 last, low, high = again, again.offset + rows, None
@@ -276,7 +318,3 @@ class PageReader:
             stride *= 2
         self.end = low
         return last
-
-
-def _keys(page: Page) -> list[str]:
-    return [key_of(row) for row in page.conversations]

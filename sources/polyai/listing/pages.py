@@ -28,6 +28,11 @@ def key_of(row: Row) -> str:
     return id_of(row) or WITHOUT_ID + summary_hash(row)
 
 
+def keys_of(page: Page) -> list[str]:
+    """Returns the keys of a page's rows, in its order."""
+    return [key_of(row) for row in page.conversations]
+
+
 def id_of(row: Row) -> str | None:
     """Returns the row's id; None without a usable one."""
     conversation_id = row.get("conversationId")
