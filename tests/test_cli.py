@@ -49,7 +49,7 @@ class TestLoad:
             assert re.match(
                 rf"{AGENT}: complete in \d+\.\d s — 40 listed, 40 new, 0 changed, 0 settled, "
                 r"0 unchanged, 0 failed\n  40 loaded of 40 at PolyAI, 0 missing.*\n"
-                r"  42 requests \(0 retries\), .* rows\n    conversations +40\n",
+                r"  43 requests \(0 retries\), .* rows\n    conversations +40\n",
                 first.stdout,
             )
             assert first.stdout.endswith("polyai.duckdb, dataset polyai\n")
