@@ -15,7 +15,13 @@ import duckdb
 
 from ..errors import DestinationError
 from ..views.publishing import take_over_access
-from ..warehouse.duckdb_file import duckdb_path, file_lock, retry_while_locked
+from ..warehouse.duckdb_file import (
+    COPY_CONFIG,
+    duckdb_path,
+    execute_in_memory_limit,
+    file_lock,
+    retry_while_locked,
+)
 from ..warehouse.errors import destination_errors
 
 _DRAFTS = ".rewriting"
@@ -66,11 +72,12 @@ def _copy(database: Path, draft: Path) -> None:
     """Copies the whole content: tables, views, comments."""
     # the catalog name that DuckDB derives from the file, which views may refer to
     new, old = database.stem, f"{database.stem} before"
-    with duckdb.connect() as connection:
+    config = {**COPY_CONFIG, "temp_directory": str(draft.parent)}
+    with duckdb.connect(config=config) as connection:
         connection.execute(f"ATTACH {_quoted(draft)} AS {_name(new)}")
         attach_old = f"ATTACH {_quoted(database)} AS {_name(old)} (READ_ONLY)"
         retry_while_locked(lambda: connection.execute(attach_old))
-        connection.execute(f"COPY FROM DATABASE {_name(old)} TO {_name(new)}")
+        execute_in_memory_limit(connection, f"COPY FROM DATABASE {_name(old)} TO {_name(new)}")
         counts = [connection.execute(_COUNTED, [name]).fetchone() for name in (new, old)]
         if counts[0] != counts[1]:
             raise DestinationError(f"cannot rewrite {database}: the copy is incomplete")

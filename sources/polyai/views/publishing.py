@@ -23,7 +23,13 @@ import duckdb
 from filelock import Timeout
 
 from ..errors import BusyError, ConfigurationError, DestinationError
-from ..warehouse.duckdb_file import duckdb_path, exclusive_file_lock, retry_while_locked
+from ..warehouse.duckdb_file import (
+    COPY_CONFIG,
+    duckdb_path,
+    exclusive_file_lock,
+    execute_in_memory_limit,
+    retry_while_locked,
+)
 from ..warehouse.errors import destination_errors
 from ..warehouse.working_directory import lock_on
 from .definitions import INFO_VIEW, View, views
@@ -42,7 +48,7 @@ _DRAFTS = ".draft"
 _IN_PARTS = "fct_conversations"
 """View that is copied by ranges of days, because percentiles per conversation need memory."""
 
-_PART_CONVERSATIONS = 250_000
+_PART_CONVERSATIONS = 20_000
 """Conversations of one range of days."""
 
 _STATEMENTS = Statements("duckdb", lambda name: name, zone="")
@@ -143,7 +149,7 @@ def _replace(pipeline: dlt.Pipeline, target: Path) -> datetime:
         # of the same name, because DuckDB names the database after the file
         draft = drafts / target.name
         as_of, modified_ns = _copied(pipeline, draft)
-        with duckdb.connect(str(draft)) as copy:
+        with duckdb.connect(str(draft), config=dict(COPY_CONFIG)) as copy:
             copy.execute(f"USE {_schema(pipeline)}")
             _materialize(copy)
             copy.execute(f"DROP TABLE IF EXISTS {INFO_TABLE}")
@@ -180,8 +186,6 @@ def _materialize(copy: duckdb.DuckDBPyConnection) -> None:
     existing = {name for (name,) in copy.execute("SELECT view_name FROM duckdb_views()").fetchall()}
     if not existing & views().keys():
         raise DestinationError("the warehouse has no views: run views first")
-    # rows need no order, and preserving it takes memory
-    copy.execute("SET preserve_insertion_order = false")
     for view in views().values():
         if view.name in existing - KEPT_AS_VIEWS:
             _make_table(copy, view)
@@ -190,9 +194,9 @@ def _materialize(copy: duckdb.DuckDBPyConnection) -> None:
 def _make_table(copy: duckdb.DuckDBPyConnection, view: View) -> None:
     name, draft = view.name, f"{view.name}__draft"
     parts = list(_parts(copy)) if name == _IN_PARTS else [""]
-    copy.execute(f"CREATE TABLE {draft} AS SELECT * FROM {name}{parts[0]}")
+    execute_in_memory_limit(copy, f"CREATE TABLE {draft} AS SELECT * FROM {name}{parts[0]}")
     for part in parts[1:]:
-        copy.execute(f"INSERT INTO {draft} SELECT * FROM {name}{part}")
+        execute_in_memory_limit(copy, f"INSERT INTO {draft} SELECT * FROM {name}{part}")
     copy.execute(f"DROP VIEW {name}")
     copy.execute(f"ALTER TABLE {draft} RENAME TO {name}")
     for statement in _STATEMENTS.comments_on_copy(view):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dlt
+import duckdb
 from dlt.common.destination import Destination
 from filelock import FileLock
 
@@ -19,6 +21,8 @@ from .duckdb_destination import DUCKDB, PackageDuckDb
 from .errors import chain_contains, root_cause
 from .retry import retry
 
+logger = logging.getLogger("polyai")
+
 T = TypeVar("T")
 
 _CONFIG = {"threads": 1, "memory_limit": "80MB"}
@@ -26,6 +30,14 @@ _CONFIG = {"threads": 1, "memory_limit": "80MB"}
 costs a quarter less CPU and memory than one per core. Without a limit, its memory grows with the
 file; above the limit it spills into a folder beside the file. A `global_config` of the user has
 priority."""
+
+COPY_CONFIG: Mapping[str, Any] = {
+    "threads": 1,
+    "memory_limit": "160MB",
+    "preserve_insertion_order": False,
+}
+"""DuckDB settings for copying a whole file: what exceeds the limit spills to disk, so that memory
+does not grow with the warehouse."""
 
 READERS_SECONDS = 20.0
 """Time that a load waits for another process to close the DuckDB file."""
@@ -189,6 +201,19 @@ def retry_while_locked(action: Callable[[], T]) -> T:
         within_seconds=READERS_SECONDS,
         pause=lambda _: _RETRY_SECONDS,
     )
+
+
+def execute_in_memory_limit(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Executes a statement on a connection with `COPY_CONFIG`; if need be, without its limit.
+
+    DuckDB cannot spill everything, such as long texts.
+    """
+    try:
+        connection.execute(sql)
+    except duckdb.OutOfMemoryException:
+        logger.info("a statement needs more memory than usual: DuckDB's limit is lifted")
+        connection.execute("RESET memory_limit")
+        connection.execute(sql)
 
 
 def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
