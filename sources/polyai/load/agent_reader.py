@@ -36,8 +36,9 @@ from .plan import Plan
 from .refetch import RefetchPolicy, Span
 from .report import RunReport
 
-CHUNK_BYTES = 128 * 2**20
-"""Answers of a chunk, whatever their number: twice those of 5,000 usual conversations."""
+CHUNK_BYTES = 64 * 2**20
+"""Answers of a chunk, whatever their number: those of 5,000 usual conversations.
+DuckDB keeps the long texts of a transaction in memory until its commit."""
 
 FIRST_CHUNK_SIZE = 500
 """Conversations of the first chunk of a first load, so that its rows appear soon."""
