@@ -227,6 +227,7 @@ def edited(site: Site, edit: Callable[[str, Json], Json]) -> Iterator[Gateway]:
 
 
 class TestOddAnswers:
+    @pytest.mark.slow
     def test_whatever_shaping_raises_is_recorded_and_the_others_are_loaded(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:

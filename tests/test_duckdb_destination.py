@@ -126,6 +126,7 @@ def test_the_plain_destination_of_dlt_gets_the_same_rows(site: tuple[Sandbox, st
         change(sandbox)
 
 
+@pytest.mark.slow
 def test_a_reader_sees_all_of_a_package_or_nothing(
     site: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,7 @@ class TestRenamedFiles:
         load(base_url, **calls)
         assert count("calls.duckdb", "polyai") == 19
 
+    @pytest.mark.slow
     def test_two_warehouses_in_one_file_are_refused(self, base_url: str) -> None:
         put_loaded(CONFIG)
         with duckdb.connect("polyai.duckdb") as connection:

@@ -139,6 +139,7 @@ class TestScripts:
         )
         return str(conversation_id), int(str(turn_index))
 
+    @pytest.mark.slow
     def test_load(self, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
         assert query("SELECT count(*) FROM polyai.conversations") == [(12,)]
         assert query("SELECT count(*) > 0 FROM polyai.kpi_daily") == [(True,)]

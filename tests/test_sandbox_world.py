@@ -327,6 +327,7 @@ def test_arrivals_at_a_constant_rate_stay_one_stretch() -> None:
     assert timeline.count == 3000
 
 
+@pytest.mark.slow
 def test_late_data_appears_as_time_advances() -> None:
     sandbox = Sandbox(SandboxConfig(conversations=1, oddities=False))
     sandbox.advance(timedelta(seconds=1), arrivals=200)

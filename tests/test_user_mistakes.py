@@ -314,6 +314,7 @@ class TestSeveralAgents:
         monkeypatch.setattr("polyai.config.lookup.providers", lambda: [provider])
         assert {agent.agent_id for agent in resolve().agents} == {AGENT, OTHER}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "bad", ["", pytest.param('api_key = "two words"\n', marks=pytest.mark.slow)]
     )
