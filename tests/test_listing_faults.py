@@ -155,6 +155,7 @@ def test_a_wrong_count(options: dict[str, Any], excess: int) -> None:
         assert report.walks == 0
 
 
+@pytest.mark.slow
 def test_rows_without_an_id_are_recorded_and_resolved() -> None:
     with site(120, rows_without_id=2) as listing:
         report = listing.load()

@@ -41,6 +41,7 @@ def is_loading(sandbox: Sandbox) -> bool:
     return sandbox.requests.kinds.get("detail", 0) > 2
 
 
+@pytest.mark.slow
 def test_the_second_of_two_loads_exits_immediately(sandbox: Sandbox, base_url: str) -> None:
     first = start("load", **access(base_url), **SLOW)
     wait_until(lambda: is_loading(sandbox))

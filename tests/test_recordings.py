@@ -160,6 +160,7 @@ def archive(sandbox: Sandbox) -> Iterator[Archive]:
         yield Archive(sandbox, url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("conversations", "recordings"),
     [(300, 150), pytest.param(2_900, 2_000, marks=pytest.mark.matrix)],

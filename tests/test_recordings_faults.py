@@ -285,6 +285,7 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert recording("CA1") == ("stored", None, 60, 2)
 
 
+@pytest.mark.slow
 def test_a_complete_file_with_wrong_lengths_is_stored_and_marked(calls: Calls) -> None:
     whole, odd = wav(60), chunk(b"LIST", b"odd")[:-1]
     calls.recordings = {

@@ -173,6 +173,7 @@ class TestUnknownNames:
         assert "POLYAI_TEAM_MOOD" in result.stderr
         assert "POLYAI_QUX" in result.stderr
 
+    @pytest.mark.slow
     def test_names_of_dlt_of_other_sources_and_of_other_parts_are_allowed(
         self, base_url: str
     ) -> None:

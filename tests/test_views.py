@@ -112,6 +112,7 @@ def test_generated_files_are_current(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_new_warehouse_gets_empty_tables_and_all_views() -> None:
     pipeline = open_pipeline(name=PIPELINE_NAME)
     assert not views_are_current(pipeline)
