@@ -14,7 +14,7 @@ import pytest
 from ducklake import extensions
 
 ARE_REQUIRED = bool(os.environ.get("TEST_EXTRAS"))
-"""Whether the packages have to be there."""
+"""The packages have to be there: tests do not skip."""
 
 
 def are_installed(*modules: str) -> bool:

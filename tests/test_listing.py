@@ -44,24 +44,10 @@ class HeadOnlyList(DriftingList):
 
 
 def walk(
-    listing: DriftingList,
-    since: int | None = None,
-    before: int | None = None,
-    *,
-    page_size: int = 10,
-    short_sweep_pages: int = SHORT_SWEEP_PAGES,
-    landmarks: Landmarks | None = None,
+    listing: DriftingList, since: int | None = None, before: int | None = None, **options: Any
 ) -> list[str]:
-    """Ids that the listing yields, in order."""
-    parts = walks(
-        listing,
-        since,
-        before,
-        page_size=page_size,
-        short_sweep_pages=short_sweep_pages,
-        landmarks=landmarks,
-    )
-    return [name for names in parts for name in names]
+    """Ids that the listing yields, in order; the options are those of `walks`."""
+    return [name for names in walks(listing, since, before, **options) for name in names]
 
 
 def walks(

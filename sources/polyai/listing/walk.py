@@ -73,7 +73,7 @@ class Walk:
 
     @property
     def is_disordered(self) -> bool:
-        """Whether the times give no order that a range could be searched by."""
+        """True if the times give no order that a range could be searched by."""
         return 2 * self.inversion > LARGEST_INVERSION or self.absurd > max(3, self.dated // 100)
 
     def joins(self, page: Page) -> bool:

@@ -222,7 +222,7 @@ class Committer:
             condition: SQL, with `%s` for each parameter.
             parameters: Values of the parameters.
         """
-        with self._deleting() as client:
+        with self._statements() as client:
             name = client.make_qualified_table_name(table.name)
             client.execute_sql(f"DELETE FROM {name} WHERE {condition}", *parameters)
 
@@ -233,7 +233,7 @@ class Committer:
             Numbers of deleted rows by table.
         """
         rows: Counter[str] = Counter()
-        with self._deleting() as client:
+        with self._statements() as client:
             for table in erased_tables():
                 if not self.warehouse.has_table(table.name):
                     continue
@@ -266,7 +266,7 @@ class Committer:
                         client.drop_dataset()
 
     @contextmanager
-    def _deleting(self) -> Iterator[SqlClientBase[Any]]:
+    def _statements(self) -> Iterator[SqlClientBase[Any]]:
         """Opens the destination for statements, which need the same lease as a load."""
         with (
             self._hold([_COMMITS] if self._commits_one_at_a_time else []),
@@ -290,7 +290,7 @@ class Committer:
         tables = {table: audit_table(table, rows[table], load_id) for table in rows}
         schemas = self.pipeline.schemas
         known = schemas[self._schema].stored_version_hash if self._schema in schemas else None
-        with destination_errors(), kept_open(self.pipeline), sql_client(self.pipeline) as client:
+        with self._statements() as client:
             replace_rows(client, tables, load_id, self._schema, known)
 
     def _has_tables(self, tables: Sequence[Table]) -> bool:

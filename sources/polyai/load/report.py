@@ -56,7 +56,7 @@ class RunReport:
     """Of this run if it walked over the whole list, or else of the newest run that has one."""
     walks: int = 0
     is_proven: bool = True
-    """Whether everything that was listed throughout the run was seen."""
+    """Everything that was listed throughout the run was seen."""
     pending: int = 0
     """Conversations known to the run that are not loaded: open failures and malformed rows."""
     gaps_repaired: int = 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..clock import Clock, utc_now
 from ..config.settings import Settings
@@ -50,14 +49,9 @@ class SliceLoader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._committer = None
-        self._opened.__exit__(kind, error, traceback)
+        self._opened.__exit__(*error)
 
     def load(
         self,

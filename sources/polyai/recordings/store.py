@@ -214,6 +214,7 @@ class Store:
         oldest = utc_now() - _ABANDONED_AFTER
         for name in self.sizes(_INCOMING):
             draft = f"{self._root}/{_INCOMING}/{name}"
+            # a server without modification times keeps its drafts: a run may be writing them
             with contextlib.suppress(FileNotFoundError, NotImplementedError):
                 if in_utc(self._fs.modified(draft)) < oldest:
                     self._fs.rm_file(draft)

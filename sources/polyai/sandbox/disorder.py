@@ -31,7 +31,7 @@ class Disorder:
 
     @property
     def is_active(self) -> bool:
-        """Whether a page of the listing differs from the conversations in their order."""
+        """True if a page of the listing differs from the conversations in their order."""
         config = self._config
         return bool(
             config.ties or config.listed_twice or config.count_error or config.max_count is not None

@@ -24,6 +24,6 @@ def sql_client(pipeline: dlt.Pipeline) -> SqlClientBase[Any]:
 
 @lru_cache(maxsize=16)
 def _client(pipeline: dlt.Pipeline, dataset: str, staging_layout: str) -> SqlClientBase[Any]:
-    """Client that is never opened, for what its name and settings depend on."""
+    """Returns a client that is never opened; one per dataset and staging layout."""
     client: SqlClientBase[Any] = pipeline.sql_client()
     return client

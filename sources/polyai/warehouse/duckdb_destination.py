@@ -10,7 +10,6 @@ import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from dlt.common.configuration.container import Container
@@ -92,7 +91,7 @@ def _files_by_table(load_id: str) -> dict[str, list[str]]:
     for state, job in packages.list_all_jobs_with_states(load_id):
         if state == "completed_jobs":
             path = packages.get_job_file_path(load_id, state, job.file_name())
-            files[job.table_name].append(str(Path(packages.storage.make_full_path(path))))
+            files[job.table_name].append(packages.storage.make_full_path(path))
     return files
 
 

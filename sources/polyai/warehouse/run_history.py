@@ -15,7 +15,7 @@ from .queries import Warehouse
 
 
 class WholeWalks(NamedTuple):
-    """What loads recorded about the whole list of an agent; None where unknown.
+    """Facts about the whole list of an agent, as recorded by loads; None where unknown.
 
     Attributes:
         count_excess: Newest known `sync_runs.count_excess`.
