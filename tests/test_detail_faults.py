@@ -24,6 +24,7 @@ import pytest
 
 from command import AGENT, KEY
 from odd_server import Answer, OddServer, Request
+from peak_memory import needs_peak_memory
 from polyai import open_pipeline, resolve
 from polyai.api.client import DataApi
 from polyai.api.outage import OUTAGE_AFTER
@@ -442,17 +443,20 @@ class TestSummaryHash:
 
 
 _LARGE = """
-import resource, sys
+import sys
+sys.path[:0] = {path!r}
+from peak_memory import peak_megabytes
 from polyai import open_pipeline, resolve
 from polyai.load.run import load
 settings = resolve(agent_id="{agent}", api_key="key", base_url=sys.argv[1])
 (report,) = load(settings, open_pipeline())
 assert report.status == "complete", report.error
-print(report.new, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(report.new, peak_megabytes())
 """
 
 
 class TestMemory:
+    @needs_peak_memory
     @pytest.mark.slow
     def test_conversations_of_a_megabyte_take_no_more_memory_than_usual_ones(self) -> None:
         count, words = 500, random.Random(1)
@@ -481,7 +485,7 @@ class TestMemory:
 
         with OddServer(script) as server:
             ended = subprocess.run(
-                [sys.executable, "-c", _LARGE.format(agent=AGENT), server.url],
+                [sys.executable, "-c", _LARGE.format(agent=AGENT, path=sys.path), server.url],
                 capture_output=True,
                 text=True,
                 check=True,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from odd_server import Answer, OddServer, Script, in_turn
+from peak_memory import needs_peak_memory
 from polyai.api import deadline
 from polyai.api.client import ConversationsV3, DataApi
 from polyai.config.settings import Agent
@@ -313,21 +314,23 @@ class TestOddLengths:
 
 
 PEAK = """
-import resource, sys, threading
+import sys, threading
 sys.path[:0] = {path!r}
+from peak_memory import peak_megabytes
 from polyai.api.client import DataApi
 from polyai.config.settings import Agent
 from polyai.errors import ConversationError
 api = DataApi(Agent("PROJECT-1", "a-key", "us", None, {url!r}, None), request_timeout=30)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_megabytes()
 try:
     api.conversation("CA1")
 except ConversationError as error:
     print(error, file=sys.stderr)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print(peak_megabytes() - before)
 """
 
 
+@needs_peak_memory
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["256 MB", "a gzip bomb of 1 GB"])
