@@ -53,7 +53,6 @@ def store_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = ti
     with open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others):
         for holder in others.values():
             raise BusyError(f"{holder} is writing debug chats: these results were not stored")
-        committer.create_tables([DEBUG_CHATS, DEBUG_CHAT_TURNS])
         committer.write({DEBUG_CHATS: chats, DEBUG_CHAT_TURNS: turns})
 
 

@@ -227,7 +227,7 @@ class _AgentErasure:
         """Commits the request, then deletes files and rows; files first, because rows name them."""
         committer, selection = self._committer, self._selection
         agent_id, conversations = selection.agent_id, selection.conversations
-        self._interrupted = committer.begin(self._report, _TABLES, [COMMAND])
+        self._interrupted = committer.begin(self._report, [COMMAND], _TABLES)
         committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows()})
         try:
             if archive is not None:

@@ -31,7 +31,7 @@ from ..locking.leases import Holder, Leases
 from ..shape.audit_rows import audit_table
 from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import Table
-from ..tables.registry import erased_tables
+from ..tables.registry import erased_tables, loaded_tables
 from ..warehouse.clients import sql_client
 from ..warehouse.direct_write import MOST_ROWS, can_write_directly, replace_rows
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
@@ -44,7 +44,7 @@ from .chunk import Batch, Chunk, Days
 from .discard import discard, remove_old_records
 from .memory import release_unused
 from .report import RunReport
-from .source import OnBatch, chunk_source, rows_source
+from .source import OnBatch, chunk_source, rows_source, tables_schema
 
 logger = logging.getLogger("polyai")
 
@@ -130,11 +130,6 @@ class Committer:
         """Tables that are known to have all columns."""
         self._commits_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
 
-    @property
-    def may_have_rivals(self) -> bool:
-        """True if other runs may write into the destination at the same time."""
-        return self._leases is not None
-
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         """Keeps a DuckDB file open during several steps, each of which would open it."""
@@ -154,6 +149,7 @@ class Committer:
             tables: Names of the tables to load.
             on_batch: Called with each batch before its rows go to dlt.
         """
+        self.create_tables(table for table in loaded_tables() if table.name in tables)
         days: list[Days] = []
 
         def extracted(batch: Batch) -> None:
@@ -170,47 +166,44 @@ class Committer:
             rows: Rows by column name; times as `datetime`, JSON columns as objects. A table without
                 rows is created.
         """
-        if self._can_write_directly(rows):
+        self.create_tables(rows)
+        if can_write_directly(self.pipeline) and sum(map(len, rows.values())) <= MOST_ROWS:
             retry(lambda: self._write_directly(rows), retry_if=is_conflict)
             return
         self._extract(rows_source(rows, self._schema))
         self._load()
 
-    def create_tables(self, tables: Sequence[Table]) -> None:
-        """Creates tables that do not exist, one run at a time, because two at once would fail.
+    def create_tables(self, tables: Iterable[Table]) -> None:
+        """Creates tables, and columns of tables, that do not exist.
 
-        Args:
-            tables: The tables that the run writes beside `sync_runs`; only the first is looked up.
+        One run at a time, because two at once would fail. Beside any other, `sync_runs` exists, by
+        which a warehouse is found in a DuckDB file.
         """
-        if self._has_tables(tables):
-            return
-        with self._hold([_TABLES]):
-            if not self._has_tables(tables):
-                self.write({table: [] for table in (*tables, SYNC_RUNS)})
+        if missing := self._incomplete([SYNC_RUNS, *tables]):
+            commits = [_COMMITS] if self._commits_one_at_a_time else []
+            with self._hold([_TABLES, *commits]):
+                if missing := self._incomplete(missing):
+                    self._create(missing)
+                    self._complete.update(missing)
 
     def begin(
-        self, report: RunReport, tables: Sequence[Table], commands: Sequence[str]
+        self, report: RunReport, commands: Sequence[str], tables: Iterable[Table] = ()
     ) -> list[dict[str, Any]]:
-        """Writes a run's first row of `sync_runs`, and creates tables, in one load package.
+        """Writes a run's first row of `sync_runs`, and creates tables.
 
         Args:
             report: Report of the run.
-            tables: The tables that it writes beside `sync_runs`.
-            commands: Commands that run at most once per agent at a time.
+            commands: Commands of which at most one runs per agent at a time.
+            tables: Tables that it reads or writes.
 
         Returns:
             Rows that mark runs without an end as interrupted; to be written at the end of this run.
         """
-        agent_id = report.agent_id
-        rows: dict[Table, Sequence[Mapping[str, Any]]] = {SYNC_RUNS: [report.as_row()]}
-        if self._has_tables(tables):
-            self.write(rows)
-        else:
-            with self._hold([_TABLES]):
-                self.write(rows | {table: [] for table in tables})
+        self.create_tables(tables)
+        self.write({SYNC_RUNS: [report.as_row()]})
         return [
             {**run, "status": "interrupted"}
-            for run in self.warehouse.unfinished_runs(agent_id, commands)
+            for run in self.warehouse.unfinished_runs(report.agent_id, commands)
             if run["run_id"] != report.run_id
         ]
 
@@ -276,14 +269,36 @@ class Committer:
         ):
             yield client
 
-    def _can_write_directly(self, rows: Mapping[Table, Sequence[object]]) -> bool:
-        if not can_write_directly(self.pipeline) or sum(map(len, rows.values())) > MOST_ROWS:
-            return False
-        for table in rows:
-            columns = [column.name for column in table.columns]
-            if table not in self._complete and self.warehouse.has_columns(table.name, columns):
-                self._complete.add(table)
-        return self._complete.issuperset(rows)
+    def _incomplete(self, tables: Iterable[Table]) -> list[Table]:
+        """Returns those of the tables that do not exist with all columns."""
+        unknown = [table for table in tables if table not in self._complete]
+        if not unknown:
+            return []
+        with self.kept_open():
+            found = [
+                table
+                for table in unknown
+                if self.warehouse.has_columns(table.name, (column.name for column in table.columns))
+            ]
+        self._complete.update(found)
+        return [table for table in unknown if table not in self._complete]
+
+    def _create(self, tables: Sequence[Table]) -> None:
+        """Creates tables and columns from the schema alone, without a load package."""
+
+        def create() -> None:
+            with kept_open(self.pipeline):
+                schemas = self.pipeline.schemas
+                schema = tables_schema(tables, self._schema)
+                if self._schema in schemas:
+                    known = schemas[self._schema].clone()
+                    known.update_schema(schema)
+                    schema = known
+                schemas.save_schema(schema)
+                self.pipeline.sync_schema(self._schema)
+
+        with destination_errors():
+            retry(create, retry_if=is_conflict)
 
     def _write_directly(self, rows: Mapping[Table, Sequence[Mapping[str, Any]]]) -> None:
         load_id = create_load_id()
@@ -292,9 +307,6 @@ class Committer:
         known = schemas[self._schema].stored_version_hash if self._schema in schemas else None
         with self._statements() as client:
             replace_rows(client, tables, load_id, self._schema, known)
-
-    def _has_tables(self, tables: Sequence[Table]) -> bool:
-        return all(self.warehouse.has_table(table.name) for table in (tables[0], SYNC_RUNS))
 
     def _hold(self, names: Iterable[str]) -> AbstractContextManager[None]:
         return self._leases.holding(names) if self._leases is not None else nullcontext()

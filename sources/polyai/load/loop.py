@@ -17,7 +17,6 @@ from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, FORGOTTEN, SYNC_RUNS
 from ..tables.children import TURNS
 from ..tables.declaration import Table
-from ..tables.registry import loaded_tables
 from ..warehouse.counts import unequal_turns
 from ..warehouse.held import LOAD_COMMANDS
 from .agent_reader import AgentReader
@@ -46,7 +45,7 @@ class _Active:
     Attributes:
         reader: Its reader.
         chunks: The chunks of the reader.
-        interrupted: Runs without an end, which this one completes.
+        interrupted: Rows that mark the runs without an end that this one completes.
     """
 
     reader: AgentReader
@@ -86,10 +85,6 @@ class LoadLoop:
         waiting, active = deque(readers), deque[_Active]()
         reports: list[RunReport] = []
         with ExitStack() as opened, cycles_collected_per_chunk() as collect:
-            if self._committer.may_have_rivals:
-                self._committer.create_tables(
-                    [table for table in loaded_tables() if table.name in self._tables]
-                )
             while waiting or active:
                 while waiting and len(active) < CONCURRENT_AGENTS and not self._stop.is_set():
                     reader = opened.enter_context(waiting.popleft())
@@ -111,13 +106,8 @@ class LoadLoop:
         report = reader.report
         self._on_begin(report)
         with self._committer.kept_open():
-            # before anything is queried: the row gives the table the columns of this version
-            self._committer.write({SYNC_RUNS: [report.as_row()]})
-            interrupted = [
-                run
-                for run in self._warehouse.unfinished_runs(report.agent_id, LOAD_COMMANDS)
-                if run["run_id"] != report.run_id and _is_over(run, report)
-            ]
+            unfinished = self._committer.begin(report, LOAD_COMMANDS)
+            interrupted = [run for run in unfinished if _is_over(run, report)]
         reader.start()
 
         def others_wait() -> bool:
@@ -155,7 +145,7 @@ class LoadLoop:
         ended = [report.as_row()]
         if report.has_read_all:
             # what the interrupted runs left partially loaded has been read again
-            ended += [{**run, "status": "interrupted"} for run in one.interrupted]
+            ended += one.interrupted
         self._committer.write(rows | {SYNC_RUNS: ended})
 
     def _malformed_rows(self, reader: AgentReader, report: RunReport) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import dlt
 from dlt.common.configuration.specs import BaseConfiguration
+from dlt.common.schema import Schema
 from dlt.extract import DltResource, DltSource
 
 from ..config.settings import resolve
@@ -146,7 +147,7 @@ def polyai(
         for agent_id, reason in stopped.items():
             logger.error("agent %s was not read to its end: %s", agent_id, reason)
 
-    return list(_resources(pages, no_op))
+    return list(_resources(pages, no_op, creates_tables=True))
 
 
 def _state_after_refresh() -> LoadState:
@@ -170,22 +171,33 @@ def _is_kept(table: Mapping[str, Any]) -> bool:
 
 
 def chunk_source(chunk: Chunk, on_batch: OnBatch, schema: str) -> DltSource:
-    """The same source over one chunk: one load package.
+    """The same source over one chunk, whose tables exist: one load package.
 
     Args:
         chunk: The chunk, whose rows are read while dlt extracts.
         on_batch: Called with each batch before its rows go to dlt.
         schema: Name of the dlt schema, recorded with the load package in `_dlt_loads`.
     """
-    return _source(schema, lambda: list(_resources(lambda: [chunk], on_batch)))
+    return _source(
+        schema, lambda: list(_resources(lambda: [chunk], on_batch, creates_tables=False))
+    )
+
+
+def tables_schema(tables: Sequence[Table], schema: str) -> Schema:
+    """The dlt schema with these tables alone.
+
+    Args:
+        tables: The tables.
+        schema: Name of the dlt schema.
+    """
+    return rows_source({table: [] for table in tables}, schema).discover_schema()
 
 
 def rows_source(rows: Mapping[Table, Sequence[Mapping[str, Any]]], schema: str) -> DltSource:
     """A source of rows of audit tables: one load package.
 
     Args:
-        rows: Rows by column name; times as `datetime`, JSON columns as objects. A table without
-            rows is created.
+        rows: Rows by column name; times as `datetime`, JSON columns as objects.
         schema: Name of the dlt schema.
     """
 
@@ -210,7 +222,7 @@ def _source(schema: str, resources: Callable[[], list[DltResource]]) -> DltSourc
 
 
 def _resources(
-    parts: Callable[[], Iterable[Chunk | _Page]], on_batch: OnBatch
+    parts: Callable[[], Iterable[Chunk | _Page]], on_batch: OnBatch, *, creates_tables: bool
 ) -> Iterator[DltResource]:
     @dlt.resource(name="listing", selected=False)
     def listing() -> Iterator[Chunk | _Page]:
@@ -227,18 +239,20 @@ def _resources(
     yield listing
     yield details
     for table in loaded_tables():
-        yield _table_resource(table, details)
+        yield _table_resource(table, details, creates_tables=creates_tables)
 
 
-def _table_resource(table: Table, details: DltResource) -> DltResource:
+def _table_resource(table: Table, details: DltResource, *, creates_tables: bool) -> DltResource:
     begun = ""
 
     def rows(batch: Batch) -> Iterator[Any]:
         nonlocal begun
-        found, load_id = batch.tables[table.name], _load_id()
-        # an empty first batch creates the table, so that no query fails for lack of data
-        if found.num_rows or begun != load_id:
+        found = batch.tables[table.name]
+        if creates_tables and begun != (load_id := _load_id()):
+            # an empty first batch creates the table, so that no query fails for lack of data
             begun = load_id
+            yield found
+        elif found.num_rows:
             yield found
 
     resource: DltResource = dlt.transformer(rows, data_from=details, **_hints(table))

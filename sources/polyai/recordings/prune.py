@@ -110,7 +110,7 @@ def _prune(
 ) -> None:
     agent_id, before = result.agent_id, result.before
     report = RunReport(agent_id, PRUNE, Traffic(), range_to=before, started_at=clock())
-    killed = work.committer.begin(report, TABLES, COMMANDS)
+    killed = work.committer.begin(report, COMMANDS, TABLES)
     manifest = Manifest(work.store, work.incoming, agent_id)
     open_failures = work.committer.warehouse.open_failures(agent_id, "recording")
     for rows in archive.days(before):

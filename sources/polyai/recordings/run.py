@@ -212,7 +212,7 @@ class AgentRecordings:
     def fetch(self, tasks: Sequence[Task] | None = None) -> None:
         """Downloads these recordings, or all missing ones, and commits the report."""
         committer, report = self._work.committer, self._report
-        killed = committer.begin(report, TABLES, COMMANDS)
+        killed = committer.begin(report, COMMANDS, TABLES)
         rows, error = self._fetch(tasks)
         report.finish(error, interrupted=self._stop.is_set(), now=self._clock())
         committer.write(rows | {SYNC_RUNS: [report.as_row(), *killed]})

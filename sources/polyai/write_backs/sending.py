@@ -104,7 +104,7 @@ class AgentWriteBacks:
 
     def send(self, committer: Committer) -> None:
         """Sends the rows and commits the results."""
-        killed = committer.begin(self.report, [WRITE_BACKS], list(COMMANDS.values()))
+        killed = committer.begin(self.report, list(COMMANDS.values()), [WRITE_BACKS])
         history = self._history
         history.read()
         self._resolve_killed()
