@@ -130,13 +130,9 @@ class Committer:
         """Tables that are known to have all columns."""
         self._commits_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
 
-    @contextmanager
-    def kept_open(self) -> Iterator[None]:
-        """Keeps a DuckDB file open during several steps, each of which would open it."""
-        with ExitStack() as stack:
-            with destination_errors():
-                stack.enter_context(kept_open(self.pipeline))
-            yield
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Keeps the destination open during several steps, each of which would open it."""
+        return self.warehouse.kept_open()
 
     def commit_chunk(
         self, chunk: Chunk, agent_id: str, tables: Sequence[str], on_batch: OnBatch

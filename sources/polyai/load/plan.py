@@ -6,7 +6,7 @@ past a re-fetch age.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
 from ..listing.protocol import Listed, Listing, MalformedRow
@@ -93,25 +93,14 @@ class Plan:
         due without being listed follows, then what failed in earlier runs.
         """
         policy = self._policy
-        self.is_first_load = not self._warehouse.has_conversations(self._agent_id)
-        self.failures = self._warehouse.open_failures(self._agent_id)
-        self.stale = self._warehouse.open_failures(self._agent_id, "stale_detail")
-        given_up = frozenset() if policy.full or policy.span else frozenset(self._given_up())
-        self._report.given_up = len(given_up)
-        forgotten = self._warehouse.forgotten(self._agent_id)
-        self._report.forgotten = len(forgotten)
-        self._left_out = given_up | forgotten
-        self.forgotten_callers = ForgottenCallers(self._warehouse.forgotten_callers(self._agent_id))
-        known_malformed = self._warehouse.open_failures(self._agent_id, "listing")
-        excluded = self._left_out | self._warehouse.gone(self._agent_id)
-        self._reconciliation.start()
-        self._collect_due(excluded)
+        with self._warehouse.kept_open():
+            excluded, known_malformed = self._read_state()
+            starts = [] if policy.span else [self._window_start(each) for each in self._listings]
         if policy.span is not None:
             for listing in self._listings:
                 yield from self._listed_tasks(listing, policy.span.since, policy.span.before)
             yield from self._known_failures
             return
-        starts = [self._window_start(listing) for listing in self._listings]
         for number, (listing, start) in enumerate(zip(self._listings, starts)):
             yield from self._listed_tasks(listing, start, None)
             malformed = len(listing.malformed.keys() - known_malformed)
@@ -128,6 +117,28 @@ class Plan:
         if all(start is None for start in starts) and self._report.is_proven:
             environments = [known for listing in self._listings if (known := listing.environment)]
             self._reconciliation.end(environments, is_first_load=self.is_first_load)
+
+    def _read_state(self) -> tuple[frozenset[str], Set[str]]:
+        """Reads from the warehouse what the listing is compared with.
+
+        Returns:
+            Conversations that are not read unless they are listed, and list rows that are known
+            not to be loadable, by key.
+        """
+        policy, warehouse, agent_id = self._policy, self._warehouse, self._agent_id
+        self.is_first_load = not warehouse.has_conversations(agent_id)
+        self.failures = warehouse.open_failures(agent_id)
+        self.stale = warehouse.open_failures(agent_id, "stale_detail")
+        given_up = frozenset() if policy.full or policy.span else frozenset(self._given_up())
+        self._report.given_up = len(given_up)
+        forgotten = warehouse.forgotten(agent_id)
+        self._report.forgotten = len(forgotten)
+        self._left_out = given_up | forgotten
+        self.forgotten_callers = ForgottenCallers(warehouse.forgotten_callers(agent_id))
+        excluded = self._left_out | warehouse.gone(agent_id)
+        self._reconciliation.start()
+        self._collect_due(excluded)
+        return excluded, warehouse.open_failures(agent_id, "listing").keys()
 
     @property
     def malformed(self) -> dict[str, MalformedRow]:

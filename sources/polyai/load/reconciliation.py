@@ -92,14 +92,15 @@ class Reconciliation:
         if not listing.has_count:
             return False
         report, known = self._report, self._known
-        unaccounted = missing(
-            listing.api_count,
-            self._warehouse.count_conversations(self._agent_id) + found,
-            erased=report.forgotten,
-            absent=report.known_absent,
-            pending=self._warehouse.count_unloaded_failures(self._agent_id) + malformed,
-            excess=report.count_excess,
-        )
+        with self._warehouse.kept_open():
+            unaccounted = missing(
+                listing.api_count,
+                self._warehouse.count_conversations(self._agent_id) + found,
+                erased=report.forgotten,
+                absent=report.known_absent,
+                pending=self._warehouse.count_unloaded_failures(self._agent_id) + malformed,
+                excess=report.count_excess,
+            )
         if not unaccounted:
             return False
         is_recent = known.walked_at is not None and known.walked_at > self._now - WALK_AGAIN_AFTER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Self, TypeVar
@@ -43,7 +43,7 @@ def id_batches(ids: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
 
 
 class Warehouse:
-    """Queries on the dataset of a pipeline. Each query opens a connection of its own.
+    """Queries on the dataset of a pipeline. Each query opens a connection of its own, by default.
 
     Args:
         pipeline: Pipeline with the destination and the dataset.
@@ -63,6 +63,7 @@ class Warehouse:
         self._absent = absent
         self._locks_file = locks_file
         self._lock = file_lock(pipeline) if locks_file else nullcontext()
+        self._is_open = False
 
     def for_thread(self) -> Self:
         """Returns an equal warehouse for another thread.
@@ -72,6 +73,26 @@ class Warehouse:
         copy = type(self)(self.pipeline, locks_file=self._locks_file, absent=self._absent)
         copy._client.make_qualified_table_name("any")
         return copy
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keeps the connection open during several queries, each of which would open one.
+
+        In the thread that queries this warehouse, and only for as long as others may wait: a DuckDB
+        file is locked meanwhile.
+        """
+        if self._is_open:
+            yield
+            return
+        with self._lock:
+            with destination_errors():
+                retry_while_locked(self._client.open_connection)
+            self._is_open = True
+            try:
+                yield
+            finally:
+                self._is_open = False
+                self._client.close_connection()
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Runs a query.
@@ -156,10 +177,14 @@ class Warehouse:
         client = self._client
 
         def read() -> T:
-            with self._lock, client, client.execute_query(query, *parameters) as cursor:
+            with client.execute_query(query, *parameters) as cursor:
                 return take(cursor)
 
-        return retry_while_locked(read)
+        def open_and_read() -> T:
+            with self._lock, client:
+                return read()
+
+        return read() if self._is_open else retry_while_locked(open_and_read)
 
     @cached_property
     def _client(self) -> SqlClientBase[Any]:
