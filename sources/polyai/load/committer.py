@@ -34,6 +34,7 @@ from ..tables.declaration import Table
 from ..tables.registry import erased_tables, loaded_tables
 from ..warehouse.clients import sql_client
 from ..warehouse.direct_write import MOST_ROWS, can_write_directly, replace_rows
+from ..warehouse.duckdb_destination import merges_without_staging
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.errors import destination_errors, is_conflict
 from ..warehouse.held import LoadState
@@ -105,7 +106,8 @@ def open_committer(
         if has_discarded:
             committer.drop_staging()
         yield committer, others
-        committer.drop_staging()
+        if not merges_without_staging(pipeline):
+            committer.drop_staging()
         remove_old_records(pipeline)
 
 

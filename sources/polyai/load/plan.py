@@ -77,7 +77,7 @@ class Plan:
         self._compared: set[str] = set()
         """Compared already in this run, before the whole list is read."""
         self._found = 0
-        """Conversations to load that are not counted as loaded, without those that had failed."""
+        """Conversations to load that were neither loaded nor failed when the run began."""
         self._reconciliation = Reconciliation(warehouse, agent_id, report, policy.now)
         self.failures: Mapping[str, Failure] = {}
         self.stale: Mapping[str, Failure] = {}

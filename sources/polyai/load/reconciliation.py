@@ -45,12 +45,17 @@ class Reconciliation:
         self._now = now
         self._listed = array("Q")
         self._known = WholeWalks()
+        self._loaded = self._pending = 0
 
     def start(self) -> None:
-        """Reads what earlier runs found out about the whole list."""
+        """Reads what earlier runs found out about the whole list, and what is known now."""
         self._known = self._warehouse.whole_walks(self._agent_id, self._now)
         self._report.count_excess = self._known.count_excess
         self._report.known_absent = self._known.absent
+        if self._report.range_from is None:
+            # before this run commits what it finds
+            self._loaded = self._warehouse.count_conversations(self._agent_id)
+            self._pending = self._warehouse.count_unloaded_failures(self._agent_id)
 
     def add(self, rows: Iterable[Listed]) -> None:
         """Adds conversations of the whole list."""
@@ -86,21 +91,20 @@ class Reconciliation:
 
         Args:
             listing: The list, of which a part was read.
-            found: Conversations to load that are not counted as loaded, nor as failed.
+            found: Conversations to load that were neither loaded nor failed when the run began.
             malformed: List rows without an id that the run has found for the first time.
         """
         if not listing.has_count:
             return False
         report, known = self._report, self._known
-        with self._warehouse.kept_open():
-            unaccounted = missing(
-                listing.api_count,
-                self._warehouse.count_conversations(self._agent_id) + found,
-                erased=report.forgotten,
-                absent=report.known_absent,
-                pending=self._warehouse.count_unloaded_failures(self._agent_id) + malformed,
-                excess=report.count_excess,
-            )
+        unaccounted = missing(
+            listing.api_count,
+            self._loaded + found,
+            erased=report.forgotten,
+            absent=report.known_absent,
+            pending=self._pending + malformed,
+            excess=report.count_excess,
+        )
         if not unaccounted:
             return False
         is_recent = known.walked_at is not None and known.walked_at > self._now - WALK_AGAIN_AFTER

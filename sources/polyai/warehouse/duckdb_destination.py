@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import dlt
 from dlt.common.configuration.container import Container
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.destination.client import FollowupJobRequest, LoadJob, RunnableLoadJob
@@ -148,6 +149,11 @@ class PackageDuckDb(duckdb):
         self,
     ) -> dict[tuple[object, ...], tuple[DuckDbClientConfiguration, list[tuple[str, Any]]]]:
         return {}
+
+
+def merges_without_staging(pipeline: dlt.Pipeline) -> bool:
+    """Returns whether the loads of a pipeline need no staging dataset."""
+    return isinstance(pipeline.destination, PackageDuckDb)
 
 
 def _as_key(item: tuple[str, Any]) -> tuple[str, Any]:
