@@ -61,7 +61,10 @@ class TimeLimit:
             left = self._ends_at - began_at
         if left <= 0:
             raise TimeoutError("the request takes too long")
-        sock.settimeout(min(left, self._read_timeout))
+        timeout = min(left, self._read_timeout)
+        if sock.gettimeout() != timeout:
+            # a system call
+            sock.settimeout(timeout)
         count = sock.recv_into(buffer)
         if self._ends_at is None:
             self._waited += time.monotonic() - began_at
@@ -85,18 +88,23 @@ def time_limit(limit: TimeLimit) -> Iterator[None]:
 
 
 class _LimitedFile(io.RawIOBase):
-    """Readable file of a socket, within a time limit."""
+    """Readable file of a socket, within a time limit, after bytes that were already received."""
 
-    def __init__(self, sock: Any, limit: TimeLimit) -> None:
+    def __init__(self, sock: Any, limit: TimeLimit, received: bytes) -> None:
         # its end closes the socket, if the connection has already been closed
         self._file = sock.makefile("rb", buffering=0)
         self._sock = sock
         self._limit = limit
+        self._received = received
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._received:
+            count = min(len(buffer), len(self._received))
+            buffer[:count], self._received = self._received[:count], self._received[count:]
+            return count
         return self._limit.read(self._sock, buffer)
 
     def close(self) -> None:
@@ -116,18 +124,27 @@ class _Reader(io.BufferedReader):
 class _LimitedSocket:
     """Part of a socket that http.client's response uses."""
 
-    def __init__(self, sock: Any, limit: TimeLimit) -> None:
+    def __init__(self, sock: Any, limit: TimeLimit, received: bytes) -> None:
         self._sock = sock
         self._limit = limit
+        self._received = received
 
     def makefile(self, mode: str) -> _Reader:
-        return _Reader(_LimitedFile(self._sock, self._limit), io.DEFAULT_BUFFER_SIZE)
+        return _Reader(
+            _LimitedFile(self._sock, self._limit, self._received), io.DEFAULT_BUFFER_SIZE
+        )
 
 
 def _response(sock: Any, *args: Any, **options: Any) -> HTTPResponse:
     """Builds a response, also that of a proxy to CONNECT, within the current time limit."""
-    limit: TimeLimit = _CURRENT.limit
-    limited: Any = _LimitedSocket(sock, limit)
+    return begun_response(sock, _CURRENT.limit, b"", *args, **options)
+
+
+def begun_response(
+    sock: Any, limit: TimeLimit, received: bytes, *args: Any, **options: Any
+) -> HTTPResponse:
+    """Builds a response within a time limit, some bytes of which were already received."""
+    limited: Any = _LimitedSocket(sock, limit, received)
     return HTTPResponse(limited, *args, **options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Self
 
@@ -58,6 +59,22 @@ class Number(float):
         number = super().__new__(cls, digits)
         number.digits = digits
         return number
+
+
+def join_limited(chunks: Iterable[bytes], most: int) -> bytes:
+    """Joins a body in memory.
+
+    Raises:
+        OversizeError: It is longer than `most` bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise OversizeError(f"is longer than {most:,} bytes", is_too_large=True)
+        parts.append(chunk)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))

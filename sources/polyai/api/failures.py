@@ -31,6 +31,7 @@ from ..errors import (
     UnavailableError,
 )
 from .decoding import NotAcceptedError, OversizeError, UnusableError
+from .direct_get import Response
 from .rate_limit import requested_pause
 from .retry import RetryableError, is_retryable
 
@@ -134,7 +135,7 @@ class RequestErrors:
         )
 
     def from_invalid_answer(
-        self, error: NotAcceptedError, response: BaseHTTPResponse, body: bytes, url: str
+        self, error: NotAcceptedError, response: Response, body: bytes, url: str
     ) -> RetryableError:
         """Returns the error for a 2xx answer that is not what was requested."""
         media_type = self._masked(response.headers.get("Content-Type")) or "unknown type"
@@ -144,7 +145,7 @@ class RequestErrors:
         return RetryableError(message, self._details(response, body, url))
 
     def from_unusable_answer(
-        self, error: UnusableError, response: BaseHTTPResponse, url: str, subject: Subject
+        self, error: UnusableError, response: Response, url: str, subject: Subject
     ) -> ApiError:
         """Returns the error for a 2xx answer that another attempt would not change."""
         details = self._details(response, b"", url)
@@ -192,7 +193,7 @@ class RequestErrors:
             kind, what = ConversationError, "the conversation cannot be read"
         return kind(f"{what}: {reason}" if reason else what, **details)
 
-    def _details(self, response: BaseHTTPResponse, body: bytes, url: str) -> ErrorDetails:
+    def _details(self, response: Response, body: bytes, url: str) -> ErrorDetails:
         """Returns the details of an answer for `ApiError`."""
         envelope = _envelope(body)
         error_id = envelope.get("error_id") or response.headers.get("X-PolyAI-Correlation-Id")

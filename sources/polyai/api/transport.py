@@ -27,7 +27,8 @@ from .deadline import (
     TimeLimit,
     time_limit,
 )
-from .decoding import NotAcceptedError, OversizeError, UnusableError, decode
+from .decoding import NotAcceptedError, OversizeError, UnusableError, decode, join_limited
+from .direct_get import DirectGet, Response
 from .failures import RequestErrors, Subject
 from .page_stream import READ_BYTES
 from .retry import RATE_LIMIT_SECONDS, Retrier, RetryPolicy
@@ -78,19 +79,23 @@ class Body(Iterator[bytes]):
     Args:
         response: The answer, of which nothing was read yet.
         chunks: Its bytes.
-
-    Attributes:
-        is_framed: Whether `Content-Length` or chunked encoding marks its end, so that an early end
-            raises and a regular one proves that all of it arrived.
     """
 
-    def __init__(self, response: BaseHTTPResponse, chunks: Iterator[bytes]) -> None:
+    def __init__(self, response: Response, chunks: Iterator[bytes]) -> None:
+        self._response = response
         self._chunks = chunks
-        is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-        self.is_framed = is_chunked or response.length_remaining is not None
 
     def __next__(self) -> bytes:
         return next(self._chunks)
+
+    @cached_property
+    def is_framed(self) -> bool:
+        """True if `Content-Length` or chunked encoding marks its end.
+
+        An early end then raises, and a regular one proves that all of it arrived.
+        """
+        is_chunked = "chunked" in self._response.headers.get("Transfer-Encoding", "").lower()
+        return is_chunked or self._response.length_remaining is not None
 
 
 class Transport:
@@ -274,6 +279,10 @@ class Transport:
         pool.ConnectionCls = LimitedTlsConnection if pool.scheme == "https" else LimitedConnection
         return pool, self._adapter.request_url(request, proxies).rstrip("/")
 
+    @cached_property
+    def _direct_get(self) -> DirectGet:
+        return DirectGet(self._pool[0], self._headers)
+
     def _send(self, request: _Request, accept: Callable[[Body], T]) -> T:
         return self._retrier.run(
             partial(self._attempt, request, accept),
@@ -285,23 +294,11 @@ class Transport:
         """Sends the request once."""
         url = self._base_url + request.path
         self.traffic.add(requests=1)
-        pool, prefix = self._pool
         limit = TimeLimit(self._request_deadline, self._request_timeout)
-        with time_limit(limit):
-            try:
-                response = pool.urlopen(
-                    request.method,
-                    prefix + request.path,
-                    body=request.body,
-                    headers=request.headers,
-                    timeout=self._timeout,
-                    retries=False,
-                    redirect=False,
-                    assert_same_host=False,  # behind a proxy the path is a full URL
-                    preload_content=False,
-                )
-            except _BROKEN_ANSWERS as error:
-                raise self._errors.from_network(error, url) from error
+        try:
+            response = self._response(request, limit)
+        except _BROKEN_ANSWERS as error:
+            raise self._errors.from_network(error, url) from error
         try:
             return self._read(request, response, limit, accept, url)
         finally:
@@ -309,10 +306,30 @@ class Transport:
             # a connection whose body was not read to its end cannot be reused
             response.close()
 
+    def _response(self, request: _Request, limit: TimeLimit) -> Response:
+        """Sends the request; the body of the answer is still to be read."""
+        pool, prefix = self._pool
+        if request.method == "GET" and not request.is_streamed:
+            response = self._direct_get.send(prefix + request.path, limit)
+            if response is not None:
+                return response
+        with time_limit(limit):
+            return pool.urlopen(
+                request.method,
+                prefix + request.path,
+                body=request.body,
+                headers=request.headers,
+                timeout=self._timeout,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,  # behind a proxy the path is a full URL
+                preload_content=False,
+            )
+
     def _read(
         self,
         request: _Request,
-        response: BaseHTTPResponse,
+        response: Response,
         limit: TimeLimit,
         accept: Callable[[Body], T],
         url: str,
@@ -326,9 +343,9 @@ class Transport:
                 start = start or chunk
                 yield chunk
 
-        if not 200 <= response.status < 300:
+        if isinstance(response, BaseHTTPResponse) and not 200 <= response.status < 300:
             try:
-                body = _whole(chunks(), MAX_ERROR_BYTES)
+                body = join_limited(chunks(), MAX_ERROR_BYTES)
             except OversizeError:
                 body = b""
             raise self._errors.from_status(response, body, url, request.subject)
@@ -349,7 +366,7 @@ class Transport:
         self.traffic.add(answers=1)
         return result
 
-    def _chunks(self, response: BaseHTTPResponse, url: str) -> Iterator[bytes]:
+    def _chunks(self, response: Response, url: str) -> Iterator[bytes]:
         """Yields the decompressed body, never decompressing much more than the next chunk."""
         size = 0
         while True:
@@ -369,26 +386,10 @@ class Transport:
         """Returns a reader of answers that are one JSON document."""
 
         def read(chunks: Iterator[bytes]) -> T:
-            body = _whole(chunks, self.max_body)
+            body = join_limited(chunks, self.max_body)
             payload = decode(body, exact=False)
             if isinstance(payload, dict) and payload.get("success") is False:
                 raise NotAcceptedError("reports that the request failed")
             return accept(payload, body)
 
         return read
-
-
-def _whole(chunks: Iterator[bytes], most: int) -> bytes:
-    """Joins a body in memory.
-
-    Raises:
-        OversizeError: It is longer than `most` bytes.
-    """
-    parts: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > most:
-            raise OversizeError(f"is longer than {most:,} bytes", is_too_large=True)
-        parts.append(chunk)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
