@@ -20,7 +20,8 @@ from polyai import Span, Target, resolve
 from polyai.api.page_stream import Document, Spool
 from polyai.errors import ConfigurationError
 from polyai.load.backfill import backfill as run_backfill
-from polyai.load.slices import Slice, SliceReport, cut, parse_moment
+from polyai.load.slice_queue import SliceQueue
+from polyai.load.slices import Slice, SliceReport, cut, parse_moment, without_run
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 pytestmark = pytest.mark.load
@@ -352,6 +353,50 @@ def test_a_process_that_loads_many_slices_retains_no_documents(
     reports = run_backfill(settings, Target(), span, workers=1, on_change=count)
     assert [report.status for report in reports] == ["complete"] * 3
     assert left == [0, 0, 0]
+
+
+class TestJoining:
+    @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+    def test_adjacent_slices_with_few_conversations_are_joined(
+        self, base_url: str, sandbox: Sandbox, workers: str
+    ) -> None:
+        code, output = backfill(
+            base_url, "2026-09-02", "2026-11-01", "--slice", "1d", "--workers", workers
+        )
+        slices = output["slices"]
+        assert code == 0
+        assert loaded_ids() == within(sandbox, "2026-09-02", "2026-11-01")
+        assert sum(slice_["joined"] for slice_ in slices) == DAYS
+        assert [slice_["joined"] for slice_ in slices[:8]] == [1] * 8
+        assert len(slices) <= 14
+        assert all(one["before"] == other["since"] for one, other in itertools.pairwise(slices))
+        runs = query("SELECT range_from, range_to FROM polyai.sync_runs ORDER BY range_from")
+        assert len(runs) == len(slices)
+
+    @pytest.mark.unit
+    def test_the_number_adapts_to_each_agent(self) -> None:
+        span = Span(BEGIN, BEGIN + timedelta(days=400))
+        waiting = SliceQueue(cut(["busy", "quiet"], span, timedelta(days=1)))
+        joined: dict[str, list[int]] = {"busy": [], "quiet": []}
+        while waiting:
+            slice_ = waiting.take()
+            joined[slice_.agent_id].append(slice_.joined)
+            listed = 300 * slice_.joined if slice_.agent_id == "busy" else 0
+            report = without_run(slice_, "complete")
+            report.counts["listed"] = listed
+            waiting.adapt(report)
+        assert joined["quiet"] == [1] * 8 + [2, 4, 8, 16, 32, *[64] * 5, 10]
+        # two of them have more than a few
+        assert joined["busy"][:12] == [1] * 8 + [2, 1, 1, 1]
+        assert sum(joined["busy"]) == 400
+
+    @pytest.mark.unit
+    def test_a_failure_joins_no_more(self) -> None:
+        waiting = SliceQueue(cut(["A"], Span(BEGIN, BEGIN + timedelta(days=30)), timedelta(days=1)))
+        for _ in range(20):
+            slice_ = waiting.take()
+            assert slice_.joined == 1
+            waiting.adapt(without_run(slice_, "failed"))
 
 
 @pytest.mark.unit

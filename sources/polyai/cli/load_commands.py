@@ -145,7 +145,8 @@ def backfill(
         timedelta | None,
         typer.Option(
             "--slice",
-            help="Length of the slices that are committed independently. Default: 1d.",
+            help="Length of the slices that are committed independently; many with few "
+            "conversations are joined. Default: 1d.",
             parser=duration,
             metavar="DURATION",
         ),
@@ -202,7 +203,8 @@ def backfill(
     if failed:
         names = ", ".join(str(report.slice) for report in failed[:SHOWN_SLICES])
         more = f" and {len(failed) - SHOWN_SLICES} more" if failed[SHOWN_SLICES:] else ""
-        print_error(f"{len(failed)} of {slices} slices failed: {names}{more}. Run it again")
+        joined = sum(report.joined for report in failed)
+        print_error(f"{joined} of {slices} slices failed: {names}{more}. Run it again")
     if result.exit_code == ExitCode.INTERRUPTED:
         stderr.print("interrupted: what was read is committed; run it again to continue")
     raise typer.Exit(result.exit_code)

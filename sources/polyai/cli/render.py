@@ -106,10 +106,12 @@ def backfill(console: Console, reports: list[SliceReport], place_: str) -> None:
     total: Counter[str] = Counter()
     for report in reports:
         total.update(report.counts)
-    by_status = Counter(report.status for report in reports)
+    by_status: Counter[str] = Counter()
+    for report in reports:
+        by_status[report.status] += report.joined
     stated = ", ".join(f"{count:,} {status}" for status, count in by_status.most_common())
     console.print(
-        f"[bold]{len(reports):,} slices[/]: {stated or 'none started'} — "
+        f"[bold]{by_status.total():,} slices[/]: {stated or 'none started'} — "
         f"{total['listed']:,} listed, "
         f"{total['new']:,} new, {total['changed']:,} changed, {total['unchanged']:,} unchanged, "
         f"{total['failed']:,} failed"

@@ -162,7 +162,7 @@ class BackfillProgress:
     def watch(self, report: SliceReport) -> None:
         """Shows the current report of a slice."""
         self._reports[report.slice] = report
-        ended = sum(one.status != "running" for one in self._reports.values())
+        ended = sum(one.joined for one in self._reports.values() if one.status != "running")
         self._bar.update(self._task, completed=ended, counts=self._counts())
         if report.status != "running" and not self._is_live:
             counts = report.counts

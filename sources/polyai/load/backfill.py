@@ -13,8 +13,7 @@ import queue
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -28,6 +27,7 @@ from ..warehouse.target import Target
 from .refetch import Span
 from .report import RunReport, no_op
 from .slice_loader import SliceLoader
+from .slice_queue import SliceQueue
 from .slices import Slice, SliceReport, cut, slice_report, without_run
 
 logger = logging.getLogger("polyai")
@@ -73,8 +73,8 @@ def backfill(
         on_change: Called with the progress of each slice.
 
     Returns:
-        A report for each slice that was begun, in their order. A failed slice does not stop the
-        others.
+        A report for each slice that was begun, in their order; adjacent ones with few conversations
+        are joined, see `SliceReport.joined`. A failed slice does not stop the others.
 
     Raises:
         ConfigurationError: The range is empty.
@@ -87,8 +87,9 @@ def backfill(
         replace(settings, workers=max(1, settings.workers // per_agent)), target, again
     )
     run = _run_in_process if workers == 1 else _run_in_workers
-    reports = {report.slice: report for report in run(shared, slices, workers, stop, on_change)}
-    return [reports[slice_] for slice_ in slices if slice_ in reports]
+    reports = list(run(shared, SliceQueue(slices), workers, stop, on_change))
+    places = [agent.agent_id for agent in settings.agents]
+    return sorted(reports, key=lambda report: (report.since, places.index(report.agent_id)))
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,17 @@ class _Shared:
 
 
 def _run_in_process(
-    shared: _Shared, slices: Sequence[Slice], _: int, stop: threading.Event, on_change: OnChange
+    shared: _Shared, waiting: SliceQueue, _: int, stop: threading.Event, on_change: OnChange
 ) -> Iterator[SliceReport]:
     """Loads slices one after the other in this process; orchestrators run a single one."""
     landmarks: dict[str, Landmarks] = {}
     with SliceLoader(shared.target, stop) as loader:
-        for slice_ in slices:
-            if stop.is_set():
-                return
+        while waiting and not stop.is_set():
+            slice_ = waiting.take()
             known = landmarks.setdefault(slice_.agent_id, Landmarks())
             on_change(without_run(slice_, "running"))
             report = _load(shared, slice_, known, loader, on_change)
+            waiting.adapt(report)
             on_change(report)
             yield report
 
@@ -165,12 +166,11 @@ class _Worker:
 
 def _run_in_workers(
     shared: _Shared,
-    slices: Sequence[Slice],
+    waiting: SliceQueue,
     workers: int,
     stop: threading.Event,
     on_change: OnChange,
 ) -> Iterator[SliceReport]:
-    waiting = deque(slices)
     landmarks: dict[str, Landmarks] = {}
     pool = {number: _start_worker(number, shared) for number in range(1, workers + 1)}
     is_notified = False
@@ -191,6 +191,7 @@ def _run_in_workers(
                 ended = _receive(worker, landmarks, on_change)
                 if ended is None:
                     continue
+                waiting.adapt(ended)
                 on_change(ended)
                 yield ended
                 if not worker.process.is_alive() and waiting and not stop.is_set():
@@ -217,13 +218,13 @@ def _start_worker(number: int, shared: _Shared) -> _Worker:
 
 def _assign(
     worker: _Worker,
-    waiting: deque[Slice],
+    waiting: SliceQueue,
     landmarks: dict[str, Landmarks],
     stop: threading.Event,
     on_change: OnChange,
 ) -> None:
     """Sends the next slice to the worker, if there is one."""
-    worker.slice = waiting.popleft() if waiting and not stop.is_set() else None
+    worker.slice = waiting.take() if waiting and not stop.is_set() else None
     if worker.slice is not None:
         known = landmarks.setdefault(worker.slice.agent_id, Landmarks())
         on_change(without_run(worker.slice, "running"))

@@ -16,10 +16,15 @@ from .report import RunReport, Status
 
 @dataclass(frozen=True)
 class Slice:
-    """Conversations of one agent in one time range."""
+    """Conversations of one agent in one time range.
+
+    Attributes:
+        joined: Number of slices of the requested length that it consists of.
+    """
 
     agent_id: str
     span: Span
+    joined: int = 1
 
     def __str__(self) -> str:
         since, before = (_as_text(moment) for moment in (self.span.since, self.span.before))
@@ -46,6 +51,8 @@ class SliceReport:
         failures: Error messages by conversation.
         unmapped_fields: Fields without a column, and how often they occurred.
         seconds: Duration so far.
+        joined: Number of slices of the requested length that it consists of; more than one where
+            there is little to load.
     """
 
     agent_id: str
@@ -57,11 +64,12 @@ class SliceReport:
     failures: dict[str, str] = field(default_factory=dict)
     unmapped_fields: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    joined: int = 1
 
     @property
     def slice(self) -> Slice:
         """The slice that the report is about."""
-        return Slice(self.agent_id, Span(self.since, self.before))
+        return Slice(self.agent_id, Span(self.since, self.before), self.joined)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the object for `--json`."""
@@ -97,12 +105,20 @@ def slice_report(slice_: Slice, report: RunReport, seconds: float) -> SliceRepor
         {name: str(error) for name, error in list(report.failures.items())},
         Counter(report.unmapped_fields),
         seconds,
+        slice_.joined,
     )
 
 
 def without_run(slice_: Slice, status: Status, error: str | None = None) -> SliceReport:
     """Makes the report of a slice that has no run yet, never had one, or lost it."""
-    return SliceReport(slice_.agent_id, slice_.span.since, slice_.span.before, status, error)
+    return SliceReport(
+        slice_.agent_id,
+        slice_.span.since,
+        slice_.span.before,
+        status,
+        error,
+        joined=slice_.joined,
+    )
 
 
 def cut(agent_ids: Sequence[str], span: Span, length: timedelta) -> list[Slice]:
