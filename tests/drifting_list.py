@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from polyai.api.client import Page
+from polyai.api.answers import Page
 
 Row = dict[str, Any]
 

@@ -248,8 +248,8 @@ POINTS: dict[str, Point] = {
     # requests to the API
     "listing: before a page": Point("polyai.api.client:DataApi.conversations", before),
     "listing: after a page": Point("polyai.api.client:DataApi.conversations", after),
-    "fetching: before a detail": Point("polyai.api.client:DataApi.conversation_body", before),
-    "fetching: after a detail": Point("polyai.api.client:DataApi.conversation_body", after),
+    "fetching: before a detail": Point("polyai.api.client:DataApi.detail", before),
+    "fetching: after a detail": Point("polyai.api.client:DataApi.detail", after),
     # extract
     "extract: package made": Point(f"{_EXTRACTED}.create_load_package", after),
     "extract: before a table's items": Point(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from polyai.api.answers import Detail
 from polyai.load import batching
 from polyai.load.batching import Batcher
 from polyai.load.byte_budget import ByteBudget
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 
 def answer(name: str, size: int = 10) -> Fetched:
-    return Fetched(Task(name, "", "new"), datetime(2026, 11, 2, tzinfo=UTC), b"x" * size)
+    return Fetched(Task(name, "", "new"), datetime(2026, 11, 2, tzinfo=UTC), Detail({}, size))
 
 
 class TestBatcher:
@@ -62,6 +63,19 @@ class TestByteBudget:
             another = pool.submit(budget.wait, 9)
             budget.take(150)
             another.result(10)
+
+    def test_waiting_requests_begin_together_once_a_quarter_is_free(self) -> None:
+        budget = ByteBudget(100)
+        budget.add(120)
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(budget.wait, number) for number in (7, 8)]
+            budget.take(40)
+            for one in waiting:
+                with pytest.raises(TimeoutError):
+                    one.result(0.05)
+            budget.take(5)
+            for one in waiting:
+                one.result(10)
 
     def test_closing_ends_waits(self) -> None:
         budget = ByteBudget(1)

@@ -158,6 +158,21 @@ def test_listing_of_another_shape_is_retried_until_the_attempts_are_used_up(body
     assert len(server.requests) == 3
 
 
+def test_a_detail_is_decoded_once_with_all_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def counted(body: bytes, **options: Any) -> Any:
+        decoded.append(body)
+        return decode(body, **options)
+
+    monkeypatch.setattr("polyai.api.transport.decode", counted)
+    body = b'{"conversationId": "CA1", "score": 1.10, "digits": 123456789012345678901234567890}'
+    with api_with(in_turn(Answer(body))) as (api, _):
+        found = api.detail("CA1")
+    assert encode(found.conversation) == body.replace(b" ", b"")
+    assert (found.size, decoded) == (len(body), [body])
+
+
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_answer_is_retried(broken: Answer) -> None:
     with api_with(in_turn(broken, broken, detail(note="x"))) as (api, server):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from drifting_list import DriftingList, at
 from examples import examples
-from polyai.api.client import Page
+from polyai.api.answers import Page
 from polyai.errors import ListingError
 from polyai.listing.landmarks import MAX_LANDMARKS, Landmarks
 from polyai.listing.offset import SHORT_SWEEP_PAGES, OffsetListing

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from drifting_list import MisbehavingList, at
 from examples import examples
-from polyai.api.client import Page
+from polyai.api.answers import Page
 from polyai.listing.landmarks import Landmarks
 from polyai.listing.offset import OffsetListing
 from polyai.listing.seen_ids import MAX_WALKS, SeenIds

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from examples import examples
 from odd_server import Answer, OddServer, Request, Script, in_turn
-from polyai.api.client import ConversationsV3, V3Page, V3Row
+from polyai.api.answers import V3Page, V3Row
+from polyai.api.client import ConversationsV3
 from polyai.api.page_stream import Document, Spool
 from polyai.config.settings import Agent
 from polyai.errors import ApiError, ListingError, UnavailableError

@@ -23,6 +23,28 @@ COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 
 
 class TestTimestamp:
+    def test_each_format_of_a_mixed_column_is_read_as_in_a_column_of_its_own(self) -> None:
+        sent = [
+            "2026-06-03T13:18:06.37Z",
+            "Wed, 03 Jun 2026 13:18:06 GMT",
+            None,
+            "soon",
+            1780492686.37,
+            "",
+            "2026-06-03 13:18:06.370000",
+            "Wed, 31 Jun 2026 13:18:06 GMT",
+            "2026-06-03T15:18:06.370000+02:00",
+            {"at": "2026-06-03"},
+            "2026-06-04T13:18:06.37Z",
+            "2026-13-03T13:18:06.37Z",
+            True,
+        ]
+        array, unfit = column(sent, "timestamp")
+        alone = [column([value], "timestamp") for value in sent]
+        assert array.to_pylist() == [cell.to_pylist()[0] for cell, _ in alone]
+        assert unfit == {row: value for row, value in enumerate(sent) if alone[row][1]}
+        assert array.type == ARROW_TYPES["timestamp"]
+
     @pytest.mark.parametrize(
         ("sent", "expected"),
         [

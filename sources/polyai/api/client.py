@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
@@ -13,11 +12,13 @@ from urllib.parse import quote, urlencode
 from ..config.lookup import how_to_set
 from ..config.settings import Agent
 from ..errors import AccessError, ConfigurationError, RouteGoneError
-from .decoding import NotAcceptedError, decode, encode
+from .answers import Detail, Page, V3Page, V3Row
+from .body import Body
+from .decoding import NotAcceptedError, encode
 from .failures import Subject
-from .page_stream import Document, Spool, read_page
+from .page_stream import Spool, read_page
 from .row_hash import content_hash
-from .transport import Body, Transport
+from .transport import Transport
 
 NEWEST_IDS = 100
 """Listed conversations from which a probe for an outage can choose."""
@@ -27,62 +28,6 @@ T = TypeVar("T")
 
 _LONGEST_TOTAL = 13
 """Digits that a count of conversations never has."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of the listing, newest conversation first.
-
-    Attributes:
-        conversations: Rows as sent, without turns, metrics and function events. An item that is not
-            an object is wrapped in one, which has no id.
-        count: Total number of the agent's conversations; 0 where the answer has no usable one.
-        limit: Page size that the server used, possibly smaller than requested.
-        offset: Rows that the server skipped.
-        has_count: The answer has a usable count.
-    """
-
-    conversations: list[dict[str, Any]]
-    count: int
-    limit: int
-    offset: int
-    has_count: bool = True
-
-
-@dataclass(frozen=True)
-class V3Page:
-    """One page of the Conversations API v3, in the API's order.
-
-    Attributes:
-        rows: Conversations.
-        spool: File that holds their documents.
-        cursor: Cursor of the next page; None at the end, or where only `next_offset` continues.
-        next_offset: Offset of the next page; None at the end.
-        malformed: Reasons why rows of the page cannot be loaded, by the hash of the row.
-    """
-
-    rows: list[V3Row]
-    spool: Spool
-    cursor: str | None
-    next_offset: int | None = None
-    malformed: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class V3Row:
-    """In-memory part of one conversation of a page.
-
-    Attributes:
-        conversation_id: `id`.
-        started_at: `started_at` as sent.
-        row_hash: Hash of the row, to detect changes.
-        document: The row itself, on disk.
-    """
-
-    conversation_id: str
-    started_at: Any
-    row_hash: str
-    document: Document
 
 
 class DataApi(Transport):
@@ -132,30 +77,25 @@ class DataApi(Transport):
         rows = self.conversations(limit=NEWEST_IDS, offset=0).conversations
         return [str(row["conversationId"]) for row in rows if row.get("conversationId")]
 
-    def conversation_body(self, conversation_id: str) -> bytes:
+    def detail(self, conversation_id: str) -> Detail:
         """Fetches a detail: `GET /v1/agents/{agentId}/conversations/{conversationId}`.
-
-        Returns:
-            The JSON document as sent, validated; to be read with `decode`. Decoded, it would take
-            five times the memory while it waits to be shaped.
 
         Raises:
             ConversationError: This conversation cannot be read.
             ApiError: As for `Transport.get`.
         """
 
-        def accept(payload: Any, body: bytes) -> bytes:
+        def accept(payload: Any, body: bytes) -> Detail:
             if not isinstance(payload, dict) or payload.get("conversationId") != conversation_id:
                 raise NotAcceptedError("is not the requested conversation")
-            return body
+            return Detail(payload, len(body))
 
         path = f"{self._conversations_path}/{encode_segment(conversation_id)}"
-        return self.get(path, subject="conversation", accept=accept)
+        return self.get(path, subject="conversation", accept=accept, exact=True)
 
     def conversation(self, conversation_id: str) -> dict[str, Any]:
-        """Fetches a detail and decodes it: with turns, metrics and function events."""
-        detail: dict[str, Any] = decode(self.conversation_body(conversation_id))
-        return detail
+        """Fetches the conversation of a detail: with turns, metrics and function events."""
+        return self.detail(conversation_id).conversation
 
     def recording(
         self,

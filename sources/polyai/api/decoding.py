@@ -132,20 +132,25 @@ def encode(value: Any, *, sort_keys: bool = False, digits: bool = True) -> bytes
         sort_keys: Sort the keys, so that equal objects become equal bytes.
         digits: Write the digits of a `Number`, rather than its nearest double where that is finite.
     """
-
-    def written(item: object) -> orjson.Fragment:
-        if not isinstance(item, Number):
-            raise TypeError(f"{type(item).__name__} is not a JSON value")
-        if digits or not math.isfinite(item):
-            return orjson.Fragment(item.digits)
-        return orjson.Fragment(orjson.dumps(float(item)))
-
+    written = _with_digits if digits else _as_double
     option = orjson.OPT_SORT_KEYS if sort_keys else None
     try:
         return orjson.dumps(value, written, option)
     except TypeError:
         # integers beyond 64 bits, lone surrogates, or nested more deeply than orjson supports
         return _encode_slowly(value, written, sort_keys=sort_keys)
+
+
+def _with_digits(item: object) -> orjson.Fragment:
+    if not isinstance(item, Number):
+        raise TypeError(f"{type(item).__name__} is not a JSON value")
+    return orjson.Fragment(item.digits)
+
+
+def _as_double(item: object) -> orjson.Fragment:
+    if isinstance(item, Number) and math.isfinite(item):
+        return orjson.Fragment(orjson.dumps(float(item)))
+    return _with_digits(item)
 
 
 class _Written(str):
@@ -209,6 +214,8 @@ def clean(value: Any) -> Any:
 def _clean_text(text: str) -> str:
     """Removes U+0000 and lone surrogates; adjacent halves of a surrogate pair are joined."""
     text = text.replace("\0", "")
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from ..config.settings import Agent
 from ..config.version import installed_version
 from ..errors import ConfigurationError, UncertainError
+from .body import Body
 from .deadline import (
     MAX_STREAM_BYTES,
     LimitedConnection,
@@ -71,31 +72,6 @@ class _Request:
     is_streamed: bool = False
     is_idempotent: bool = True
     max_timeouts: int | None = None
-
-
-class Body(Iterator[bytes]):
-    """Body of an answer, read as it arrives.
-
-    Args:
-        response: The answer, of which nothing was read yet.
-        chunks: Its bytes.
-    """
-
-    def __init__(self, response: Response, chunks: Iterator[bytes]) -> None:
-        self._response = response
-        self._chunks = chunks
-
-    def __next__(self) -> bytes:
-        return next(self._chunks)
-
-    @cached_property
-    def is_framed(self) -> bool:
-        """True if `Content-Length` or chunked encoding marks its end.
-
-        An early end then raises, and a regular one proves that all of it arrived.
-        """
-        is_chunked = "chunked" in self._response.headers.get("Transfer-Encoding", "").lower()
-        return is_chunked or self._response.length_remaining is not None
 
 
 class Transport:
@@ -165,7 +141,14 @@ class Transport:
         }
         self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
 
-    def get(self, path: str, *, subject: Subject, accept: Callable[[Any, bytes], T]) -> T:
+    def get(
+        self,
+        path: str,
+        *,
+        subject: Subject,
+        accept: Callable[[Any, bytes], T],
+        exact: bool = False,
+    ) -> T:
         """Sends a GET request for a JSON document.
 
         Args:
@@ -173,6 +156,7 @@ class Transport:
             subject: Resource that a refusal concerns.
             accept: Converts the decoded body, and the body itself, into the result, or raises
                 `NotAcceptedError`, after which the request is sent again.
+            exact: See `decode`.
 
         Raises:
             RouteGoneError: 404 of the gateway, or 410 of the agent; at once.
@@ -185,7 +169,8 @@ class Transport:
             StoppedError: `close` was called.
             ConfigurationError: The CA bundle that the environment names does not exist.
         """
-        return self._send(_Request(path, subject, self._headers), self._json_reader(accept))
+        request = _Request(path, subject, self._headers)
+        return self._send(request, self._json_reader(accept, exact=exact))
 
     def post(
         self,
@@ -382,12 +367,14 @@ class Transport:
                 raise OversizeError(f"is longer than {MAX_STREAM_BYTES:,} bytes")
             yield chunk
 
-    def _json_reader(self, accept: Callable[[Any, bytes], T]) -> Callable[[Iterator[bytes]], T]:
+    def _json_reader(
+        self, accept: Callable[[Any, bytes], T], *, exact: bool = False
+    ) -> Callable[[Iterator[bytes]], T]:
         """Returns a reader of answers that are one JSON document."""
 
         def read(chunks: Iterator[bytes]) -> T:
             body = join_limited(chunks, self.max_body)
-            payload = decode(body, exact=False)
+            payload = decode(body, exact=exact)
             if isinstance(payload, dict) and payload.get("success") is False:
                 raise NotAcceptedError("reports that the request failed")
             return accept(payload, body)

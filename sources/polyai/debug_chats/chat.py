@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..api.body import Body
 from ..api.client import DataApi
-from ..api.transport import Body
 from ..errors import ApiError, ConversationError
 
 T = TypeVar("T")

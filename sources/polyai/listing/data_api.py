@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from ..api.client import DataApi, Page
+from ..api.answers import Page
+from ..api.client import DataApi
 from ..clock import Clock
 from .landmarks import Landmarks
 from .offset import OffsetListing

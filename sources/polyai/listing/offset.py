@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import chain
 
-from ..api.client import Page
+from ..api.answers import Page
 from .landmarks import Landmarks
 from .page_reader import FetchPage, PageReader
 from .pages import Row, created_at, key_of, newer_end

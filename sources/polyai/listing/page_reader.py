@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..api.client import Page
+from ..api.answers import Page
 from ..errors import ListingError
 from .landmarks import Landmarks
 from .pages import Row, are_equal, key_of, keys_of, timed_ends

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from ..api.client import Page
+from ..api.answers import Page
 from ..clock import timestamp_or_none
 from .summary import summary_hash
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ..api.client import Page
+from ..api.answers import Page
 from .landmarks import Bracket, Landmarks
 from .page_reader import PageReader
 from .pages import newer_end, older_end

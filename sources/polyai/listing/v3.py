@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ..api.client import ConversationsV3, V3Page
+from ..api.answers import V3Page
+from ..api.client import ConversationsV3
 from ..api.page_stream import Spool
 from ..clock import Clock, timestamp_or_none
 from ..errors import ListingError

@@ -8,7 +8,8 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from http import HTTPStatus
 
-from ..api.client import ConversationsV3, V3Page
+from ..api.answers import V3Page
+from ..api.client import ConversationsV3
 from ..errors import ApiError, ListingError, UnavailableError
 
 logger = logging.getLogger("polyai")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
-from ..api.client import Page
+from ..api.answers import Page
 from .pages import Row, created_at, key_of
 from .seen_ids import SeenIds
 

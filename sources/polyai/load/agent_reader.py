@@ -284,8 +284,11 @@ class AgentReader:
         fetched: Fetched | None = first
         while fetched is not None:
             if batch := batcher.add(fetched):
-                yield self._shaper.shape(batch, load_id)
-                del batch
+                shaped = self._shaper.shape(batch, load_id)
+                # not kept in memory while the rows are written
+                del batch, fetched
+                yield shaped
+                del shaped
             is_full = (
                 len(batcher) >= size
                 or batcher.bytes >= CHUNK_BYTES
@@ -293,4 +296,6 @@ class AgentReader:
             )
             fetched = None if is_full else next(stream, None)
         if batch := batcher.rest():
-            yield self._shaper.shape(batch, load_id)
+            shaped = self._shaper.shape(batch, load_id)
+            del batch
+            yield shaped

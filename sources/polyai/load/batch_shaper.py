@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..api.decoding import decode
 from ..config.settings import Agent, Settings
 from ..errors import ApiError, PolyAIError, unexpected_error
 from ..shape.answer import DATA, V3, Answer, Json, LoadedConversation
@@ -105,7 +104,7 @@ class BatchShaper:
         return Batch.of(shaped.tables | {FETCH_FAILURES.name: table})
 
     def _details(self, fetched: Sequence[Fetched], failed: dict[str, ApiError]) -> dict[str, Json]:
-        """Decodes what was read, by conversation; `_FORGOTTEN` for those of erased callers."""
+        """Combines what was read, by conversation; `_FORGOTTEN` for those of erased callers."""
         details: dict[str, Json] = {}
         for item in fetched:
             conversation_id = item.task.conversation_id
@@ -137,7 +136,7 @@ class BatchShaper:
     def _answer(self, item: Fetched, detail: Json, loaded: LoadedConversation | None) -> Answer:
         """Combines what was read of the conversation: its list row, its detail, or both."""
         task = item.task
-        read = {DATA: item.body, V3: task.document}
+        read = {DATA: item.detail, V3: task.document}
         apis = frozenset(api for api, payload in read.items() if payload is not None)
         return Answer(
             task.conversation_id,
@@ -182,7 +181,7 @@ class BatchShaper:
         read = [
             item
             for item in fetched
-            if item.body is not None
+            if item.detail is not None
             and (item.task.row is not None or item.task.conversation_id in self._plan.stale)
         ]
         tags = self._warehouse.tags(
@@ -242,7 +241,7 @@ class BatchShaper:
                 report.note_failure(item.task.conversation_id, item.error)
                 logger.warning("conversation %s: %s", item.task.conversation_id, item.error)
                 continue
-            report.fetched += item.body is not None
+            report.fetched += item.detail is not None
             report.new += item.task.reason in ("new", "failed")
             report.changed += item.task.reason in _CHANGED
             report.settled += item.task.reason == "settled"
@@ -310,14 +309,14 @@ def _isolated(conversation_id: str, failed: dict[str, ApiError]) -> Iterator[Non
 
 
 def _with_error(item: Fetched, error: ApiError) -> Fetched:
-    return replace(item, task=replace(item.task, document=None), body=None, error=error)
+    return replace(item, task=replace(item.task, document=None), detail=None, error=error)
 
 
 def _detail(item: Fetched) -> Json:
     """Combines list row and detail, in the field names of the Data API."""
-    body, document = item.body, item.task.document
-    detail: Json = decode(body) if body is not None else {}
+    conversation = item.detail.conversation if item.detail is not None else None
+    document = item.task.document
     if document is None:
-        return detail
+        return conversation or {}
     row = document.read()
-    return merge_detail(row, detail) if body is not None else to_data_api_names(row)
+    return to_data_api_names(row) if conversation is None else merge_detail(row, conversation)

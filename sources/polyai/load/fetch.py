@@ -13,6 +13,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
+from ..api.answers import Detail
 from ..api.client import DataApi
 from ..api.outage import OutageBreaker, Probe
 from ..api.page_stream import Document
@@ -33,8 +34,9 @@ logger = logging.getLogger("polyai")
 FIRST_LOOKAHEAD = 250
 """Outstanding details at the start: the first commit does not wait for a full look-ahead."""
 
-LOOKAHEAD_BYTES = 16 * 2**20
-"""Details that wait to be shaped: those of a thousand usual conversations."""
+LOOKAHEAD_BYTES = 6 * 2**20
+"""Details that wait to be shaped, as sent: those of 400 usual conversations. They are decoded
+already, because a detail is decoded once only, and then take about five times the memory."""
 
 Reason = Literal[
     "new",
@@ -79,23 +81,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Outcome of a task: the body of a detail, an error, or neither if no detail was requested."""
+    """Outcome of a task: a detail, an error, or neither if no detail was requested."""
 
     task: Task
     fetched_at: datetime
-    body: bytes | None = None
+    detail: Detail | None = None
     error: ApiError | None = None
 
     @property
     def has_answer(self) -> bool:
         """True if there is anything to load."""
-        return self.body is not None or self.task.document is not None
+        return self.detail is not None or self.task.document is not None
 
     @property
     def size(self) -> int:
-        """Bytes of the answer, on disk where the listing contains it."""
+        """Bytes of the answer as sent."""
         document = self.task.document
-        return len(self.body or b"") + (document.length if document is not None else 0)
+        return self.detail_size + (document.length if document is not None else 0)
+
+    @property
+    def detail_size(self) -> int:
+        """Bytes of the detail as sent."""
+        return self.detail.size if self.detail is not None else 0
 
     @property
     def is_gone(self) -> bool:
@@ -143,7 +150,7 @@ class Fetcher:
 
     def taken(self, fetched: Fetched) -> None:
         """Registers that the next answer of `stream` does not wait any more."""
-        self._budget.take(len(fetched.body or b""))
+        self._budget.take(fetched.detail_size)
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
         """Yields the outcome of each task, in the order of the tasks; `taken` makes room for more.
@@ -157,7 +164,7 @@ class Fetcher:
         if api is None:
             yield from (Fetched(task, task.listed_at or self._clock()) for task in tasks)
             return
-        breaker = OutageBreaker(probe=Probe(partial(_body, api), self._listed))
+        breaker = OutageBreaker(probe=Probe(partial(_detail, api), self._listed))
         answers = self._pool.in_order(
             lambda numbered: self._read(api, *numbered),
             enumerate(tasks),
@@ -172,25 +179,25 @@ class Fetcher:
     def _read(self, api: DataApi, number: int, task: Task) -> Fetched:
         self._budget.wait(number)
         try:
-            body = _body(api, task.conversation_id)
+            detail = _detail(api, task.conversation_id)
         except StoppedError:
             raise
         except (ConversationError, UnavailableError) as error:
             return Fetched(task, self._clock(), error=error)
-        self._budget.add(len(body))
-        return Fetched(task, self._clock(), body)
+        self._budget.add(detail.size)
+        return Fetched(task, self._clock(), detail)
 
 
-def _body(api: DataApi, conversation_id: str) -> bytes:
+def _detail(api: DataApi, conversation_id: str) -> Detail:
     """Requests a detail.
 
     Raises:
-        ConversationError: As for `DataApi.conversation_body`, and for an answer that makes the
+        ConversationError: As for `DataApi.detail`, and for an answer that makes the
             client fail.
-        ApiError: As for `DataApi.conversation_body`.
+        ApiError: As for `DataApi.detail`.
     """
     try:
-        return api.conversation_body(conversation_id)
+        return api.detail(conversation_id)
     except (PolyAIError, OSError, MemoryError):
         raise
     except Exception as error:

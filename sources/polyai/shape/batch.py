@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
@@ -90,7 +91,9 @@ class Batch:
                 arrays[name] = given[name]
             elif name in given or name in fields:
                 source = fields.get(name, name)
-                values = given[name] if name in given else [item.get(source) for item in objects]
+                values = (
+                    given[name] if name in given else list(map(dict.get, objects, repeat(source)))
+                )
                 arrays[name], unfit = column(values, declared.type)
                 for row, value in unfit.items():
                     extras.setdefault(row, {})[source] = value
@@ -98,10 +101,9 @@ class Batch:
                 arrays[name] = pa.nulls(len(owners), table.arrow_schema.field(name).type)
         if "extra" in table.arrow_schema.names:
             for row, item in enumerate(objects):
-                if unknown := item.keys() - known:
-                    extras[row] = {key: item[key] for key in item if key in unknown} | extras.get(
-                        row, {}
-                    )
+                if not item.keys() <= known:
+                    unknown = {key: value for key, value in item.items() if key not in known}
+                    extras[row] = unknown | extras.get(row, {})
             for extra in extras.values():
                 self.unmapped.update(f"{table.name}.{key}" for key in extra)
             arrays["extra"], _ = column([extras.get(row) for row in range(len(owners))], "json")

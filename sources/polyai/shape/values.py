@@ -24,6 +24,9 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _RFC_1123 = "%a, %d %b %Y %H:%M:%S GMT"
 _TIMESTAMP = ARROW_TYPES["timestamp"]
 
+_NOT_OF_THE_TYPE = (pa.ArrowException, TypeError, ValueError, OverflowError)
+"""Exceptions of Arrow and Python for values that do not fit a type."""
+
 ColumnValues = tuple[pa.Array, dict[int, Any]]
 """A column, and by row the values that do not fit its type."""
 
@@ -123,7 +126,9 @@ def column(values: list[Any], column_type: ColumnType) -> ColumnValues:
         return pa.array(texts, pa.string()), {}
     try:
         return _by_column(values, column_type), {}
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+    except _NOT_OF_THE_TYPE:
+        if column_type == "timestamp":
+            return _by_format(values)
         return _by_cell(values, column_type)
 
 
@@ -167,6 +172,27 @@ def _timestamps(texts: pa.Array) -> pa.Array:
     # raises for years that Arrow supports and Python does not
     pc.min_max(moments).as_py()
     return moments
+
+
+def _by_format(values: list[Any]) -> ColumnValues:
+    """Converts the times of each format at once, and those of other formats cell by cell."""
+    groups: dict[Any, list[int]] = {}
+    for row, value in enumerate(values):
+        kind = (len(value), value[-1:]) if isinstance(value, str) else value is None
+        groups.setdefault(kind, []).append(row)
+    arrays: list[pa.Array] = []
+    unfit: dict[int, Any] = {}
+    for rows in groups.values():
+        found = [values[row] for row in rows]
+        try:
+            arrays.append(_by_column(found, "timestamp"))
+        except _NOT_OF_THE_TYPE:
+            array, without = _by_cell(found, "timestamp")
+            arrays.append(array)
+            unfit |= {rows[index]: value for index, value in without.items()}
+    order = [row for rows in groups.values() for row in rows]
+    places = pc.sort_indices(pa.array(order))
+    return pa.concat_arrays(arrays).take(places), unfit
 
 
 def _by_cell(values: list[Any], column_type: ColumnType) -> ColumnValues:

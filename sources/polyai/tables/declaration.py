@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -138,7 +139,7 @@ class Table:
         """Returns whether any of these APIs sends a column of the table besides the owner's ids."""
         return any(column.apis & apis for column in self.columns if column.name not in OWNER)
 
-    @property
+    @cached_property
     def arrow_schema(self) -> pa.Schema:
         """Arrow schema of every batch of this table."""
         return pa.schema(

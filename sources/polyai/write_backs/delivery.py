@@ -91,7 +91,7 @@ class Delivery:
         self._redaction = redaction
         self._stop = stop
         self._clock = clock
-        self._breaker = OutageBreaker(probe=Probe(api.conversation_body, api.newest_ids))
+        self._breaker = OutageBreaker(probe=Probe(api.detail, api.newest_ids))
         self._refusal: AccessError | None = None
 
     @property
