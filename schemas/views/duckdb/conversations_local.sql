@@ -10,10 +10,26 @@ WITH begun AS (
   SELECT
     *,
     COALESCE(started_at, created_at, fetched_at) AS began_at,
-    COALESCE(started_at, created_at, fetched_at) AT TIME ZONE 'UTC' AS local_started_at,
+    CASE
+      WHEN utc_days.offset_us = utc_days.next_offset_us
+      THEN MAKE_TIMESTAMP(EPOCH_US(COALESCE(started_at, created_at, fetched_at)) + utc_days.offset_us)
+      ELSE COALESCE(started_at, created_at, fetched_at) AT TIME ZONE 'UTC'
+    END AS local_started_at,
     NOT COALESCE(in_progress, FALSE) AS is_finished,
     COALESCE(handoff, FALSE) AS is_handed_off
   FROM polyai.conversations
+  LEFT JOIN (
+    SELECT
+      utc_day,
+      EPOCH_US(TO_TIMESTAMP(utc_day * 86400) AT TIME ZONE 'UTC') - utc_day * 86400000000 AS offset_us,
+      EPOCH_US(TO_TIMESTAMP((
+        utc_day + 1
+      ) * 86400) AT TIME ZONE 'UTC') - (
+        utc_day + 1
+      ) * 86400000000 AS next_offset_us
+    FROM RANGE(16436, 24108) AS days(utc_day)
+  ) AS utc_days
+    ON utc_days.utc_day = EPOCH_US(COALESCE(started_at, created_at, fetched_at)) // 86400000000
 )
 SELECT
   agent_id,

@@ -30,14 +30,7 @@ WITH survey AS (
   JOIN polyai.metrics AS m
     ON m.agent_id = l.agent_id AND m.conversation_id = l.conversation_id
   WHERE
-    m.name IN (
-      'CSAT_OFFERED',
-      'CSAT_ACCEPTED',
-      'CSAT_DENIED',
-      'CSAT_COMPLETED',
-      'CSAT_SCORE',
-      'CSAT_FREE_FEEDBACK'
-    )
+    STARTS_WITH(m.name, 'CSAT_')
 ), answered AS (
   SELECT
     agent_id,

@@ -107,12 +107,12 @@ WITH spoken AS (
     s.latency_seconds_p50,
     s.latency_seconds_p95,
     CASE
-      WHEN s.num_user_turns > 0
+      WHEN num_user_turns > 0
       THEN TRUE
-      WHEN s.num_worded_turns > 0
+      WHEN num_worded_turns > 0
       THEN FALSE
-      WHEN l.num_turns > 0
-      THEN l.num_turns - COALESCE(l.num_silences, 0) > 1
+      WHEN num_turns > 0
+      THEN num_turns - COALESCE(num_silences, 0) > 1
     END AS has_caller_spoken,
     COALESCE(f.function_calls, 0) AS function_calls,
     COALESCE(f.function_errors, 0) AS function_errors,

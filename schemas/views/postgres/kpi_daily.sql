@@ -11,10 +11,64 @@
 -- A day before without conversations counts as 0 conversations; it has no rates or means, so their
 -- change is NULL.
 --
--- The day before is joined by a date column of its own, so that a filter on the date reaches its
--- scan.
+-- The day before is joined by a date column of its own, and each measure is counted without a join
+-- of grouped rows, so that a filter on the date reaches every scan.
 CREATE OR REPLACE VIEW polyai.kpi_daily AS
-WITH facts AS NOT MATERIALIZED (
+WITH judged AS NOT MATERIALIZED (
+  SELECT
+    *,
+    CASE
+      WHEN num_user_turns > 0
+      THEN TRUE
+      WHEN num_worded_turns > 0
+      THEN FALSE
+      WHEN num_turns > 0
+      THEN num_turns - COALESCE(num_silences, 0) > 1
+    END AS has_caller_spoken
+  FROM (
+    SELECT
+      l.agent_id,
+      l.conversation_id,
+      l.channel,
+      l.environment,
+      l.variant_id,
+      l.local_date,
+      l.next_local_date,
+      l.is_voice,
+      l.is_finished,
+      l.is_handed_off,
+      l.handle_time_seconds,
+      l.num_turns,
+      l.num_silences,
+      COUNT(COALESCE(t.user_input, t.user_input_dtmf)) AS num_user_turns,
+      COUNT(COALESCE(t.user_input, t.agent_response)) AS num_worded_turns,
+      COUNT(m.name) > 0 AS is_chat_abandoned
+    FROM polyai.conversations_local AS l
+    LEFT JOIN polyai.turns AS t
+      ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+    LEFT JOIN polyai.metrics AS m
+      ON m.agent_id = l.agent_id
+      AND m.conversation_id = l.conversation_id
+      AND m.name = 'CHAT_ABANDONED'
+      AND COALESCE(m.value_boolean, m.value_number <> 0, NOT m.value IS NULL)
+    WHERE
+      l.is_contained
+    GROUP BY
+      l.agent_id,
+      l.conversation_id,
+      l.channel,
+      l.environment,
+      l.variant_id,
+      l.local_date,
+      l.next_local_date,
+      l.is_voice,
+      l.is_finished,
+      l.is_handed_off,
+      l.handle_time_seconds,
+      l.num_turns,
+      l.num_silences
+  ) AS contained
+), facts AS NOT MATERIALIZED (
   SELECT
     agent_id,
     channel,
@@ -26,16 +80,69 @@ WITH facts AS NOT MATERIALIZED (
     is_finished,
     is_handed_off,
     is_contained,
-    is_abandoned,
-    is_contained_excl_abandoned,
+    FALSE AS is_abandoned,
     handle_time_seconds,
     poly_score,
     poly_score_scale,
     poly_score_band,
-    is_csat_offered,
+    FALSE AS is_csat_offered,
+    CAST(NULL AS DOUBLE PRECISION) AS csat_score,
+    CAST(NULL AS DOUBLE PRECISION) AS latency_seconds
+  FROM polyai.conversations_local
+  UNION ALL
+  SELECT
+    agent_id,
+    channel,
+    environment,
+    variant_id,
+    local_date,
+    next_local_date,
+    FALSE AS is_conversation,
+    FALSE AS is_finished,
+    FALSE AS is_handed_off,
+    FALSE AS is_contained,
+    TRUE AS is_abandoned,
+    CAST(NULL AS DOUBLE PRECISION) AS handle_time_seconds,
+    CAST(NULL AS DOUBLE PRECISION) AS poly_score,
+    CAST(NULL AS TEXT) AS poly_score_scale,
+    CAST(NULL AS TEXT) AS poly_score_band,
+    FALSE AS is_csat_offered,
+    CAST(NULL AS DOUBLE PRECISION) AS csat_score,
+    CAST(NULL AS DOUBLE PRECISION) AS latency_seconds
+  FROM judged
+  WHERE
+    is_finished
+    AND NOT is_handed_off
+    AND (
+      is_chat_abandoned
+      OR (
+        is_voice AND NOT COALESCE(has_caller_spoken, TRUE)
+      )
+      OR (
+        is_voice AND COALESCE(handle_time_seconds < 10, FALSE)
+      )
+    )
+  UNION ALL
+  SELECT
+    agent_id,
+    channel,
+    environment,
+    variant_id,
+    local_date,
+    next_local_date,
+    FALSE AS is_conversation,
+    FALSE AS is_finished,
+    FALSE AS is_handed_off,
+    FALSE AS is_contained,
+    FALSE AS is_abandoned,
+    CAST(NULL AS DOUBLE PRECISION) AS handle_time_seconds,
+    CAST(NULL AS DOUBLE PRECISION) AS poly_score,
+    CAST(NULL AS TEXT) AS poly_score_scale,
+    CAST(NULL AS TEXT) AS poly_score_band,
+    TRUE AS is_csat_offered,
     csat_score,
     CAST(NULL AS DOUBLE PRECISION) AS latency_seconds
-  FROM polyai.fct_conversations
+  FROM polyai.csat_responses
   UNION ALL
   SELECT
     l.agent_id,
@@ -45,16 +152,15 @@ WITH facts AS NOT MATERIALIZED (
     l.local_date,
     l.next_local_date,
     FALSE AS is_conversation,
-    CAST(NULL AS BOOLEAN) AS is_finished,
-    CAST(NULL AS BOOLEAN) AS is_handed_off,
-    CAST(NULL AS BOOLEAN) AS is_contained,
-    CAST(NULL AS BOOLEAN) AS is_abandoned,
-    CAST(NULL AS BOOLEAN) AS is_contained_excl_abandoned,
+    FALSE AS is_finished,
+    FALSE AS is_handed_off,
+    FALSE AS is_contained,
+    FALSE AS is_abandoned,
     CAST(NULL AS DOUBLE PRECISION) AS handle_time_seconds,
     CAST(NULL AS DOUBLE PRECISION) AS poly_score,
     CAST(NULL AS TEXT) AS poly_score_scale,
     CAST(NULL AS TEXT) AS poly_score_band,
-    CAST(NULL AS BOOLEAN) AS is_csat_offered,
+    FALSE AS is_csat_offered,
     CAST(NULL AS DOUBLE PRECISION) AS csat_score,
     t.latency_seconds
   FROM polyai.conversations_local AS l
@@ -73,7 +179,7 @@ WITH facts AS NOT MATERIALIZED (
     COUNT(CASE WHEN is_finished AND is_handed_off THEN 1 END) AS handed_off_conversations,
     COUNT(CASE WHEN is_contained THEN 1 END) AS contained_conversations,
     COUNT(CASE WHEN is_abandoned THEN 1 END) AS abandoned_conversations,
-    COUNT(CASE WHEN is_contained_excl_abandoned THEN 1 END) AS contained_excl_abandoned_conversations,
+    COUNT(CASE WHEN is_contained THEN 1 END) - COUNT(CASE WHEN is_abandoned THEN 1 END) AS contained_excl_abandoned_conversations,
     COUNT(handle_time_seconds) AS timed_conversations,
     SUM(handle_time_seconds) AS handle_time_seconds_sum,
     COUNT(CASE WHEN poly_score_scale = '1-5' THEN poly_score END) AS scored_conversations_1_5,

@@ -1,7 +1,7 @@
-"""Rules that several parts of the project share, each in Python and as SQL.
+"""Rules that several parts of the project share, in Python, as SQL, or both.
 
-Rules: complete load, missing conversations, start and end of a conversation, caller. SQL files of
-views and recipes contain a rule as `${name(arguments)}`; see `render`.
+Rules: complete load, missing conversations, start and end of a conversation, caller, abandoned
+conversation. SQL files of views and recipes contain a rule as `${name(arguments)}`; see `render`.
 """
 
 from __future__ import annotations
@@ -174,11 +174,37 @@ def caller_known_sql(alias: str = "") -> str:
     )
 
 
+def caller_spoken_sql() -> str:
+    """Returns the SQL expression for whether the caller has spoken; NULL if unknown.
+
+    Reads the columns `num_turns` and `num_silences` of a conversation, and counts of its turns:
+    `num_user_turns` (words or a pressed key of the caller) and `num_worded_turns` (any words).
+    """
+    return (
+        "CASE WHEN num_user_turns > 0 THEN TRUE WHEN num_worded_turns > 0 THEN FALSE "
+        "WHEN num_turns > 0 THEN num_turns - coalesce(num_silences, 0) > 1 END"
+    )
+
+
+def abandoned_sql() -> str:
+    """Returns the SQL condition for a conversation that its caller abandoned.
+
+    Reads columns of `conversations_local`, `is_chat_abandoned` and `has_caller_spoken`.
+    """
+    return (
+        "is_finished AND NOT is_handed_off AND (is_chat_abandoned\n"
+        "  OR (is_voice AND NOT coalesce(has_caller_spoken, TRUE))\n"
+        "  OR (is_voice AND coalesce(handle_time_seconds < 10, FALSE)))"
+    )
+
+
 _RENDERED: Mapping[str, Callable[..., str]] = {
     "complete_load": complete_load_sql,
     "missing": missing_sql,
     "placed_at": PLACED_AT.sql,
     "caller_known": caller_known_sql,
+    "caller_spoken": caller_spoken_sql,
+    "abandoned": abandoned_sql,
 }
 """Rules by the name that they have in SQL files."""
 

@@ -80,11 +80,7 @@ WITH spoken AS (
     coalesce(s.num_turns_over_3s, 0) AS num_turns_over_3s,
     s.latency_seconds_p50,
     s.latency_seconds_p95,
-    CASE
-      WHEN s.num_user_turns > 0 THEN TRUE
-      WHEN s.num_worded_turns > 0 THEN FALSE
-      WHEN l.num_turns > 0 THEN l.num_turns - coalesce(l.num_silences, 0) > 1
-    END AS has_caller_spoken,
+    ${caller_spoken()} AS has_caller_spoken,
     coalesce(f.function_calls, 0) AS function_calls,
     coalesce(f.function_errors, 0) AS function_errors,
     c.conversation_id IS NOT NULL AS is_csat_offered,
@@ -114,13 +110,7 @@ WITH spoken AS (
 ), ended AS (
   SELECT
     *,
-    is_finished
-    AND NOT is_handed_off
-    AND (
-      is_chat_abandoned
-      OR (is_voice AND NOT coalesce(has_caller_spoken, TRUE))
-      OR (is_voice AND coalesce(handle_time_seconds < 10, FALSE))
-    ) AS is_abandoned
+    ${abandoned()} AS is_abandoned
   FROM joined
 )
 SELECT

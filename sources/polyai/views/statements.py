@@ -12,8 +12,9 @@ from sqlglot import exp
 
 from ..tables.declaration import TOMBSTONE
 from ..tables.registry import tables
-from .definitions import View, address, sql_files
+from .definitions import DIALECT, View, address, sql_files
 from .fields import FIELDS
+from .local_times import use_offsets_of_days
 
 COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
 """Dialects in which `COMMENT ON` accepts tables, views and columns, as named by sqlglot.
@@ -21,7 +22,7 @@ COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
 DuckDB and PostgreSQL are tested; the others follow their manuals.
 """
 
-WORDING = 1
+WORDING = 2
 """Version of the code that words statements, here and in `definitions.address`; a part of the
 fingerprint. Raise it with each change that gives other statements for the same definitions."""
 
@@ -50,6 +51,8 @@ class Statements:
         tree = view.query()
         values = {"reporting_time_zone": self.zone, "fingerprint": self.fingerprint}
         address(tree, self.dialect, self.qualified, values)
+        if self.dialect == DIALECT:
+            use_offsets_of_days(tree)
         # the header becomes a comment of the database instead
         return tree.sql(self.dialect, pretty=True, comments=False)
 
