@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,10 @@ import pytest
 from polyai import Target, annotate, open_pipeline, resolve
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.tables.declaration import Table
+from polyai.tables.registry import tables
+from polyai.views import PIPELINE_NAME, create_views
+from polyai.warehouse.indexes import Indexes, indexes_of
 from postgres_server import binaries, postgres
 from warehouse_rows import assert_equals_truth, from_postgres
 
@@ -48,6 +52,104 @@ def test_the_warehouse_equals_the_truth_after_first_and_later_loads(database: st
         (later,) = load(settings, open_pipeline("postgres"))
         assert later.new == 5
         assert fetch("SELECT count(*) AS n FROM polyai.conversations") == [{"n": 405}]
+
+
+def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
+    """Executes statements, and returns the rows of the last one, if it has any."""
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def indexes(url: str) -> set[object]:
+    return {
+        name
+        for (name,) in execute(url, "SELECT indexname FROM pg_indexes WHERE schemaname = 'polyai'")
+        if str(name).startswith("polyai_")
+    }
+
+
+class TestIndexes:
+    """Indexes of all tables, for merges and queries of single conversations."""
+
+    @pytest.fixture
+    def loaded(self, database: str) -> str:
+        with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
+            settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
+            load(settings, open_pipeline("postgres"))
+        return database
+
+    def test_every_table_has_those_that_it_declares(self, loaded: str) -> None:
+        create_views(open_pipeline("postgres", name=PIPELINE_NAME))
+        found = execute(loaded, "SELECT tablename FROM pg_tables WHERE schemaname = 'polyai'")
+        expected = {
+            name for table in tables() if (table.name,) in found for name in indexes_of(table)
+        }
+        assert indexes(loaded) == expected
+        assert "polyai_conversations_agent_id_created_at" in expected
+        assert "polyai_sync_runs_agent_id_run_id" in expected
+
+    def test_warehouse_of_an_older_version_gets_them_with_its_next_run(
+        self, loaded: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = indexes(loaded)
+        execute(loaded, *(f"DROP INDEX polyai.{name}" for name in names))
+        created: list[str] = []
+        create = Indexes._create
+
+        def counted(self: Indexes, table: Table, name: str, columns: Iterable[str]) -> None:
+            created.append(name)
+            create(self, table, name, columns)
+
+        monkeypatch.setattr(Indexes, "_create", counted)
+        for _ in range(2):
+            with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
+                settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
+                load(settings, open_pipeline("postgres"))
+            assert indexes(loaded) == names
+        assert sorted(created) == sorted(map(str, names))
+
+    def test_index_that_cannot_be_created_does_not_stop_a_load(
+        self,
+        database: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(
+            "polyai.warehouse.indexes.indexes_of", lambda table: {f"of_{table.name}": ("missing",)}
+        )
+        with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
+            settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
+            (report,) = load(settings, open_pipeline("postgres"))
+        assert (report.status, report.fetched) == ("complete", 20)
+        assert "index of_turns was not created" in caplog.text
+
+    def test_merges_and_queries_of_single_conversations_read_no_table_whole(
+        self, loaded: str
+    ) -> None:
+        create_views(open_pipeline("postgres", name=PIPELINE_NAME))
+        large = ("conversations", "turns", "metrics", "function_events")
+        for table in large:
+            execute(
+                loaded,
+                f"INSERT INTO polyai.{table} SELECT copy.* FROM "
+                f"(SELECT * FROM polyai.{table} LIMIT 1) one, generate_series(1, 20000) n, "
+                f"LATERAL jsonb_populate_record(NULL::polyai.{table}, "
+                "to_jsonb(one) || jsonb_build_object('conversation_id', n::text)) copy",
+            )
+        execute(loaded, "CREATE TABLE polyai.merged AS SELECT * FROM polyai.turns LIMIT 10")
+        execute(loaded, "ANALYZE")
+        for statement in (
+            "SELECT * FROM polyai.fct_conversations WHERE agent_id = 'A' AND conversation_id = '7'",
+            # as dlt merges
+            "DELETE FROM polyai.turns t WHERE EXISTS (SELECT 1 FROM polyai.merged m "
+            "WHERE t.agent_id = m.agent_id AND t.conversation_id = m.conversation_id)",
+            "SELECT * FROM polyai.conversations WHERE agent_id = 'A' AND created_at > now()",
+        ):
+            plan = "\n".join(str(line) for (line,) in execute(loaded, f"EXPLAIN {statement}"))
+            assert "polyai_" in plan
+            assert not [table for table in large if f"Seq Scan on {table}" in plan], plan
 
 
 @pytest.mark.slow

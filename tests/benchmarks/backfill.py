@@ -250,12 +250,6 @@ class Destination:
         pid = Path(folder, "postmaster.pid").read_text().split()[0]
         return ProcessTree(int(pid)).sample()
 
-    def index(self) -> None:
-        """Creates an index for the merge on each table."""
-        with self.opened() as query:
-            for table in conversation_tables():
-                query(f"CREATE INDEX ON {table.name} (agent_id, conversation_id)")
-
     def problems(self, conversations: int) -> Iterator[str]:
         """Yields what is wrong with the rows: missing, unexpected or duplicate ones."""
         with self.opened() as query:
@@ -483,7 +477,6 @@ def main() -> None:
     parser.add_argument("--destination", choices=("duckdb", "postgres"), default="duckdb")
     parser.add_argument("--slice", default="1d")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--index", action="store_true", help="PostgreSQL: index the merge's key")
     parser.add_argument(
         "--empty", type=int, default=0, help="also measure this number of empty slices"
     )
@@ -499,10 +492,8 @@ def main() -> None:
         for _ in range(options.rounds):
             for workers in map(int, options.workers.split(",")):
                 with new_destination(server, options.destination) as place:
-                    if options.index or (options.empty and not runs):
-                        show_empty(place, 0, options.empty or 1)
-                    if options.index:
-                        place.index()
+                    if options.empty and not runs:
+                        show_empty(place, 0, options.empty)
                     run = place.backfill(SINCE, BEFORE, options.slice, workers)
                     problems = list(place.problems(options.conversations))
                     is_bad = is_bad or bool(problems)

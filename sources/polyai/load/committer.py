@@ -38,6 +38,7 @@ from ..warehouse.duckdb_destination import merges_without_staging
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.errors import destination_errors, is_conflict
 from ..warehouse.held import LoadState
+from ..warehouse.indexes import Indexes
 from ..warehouse.open import connect, owner_only
 from ..warehouse.queries import id_batches
 from ..warehouse.retry import retry
@@ -128,6 +129,7 @@ class Committer:
         self.warehouse = LoadState(pipeline, locks_file=True)
         self._leases = leases
         self._schema = schema
+        self._indexes = Indexes(pipeline)
         self._complete: set[Table] = set()
         """Tables that are known to have all columns."""
         self._commits_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
@@ -172,7 +174,7 @@ class Committer:
         self._load()
 
     def create_tables(self, tables: Iterable[Table]) -> None:
-        """Creates tables, and columns of tables, that do not exist.
+        """Creates tables, columns of tables, and indexes that do not exist.
 
         One run at a time, because two at once would fail. Beside any other, `sync_runs` exists, by
         which a warehouse is found in a DuckDB file.
@@ -183,6 +185,7 @@ class Committer:
                 if missing := self._incomplete(missing):
                     self._create(missing)
                     self._complete.update(missing)
+        self._indexes.create(self._complete)
 
     def begin(
         self, report: RunReport, commands: Sequence[str], tables: Iterable[Table] = ()

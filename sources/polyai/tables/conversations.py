@@ -157,5 +157,6 @@ CONVERSATIONS = Table(
     written_by="answer",
     is_erased=True,
     outline=("channel", "variant_id", "started_at", "handoff", "poly_score", "summary"),
+    read_by=(("agent_id", "created_at"), ("agent_id", "started_at")),
     conversation_began_at=BEGAN_AT.sql(),
 )

@@ -97,6 +97,8 @@ class Table:
         is_parent_optional: Rows can exist without the row that their key refers to.
         references: References besides the one that the key implies.
         outline: Columns that the entity diagram shows beside the keys.
+        read_by: Columns by which its rows are read, besides the owner's ids and the merge key; each
+            gets an index where the destination has indexes.
         conversation_began_at: SQL for the start of the conversation that a row belongs to; None if
             the table does not have it.
     """
@@ -113,6 +115,7 @@ class Table:
     is_parent_optional: bool = False
     references: tuple[Reference, ...] = ()
     outline: tuple[str, ...] = ()
+    read_by: tuple[tuple[str, ...], ...] = ()
     conversation_began_at: str | None = None
 
     def fields(self, prefix: str) -> dict[str, str]:
