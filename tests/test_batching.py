@@ -6,12 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
 
 from polyai.api.answers import Detail
-from polyai.load import batching
+from polyai.load import batching, source
 from polyai.load.batching import Batcher
 from polyai.load.byte_budget import ByteBudget
+from polyai.load.chunk import Batch
 from polyai.load.fetch import Fetched, Task
 
 pytestmark = pytest.mark.unit
@@ -43,6 +45,25 @@ class TestBatcher:
         assert batcher.add(answer("a")) == batcher.add(answer("a")) == []
         assert len(batcher.add(answer("b"))) == 2
         assert batcher.add(answer("a")) == batcher.rest() == []
+
+
+class TestJoinedBatches:
+    def batch(self, day: int, *ids: str) -> Batch:
+        rows = pa.table({"conversation_id": pa.array(ids, pa.string())})
+        return Batch({"conversations": rows}, frozenset([day]))
+
+    def test_have_all_rows_in_order_and_all_days(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        batches = [self.batch(1, "a", "b"), self.batch(2, "c"), self.batch(3, "d")]
+        monkeypatch.setattr(source, "ITEM_BYTES", batches[0].bytes + batches[1].bytes)
+        seen: list[Batch] = []
+        joined = list(source._joined(iter(batches), seen.append))
+        rows = [batch.tables["conversations"]["conversation_id"].to_pylist() for batch in joined]
+        assert rows == [["a", "b", "c"], ["d"]]
+        assert [batch.days for batch in joined] == [{1, 2}, {3}]
+        assert seen == batches
+
+    def test_are_none_without_a_batch(self) -> None:
+        assert list(source._joined(iter(()), print)) == []
 
 
 class TestByteBudget:

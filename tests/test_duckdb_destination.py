@@ -153,3 +153,11 @@ def test_a_reader_sees_all_of_a_package_or_nothing(
     assert (
         query("SELECT schema_name FROM duckdb_schemas() WHERE schema_name ILIKE '%staging%'") == []
     )
+
+
+def test_a_large_package_is_written_into_the_file_once(site: tuple[Sandbox, str]) -> None:
+    """dlt's own threshold has DuckDB write it into the log first."""
+    pipeline = open_pipeline()
+    with pipeline.sql_client() as client:
+        found = client.execute_sql("SELECT current_setting('checkpoint_threshold')")
+    assert found == [("15.2 MiB",)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .fetch import Fetched
 
-BATCH_SIZE = 500
-"""Details that are shaped together; larger batches are no faster and take more memory."""
+BATCH_SIZE = 250
+"""Details that are shaped together; larger batches are hardly faster and take more memory."""
 
-BATCH_BYTES = 8 * 2**20
+BATCH_BYTES = 4 * 2**20
 """Answers that are shaped together; decoded, they take five times the memory."""
 
 

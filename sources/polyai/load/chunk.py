@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -39,6 +39,23 @@ class Batch:
         # a failed conversation has no row with its day
         unknown = [None] if tables[FETCH_FAILURES.name].num_rows else []
         return cls(tables, frozenset([*days, *unknown]))
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Makes one batch of several, without copying their rows."""
+        first, *others = batches
+        if not others:
+            return first
+        tables = {
+            name: pa.concat_tables([rows, *(batch.tables[name] for batch in others)])
+            for name, rows in first.tables.items()
+        }
+        return cls(tables, first.days.union(*(batch.days for batch in others)))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the rows."""
+        return sum(rows.nbytes for rows in self.tables.values())
 
     def count_rows(self, table: str) -> int:
         """Counts the rows that the warehouse will have, which excludes tombstones."""

@@ -34,8 +34,8 @@ logger = logging.getLogger("polyai")
 FIRST_LOOKAHEAD = 250
 """Outstanding details at the start: the first commit does not wait for a full look-ahead."""
 
-LOOKAHEAD_BYTES = 6 * 2**20
-"""Details that wait to be shaped, as sent: those of 400 usual conversations. They are decoded
+LOOKAHEAD_BYTES = 4 * 2**20
+"""Details that wait to be shaped, as sent: those of 270 usual conversations. They are decoded
 already, because a detail is decoded once only, and then take about five times the memory."""
 
 Reason = Literal[

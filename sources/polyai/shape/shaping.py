@@ -53,7 +53,7 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
     """Shapes a batch of details into every conversation table.
 
     Args:
-        answers: Details of distinct conversations of one agent. Batches of some 500 are fastest.
+        answers: Details of distinct conversations of one agent, some hundreds at a time.
         agent_id: The agent as configured.
         region: PolyAI region of the agent.
         load_id: dlt load package of the rows.

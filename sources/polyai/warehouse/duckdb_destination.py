@@ -18,6 +18,7 @@ from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.destination.client import FollowupJobRequest, LoadJob, RunnableLoadJob
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.normalizers.naming import NamingConvention
+from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.load_package import (
     LoadJobInfo,
@@ -29,6 +30,10 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
 DUCKDB = "dlt.destinations.duckdb"
 """dlt's type of the DuckDB destination."""
+
+
+_CHECKPOINT_THRESHOLD = "16MB"
+"""Size of a transaction from which on DuckDB writes it into the file at once: its default."""
 
 
 class _FileToMerge(RunnableLoadJob):
@@ -43,6 +48,17 @@ class PackageClient(DuckDbClient):
 
     Idempotent: what a package brings is deleted by merge key before it is inserted.
     """
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: DuckDbClientConfiguration,
+        capabilities: DestinationCapabilitiesContext,
+    ) -> None:
+        super().__init__(schema, config, capabilities)
+        # dlt's threshold of 1 GB makes DuckDB write a package twice: into its log at the commit,
+        # and from there into the file when it is closed, which always follows
+        self.sql_client._global_config["checkpoint_threshold"] = _CHECKPOINT_THRESHOLD
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         return False
