@@ -22,16 +22,23 @@ from rich.table import Table
 class Cost:
     """Cost of one run of a side, or the median of several runs.
 
-    `start_up_seconds` is the time of its imports, which `seconds` and `cpu_seconds` exclude.
+    `start_up_seconds` and `start_up_cpu_seconds` are those of its imports, which `seconds` and
+    `cpu_seconds` exclude.
     """
 
     conversations: int
     start_up_seconds: float
+    start_up_cpu_seconds: float
     seconds: float
     cpu_seconds: float
     peak_rss_bytes: float
     requests: float
     server_cpu_seconds: float
+
+    @property
+    def whole_cpu_seconds(self) -> float:
+        """CPU seconds with those of the imports."""
+        return self.start_up_cpu_seconds + self.cpu_seconds
 
     @property
     def conversations_per_second(self) -> float:

@@ -164,6 +164,7 @@ def main() -> None:
     run(options.base_url, options.workers)
     cost = {
         "start_up_seconds": imported - began,
+        "start_up_cpu_seconds": cpu,
         "seconds": time.perf_counter() - imported,
         "cpu_seconds": time.process_time() - cpu,
         "peak_rss_bytes": peak_rss_bytes(),

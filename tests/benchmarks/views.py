@@ -108,13 +108,38 @@ def fill(connection: duckdb.DuckDBPyConnection, conversations: int, turns: int) 
     for table in registry.tables():
         columns = ", ".join(f'"{c.name}" {DUCKDB_TYPES[c.type]}' for c in table.columns)
         connection.execute(f"CREATE TABLE polyai.{table.name} ({columns})")
-    pace = timedelta(days=DAYS) // timedelta(microseconds=1) // conversations
-    for table_name, rows in FILLING.items():
-        values = [FIRST, pace, turns, conversations] if table_name == "conversations" else []
-        connection.execute(f"INSERT INTO polyai.{table_name} BY NAME {rows}", values)
+    insert(connection, conversations, turns)
     statements = Statements("duckdb", lambda name: f"polyai.{name}", ZONE)
     for view in views().values():
         connection.execute(statements.create(view, replacing=False))
+
+
+def insert(
+    connection: duckdb.DuckDBPyConnection, conversations: int, turns: int, load_id: str = ""
+) -> None:
+    """Fills the tables of a warehouse evenly over a year.
+
+    Args:
+        connection: The warehouse.
+        conversations: Number of conversations.
+        turns: Turns of each.
+        load_id: Load package of the rows.
+    """
+    pace = timedelta(days=DAYS) // timedelta(microseconds=1) // conversations
+    for name, rows in FILLING.items():
+        values = [FIRST, pace, turns, conversations] if name == "conversations" else []
+        connection.execute(
+            f"INSERT INTO polyai.{name} BY NAME SELECT *, ? AS _dlt_load_id FROM ({rows})",
+            [load_id, *values],
+        )
+
+
+def cpu_seconds(database: Path, query: str) -> float:
+    """Returns the CPU seconds to fetch all rows of a query, on a newly opened file."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        began = time.process_time()
+        connection.execute(query).fetchall()
+        return time.process_time() - began
 
 
 def seconds_of(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[float, int]:
