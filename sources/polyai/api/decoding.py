@@ -132,7 +132,7 @@ def encode(value: Any, *, sort_keys: bool = False, digits: bool = True) -> bytes
         sort_keys: Sort the keys, so that equal objects become equal bytes.
         digits: Write the digits of a `Number`, rather than its nearest double where that is finite.
     """
-    written = _with_digits if digits else _as_double
+    written = fragment if digits else _as_double
     option = orjson.OPT_SORT_KEYS if sort_keys else None
     try:
         return orjson.dumps(value, written, option)
@@ -141,7 +141,12 @@ def encode(value: Any, *, sort_keys: bool = False, digits: bool = True) -> bytes
         return _encode_slowly(value, written, sort_keys=sort_keys)
 
 
-def _with_digits(item: object) -> orjson.Fragment:
+def fragment(item: object) -> orjson.Fragment:
+    """Writes a `Number` with its digits; for `orjson.dumps`.
+
+    Raises:
+        TypeError: It is not a JSON value.
+    """
     if not isinstance(item, Number):
         raise TypeError(f"{type(item).__name__} is not a JSON value")
     return orjson.Fragment(item.digits)
@@ -150,7 +155,7 @@ def _with_digits(item: object) -> orjson.Fragment:
 def _as_double(item: object) -> orjson.Fragment:
     if isinstance(item, Number) and math.isfinite(item):
         return orjson.Fragment(orjson.dumps(float(item)))
-    return _with_digits(item)
+    return fragment(item)
 
 
 class _Written(str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import pyarrow as pa
@@ -100,12 +100,17 @@ class Batch:
             elif name != "extra":
                 arrays[name] = pa.nulls(len(owners), table.arrow_schema.field(name).type)
         if "extra" in table.arrow_schema.names:
+            unknown_among: dict[tuple[str, ...], list[str]] = {}
             for row, item in enumerate(objects):
-                if not item.keys() <= known:
-                    unknown = {key: value for key, value in item.items() if key not in known}
-                    extras[row] = unknown | extras.get(row, {})
-            for extra in extras.values():
-                self.unmapped.update(f"{table.name}.{key}" for key in extra)
+                names = tuple(item)
+                unknown = unknown_among.get(names)
+                if unknown is None:
+                    unknown = [name for name in names if name not in known]
+                    unknown_among[names] = unknown
+                if unknown:
+                    extras[row] = {name: item[name] for name in unknown} | extras.get(row, {})
+            for key, count in Counter(chain.from_iterable(extras.values())).items():
+                self.unmapped[f"{table.name}.{key}"] += count
             arrays["extra"], _ = column([extras.get(row) for row in range(len(owners))], "json")
         ordered = [arrays[name] for name in table.arrow_schema.names]
         return pa.Table.from_arrays(ordered, schema=table.arrow_schema)
@@ -114,15 +119,16 @@ class Batch:
         self, table: Table, rows: pa.Table, kept: Sequence[bool] | None
     ) -> pa.Table:
         """Adds a tombstone for each loaded conversation without a row, to delete its old rows."""
-        present = set(rows["conversation_id"].to_pylist())
-        emptied = [
-            answer.conversation_id
+        emptied = {
+            answer.conversation_id: None
             for index, answer in enumerate(self.answers)
             if answer.may_have_rows
             and table.is_known_to(answer.apis)
-            and answer.conversation_id not in present
             and not (kept and kept[index])
-        ]
+        }
+        if emptied:
+            for present in rows["conversation_id"].unique().to_pylist():
+                emptied.pop(present, None)
         if not emptied:
             return rows
         blank: dict[str, Any] = {
@@ -135,4 +141,4 @@ class Batch:
             for name, values in blank.items()
         }
         given[TOMBSTONE] = pa.array([True] * len(emptied), pa.bool_())
-        return pa.concat_tables([rows, self.table(table, emptied, given)])
+        return pa.concat_tables([rows, self.table(table, list(emptied), given)])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .values import text
 
@@ -14,8 +13,7 @@ MOST_DIGITS = 9
 """Longest text that is read as a turn number."""
 
 
-@dataclass(frozen=True)
-class FunctionEvent:
+class FunctionEvent(NamedTuple):
     """One function call with its turn.
 
     `fields` contains the fields that columns take unchanged, and those without a column.

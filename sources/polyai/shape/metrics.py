@@ -12,6 +12,8 @@ from .batch import Batch
 from .values import NUMBER, column, text
 
 _BOOLEANS = {"true": True, "false": False}
+_LONGEST_BOOLEAN = max(map(len, _BOOLEANS))
+_STAMPED = frozenset({"value", "timestamp"})
 
 
 def metrics(batch: Batch) -> pa.Table:
@@ -35,7 +37,7 @@ def metrics(batch: Batch) -> pa.Table:
                 moments.append(item.get("timestamp") if is_stamped else None)
     recorded_at, unfit = column(moments, "timestamp")
     for index, (row, name, item) in stamped.items():
-        if index in unfit or item.keys() - {"value", "timestamp"}:
+        if index in unfit or not item.keys() <= _STAMPED:
             kept = batch.leftovers.setdefault(row, {}).setdefault("metrics", {})
             kept.setdefault(name, []).append(item)
     given = {
@@ -43,14 +45,18 @@ def metrics(batch: Batch) -> pa.Table:
         "occurrence": occurrences,
         "value": values,
         "value_number": [_finite(value) for value in values],
-        "value_boolean": [_BOOLEANS.get(value.lower()) if value else None for value in values],
+        "value_boolean": [
+            _BOOLEANS.get(value.lower()) if value and len(value) <= _LONGEST_BOOLEAN else None
+            for value in values
+        ],
         "recorded_at": recorded_at,
     }
     return batch.table(children.METRICS, owners, given)
 
 
 def _finite(value: str | None) -> float | None:
-    if value is None or not NUMBER.fullmatch(value):
+    # no letter begins a number, and most values are words
+    if not value or value[0].isalpha() or not NUMBER.fullmatch(value):
         return None
     as_number = float(value)
     return as_number if abs(as_number) != float("inf") else None

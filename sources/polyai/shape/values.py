@@ -9,22 +9,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..api.decoding import encode
+from ..api.decoding import encode, fragment
 from ..clock import parse_timestamp
 from ..tables.declaration import ARROW_TYPES, ColumnType
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 """Plain decimal numbers: neither `1_000`, which Python accepts, nor `nan` and `inf`."""
 
-_RFC_1123 = "%a, %d %b %Y %H:%M:%S GMT"
+_RFC_1123 = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d:\d\d:\d\d) GMT",
+    re.ASCII,
+)
+_MONTHS = {
+    name: f"{number:02}"
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
+    )
+}
 _TIMESTAMP = ARROW_TYPES["timestamp"]
 
-_NOT_OF_THE_TYPE = (pa.ArrowException, TypeError, ValueError, OverflowError)
+_NOT_OF_THE_TYPE = (pa.ArrowException, LookupError, TypeError, ValueError, OverflowError)
 """Exceptions of Arrow and Python for values that do not fit a type."""
 
 ColumnValues = tuple[pa.Array, dict[int, Any]]
@@ -122,20 +133,29 @@ def column(values: list[Any], column_type: ColumnType) -> ColumnValues:
         The column, and by row the values that do not fit its type (NULL in the column).
     """
     if column_type == "json":
-        texts = [None if value is None or value == "" else dumps(value) for value in values]
-        return pa.array(texts, pa.string()), {}
+        return pa.array(_json_texts(values), pa.string()), {}
+    if column_type == "timestamp":
+        return _timestamps(values)
     try:
         return _by_column(values, column_type), {}
     except _NOT_OF_THE_TYPE:
-        if column_type == "timestamp":
-            return _by_format(values)
         return _by_cell(values, column_type)
+
+
+def _json_texts(values: list[Any]) -> list[str | None]:
+    write = orjson.dumps
+    try:
+        # as `dumps`, without two calls per value
+        return [
+            None if value is None or value == "" else write(value, fragment).decode()
+            for value in values
+        ]
+    except TypeError:
+        return [None if value is None or value == "" else dumps(value) for value in values]
 
 
 def _by_column(values: list[Any], column_type: ColumnType) -> pa.Array:
     """Converts the whole column at once; raises where a value is not of the declared type."""
-    if column_type == "timestamp":
-        return _timestamps(pa.array(values, pa.string()))
     if column_type in ("bigint", "double"):
         if bool in set(map(type, values)):
             raise TypeError("Arrow would convert a boolean among floats to a number")
@@ -157,42 +177,58 @@ def _numbers(inferred: pa.Array, to: pa.DataType) -> pa.Array:
     return inferred.cast(to)
 
 
-def _timestamps(texts: pa.Array) -> pa.Array:
-    """Converts texts of one format: ISO 8601 with or without a time zone, or RFC 1123."""
+def _timestamps(values: list[Any]) -> ColumnValues:
+    """Converts times: those of one format at once, and those of other formats cell by cell."""
     try:
-        moments = texts.cast(_TIMESTAMP)
-    except pa.ArrowInvalid:
-        try:
-            local = texts.cast(pa.timestamp("us"))
-        except pa.ArrowInvalid:
-            local = pc.strptime(texts, format=_RFC_1123, unit="s")
-            if pc.strftime(local, format=_RFC_1123) != texts:
-                raise ValueError("an invalid day, such as 31 June, is read as another") from None
-        moments = pc.assume_timezone(local, "UTC").cast(_TIMESTAMP)
+        return _zoned(values), {}
+    except _NOT_OF_THE_TYPE:
+        pass
+    # texts of one format have one length
+    groups: dict[int, list[int]] = {}
+    for row, value in enumerate(values):
+        groups.setdefault(len(value) if isinstance(value, str) else -1, []).append(row)
+    arrays: list[pa.Array] = []
+    unfit: dict[int, Any] = {}
+    for rows in groups.values():
+        array, without = _of_one_format([values[row] for row in rows])
+        arrays.append(array)
+        unfit |= {rows[index]: value for index, value in without.items()}
+    order = [row for rows in groups.values() for row in rows]
+    return pa.concat_arrays(arrays).take(pc.sort_indices(pa.array(order))), unfit
+
+
+def _of_one_format(values: list[Any]) -> ColumnValues:
+    for convert in (_zoned, _local, _rfc_1123):
+        with suppress(*_NOT_OF_THE_TYPE):
+            return convert(values), {}
+    return _by_cell(values, "timestamp")
+
+
+def _zoned(values: list[Any]) -> pa.Array:
+    """Converts texts in ISO 8601 with a time zone; raises for others."""
+    moments = pa.array(values, pa.string()).cast(_TIMESTAMP)
     # raises for years that Arrow supports and Python does not
     pc.min_max(moments).as_py()
     return moments
 
 
-def _by_format(values: list[Any]) -> ColumnValues:
-    """Converts the times of each format at once, and those of other formats cell by cell."""
-    groups: dict[Any, list[int]] = {}
-    for row, value in enumerate(values):
-        kind = (len(value), value[-1:]) if isinstance(value, str) else value is None
-        groups.setdefault(kind, []).append(row)
-    arrays: list[pa.Array] = []
-    unfit: dict[int, Any] = {}
-    for rows in groups.values():
-        found = [values[row] for row in rows]
-        try:
-            arrays.append(_by_column(found, "timestamp"))
-        except _NOT_OF_THE_TYPE:
-            array, without = _by_cell(found, "timestamp")
-            arrays.append(array)
-            unfit |= {rows[index]: value for index, value in without.items()}
-    order = [row for rows in groups.values() for row in rows]
-    places = pc.sort_indices(pa.array(order))
-    return pa.concat_arrays(arrays).take(places), unfit
+def _local(values: list[Any]) -> pa.Array:
+    """Converts texts in ISO 8601 without a time zone, which are in UTC; raises for others."""
+    moments = pa.array(values, pa.string()).cast(pa.timestamp("us")).view(_TIMESTAMP)
+    pc.min_max(moments).as_py()
+    return moments
+
+
+def _rfc_1123(values: list[Any]) -> pa.Array:
+    """Converts texts such as "Wed, 03 Jun 2026 13:18:06 GMT"; raises for others."""
+    texts = []
+    for value in values:
+        found = _RFC_1123.fullmatch(value)
+        if found is None:
+            raise ValueError("another format")
+        day, month, year, time = found.groups()
+        texts.append(f"{year}-{_MONTHS[month]}-{day}T{time}Z")
+    return _zoned(texts)
 
 
 def _by_cell(values: list[Any], column_type: ColumnType) -> ColumnValues:
