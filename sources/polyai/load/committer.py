@@ -179,12 +179,16 @@ class Committer:
         One run at a time, because two at once would fail. Beside any other, `sync_runs` exists, by
         which a warehouse is found in a DuckDB file.
         """
-        if missing := self._incomplete([SYNC_RUNS, *tables]):
-            commits = [_COMMITS] if self._commits_one_at_a_time else []
-            with self._hold([_TABLES, *commits]):
-                if missing := self._incomplete(missing):
-                    self._create(missing)
-                    self._complete.update(missing)
+        unknown = [table for table in (SYNC_RUNS, *tables) if table not in self._complete]
+        if not unknown:
+            return
+        commits = [_COMMITS] if self._commits_one_at_a_time else []
+        with self.kept_open():
+            if missing := self._incomplete(unknown):
+                with self._hold([_TABLES, *commits]):
+                    if missing := self._incomplete(missing):
+                        self._create(missing)
+        self._complete.update(unknown)
         self._indexes.create(self._complete)
 
     def begin(
@@ -272,17 +276,11 @@ class Committer:
 
     def _incomplete(self, tables: Iterable[Table]) -> list[Table]:
         """Returns those of the tables that do not exist with all columns."""
-        unknown = [table for table in tables if table not in self._complete]
-        if not unknown:
-            return []
-        with self.kept_open():
-            found = [
-                table
-                for table in unknown
-                if self.warehouse.has_columns(table.name, (column.name for column in table.columns))
-            ]
-        self._complete.update(found)
-        return [table for table in unknown if table not in self._complete]
+        return [
+            table
+            for table in tables
+            if not self.warehouse.has_columns(table.name, (column.name for column in table.columns))
+        ]
 
     def _create(self, tables: Sequence[Table]) -> None:
         """Creates tables and columns from the schema alone, without a load package."""
