@@ -203,6 +203,9 @@ def clean(value: Any) -> Any:
         return [clean(item) for item in value]
     if not isinstance(value, dict):
         return value
+    names = "".join(value)
+    if names.isascii() and "\0" not in names:
+        return {key: clean(item) for key, item in value.items()}
     found = {key: clean(item) for key, item in value.items() if key == _clean_text(key)}
     for key, item in value.items():
         name = _clean_text(key)
@@ -218,9 +221,9 @@ def clean(value: Any) -> Any:
 
 def _clean_text(text: str) -> str:
     """Removes U+0000 and lone surrogates; adjacent halves of a surrogate pair are joined."""
-    text = text.replace("\0", "")
     if text.isascii():
-        return text
+        return text.replace("\0", "") if "\0" in text else text
+    text = text.replace("\0", "")
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -94,7 +94,7 @@ def older_fields(row: Json, detail: Json) -> list[str]:
         return []
     found = []
     for name in COMPARED_FIELDS:
-        if name not in row or name not in detail:
+        if name not in row or name not in detail or row[name] == detail[name]:
             continue
         listed, own = value(name, row[name]), value(name, detail[name])
         if (name == "inProgress" and bool(own) > bool(listed)) or (
