@@ -211,6 +211,16 @@ def test_the_rewritten_file_has_no_erased_byte_and_is_otherwise_unchanged(compan
     assert company.load().new == 0
 
 
+def test_tables_of_users_are_in_the_rewritten_file(company: Company) -> None:
+    (name,) = first_column(f"{IDS_IN}conversations LIMIT 1")
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute("CREATE TABLE teams (id INTEGER PRIMARY KEY, twice AS (2 * id))")
+        connection.execute("INSERT INTO teams VALUES (7)")
+    assert company.forget(name).is_rewritten
+    assert query("SELECT id, twice FROM teams") == [(7, 14)]
+    assert query("SELECT count(*) FROM polyai.conversations") == [(119,)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pii", ["keep", "hash"])
 def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, pii: str) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import dlt
@@ -31,6 +33,11 @@ _COUNTED = (
     "SELECT (SELECT count(*) FROM duckdb_tables() WHERE database_name = $1), "
     "(SELECT count(*) FROM duckdb_views() WHERE database_name = $1 AND NOT internal)"
 )
+
+_TABLES = "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE database_name = $1"
+
+_COMPUTED = "GENERATED ALWAYS AS"
+"""Part of the definition of a table that has computed columns, which only a user's table has."""
 
 
 def rewrite_duckdb_file(pipeline: dlt.Pipeline) -> bool:
@@ -71,18 +78,55 @@ def rewrite_duckdb_file(pipeline: dlt.Pipeline) -> bool:
 def _copy(database: Path, draft: Path) -> None:
     """Copies the whole content: tables, views, comments."""
     # the catalog name that DuckDB derives from the file, which views may refer to
-    new, old = database.stem, f"{database.stem} before"
+    new, old = _name(database.stem), _name(_before(database))
+    with _attached(database, draft) as connection:
+        tables = connection.execute(_TABLES, [_before(database)]).fetchall()
+        if any(_COMPUTED in sql for *_, sql in tables):
+            # a statement of ours would have to leave out the computed columns
+            execute_in_memory_limit(connection, f"COPY FROM DATABASE {old} TO {new}")
+            tables = []
+        else:
+            connection.execute(f"COPY FROM DATABASE {old} TO {new} (SCHEMA)")
+    for schema, table, _ in tables:
+        place = f"{_name(schema)}.{_name(table)}"
+        # attached anew for each table, because DuckDB keeps memory until the file is closed
+        with _attached(database, draft) as connection:
+            execute_in_memory_limit(
+                connection, f"INSERT INTO {new}.{place} SELECT * FROM {old}.{place}"
+            )
+            rows = [
+                connection.execute(f"SELECT count(*) FROM {name}.{place}").fetchone()
+                for name in (new, old)
+            ]
+        _check(database, rows)
+    with _attached(database, draft) as connection:
+        names = (database.stem, _before(database))
+        _check(database, [connection.execute(_COUNTED, [name]).fetchone() for name in names])
+
+
+def _before(database: Path) -> str:
+    """Returns the catalog name of the old file."""
+    return f"{database.stem} before"
+
+
+@contextmanager
+def _attached(database: Path, draft: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a database in memory with both files attached."""
     config = {**COPY_CONFIG, "temp_directory": str(draft.parent)}
+    old = _name(_before(database))
     with duckdb.connect(config=config) as connection:
-        connection.execute(f"ATTACH {_quoted(draft)} AS {_name(new)}")
-        attach_old = f"ATTACH {_quoted(database)} AS {_name(old)} (READ_ONLY)"
+        connection.execute(f"ATTACH {_quoted(draft)} AS {_name(database.stem)}")
+        attach_old = f"ATTACH {_quoted(database)} AS {old} (READ_ONLY)"
         retry_while_locked(lambda: connection.execute(attach_old))
-        execute_in_memory_limit(connection, f"COPY FROM DATABASE {_name(old)} TO {_name(new)}")
-        counts = [connection.execute(_COUNTED, [name]).fetchone() for name in (new, old)]
-        if counts[0] != counts[1]:
-            raise DestinationError(f"cannot rewrite {database}: the copy is incomplete")
-        for name in (old, new):
-            connection.execute(f"DETACH {_name(name)}")
+        yield connection
+        for name in (old, _name(database.stem)):
+            connection.execute(f"DETACH {name}")
+
+
+def _check(database: Path, counts: Sequence[object]) -> None:
+    """Raises an error if the counts of the new file and the old one differ."""
+    if counts[0] != counts[1]:
+        raise DestinationError(f"cannot rewrite {database}: the copy is incomplete")
 
 
 def _quoted(path: Path) -> str:

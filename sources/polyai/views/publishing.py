@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -45,11 +46,15 @@ _LOCK = ".publishing.lock"
 
 _DRAFTS = ".draft"
 
-_IN_PARTS = "fct_conversations"
-"""View that is copied by ranges of days, because percentiles per conversation need memory."""
+_DAY = "local_date"
+"""Column by which views are copied in ranges of days: DuckDB cannot spill percentiles and sets of
+distinct values, whose memory would grow with the warehouse."""
 
-_PART_CONVERSATIONS = 20_000
-"""Conversations of one range of days."""
+_CONVERSATIONS_PER_RANGE = 100_000
+"""Conversations in a range of days of a view of daily figures."""
+
+_PER_CONVERSATION = {"fct_conversations": 20_000}
+"""Conversations in a range of days of a view with percentiles per conversation."""
 
 _STATEMENTS = Statements("duckdb", lambda name: name, zone="")
 """Statements for comments only, which have no time zone, in the current schema."""
@@ -149,9 +154,8 @@ def _replace(pipeline: dlt.Pipeline, target: Path) -> datetime:
         # of the same name, because DuckDB names the database after the file
         draft = drafts / target.name
         as_of, modified_ns = _copied(pipeline, draft)
-        with duckdb.connect(str(draft), config=dict(COPY_CONFIG)) as copy:
-            copy.execute(f"USE {_schema(pipeline)}")
-            _materialize(copy)
+        _materialize(pipeline, draft)
+        with _opened(pipeline, draft) as copy:
             copy.execute(f"DROP TABLE IF EXISTS {INFO_TABLE}")
             copy.execute(f"CREATE TABLE {INFO_TABLE} AS SELECT ?::TIMESTAMPTZ AS as_of", [as_of])
         take_over_access(target, draft)
@@ -181,36 +185,55 @@ def _copied(pipeline: dlt.Pipeline, draft: Path) -> tuple[datetime, int]:
     return as_of, modified_ns
 
 
-def _materialize(copy: duckdb.DuckDBPyConnection) -> None:
+@contextmanager
+def _opened(pipeline: dlt.Pipeline, draft: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens the copy with the schema of the warehouse as the current one."""
+    with duckdb.connect(str(draft), config=dict(COPY_CONFIG)) as copy:
+        copy.execute(f'USE "{pipeline.dataset_name}"')
+        yield copy
+
+
+def _materialize(pipeline: dlt.Pipeline, draft: Path) -> None:
     """Replaces expensive views by tables, which dependent views then read."""
-    existing = {name for (name,) in copy.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+    with _opened(pipeline, draft) as copy:
+        found = copy.execute("SELECT view_name FROM duckdb_views()").fetchall()
+    existing = {name for (name,) in found}
     if not existing & views().keys():
         raise DestinationError("the warehouse has no views: run views first")
     for view in views().values():
         if view.name in existing - KEPT_AS_VIEWS:
-            _make_table(copy, view)
+            _make_table(pipeline, draft, view)
 
 
-def _make_table(copy: duckdb.DuckDBPyConnection, view: View) -> None:
-    name, draft = view.name, f"{view.name}__draft"
-    parts = list(_parts(copy)) if name == _IN_PARTS else [""]
-    execute_in_memory_limit(copy, f"CREATE TABLE {draft} AS SELECT * FROM {name}{parts[0]}")
-    for part in parts[1:]:
-        execute_in_memory_limit(copy, f"INSERT INTO {draft} SELECT * FROM {name}{part}")
-    copy.execute(f"DROP VIEW {name}")
-    copy.execute(f"ALTER TABLE {draft} RENAME TO {name}")
-    for statement in _STATEMENTS.comments_on_copy(view):
-        copy.execute(statement)
+def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View) -> None:
+    name, table = view.name, f"{view.name}__draft"
+    with _opened(pipeline, draft) as copy:
+        ranges = list(_ranges(copy, view))
+    verb = f"CREATE TABLE {table} AS"
+    for days in ranges:
+        # opened for each range, because DuckDB keeps memory until the file is closed
+        with _opened(pipeline, draft) as copy:
+            execute_in_memory_limit(copy, f"{verb} SELECT * FROM {name}{days}")
+        verb = f"INSERT INTO {table}"
+    with _opened(pipeline, draft) as copy:
+        copy.execute(f"DROP VIEW {name}")
+        copy.execute(f"ALTER TABLE {table} RENAME TO {name}")
+        for statement in _STATEMENTS.comments_on_copy(view):
+            copy.execute(statement)
 
 
-def _parts(copy: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """Yields WHERE clauses for ranges of days that together cover all days."""
+def _ranges(copy: duckdb.DuckDBPyConnection, view: View) -> Iterator[str]:
+    """Yields WHERE clauses for ranges of days that together cover all days; one without for all."""
+    most = _PER_CONVERSATION.get(view.name, _CONVERSATIONS_PER_RANGE if _DAY in view.key else None)
+    if most is None:
+        yield ""
+        return
     since: date | None = None
     conversations = 0
     for day, number in copy.execute(
         "SELECT local_date, count(*) FROM conversations_local GROUP BY ALL ORDER BY ALL"
     ).fetchall():
-        if conversations and conversations + number > _PART_CONVERSATIONS:
+        if conversations and conversations + number > most:
             yield _between(since, day)
             since, conversations = day, 0
         conversations += number
@@ -221,10 +244,6 @@ def _between(since: date | None, before: date | None) -> str:
     bounds = [f"local_date >= DATE '{since}'"] if since else []
     bounds += [f"local_date < DATE '{before}'"] if before else []
     return f" WHERE {' AND '.join(bounds)}" if bounds else ""
-
-
-def _schema(pipeline: dlt.Pipeline) -> str:
-    return f'"{pipeline.dataset_name}"'
 
 
 def take_over_access(target: Path, draft: Path) -> None:
