@@ -32,6 +32,7 @@ from ..shape.audit_rows import audit_table
 from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import Table
 from ..tables.registry import erased_tables, loaded_tables
+from ..tables.registry import tables as registered_tables
 from ..warehouse.clients import sql_client
 from ..warehouse.direct_write import MOST_ROWS, can_write_directly, replace_rows
 from ..warehouse.duckdb_destination import merges_without_staging
@@ -176,18 +177,21 @@ class Committer:
     def create_tables(self, tables: Iterable[Table]) -> None:
         """Creates tables, columns of tables, and indexes that do not exist.
 
-        One run at a time, because two at once would fail. Beside any other, `sync_runs` exists, by
-        which a warehouse is found in a DuckDB file.
+        If one is missing, all tables of the registry are created, because queries and views of
+        users expect them. One run at a time, because two at once would fail.
+
+        Args:
+            tables: The tables that are looked up, beside `sync_runs`.
         """
         unknown = [table for table in (SYNC_RUNS, *tables) if table not in self._complete]
         if not unknown:
             return
         commits = [_COMMITS] if self._commits_one_at_a_time else []
         with self.kept_open():
-            if missing := self._incomplete(unknown):
+            if self._is_incomplete(unknown):
                 with self._hold([_TABLES, *commits]):
-                    if missing := self._incomplete(missing):
-                        self._create(missing)
+                    if self._is_incomplete(unknown):
+                        self._create(registered_tables())
         self._complete.update(unknown)
         self._indexes.create(self._complete)
 
@@ -274,13 +278,12 @@ class Committer:
         ):
             yield client
 
-    def _incomplete(self, tables: Iterable[Table]) -> list[Table]:
-        """Returns those of the tables that do not exist with all columns."""
-        return [
-            table
+    def _is_incomplete(self, tables: Iterable[Table]) -> bool:
+        """Returns whether any of the tables does not exist with all columns."""
+        return not all(
+            self.warehouse.has_columns(table.name, (column.name for column in table.columns))
             for table in tables
-            if not self.warehouse.has_columns(table.name, (column.name for column in table.columns))
-        ]
+        )
 
     def _create(self, tables: Sequence[Table]) -> None:
         """Creates tables and columns from the schema alone, without a load package."""
