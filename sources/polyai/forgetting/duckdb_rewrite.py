@@ -29,6 +29,9 @@ from ..warehouse.errors import destination_errors
 _DRAFTS = ".rewriting"
 """Suffix of the folder in which the new file is written."""
 
+_MEMORY = "80MB"
+"""DuckDB's limit, which excludes the texts that are being compressed: these need more than it."""
+
 _COUNTED = (
     "SELECT (SELECT count(*) FROM duckdb_tables() WHERE database_name = $1), "
     "(SELECT count(*) FROM duckdb_views() WHERE database_name = $1 AND NOT internal)"
@@ -112,7 +115,7 @@ def _before(database: Path) -> str:
 @contextmanager
 def _attached(database: Path, draft: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Opens a database in memory with both files attached."""
-    config = {**COPY_CONFIG, "temp_directory": str(draft.parent)}
+    config = {**COPY_CONFIG, "memory_limit": _MEMORY, "temp_directory": str(draft.parent)}
     old = _name(_before(database))
     with duckdb.connect(config=config) as connection:
         connection.execute(f"ATTACH {_quoted(draft)} AS {_name(database.stem)}")
