@@ -297,7 +297,11 @@ class Committer:
                     known.update_schema(schema)
                     schema = known
                 schemas.save_schema(schema)
-                self.pipeline.sync_schema(self._schema)
+                client: Any = self.pipeline.destination_client(self._schema)
+                with client:
+                    client.initialize_storage()
+                    # also where this version of the schema is stored: a table or a column is gone
+                    client.update_stored_schema(force=True)
 
         with destination_errors():
             retry(create, retry_if=is_conflict)
