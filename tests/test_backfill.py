@@ -77,6 +77,7 @@ def total(output: dict[str, Any], count: str) -> int:
 
 @pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.slow)])
 class TestRange:
+    @pytest.mark.slow
     def test_exactly_the_range_is_loaded_once(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:

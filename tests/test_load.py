@@ -320,7 +320,9 @@ class TestFailures:
         run(base_url)
         sandbox.advance(arrivals=3)
         with duckdb.connect("polyai.duckdb") as connection:
-            connection.execute("ALTER TABLE polyai.conversations ADD COLUMN required INTEGER DEFAULT 1")
+            connection.execute(
+                "ALTER TABLE polyai.conversations ADD COLUMN required INTEGER DEFAULT 1"
+            )
             connection.execute("ALTER TABLE polyai.conversations ALTER required SET NOT NULL")
             connection.execute("ALTER TABLE polyai.conversations ALTER required DROP DEFAULT")
         with pytest.raises(DestinationError):

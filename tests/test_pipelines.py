@@ -92,6 +92,7 @@ def uncommented(text: str) -> str:
     return "\n".join(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("api_key", "code", "rows"),
     [

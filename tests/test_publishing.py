@@ -75,6 +75,7 @@ def test_expensive_views_are_tables_of_the_same_rows(pipeline: dlt.Pipeline) -> 
     assert of_copy("SELECT as_of FROM polyai.published_info") == [(published.as_of,)]
 
 
+@pytest.mark.slow
 def test_a_large_warehouse_is_copied_in_ranges_of_days(
     pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

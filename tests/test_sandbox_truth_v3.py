@@ -308,6 +308,7 @@ def test_warehouses_are_compared_by_apis(sandbox: Sandbox, apis: tuple[str, ...]
         assert_equals_truth(sandbox, AGENT, lambda sql: rows[sql.rpartition(".")[2]], others)
 
 
+@pytest.mark.slow
 def test_warehouses_are_compared_by_environment(sandbox: Sandbox) -> None:
     rows = loaded_rows(sandbox, V3)
     live = {r["conversation_id"] for r in rows["conversations"] if r["environment"] == "live"}

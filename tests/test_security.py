@@ -117,7 +117,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         "command",
         [
-            "load",
+            pytest.param("load", marks=pytest.mark.slow),
             pytest.param("demo", marks=pytest.mark.slow),
             pytest.param("check", marks=pytest.mark.slow),
         ],

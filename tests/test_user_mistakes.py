@@ -239,9 +239,24 @@ class TestInvalidFiles:
         ("file", "content", "line"),
         [
             ("secrets.toml", b'[sources.polyai]\nagent_id = "A"\napi_key = "hidden-key\n', 3),
-            ("secrets.toml", b"[sources.polyai]\napi_key = hidden-key\n", 2),
-            ("config.toml", b"[sources.polyai]\nworkers = 3\n\n[sources.pol", 4),
-            ("config.toml", b"[sources.polyai]\nworkers = 3\nworkers = 4\n", 3),
+            pytest.param(
+                "secrets.toml",
+                b"[sources.polyai]\napi_key = hidden-key\n",
+                2,
+                marks=pytest.mark.slow,
+            ),
+            pytest.param(
+                "config.toml",
+                b"[sources.polyai]\nworkers = 3\n\n[sources.pol",
+                4,
+                marks=pytest.mark.slow,
+            ),
+            pytest.param(
+                "config.toml",
+                b"[sources.polyai]\nworkers = 3\nworkers = 4\n",
+                3,
+                marks=pytest.mark.slow,
+            ),
             ("config.toml", b'[sources.polyai]\nregion = "\xe9"\n', 2),
         ],
     )
