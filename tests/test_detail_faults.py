@@ -552,7 +552,7 @@ class TestReFetchAgesAfterAnUpgrade:
 
 class TestLateReviews:
     @pytest.mark.slow
-    @pytest.mark.parametrize("count", [23, pytest.param(46, marks=pytest.mark.matrix)])
+    @pytest.mark.parametrize("count", [12, pytest.param(46, marks=pytest.mark.matrix)])
     def test_all_of_a_year_arrive(self, count: int) -> None:
         """Default settings and a nightly load; the list does not show reviews.
 

@@ -96,7 +96,7 @@ class TestCopiesOfFolders:
         assert run("status", **access(base_url)).returncode == 0
         assert not original.exists()
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_relative_configured_path_starts_from_the_folder_too(
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

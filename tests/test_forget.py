@@ -336,7 +336,10 @@ STEPS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "is_after",
+    [pytest.param(False, marks=pytest.mark.matrix, id="before"), pytest.param(True, id="after")],
+)
 @pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
 def test_a_killed_run_is_completed_by_the_next(
     company: Company, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, is_after: bool
@@ -374,7 +377,7 @@ def test_a_killed_run_is_completed_by_the_next(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_kill_9_at_any_time_is_completed_by_the_next_run(company: Company) -> None:
     company.fetch_recordings()
     before = row_counts()

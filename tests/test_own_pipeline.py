@@ -143,7 +143,7 @@ class TestSelections:
 
 
 class TestRepeatedRuns:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_the_same_source_twice(self, base_url: str) -> None:
         same = source(base_url)
         pipeline().run(same)

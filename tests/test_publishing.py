@@ -160,7 +160,7 @@ def test_copy_is_private_until_its_permissions_are_changed(
     assert COPY.stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_killed_run_leaves_the_older_copy(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     began = time.monotonic()

@@ -571,8 +571,8 @@ def _damage_byte(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "trouble"),
     [
-        pytest.param(Path.unlink, "missing", marks=pytest.mark.slow, id="deleted"),
-        pytest.param(_damage_size, "changed", marks=pytest.mark.slow, id="another size"),
+        pytest.param(Path.unlink, "missing", marks=pytest.mark.matrix, id="deleted"),
+        pytest.param(_damage_size, "changed", marks=pytest.mark.matrix, id="another size"),
         pytest.param(_damage_byte, "changed", id="another byte"),
     ],
 )

@@ -352,7 +352,7 @@ class TestAnAnswerThatCannotBeUsed:
         assert (code, report["fetched"], calls.asked()) == (0, 1, 1)
         assert recording("CA1") == ("stored", None, 60, 2)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_is_requested_less_and_less_often_for_a_week(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(b"no audio")}
         began = calls.ended_at + timedelta(days=400)

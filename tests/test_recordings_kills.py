@@ -151,7 +151,7 @@ class Killed:
             return int(pq.read_metadata(file).num_rows)
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.matrix)])
 @pytest.mark.slow
 def test_a_few_kills(seed: int) -> None:
     with in_folder() as store:
