@@ -374,8 +374,8 @@ POINTS: dict[str, Point] = {
     "discard: before staging is dropped": Point(_DROP_STAGING, before, needs=_HALF_LOADED),
     "discard: after staging is dropped": Point(_DROP_STAGING, after, needs=_HALF_LOADED),
     # tidy: the end of a run
-    "tidy: before staging is dropped": Point(_DROP_STAGING, before),
-    "tidy: after staging is dropped": Point(_DROP_STAGING, after),
+    "tidy: before staging is dropped": Point(_DROP_STAGING, before, destinations=("postgres",)),
+    "tidy: after staging is dropped": Point(_DROP_STAGING, after, destinations=("postgres",)),
     "tidy: after old records are removed": Point("polyai.load.committer:remove_old_records", after),
     "lease: before it is requested": Point(
         "polyai.locking.leases:Leases.acquire", before, destinations=("postgres",)

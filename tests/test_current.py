@@ -220,7 +220,7 @@ class TestCost:
                 "AND table_name <> 'sync_runs' AND NOT starts_with(table_name, '_dlt')"
             )
         ]
-        assert len(tables) == 11
+        assert len(tables) == 17
 
         def packages() -> dict[str, list[tuple[Any, ...]]]:
             return {

@@ -238,15 +238,14 @@ def test_a_recording_can_be_played(browser: BrowserContext, loaded: Loaded, tmp_
         file.writeframes(b"\0\0" * 16_000)
 
     def add_recordings(connection: duckdb.DuckDBPyConnection) -> None:
-        connection.execute(
-            "CREATE TABLE recordings (agent_id TEXT, conversation_id TEXT, direction TEXT, "
-            "redacted BOOL, status TEXT, uri TEXT, bytes BIGINT, duration_seconds DOUBLE)"
-        )
         for call, status, uri in zip(
             calls, ("stored", "stored", "not_found"), (sound, sound.with_name("gone.wav"), None)
         ):
             connection.execute(
-                "INSERT INTO recordings VALUES (?, ?, 'combined', TRUE, ?, ?, 32044, 2)",
+                "INSERT INTO recordings BY NAME SELECT ? AS agent_id, ? AS conversation_id, "
+                "'combined' AS direction, TRUE AS redacted, ? AS status, ? AS uri, "
+                "32044 AS bytes, 2 AS duration_seconds, 1 AS attempts, now() AS fetched_at, "
+                "'1' AS _dlt_load_id",
                 [call.agent_id, call.conversation_id, status, uri and str(uri)],
             )
 

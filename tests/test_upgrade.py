@@ -78,8 +78,12 @@ def new_column() -> Iterator[Callable[[Table, Column], None]]:
     with ExitStack() as stack:
 
         def declare(table: Table, column: Column) -> None:
-            stack.callback(object.__setattr__, table, "columns", table.columns)
-            object.__setattr__(table, "columns", (*table.columns, column))
+            stack.callback(change, table, table.columns)
+            change(table, (*table.columns, column))
+
+        def change(table: Table, columns: tuple[Column, ...]) -> None:
+            object.__setattr__(table, "columns", columns)
+            vars(table).pop("arrow_schema", None)  # is computed once
 
         yield declare
 
