@@ -178,7 +178,9 @@ class DirectGet:
                     raise IncompleteRead(bytes(whole[: length - len(rest)]), len(rest))
                 rest = rest[size:]
             body = bytes(whole)
-        elif len(body) > length:
+        is_surplus = len(body) > length
+        # TLS decrypts whole records, and its rest is not seen by `is_connected`
+        if is_surplus or (hasattr(sock, "pending") and sock.pending()):
             # not to be mistaken for the next answer
             connection.close()
             body = body[:length]

@@ -54,8 +54,7 @@ class Reconciliation:
         self._report.known_absent = self._known.absent
         if self._report.range_from is None:
             # before this run commits what it finds
-            self._loaded = self._warehouse.count_conversations(self._agent_id)
-            self._pending = self._warehouse.count_unloaded_failures(self._agent_id)
+            self._count()
 
     def add(self, rows: Iterable[Listed]) -> None:
         """Adds conversations of the whole list."""
@@ -97,14 +96,11 @@ class Reconciliation:
         if not listing.has_count:
             return False
         report, known = self._report, self._known
-        unaccounted = missing(
-            listing.api_count,
-            self._loaded + found,
-            erased=report.forgotten,
-            absent=report.known_absent,
-            pending=self._pending + malformed,
-            excess=report.count_excess,
-        )
+        unaccounted = self._unaccounted(listing, found, malformed)
+        if unaccounted and not report.load_ids:
+            # a backfill may have committed some since the run began; this run has not
+            self._count()
+            unaccounted = self._unaccounted(listing, found, malformed)
         if not unaccounted:
             return False
         is_recent = known.walked_at is not None and known.walked_at > self._now - WALK_AGAIN_AFTER
@@ -117,6 +113,24 @@ class Reconciliation:
             unaccounted,
         )
         return True
+
+    def _count(self) -> None:
+        """Counts what is known without this run."""
+        with self._warehouse.kept_open():
+            self._loaded = self._warehouse.count_conversations(self._agent_id)
+            self._pending = self._warehouse.count_unloaded_failures(self._agent_id)
+
+    def _unaccounted(self, listing: Listing, found: int, malformed: int) -> int | None:
+        """Returns how many conversations the API counts that are not known."""
+        report = self._report
+        return missing(
+            listing.api_count,
+            self._loaded + found,
+            erased=report.forgotten,
+            absent=report.known_absent,
+            pending=self._pending + malformed,
+            excess=report.count_excess,
+        )
 
     def end(self, environments: Sequence[str], *, is_first_load: bool) -> None:
         """Counts the distinct conversations listed, and the loaded ones that are not listed.

@@ -46,6 +46,7 @@ app = typer.Typer(
     help="Download missing recordings; verify or prune stored ones.",
     epilog="Example: polyai-warehouse recordings --recordings-url s3://bucket/recordings",
     invoke_without_command=True,
+    add_completion=False,
     subcommand_metavar="[verify|prune]",
 )
 
