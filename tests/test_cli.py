@@ -333,7 +333,7 @@ class TestTerminal:
         with serve(sandbox) as url:
             code, shown = run_in_terminal(columns, "load", **access(url))
         assert code == 0
-        assert re.search(rf"{AGENT} ━+ +\d+/150 \d:\d\d:\d\d left ", shown)
+        assert re.search(rf"{AGENT} ━+ +\d+/150 \d:\d\d:\d\d [-\d:]+ left", shown)
         assert re.search(r"\n  150 listed · [1-9][\d,]* rows · \d+/s · 2 retries", shown)
         # a log line is printed above the bar
         assert re.search(r"(^|[\r\n])\d{4}-\d\d-\d\d [\d:,]+ WARNING retrying", shown)
