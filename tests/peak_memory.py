@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.sides import peak_rss_bytes
+
 _PROCESS = Path("/proc/self")
 
 needs_peak_memory = pytest.mark.skipif(
@@ -14,11 +16,10 @@ needs_peak_memory = pytest.mark.skipif(
 
 
 def reset_peak() -> None:
-    """Lets the peak begin anew with what is in use now."""
+    """Resets the peak to what is in use now."""
     (_PROCESS / "clear_refs").write_text("5")
 
 
 def peak_megabytes() -> int:
-    """Returns the peak; not `ru_maxrss`, which begins with that of the parent process."""
-    lines = (_PROCESS / "status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) // 1024
+    """Returns the peak."""
+    return peak_rss_bytes() // 2**20

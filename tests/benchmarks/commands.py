@@ -31,8 +31,9 @@ _MEASURED = """
 import atexit, runpy, sys
 report = sys.argv.pop(1)
 def write():
-    with open("/proc/self/status") as status, open(report, "w") as file:
-        file.write(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    from benchmarks.sides import peak_rss_bytes
+    with open(report, "w") as file:
+        file.write(str(peak_rss_bytes()))
 atexit.register(write)
 runpy.run_module("polyai", run_name="__main__", alter_sys=True)
 """
@@ -58,7 +59,7 @@ def run(folder: Path, *arguments: str, variables: Mapping[str, str] | None = Non
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode > (arguments[0] == "status"):
             raise subprocess.CalledProcessError(process.returncode, command)
-        peak = int(Path(report.name).read_text()) * 1024
+        peak = int(Path(report.name).read_text())
     return CommandCost(used.ru_utime + used.ru_stime, peak)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,6 +21,8 @@ from polyai.views import publish
 from polyai.views.definitions import views
 from polyai.views.statements import Statements
 from schemas.generate.sql_types import DUCKDB_TYPES
+
+from .sides import peak_rss_bytes
 
 ZONE = "America/New_York"
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -178,10 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shown.add_row(name, f"{rows:,}", f"{seconds:.2f} s", f"{in_copy[name][0]:.2f} s")
     console = Console()
     console.print(shown)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     console.print(
         f"published in {published.seconds:.1f} s, {published.bytes / 1e6:,.0f} MB; "
-        f"peak memory of the whole benchmark {peak / 1e6:,.0f} MB"
+        f"peak memory of the whole benchmark {peak_rss_bytes() / 1e6:,.0f} MB"
     )
 
 

@@ -58,7 +58,7 @@ def _until_reset(header: str | None, now: datetime) -> float | None:
 
 
 def _until_end_of_window(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Returns the seconds until the longest exhausted window of Kong begins anew."""
+    """Returns the seconds until the longest exhausted window of Kong begins again."""
     # the windows follow the server's clock
     now = timestamp_or_none(headers.get("Date")) or now
     exhausted = [

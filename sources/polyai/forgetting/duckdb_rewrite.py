@@ -92,7 +92,7 @@ def _copy(database: Path, draft: Path) -> None:
             connection.execute(f"COPY FROM DATABASE {old} TO {new} (SCHEMA)")
     for schema, table, _ in tables:
         place = f"{_name(schema)}.{_name(table)}"
-        # attached anew for each table, because DuckDB keeps memory until the file is closed
+        # attached again for each table, because DuckDB keeps memory until the file is closed
         with _attached(database, draft) as connection:
             execute_in_memory_limit(
                 connection, f"INSERT INTO {new}.{place} SELECT * FROM {old}.{place}"

@@ -133,7 +133,9 @@ class Committer:
         self._indexes = Indexes(pipeline)
         self._complete: set[Table] = set()
         """Tables that are known to have all columns."""
-        self._commits_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
+        is_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
+        self._commits = [_COMMITS] if is_one_at_a_time else []
+        """Leases on any commit, as far as the destination needs one."""
 
     def kept_open(self) -> AbstractContextManager[None]:
         """Keeps the destination open during several steps, each of which would open it."""
@@ -186,10 +188,9 @@ class Committer:
         unknown = [table for table in (SYNC_RUNS, *tables) if table not in self._complete]
         if not unknown:
             return
-        commits = [_COMMITS] if self._commits_one_at_a_time else []
         with self.kept_open():
             if self._is_incomplete(unknown):
-                with self._hold([_TABLES, *commits]):
+                with self._hold([_TABLES, *self._commits]):
                     if self._is_incomplete(unknown):
                         self._create(registered_tables())
         self._complete.update(unknown)
@@ -271,7 +272,7 @@ class Committer:
     def _statements(self) -> Iterator[SqlClientBase[Any]]:
         """Opens the destination for statements, which need the same lease as a load."""
         with (
-            self._hold([_COMMITS] if self._commits_one_at_a_time else []),
+            self._hold(self._commits),
             destination_errors(),
             kept_open(self.pipeline),
             sql_client(self.pipeline) as client,
@@ -330,7 +331,7 @@ class Committer:
         with destination_errors():
             self.pipeline.normalize()
             release_unused()
-            with self._hold([_COMMITS] if self._commits_one_at_a_time else lanes):
+            with self._hold(self._commits or lanes):
                 retry(self._load_package, retry_if=self._may_retry)
 
     def _load_package(self) -> None:

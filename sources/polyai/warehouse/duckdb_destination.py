@@ -31,7 +31,6 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient
 DUCKDB = "dlt.destinations.duckdb"
 """dlt's type of the DuckDB destination."""
 
-
 _CHECKPOINT_THRESHOLD = "16MB"
 """Size of a transaction from which on DuckDB writes it into the file at once: its default."""
 
