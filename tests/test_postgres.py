@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 
 from polyai import Target, annotate, open_pipeline, resolve
+from polyai.load.committer import open_committer
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.declaration import Table
@@ -68,6 +69,25 @@ def indexes(url: str) -> set[object]:
         for (name,) in execute(url, "SELECT indexname FROM pg_indexes WHERE schemaname = 'polyai'")
         if str(name).startswith("polyai_")
     }
+
+
+def test_a_load_creates_no_table_or_column_after_its_beginning(database: str) -> None:
+    """Two loads at once would both create it, and PostgreSQL would reject one of them."""
+    columns = (
+        "SELECT table_name, column_name FROM information_schema.columns JOIN "
+        "information_schema.tables USING (table_schema, table_name) "
+        "WHERE table_schema = 'polyai' AND table_type = 'BASE TABLE' ORDER BY 1, 2"
+    )
+    pipeline = open_pipeline("postgres")
+    # with the table of leases
+    with open_committer(pipeline, None, lambda: [AGENT], timedelta()) as (committer, _):
+        committer.create_tables(())
+    created = execute(database, columns)
+    with serve(Sandbox(SandboxConfig(conversations=100))) as base_url:
+        settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
+        (report,) = load(settings, pipeline)
+    assert report.fetched == 100
+    assert execute(database, columns) == created
 
 
 class TestIndexes:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import dlt
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.schema import Schema
+from dlt.common.schema.utils import pipeline_state_table
 from dlt.extract import DltResource, DltSource
 
 from ..config.settings import resolve
@@ -188,13 +189,16 @@ def chunk_source(chunk: Chunk, on_batch: OnBatch, schema: str) -> DltSource:
 
 
 def tables_schema(tables: Sequence[Table], schema: str) -> Schema:
-    """The dlt schema with these tables alone.
+    """The dlt schema with these tables alone, and those that dlt itself keeps beside them.
 
     Args:
         tables: The tables.
         schema: Name of the dlt schema.
     """
-    return rows_source({table: [] for table in tables}, schema).discover_schema()
+    discovered = rows_source({table: [] for table in tables}, schema).discover_schema()
+    # dlt declares it with the first package that holds a state; two runs at once would create it
+    discovered.update_table(pipeline_state_table(add_dlt_id=True))
+    return discovered
 
 
 def rows_source(rows: Mapping[Table, Sequence[Mapping[str, Any]]], schema: str) -> DltSource:

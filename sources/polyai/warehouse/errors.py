@@ -17,6 +17,10 @@ _CONFLICTS = (
     "Transaction conflict",
     "could not serialize access",
     "deadlock detected",
+    # two transactions that create the same table or view, also with IF NOT EXISTS or OR REPLACE
+    "pg_type_typname_nsp_index",
+    "pg_class_relname_nsp_index",
+    "tuple concurrently updated",
 )
 """Messages of DuckLake, DuckDB and PostgreSQL for conflicts between two transactions."""
 
