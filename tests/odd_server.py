@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -99,16 +100,23 @@ def in_turn(*answers: Answer) -> Script:
 
 
 class OddServer:
-    """Server of a script on the loopback interface, within a `with` block."""
+    """Server of a script on the loopback interface, within a `with` block.
 
-    def __init__(self, script: Script) -> None:
+    Args:
+        script: Answers the requests.
+        tls: Context of a server with a certificate for `localhost`; without one, plain HTTP.
+    """
+
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._tls = tls
         self.requests: list[Request] = []
         self.connections = 0
         self._ended = threading.Event()
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        origin = "https://localhost" if tls else "http://127.0.0.1"
+        self.url = f"{origin}:{self._listener.getsockname()[1]}"
 
     @property
     def targets(self) -> list[str]:
@@ -139,6 +147,8 @@ class OddServer:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             stream = connection.makefile("rb")
             while line := stream.readline():
                 headers = {}

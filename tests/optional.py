@@ -31,6 +31,7 @@ needs_s3 = _needs("an S3 server", are_installed("moto", "s3fs", "flask", "flask_
 needs_ducklake = _needs("the extensions of DuckLake", ARE_REQUIRED or bool(extensions()))
 needs_schemas = _needs("check-jsonschema", are_installed("check_jsonschema"))
 needs_hatchling = _needs("hatchling", are_installed("hatchling"))
+needs_certificates = _needs("trustme", are_installed("trustme"))
 
 MODULES = {
     "test_dagster.py": ("dagster",),

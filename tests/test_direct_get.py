@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from odd_server import Answer, OddServer, Script, in_turn
+from optional import needs_certificates
 from polyai.api import direct_get
 from polyai.api.client import DataApi
 from polyai.config.settings import Agent
@@ -26,9 +29,11 @@ LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 
 
 @contextmanager
-def api_with(script: Script, **options: Any) -> Iterator[tuple[DataApi, OddServer]]:
+def api_with(
+    script: Script, tls: ssl.SSLContext | None = None, **options: Any
+) -> Iterator[tuple[DataApi, OddServer]]:
     quick = {"backoff_seconds": 0.01, "max_attempts": 2, "request_timeout": 5}
-    with OddServer(script) as server:
+    with OddServer(script, tls) as server:
         agent = Agent("PROJECT-1", "a-key", "us", "ws-1", server.url, server.url)
         with DataApi(agent, **{**quick, **options}) as api:
             yield api, server
@@ -154,6 +159,28 @@ class TestAnswer:
         with api_with(in_turn(USUAL, longer, USUAL)) as (api, server):
             for _ in range(3):
                 assert api.conversation("CA1") == DETAIL
+        assert (len(server.requests), server.connections) == (3, 2)
+
+    @pytest.mark.slow
+    @needs_certificates
+    def test_longer_than_announced_is_not_read_as_the_next_one_over_tls(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What TLS has decrypted beyond the answer does not show as readable on the socket."""
+        import trustme
+
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+        # the last record of TLS holds the end of the first answer and all of the second
+        long = Answer({**DETAIL, "summary": "x" * 40_000})
+        longer = Answer(raw=long.bytes() + Answer({"conversationId": "CA1", "x": 1}).bytes())
+        with api_with(in_turn(USUAL, longer, USUAL), context) as (api, server):
+            assert api.conversation("CA1") == DETAIL
+            assert api.conversation("CA1") == long.body
+            assert api.conversation("CA1") == DETAIL
         assert (len(server.requests), server.connections) == (3, 2)
 
     def test_beyond_the_limit_is_refused(self) -> None:
