@@ -16,16 +16,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psycopg2
 import pytest
 
-from command import AGENT, access, query, run, start
+from command import AGENT, KEY, access, query, run, start
 from ducklake import extensions, home_with_extensions
 from optional import needs_ducklake
 from polyai import open_pipeline, resolve
+from polyai.load.plan import Plan
+from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.load.slices import parse_moment
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -195,6 +199,50 @@ def test_the_same_slice_twice_at_once_duplicates_no_row(
             stdout, stderr = process.communicate(timeout=200)
             assert process.returncode == 0, stdout + stderr
         slices.check()
+
+
+@pytest.mark.slow
+@needs_postgres
+def test_what_a_backfill_loads_during_a_load_is_not_missing(
+    sandbox: Sandbox, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_state = Plan._read_state
+    backfills: list[subprocess.CompletedProcess[str]] = []
+
+    def read_state_before_a_backfill(plan: Plan) -> Any:
+        state = read_state(plan)
+        span = (str((sandbox.now + timedelta(days=days)).date()) for days in (-3, 1))
+        options = (*chain(*zip(("--from", "--to"), span)), "--slice", "7d", "--workers", "1")
+        with start("backfill", *options, **access(base_url), **target.environment) as process:
+            stdout, stderr = process.communicate(timeout=200)
+        backfills.append(
+            subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        )
+        return state
+
+    with in_postgres(tmp_path) as target, monkeypatch.context() as patched:
+        for name, value in target.environment.items():
+            patched.setenv(name, value)
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)
+
+        def load_once() -> RunReport:
+            pipeline = open_pipeline(pipelines_dir=tmp_path / "pipelines")
+            (report,) = load(settings, pipeline, clock=lambda: sandbox.now)
+            return report
+
+        assert load_once().status == "complete"
+        deleted = (
+            "DELETE FROM polyai.conversations WHERE conversation_id IN (SELECT conversation_id "
+            "FROM polyai.conversations ORDER BY created_at DESC LIMIT 15) RETURNING 1"
+        )
+        assert len(target.rows(deleted)) == 15
+        patched.setattr(Plan, "_read_state", read_state_before_a_backfill)
+        report = load_once()
+        assert [process.returncode for process in backfills] == [0], backfills
+        assert "15 new" in backfills[0].stderr
+        # the whole list is not walked for what is there
+        assert (report.status, report.new, report.missing, report.walks) == ("complete", 0, 0, 0)
+        assert target.rows("SELECT count(*) FROM polyai.conversations") == [(300,)]
 
 
 @pytest.mark.matrix
