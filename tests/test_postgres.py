@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -14,6 +15,7 @@ import pytest
 from polyai import Target, annotate, open_pipeline, resolve
 from polyai.load.committer import open_committer
 from polyai.load.run import load
+from polyai.locking.files import LockTimeout
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.declaration import Table
 from polyai.tables.registry import tables
@@ -78,9 +80,9 @@ def test_a_load_creates_no_table_or_column_after_its_beginning(database: str) ->
         "information_schema.tables USING (table_schema, table_name) "
         "WHERE table_schema = 'polyai' AND table_type = 'BASE TABLE' ORDER BY 1, 2"
     )
-    pipeline = open_pipeline("postgres")
+    pipeline, timeout = open_pipeline("postgres"), LockTimeout(timedelta(), threading.Event())
     # with the table of leases
-    with open_committer(pipeline, None, lambda: [AGENT], timedelta()) as (committer, _):
+    with open_committer(pipeline, None, lambda: [AGENT], timeout) as (committer, _):
         committer.create_tables(())
     created = execute(database, columns)
     with serve(Sandbox(SandboxConfig(conversations=100))) as base_url:
