@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -214,10 +214,20 @@ class Store:
         oldest = utc_now() - _ABANDONED_AFTER
         for name in self.sizes(_INCOMING):
             draft = f"{self._root}/{_INCOMING}/{name}"
-            # a server without modification times keeps its drafts: a run may be writing them
-            with contextlib.suppress(FileNotFoundError, NotImplementedError):
-                if in_utc(self._fs.modified(draft)) < oldest:
+            # another run may have stored or deleted it meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                modified = self._modified_at(draft)
+                # a draft of unknown age is kept: a run may be writing it
+                if modified is not None and modified < oldest:
                     self._fs.rm_file(draft)
+
+    def _modified_at(self, path: str) -> datetime | None:
+        """Returns the modification time of a file; None if the file server has none."""
+        try:
+            modified: datetime = self._fs.modified(path)
+        except NotImplementedError:
+            return None
+        return in_utc(modified)
 
 
 class Incoming:
