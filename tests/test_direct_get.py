@@ -166,7 +166,7 @@ class TestAnswer:
     def test_longer_than_announced_is_not_read_as_the_next_one_over_tls(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What TLS has decrypted beyond the answer does not show as readable on the socket."""
+        """The rest of a decrypted TLS record does not make the socket readable."""
         import trustme
 
         authority = trustme.CA()

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import duckdb
 import psycopg2
 import pytest
 
-from command import AGENT, KEY, access, query, run, start
+from command import AGENT, KEY, access, query, run, run_process, start
 from ducklake import extensions, home_with_extensions
 from optional import needs_ducklake
 from polyai import open_pipeline, resolve
@@ -211,13 +210,10 @@ def test_what_a_backfill_loads_during_a_load_is_not_missing(
 
     def read_state_before_a_backfill(plan: Plan) -> Any:
         state = read_state(plan)
-        span = (str((sandbox.now + timedelta(days=days)).date()) for days in (-3, 1))
-        options = (*chain(*zip(("--from", "--to"), span)), "--slice", "7d", "--workers", "1")
-        with start("backfill", *options, **access(base_url), **target.environment) as process:
-            stdout, stderr = process.communicate(timeout=200)
-        backfills.append(
-            subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-        )
+        since, before = ((sandbox.now + timedelta(days=days)).date() for days in (-3, 1))
+        options = ("--from", str(since), "--to", str(before), "--slice", "7d", "--workers", "1")
+        environment = access(base_url) | target.environment
+        backfills.append(run_process("backfill", *options, **environment))
         return state
 
     with in_postgres(tmp_path) as target, monkeypatch.context() as patched:
