@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -329,6 +330,56 @@ def test_without_an_envelope_the_correlation_id_is_read_from_the_header() -> Non
     with api_with(script) as (api, _), pytest.raises(ConversationError) as caught:
         api.conversation("CA1")
     assert (caught.value.error_id, caught.value.error_code) == ("corr-header", None)
+
+
+class TestCorrelationId:
+    def test_is_another_one_in_each_attempt(self) -> None:
+        script = in_turn(refused(500), detail(), detail())
+        with api_with(script) as (api, server):
+            api.conversation("CA1")
+            api.conversation("CA1")
+        sent = [request.headers["x-polyai-correlation-id"] for request in server.requests]
+        assert [str(uuid.UUID(one)) for one in sent] == sent
+        assert len(set(sent)) == 3
+
+    @pytest.mark.parametrize("lost", [Answer(b"<html>", 400), Answer(is_silent=True, then="close")])
+    @pytest.mark.parametrize("earlier", [[], [detail()]], ids=["new", "open connection"])
+    def test_that_was_sent_is_in_the_error_where_none_came_back(
+        self, lost: Answer, earlier: list[Answer]
+    ) -> None:
+        with api_with(in_turn(*earlier, lost), max_attempts=1) as (api, server):
+            for _ in earlier:
+                api.conversation("CA1")
+            with pytest.raises(ApiError) as caught:
+                api.conversation("CA1")
+        assert caught.value.error_id == server.requests[-1].headers["x-polyai-correlation-id"]
+        assert str(caught.value.error_id) in str(caught.value)
+        assert caught.value.sent_id is None
+
+    def test_that_was_sent_is_also_in_the_message_where_another_came_back(self) -> None:
+        script = in_turn(Answer(b"", 400, CORRELATION))
+        with api_with(script) as (api, server), pytest.raises(ConversationError) as caught:
+            api.conversation("CA1")
+        sent = server.requests[0].headers["x-polyai-correlation-id"]
+        assert caught.value.sent_id == sent
+        assert f"error_id corr-header, sent as {sent}" in str(caught.value)
+
+    def test_of_a_request_that_was_never_sent_is_left_out(self) -> None:
+        with api_with(in_turn(detail())) as (_, server):
+            pass
+        closed = Agent("PROJECT-1", KEY, "us", None, server.url, None)
+        with DataApi(closed, max_attempts=1) as api, pytest.raises(UnavailableError) as caught:
+            api.conversation("CA1")
+        assert caught.value.error_id is None
+
+    def test_that_comes_back_is_not_repeated(self) -> None:
+        def echo(request: Request) -> Answer:
+            sent = request.headers["x-polyai-correlation-id"]
+            return Answer(b"", 400, {"X-PolyAI-Correlation-Id": sent.upper()})
+
+        with api_with(echo) as (api, _), pytest.raises(ConversationError) as caught:
+            api.conversation("CA1")
+        assert caught.value.sent_id is None
 
 
 def test_a_redirect_is_not_followed() -> None:

@@ -59,6 +59,7 @@ class ErrorDetails(TypedDict, total=False):
     status: int | None
     error_code: str | None
     error_id: str | None
+    sent_id: str | None
     url: str | None
     advice: str | None
 
@@ -70,7 +71,8 @@ class ApiError(PolyAIError):
         status: HTTP status; None without a complete answer.
         error_code: `error_code` of the API's error envelope, such as `CONVERSATIONS_NOT_FOUND`.
         error_id: Correlation id, which PolyAI's support asks for: the envelope's `error_id`, else
-            the `X-PolyAI-Correlation-Id` header.
+            the `X-PolyAI-Correlation-Id` header, else the id that was sent with the request.
+        sent_id: The id that was sent with the request, where the API answered with another one.
         url: URL of the request, without query string and credentials.
         advice: What the reader can do about it.
     """
@@ -82,6 +84,7 @@ class ApiError(PolyAIError):
         status: int | None = None,
         error_code: str | None = None,
         error_id: str | None = None,
+        sent_id: str | None = None,
         url: str | None = None,
         advice: str | None = None,
     ) -> None:
@@ -89,6 +92,7 @@ class ApiError(PolyAIError):
         self.status = status
         self.error_code = error_code
         self.error_id = error_id
+        self.sent_id = sent_id
         self.url = url
         self.advice = advice
 
@@ -97,6 +101,7 @@ class ApiError(PolyAIError):
             "HTTP": self.status,
             "error_code": self.error_code,
             "error_id": self.error_id,
+            "sent as": self.sent_id,
             "at": self.url,
         }
         known = ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact)

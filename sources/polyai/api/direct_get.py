@@ -24,10 +24,15 @@ from urllib3.exceptions import ReadTimeoutError
 
 from .deadline import TimeLimit, begun_response
 
+CORRELATION_ID = "X-PolyAI-Correlation-Id"
+"""Header that names a request in PolyAI's logs; the API sends it back."""
+
 MOST_BYTES = 2**20
 """Length of the longest body that is read here."""
 
 _BUFFER_BYTES = 64 * 1024
+
+_CORRELATION_ID = f"{CORRELATION_ID}: ".encode("ascii")
 
 _END = b"\r\n\r\n"
 
@@ -90,7 +95,7 @@ class DirectGet:
 
     Args:
         pool: The pool, with connections of `deadline`.
-        headers: All headers except for `Host`.
+        headers: All headers except for `Host` and the correlation id.
     """
 
     def __init__(self, pool: HTTPConnectionPool, headers: Mapping[str, str]) -> None:
@@ -98,14 +103,17 @@ class DirectGet:
         unsent = _Unsent(pool.host, pool.port)
         unsent.default_port = pool.ConnectionCls.default_port  # type: ignore[misc]
         unsent.request("GET", "/", headers=headers)
-        self._after_target = unsent.head.removeprefix(b"GET /")
+        self._after_target = (
+            unsent.head.removeprefix(b"GET /").removesuffix(b"\r\n") + _CORRELATION_ID
+        )
 
-    def send(self, target: str, limit: TimeLimit) -> Response | None:
+    def send(self, target: str, limit: TimeLimit, correlation_id: str) -> Response | None:
         """Sends a request and reads its answer, unless it is in another form than the usual one.
 
         Args:
             target: Path and query.
             limit: Time limit of the request.
+            correlation_id: Correlation id of the request.
 
         Returns:
             The answer; None if no connection is open, so that nothing was sent.
@@ -119,7 +127,8 @@ class DirectGet:
         if connection is None:
             return None
         try:
-            request = b"GET " + target.encode("ascii") + self._after_target
+            head = b"GET " + target.encode("ascii") + self._after_target
+            request = head + correlation_id.encode("ascii") + _END
             # what the server sent before it closed the connection can still be read
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sock.sendall(request)

@@ -31,7 +31,7 @@ from ..errors import (
     UnavailableError,
 )
 from .decoding import NotAcceptedError, OversizeError, UnusableError
-from .direct_get import Response
+from .direct_get import CORRELATION_ID, Response
 from .rate_limit import requested_pause
 from .retry import RetryableError, is_retryable
 
@@ -56,10 +56,16 @@ class RequestErrors:
         self._api_key = api_key
 
     def from_status(
-        self, response: BaseHTTPResponse, body: bytes, url: str, subject: Subject
+        self,
+        response: BaseHTTPResponse,
+        body: bytes,
+        url: str,
+        correlation_id: str,
+        subject: Subject,
     ) -> ApiError | RetryableError:
         """Returns the error for a status that is not 2xx."""
-        status, details = response.status, self._details(response, body, url)
+        status = response.status
+        details = self._details(response, body, url, correlation_id)
         envelope = _envelope(body)
         reason = self._reason(envelope)
         if body.startswith(b"{") and not envelope and body.strip() != b"{}":
@@ -95,7 +101,9 @@ class RequestErrors:
             return RouteGoneError(f"{what}: {reason}" if reason else what, **details)
         return self._refused(subject, reason, details)
 
-    def from_network(self, error: Exception, url: str) -> ApiError | RetryableError:
+    def from_network(
+        self, error: Exception, url: str, correlation_id: str
+    ) -> ApiError | RetryableError:
         """Returns the error for a request without a complete answer."""
         parts = urlsplit(self._base_url)
         host = f"{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
@@ -120,6 +128,8 @@ class RequestErrors:
             message = f"connecting to {host} timed out"
         else:
             may_have_taken_effect = True
+            # of no use above, where the request was not sent
+            details["error_id"] = correlation_id
             is_timeout = isinstance(error, ReadTimeoutError)
             message = (
                 f"no answer from {host} in time"
@@ -135,20 +145,30 @@ class RequestErrors:
         )
 
     def from_invalid_answer(
-        self, error: NotAcceptedError, response: Response, body: bytes, url: str
+        self,
+        error: NotAcceptedError,
+        response: Response,
+        body: bytes,
+        url: str,
+        correlation_id: str,
     ) -> RetryableError:
         """Returns the error for a 2xx answer that is not what was requested."""
         media_type = self._masked(response.headers.get("Content-Type")) or "unknown type"
         reason = self._reason(_envelope(body))
         message = f"the answer {error} ({response.tell()} bytes of {media_type})"
         message += f": {reason}" if reason else ""
-        return RetryableError(message, self._details(response, body, url))
+        return RetryableError(message, self._details(response, body, url, correlation_id))
 
     def from_unusable_answer(
-        self, error: UnusableError, response: Response, url: str, subject: Subject
+        self,
+        error: UnusableError,
+        response: Response,
+        url: str,
+        correlation_id: str,
+        subject: Subject,
     ) -> ApiError:
         """Returns the error for a 2xx answer that another attempt would not change."""
-        details = self._details(response, b"", url)
+        details = self._details(response, b"", url, correlation_id)
         details["error_code"] = error.code
         is_conversation = subject == "conversation"
         if isinstance(error, OversizeError) and error.is_too_large:
@@ -193,14 +213,18 @@ class RequestErrors:
             kind, what = ConversationError, "the conversation cannot be read"
         return kind(f"{what}: {reason}" if reason else what, **details)
 
-    def _details(self, response: Response, body: bytes, url: str) -> ErrorDetails:
+    def _details(
+        self, response: Response, body: bytes, url: str, correlation_id: str
+    ) -> ErrorDetails:
         """Returns the details of an answer for `ApiError`."""
         envelope = _envelope(body)
-        error_id = envelope.get("error_id") or response.headers.get("X-PolyAI-Correlation-Id")
+        error_id = self._masked(envelope.get("error_id") or response.headers.get(CORRELATION_ID))
+        is_echoed = not error_id or error_id.lower() == correlation_id
         return {
             "status": response.status,
             "error_code": self._masked(envelope.get("error_code")),
-            "error_id": self._masked(error_id),
+            "error_id": error_id or correlation_id,
+            "sent_id": None if is_echoed else correlation_id,
             "url": _without_query(url),
         }
 

@@ -85,6 +85,7 @@ class Probe:
                 status=refusal.status,
                 error_code=refusal.error_code,
                 error_id=refusal.error_id,
+                sent_id=refusal.sent_id,
                 url=refusal.url,
                 advice="Ask an administrator of the workspace for a key that can read them",
             ) from refusal

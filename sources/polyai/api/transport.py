@@ -5,6 +5,7 @@ Retries are in `retry`, errors in `failures`.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -29,7 +30,7 @@ from .deadline import (
     time_limit,
 )
 from .decoding import NotAcceptedError, OversizeError, UnusableError, decode, join_limited
-from .direct_get import DirectGet, Response
+from .direct_get import CORRELATION_ID, DirectGet, Response
 from .failures import RequestErrors, Subject
 from .page_stream import READ_BYTES
 from .retry import RATE_LIMIT_SECONDS, Retrier, RetryPolicy
@@ -56,7 +57,7 @@ class _Request:
     Attributes:
         path: Path and query behind the base URL, encoded.
         subject: Resource that a refusal concerns.
-        headers: All headers.
+        headers: All headers except for the correlation id.
         method: GET or POST.
         body: JSON; None for no body.
         is_streamed: Whether the body of the answer is read as it arrives.
@@ -279,23 +280,25 @@ class Transport:
         """Sends the request once."""
         url = self._base_url + request.path
         self.traffic.add(requests=1)
+        # one per attempt: of several attempts, support has to find the one that failed
+        correlation_id = str(uuid.uuid4())
         limit = TimeLimit(self._request_deadline, self._request_timeout)
         try:
-            response = self._response(request, limit)
+            response = self._response(request, limit, correlation_id)
         except _BROKEN_ANSWERS as error:
-            raise self._errors.from_network(error, url) from error
+            raise self._errors.from_network(error, url, correlation_id) from error
         try:
-            return self._read(request, response, limit, accept, url)
+            return self._read(request, response, limit, accept, url, correlation_id)
         finally:
             self.traffic.add(bytes_received=response.tell())
             # a connection whose body was not read to its end cannot be reused
             response.close()
 
-    def _response(self, request: _Request, limit: TimeLimit) -> Response:
+    def _response(self, request: _Request, limit: TimeLimit, correlation_id: str) -> Response:
         """Sends the request; the body of the answer is still to be read."""
         pool, prefix = self._pool
         if request.method == "GET" and not request.is_streamed:
-            response = self._direct_get.send(prefix + request.path, limit)
+            response = self._direct_get.send(prefix + request.path, limit, correlation_id)
             if response is not None:
                 return response
         with time_limit(limit):
@@ -303,7 +306,7 @@ class Transport:
                 request.method,
                 prefix + request.path,
                 body=request.body,
-                headers=request.headers,
+                headers={**request.headers, CORRELATION_ID: correlation_id},
                 timeout=self._timeout,
                 retries=False,
                 redirect=False,
@@ -318,13 +321,14 @@ class Transport:
         limit: TimeLimit,
         accept: Callable[[Body], T],
         url: str,
+        correlation_id: str,
     ) -> T:
         """Reads an answer, and raises what it means where it is not what was requested."""
         start = b""
 
         def chunks() -> Iterator[bytes]:
             nonlocal start
-            for chunk in self._chunks(response, url):
+            for chunk in self._chunks(response, url, correlation_id):
                 start = start or chunk
                 yield chunk
 
@@ -333,7 +337,7 @@ class Transport:
                 body = join_limited(chunks(), MAX_ERROR_BYTES)
             except OversizeError:
                 body = b""
-            raise self._errors.from_status(response, body, url, request.subject)
+            raise self._errors.from_status(response, body, url, correlation_id, request.subject)
         if request.is_streamed:
             limit.stream()
         try:
@@ -341,17 +345,21 @@ class Transport:
         except UnusableError as error:
             if not request.is_idempotent:
                 # it has been carried out: only its answer cannot be read
-                raise UncertainError(f"the answer {error}", url=url.partition("?")[0]) from error
+                raise UncertainError(
+                    f"the answer {error}", error_id=correlation_id, url=url.partition("?")[0]
+                ) from error
             raise self._errors.from_unusable_answer(
-                error, response, url, request.subject
+                error, response, url, correlation_id, request.subject
             ) from error
         except NotAcceptedError as error:
             body = b"" if request.is_streamed else start
-            raise self._errors.from_invalid_answer(error, response, body, url) from error
+            raise self._errors.from_invalid_answer(
+                error, response, body, url, correlation_id
+            ) from error
         self.traffic.add(answers=1)
         return result
 
-    def _chunks(self, response: Response, url: str) -> Iterator[bytes]:
+    def _chunks(self, response: Response, url: str, correlation_id: str) -> Iterator[bytes]:
         """Yields the decompressed body, never decompressing much more than the next chunk."""
         size = 0
         while True:
@@ -359,7 +367,7 @@ class Transport:
                 # not `response.stream`, whose chunks are those of the compressed body
                 chunk = response.read(READ_BYTES)
             except _BROKEN_ANSWERS as error:
-                raise self._errors.from_network(error, url) from error
+                raise self._errors.from_network(error, url, correlation_id) from error
             if not chunk:
                 return
             size += len(chunk)

@@ -251,6 +251,7 @@ def _chat_error(error: ApiError, environment: str) -> ApiError:
         status=error.status,
         error_code=error.error_code,
         error_id=error.error_id,
+        sent_id=error.sent_id,
         url=error.url,
         advice=advice,
     )

@@ -12,7 +12,11 @@ _ERROR_CODE = Column(
     "text",
     "PolyAI's error code, or a code of this package for an answer that cannot be used.",
 )
-_ERROR_ID = Column("error_id", "text", "PolyAI's correlation id, for requests to its support.")
+_ERROR_ID = Column(
+    "error_id",
+    "text",
+    "Correlation id, for requests to PolyAI's support: PolyAI's own, else the one sent to it.",
+)
 _REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
 _CHAT_CONVERSATION_ID = Column(
     "conversation_id",
