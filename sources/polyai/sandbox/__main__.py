@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from dataclasses import fields
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .config import SandboxConfig
+from .keys import Key
 from .server import Sandbox, serve
 
 
@@ -50,8 +52,21 @@ def _converter(name: str, default: Any) -> Any:
         "rate_limit": float,
         "absurd_created_at": _time,
         "max_count": int,
+        "foreign_status": int,
+        "slugs": json.loads,
+        "keys": _keys,
     }
     return converters.get(name, type(default))
+
+
+def _keys(text: str) -> dict[str, Key]:
+    """Keys from a JSON object: the fields of `Key` by the text of the key."""
+    keys: dict[str, dict[str, Any]] = json.loads(text)
+    return {name: Key(**{k: _frozen(v) for k, v in given.items()}) for name, given in keys.items()}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _time(text: str) -> datetime:

@@ -16,18 +16,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from .agents_api import agents_routes
 from .audio import Direction
 from .bot import Bot
 from .control import control_routes
+from .deployments import ENVIRONMENTS
 from .edge import IS_LIMITED, Edge, ResetConnection
 from .faults import Faults
+from .parameters import agent_of, integer
 from .payloads import DataPayloads, v3_row
 from .request_log import RequestLog
-from .responses import RefusedError, error, json_response
+from .responses import RefusedError, error, json_response, no_route
 from .state import State
 
 V3_MAX_LIMIT = 1000
-ENVIRONMENTS = ("sandbox", "pre-release", "live")
 _ROLES = ("user", "agent")
 _ANNOTATION_TYPES = ("missing_topic", "wrong_transcript", "wrong_info")
 _BOOLEANS = {"true": True, "false": False}
@@ -49,6 +51,7 @@ def build_app(
         Route(f"{agent}/debug-chat", api.start_chat, methods=["POST"]),
         Route(f"{agent}/debug-chat/{{conversation_id}}", api.reply, methods=["POST"]),
         Route("/v3/{account_id}/{agent_id}/conversations", api.v3_listing),
+        *agents_routes(state),
         *control_routes(state, faults, requests),
     ]
     return Starlette(
@@ -76,8 +79,9 @@ async def _on_refusal(request: Request, problem: Exception) -> Response:
 
 async def _on_http_exception(request: Request, problem: Exception) -> Response:
     http = cast(HTTPException, problem)
-    code = "NOT_FOUND" if http.status_code == 404 else "METHOD_NOT_ALLOWED"
-    return error(request.scope, http.status_code, code, http.detail)
+    if http.status_code == 404:
+        return no_route()
+    return error(request.scope, http.status_code, "METHOD_NOT_ALLOWED", http.detail)
 
 
 class _Api:
@@ -93,8 +97,8 @@ class _Api:
     async def listing(self, request: Request) -> Response:
         """`GET /v1/agents/{agentId}/conversations`."""
         agent_id = self._agent_id(request)
-        limit = min(_integer(request, "limit", 50, least=1), self._state.config.max_limit)
-        offset = _integer(request, "offset", 0, least=0)
+        limit = min(integer(request, "limit", 50, least=1), self._state.config.max_limit)
+        offset = integer(request, "offset", 0, least=0)
         payloads = self._limited if request.scope[IS_LIMITED] else self._full
         disorder = self._state.disorder
         if disorder.is_active:
@@ -181,12 +185,12 @@ class _Api:
     async def v3_listing(self, request: Request) -> Response:
         """`GET /v3/{account_id}/{project_id}/conversations`, created in [start_time, end_time)."""
         state, query = self._state, request.query_params
-        agent_id = unquote(request.path_params["agent_id"])
-        account_id = unquote(request.path_params["account_id"])
+        agent_id = state.config.id_of(unquote(request.path_params["agent_id"]))
+        account_id = state.config.id_of(unquote(request.path_params["account_id"]))
         if account_id != state.config.account_id or not state.has_agent(agent_id):
             raise RefusedError(404, "PROJECT_NOT_FOUND", "Project ID does not exist.")
-        limit = _integer(request, "limit", V3_MAX_LIMIT, least=1, most=V3_MAX_LIMIT)
-        skipped = _integer(request, "offset", 0, least=0)
+        limit = integer(request, "limit", V3_MAX_LIMIT, least=1, most=V3_MAX_LIMIT)
+        skipped = integer(request, "offset", 0, least=0)
         cursor = query.get("cursor")
         newest = None if cursor is None else _index_of(cursor)
         environment = query.get("client_env", "live")
@@ -224,10 +228,7 @@ class _Api:
         return json_response(answer)
 
     def _agent_id(self, request: Request) -> str:
-        agent_id = unquote(request.path_params["agent_id"])
-        if not self._state.has_agent(agent_id):
-            raise RefusedError(404, "AGENT_NOT_FOUND", "Agent ID does not exist.")
-        return agent_id
+        return agent_of(request, self._state)
 
     def _conversation(self, request: Request) -> tuple[str, int]:
         agent_id = self._agent_id(request)
@@ -238,18 +239,6 @@ class _Api:
 
 
 _DIRECTIONS: dict[str, Direction] = {name: name for name in get_args(Direction)}
-
-
-def _integer(
-    request: Request, name: str, default: int, *, least: int, most: int | None = None
-) -> int:
-    given = request.query_params.get(name)
-    if given is None:
-        return default
-    if given.isdecimal() and least <= int(given) and (most is None or int(given) <= most):
-        return int(given)
-    bound = f"at least {least}" if most is None else f"{least} to {most}"
-    raise RefusedError(400, "VALIDATION_ERROR", f"{name}: an integer, {bound}.")
 
 
 def _boolean(request: Request, name: str) -> bool | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+
+from .keys import UNKNOWN, Key
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,28 @@ class SandboxConfig:
     """Agent ids; each has its own conversations."""
     account_id: str = "ws-sandbox"
     region: str = "us"
+    slugs: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Other names of agents and of the account, as in Studio URLs: slug → id."""
     api_key: str = "sandbox-key"
+    """Key of all rights."""
+    data_api_key: str = "sandbox-data-key"
+    """Key of the Data API for the first agent."""
+    v3_api_key: str = "sandbox-v3-key"
+    """Key of the Conversations API v3 for the first agent."""
+    workspace_api_key: str = "sandbox-workspace-key"
+    """Key of the account: Agents API and debug chats."""
     foreign_api_key: str = "sandbox-key-eu"
-    """Key of another region: HTTP 401."""
+    """Key of another region."""
+    foreign_status: Literal[401, 403, 404] = 401
+    """HTTP status of the answers to the key of another region."""
+    expired_api_key: str = "sandbox-key-expired"
+    """Key that has expired: HTTP 401."""
     limited_api_key: str = "sandbox-key-no-pii"
     """Key without access to PII: numbers are `REDACTED`, audio is always redacted."""
     forbidden_api_key: str = "sandbox-key-forbidden"
     """Key without permissions: HTTP 403."""
+    keys: Mapping[str, Key] = field(default_factory=dict, hash=False)
+    """Further keys, or other rights of the keys above."""
     max_limit: int = 100
     """Maximum rows of a Data API page; a larger `limit` is reduced to it."""
     now: datetime = datetime(2026, 11, 1, tzinfo=UTC)
@@ -67,3 +85,24 @@ class SandboxConfig:
     """Maximum length of recordings; those of longer calls are much shorter than their calls."""
     recording_rate_hz: int = 8000
     """Sample rate of recordings: tests use a low one to transfer whole calls in few bytes."""
+
+    def key(self, text: str) -> Key:
+        """Returns the rights of an API key as sent; `UNKNOWN` if there is no such key."""
+        first = self.agents[:1]
+        lacking = "This API key lacks the permission."
+        known = {
+            self.foreign_api_key: Key(refused=self.foreign_status),
+            self.expired_api_key: Key(refused=401, message="This API key has expired."),
+            self.forbidden_api_key: Key(refused=403, message=lacking),
+            self.workspace_api_key: Key(("agents", "debug_chat")),
+            self.v3_api_key: Key(("v3",), first),
+            self.data_api_key: Key(("data",), first),
+            self.limited_api_key: Key(has_pii_access=False),
+            self.api_key: Key(),
+            **self.keys,
+        }
+        return known.get(text, UNKNOWN)
+
+    def id_of(self, name: str) -> str:
+        """Returns the id of an agent or account by its id or slug."""
+        return self.slugs.get(name, name)

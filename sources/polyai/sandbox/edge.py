@@ -8,14 +8,16 @@ import math
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .config import SandboxConfig
 from .faults import Fault, Faults
+from .keys import right_of
 from .request_log import Request, RequestLog
-from .responses import error
+from .responses import error, no_route
 
 ResetConnection = Callable[[Any], None]
 """Resets the connection of a client address."""
@@ -115,14 +117,14 @@ class Edge:
 
     def _refusal(self, scope: Scope) -> Response | None:
         key = next((value for name, value in scope["headers"] if name == b"x-api-key"), b"")
-        config, given = self._config, key.decode("latin-1")
-        scope[IS_LIMITED] = given == config.limited_api_key
-        if given == config.forbidden_api_key:
-            return error(scope, 403, "FORBIDDEN", "This API key lacks the permission.")
-        if given in (config.api_key, config.limited_api_key):
+        right, agent_id = right_of([unquote(part) for part in scope["path"].split("/")[1:]])
+        if right is None:
+            # the gateway finds a route before it looks at the key
             return None
-        # keys of other regions are unknown in this one
-        return error(scope, 401, "UNAUTHORIZED", "Missing or invalid API key.")
+        rights = self._config.key(key.decode("latin-1"))
+        scope[IS_LIMITED] = not rights.has_pii_access
+        refusal = rights.refusal(right, agent_id and self._config.id_of(agent_id))
+        return None if refusal is None else error(scope, *refusal)
 
     async def _fail(
         self, fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, send: Send
@@ -133,6 +135,8 @@ class Edge:
             return
         if fault.kind == "html":
             response = HTMLResponse(_HTML.format(fault.status), fault.status)
+        elif fault.kind == "no_route":
+            response = no_route()
         elif fault.kind == "empty":
             response = Response(b"", media_type="application/json")
         else:

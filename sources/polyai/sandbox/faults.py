@@ -9,8 +9,18 @@ from hashlib import blake2b
 from typing import Any, Literal, get_args
 
 FaultKind = Literal[
-    "status", "html", "reset", "truncated", "truncated_json", "envelope", "delay", "empty"
+    "status",
+    "html",
+    "reset",
+    "truncated",
+    "truncated_json",
+    "envelope",
+    "delay",
+    "empty",
+    "no_route",
 ]
+DATA_LISTING = r"^/v1/agents/[^/]+/conversations$"
+"""`path` of the Data API's listing: with `no_route`, it has been removed for all agents."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,8 @@ class Fault:
         kind: `status` (error envelope), `html` (error page of a gateway), `reset` (connection reset
             without a response), `truncated` (fewer bytes than content-length), `truncated_json`
             (complete response with truncated JSON), `envelope` (HTTP 200 with an error envelope),
-            `delay` (late response), `empty` (HTTP 200 without a body).
+            `delay` (late response), `empty` (HTTP 200 without a body), `no_route` (HTTP 404 of the
+            gateway, as for a route that was removed).
         path: Regular expression, searched in the path as sent, with and without the query.
         method: Only requests with this method; None for all.
         after: Number of matching requests that succeed first.

@@ -62,7 +62,7 @@ class RequestLog:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Counts by kind: list, detail, audio, annotation, note, debug_chat, v3, other."""
+        """Counts by kind: list, detail, audio, annotation, note, debug_chat, v3, agents, other."""
         with self._lock:
             return dict(self._kinds)
 
@@ -74,6 +74,8 @@ def kind_of(path: str) -> str:
         return "v3"
     if parts[1] != "v1" or len(parts) < 5:
         return "other"
+    if parts[2] == "accounts" or parts[4] in ("deployments", "branches", "telephony"):
+        return "agents"
     if parts[4] == "debug-chat":
         return "debug_chat"
     if parts[4] != "conversations":

@@ -34,3 +34,8 @@ def error(scope: Scope, status: int, code: str, message: str) -> Response:
         "data": None,
     }
     return json_response(envelope, status)
+
+
+def no_route() -> Response:
+    """Response of the gateway, Kong, to a path that it has no route for."""
+    return json_response({"message": "no Route matched with those values"}, 404)

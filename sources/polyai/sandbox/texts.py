@@ -337,3 +337,14 @@ FEEDBACK = ("Very quick, thanks!", "Had to repeat myself twice.", "Todo perfecto
 HANDOFF_REASONS = ("CALLER_ASKED_FOR_HUMAN", "BILLING_DISPUTE", "API_FAILED", "FULLY_BOOKED")
 DESTINATIONS = ("Front desk", "Billing office", "Restaurant manager")
 VARIANTS = ("Harbour Hotel London", "Hotel del Puerto Valencia", "Hafenhotel Hamburg")
+HOTELS = ("London", "Valencia", "Hamburg")
+"""Values of the attribute `hotel` of the variants, in their order."""
+AGENT_NAMES = ("Harbour Hotels bookings", "Harbour Hotels spa", "Harbour Hotels events")
+DEPLOYMENT_MESSAGES = (
+    "Opening hours of the winter season",
+    "Ask for the name before the date",
+    "Nuevo saludo en español",
+    "",
+    "Hand over billing disputes at once",
+)
+DEPLOYERS = ("emma@example.com", "jürgen@example.com")

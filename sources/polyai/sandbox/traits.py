@@ -39,12 +39,17 @@ class Traits(NamedTuple):
     @property
     def variant_id(self) -> str | None:
         """Id of the variant; one conversation in four has none."""
-        return f"VARIANT-{self.variant}" if self.variant < len(texts.VARIANTS) else None
+        return variant_id(self.variant) if self.variant < len(texts.VARIANTS) else None
 
     @property
     def variant_name(self) -> str | None:
         """Name of the variant in Agent Studio."""
         return texts.VARIANTS[self.variant] if self.variant < len(texts.VARIANTS) else None
+
+
+def variant_id(variant: int) -> str:
+    """Id of a variant by its place in `texts.VARIANTS`."""
+    return f"VARIANT-{variant}"
 
 
 def generator(entropy: int) -> Random:

@@ -11,8 +11,10 @@ from typing import Any
 from . import texts
 from .activity import function_events, metrics
 from .config import SandboxConfig
+from .deployments import Deployments
 from .dialogue import dialogue
 from .model import Conversation, Summary
+from .numbers import own_number
 from .oddities import Odd, Oddities
 from .timeline import Timeline, to_datetime
 from .traits import Traits, generator, slots
@@ -41,6 +43,7 @@ class World:
         self.agent_id = agent_id
         self._config = config
         self._oddities = Oddities(config.oddities)
+        self._deployments = Deployments(config, agent_id)
         self._hash = blake2b(f"{config.seed}/{agent_id}".encode(), digest_size=32)
 
     def traits(self, index: int) -> Traits:
@@ -112,7 +115,8 @@ class World:
         elif "language not text" in odd:
             language = ["en-US", "cy"]
         outbound = rng.random() < 0.08
-        caller, callee = _numbers(odd, rng)
+        own = own_number(config, self.agent_id, traits.environment)
+        caller, callee = _numbers(odd, rng, own)
         handed_off = traits.is_handed_off and done
         reason: Any = rng.choice(texts.HANDOFF_REASONS)
         if "handoff reason not text" in odd:
@@ -140,7 +144,7 @@ class World:
             variant_name=traits.variant_name,
             deployment_id=None
             if "deployment unknown" in odd
-            else f"019e8d9e-8e30-7899-9e61-{rng.getrandbits(2):012x}",
+            else self._deployments.id_at(traits.environment, created_at),
             from_number=caller,
             to_number=callee,
             created_at=created_at,
@@ -195,7 +199,7 @@ class World:
         return self.head(index, timeline, now).audio_url is not None
 
 
-def _numbers(odd: Odd, rng: Random) -> tuple[str | None, str | None]:
+def _numbers(odd: Odd, rng: Random, own: str) -> tuple[str | None, str | None]:
     caller: str | None = f"+1{202 + rng.randrange(60)}55501{rng.randrange(100):02}"
     if "caller by e-mail" in odd:
         caller = f"guest{rng.randrange(500)}@example.com"
@@ -203,7 +207,7 @@ def _numbers(odd: Odd, rng: Random) -> tuple[str | None, str | None]:
         caller = "sip:frontdesk@pbx.example.com"
     elif "caller unknown" in odd:
         caller = None
-    return caller, "polyai" if "callee polyai" in odd else "+442079460123"
+    return caller, "polyai" if "callee polyai" in odd else own
 
 
 def _poly_score(
