@@ -350,7 +350,8 @@ class TestTurns:
     def test_empty_texts_are_null_and_unknown_keys_are_kept(self) -> None:
         row = first_turn(user_input="", asr_lang_code="", user_input_dtmf_finish_key="", tone=None)
         assert (row["user_input"], row["asr_lang_code"]) == (None, None)
-        assert row["extra"] == {"user_input_dtmf_finish_key": "", "tone": None}
+        assert row["user_input_dtmf_finish_key"] is None
+        assert row["extra"] == {"tone": None}
 
     @pytest.mark.parametrize(
         ("sent", "expected"),
@@ -426,6 +427,7 @@ class TestAnnotations:
             "role": "user",
             "annotationType": "wrong_transcript",
             "comment": "said Bath",
+            "reason": "misheard",
             "createdBy": "qa@example.com",
             "createdAt": "2026-06-04T08:00:00Z",
             "severity": None,
@@ -435,6 +437,7 @@ class TestAnnotations:
         assert (row["turn_index"], row["position"]) == (1, 0)
         assert (row["role"], row["annotation_type"]) == ("user", "wrong_transcript")
         assert (row["comment"], row["annotated_by"]) == ("said Bath", "qa@example.com")
+        assert row["reason"] == "misheard"
         assert row["annotated_at"] == datetime(2026, 6, 4, 8, tzinfo=UTC)
         assert row["extra"] == {"severity": None}
         assert rows(result, "turns")[1]["extra"] is None
@@ -545,7 +548,27 @@ class TestFunctionEvents:
         assert (row["arguments"], row["logs"]) == ({"room": "12"}, [])
         assert row["error"] == '{"code":7}'
         assert (row["handoff_type"], row["handoff_reason"]) == ("desk", "ASKED")
-        assert row["extra"] == {"handoff": {"queue": None}, "hangup": None}
+        assert (row["hangup"], row["extra"]) == (None, {"handoff": {"queue": None}})
+
+    @pytest.mark.parametrize(
+        ("sent", "stored"),
+        [
+            (None, None),
+            ("", None),
+            (True, "true"),
+            (False, "false"),
+            ("caller asked", "caller asked"),
+            (7, "7"),
+            ({"reason": "done"}, '{"reason":"done"}'),
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize("name", ["hangup", "variant_id_change"])
+    def test_any_value_of_a_hangup_or_variant_change_is_text(
+        self, name: str, sent: Any, stored: str | None
+    ) -> None:
+        row = one({"functionEvents": {"1": [{name: sent}]}}, "function_events")
+        assert (row[name], row["extra"]) == (stored, None)
 
     @pytest.mark.parametrize(
         ("sent", "expected"),
@@ -1049,10 +1072,8 @@ class TestDrift:
             "conversations.num_turns",
             "conversations.shortSummary",
             "conversations.sentiment",
-            "turns.user_input_dtmf_finish_key",
             "annotations.severity",
             "function_events.handoff",
-            "function_events.hangup",
         }
 
 

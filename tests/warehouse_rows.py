@@ -27,7 +27,7 @@ NOT_SERVED = frozenset({"fetched_at", "summary_hash", "_dlt_load_id", "_deleted"
 """Columns that do not come from the API."""
 
 ONLY_DATA = frozenset(
-    {"turn_topics", "function_events", "annotations", "conversation_tags", "notes"}
+    {"turn_topics", "llm_requests", "function_events", "annotations", "conversation_tags", "notes"}
 )
 """Tables that only the Data API fills."""
 

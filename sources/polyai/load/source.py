@@ -110,7 +110,7 @@ def polyai(
     full: bool = False,
     **options: Any,
 ) -> list[DltResource]:
-    """Every conversation of one or several PolyAI agents, as ten related tables.
+    """Every conversation of one or several PolyAI agents, as eleven related tables.
 
     Reads what is missing or outdated in the pipeline's destination: the first run reads everything,
     later runs what is new or changed. Parameters that are not given come from the environment's

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -57,6 +58,11 @@ def expected_rows(call: Conversation, apis: Sequence[str] = (DATA,)) -> dict[str
         "metrics": [key | row for row in _metrics(call, apis)],
     }
     only_data: dict[str, list[Row]] = {
+        "llm_requests": [
+            key | {"turn_index": number, "position": position} | _llm_request(request)
+            for number, turn in turns
+            for position, request in enumerate(turn.llm_requests or ())
+        ],
         "turn_topics": [
             key | {"turn_index": number, "position": position, "topic": topic}
             for number, turn in turns
@@ -216,18 +222,38 @@ def _turn(turn: Turn) -> Row:
         "is_ood": turn.is_ood,
         "is_silence": turn.is_silence,
         "user_input_dtmf": turn.user_input_dtmf,
+        "user_input_dtmf_finish_key": text(turn.extra.get("user_input_dtmf_finish_key")),
         "asr_lang_code": turn.asr_lang_code,
         "tts_lang_code": turn.tts_lang_code,
         "translated_user_input": turn.translated_user_input,
         "english_agent_response": turn.english_agent_response,
+        "asr_corrected_user_input": text((turn.metadata or {}).get("asr_corrected_user_input")),
         "user_input_audio_url": turn.user_input_audio_url,
         "current_node": turn.current_node,
         "intents": None if turn.intents is None else list(turn.intents),
         "entities": _entities_json(turn),
         "llm_requests": turn.llm_requests,
         "metadata": turn.metadata,
-        "extra": turn.extra or None,
+        "extra": _without(turn.extra, "user_input_dtmf_finish_key"),
     }
+
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens")
+_MOMENTS = {
+    "requested_at": "request_timestamp",
+    "first_chunk_at": "first_chunk_timestamp",
+    "responded_at": "response_timestamp",
+}
+
+
+def _llm_request(request: Mapping[str, Any]) -> Row:
+    plain = ("model_id", "finish_reason", *_TOKENS)
+    moments = {
+        name: datetime.fromisoformat(request[sent]) if request.get(sent) else None
+        for name, sent in _MOMENTS.items()
+    }
+    extra = _without(request, *plain, *_MOMENTS.values(), "turn_number")
+    return {name: request.get(name) for name in plain} | moments | {"extra": extra}
 
 
 def _v3_turn(turn: Turn) -> Row:
@@ -322,6 +348,8 @@ def _function_events(call: Conversation) -> list[Row]:
                 "content": text(event.content),
                 "handoff_type": event.handoff_type,
                 "handoff_reason": event.handoff_reason,
+                "hangup": text(event.extra.get("hangup")),
+                "variant_id_change": text(event.extra.get("variant_id_change")),
                 "llm_request_id": event.llm_request_id,
                 "arguments": event.arguments,
                 "state_changes": event.state_changes,
@@ -337,4 +365,9 @@ def _event_extra(event: FunctionEvent) -> Mapping[str, Any] | None:
     extra = dict(event.extra)
     if event.handoff_extra:
         extra["handoff"] = event.handoff_extra
-    return extra or None
+    return _without(extra, "hangup", "variant_id_change")
+
+
+def _without(extra: Mapping[str, Any], *names: str) -> Row | None:
+    """Fields without a column, which these have; None if there are none."""
+    return {name: value for name, value in extra.items() if name not in names} or None

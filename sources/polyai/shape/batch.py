@@ -14,6 +14,9 @@ from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from .answer import Answer, Json
 from .values import column
 
+TurnKeys = Sequence[tuple[str, int]]
+"""Conversation id and index of each turn."""
+
 
 @dataclass
 class Batch:

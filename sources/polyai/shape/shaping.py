@@ -20,8 +20,9 @@ from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from ..tables.registry import conversation_tables
 from .answer import DATA, Answer, Json
-from .batch import Batch
+from .batch import Batch, TurnKeys
 from .function_events import FunctionEvent, function_events
+from .llm_requests import llm_requests
 from .merge_held import merge_loaded
 from .metrics import metrics
 from .turns import entities, intents, latency_seconds, metadata_of, reviews, topics
@@ -75,6 +76,7 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
         "turn_intents": _turn_items(batch, children.TURN_INTENTS, turns, turn_keys, intents),
         "turn_entities": _turn_items(batch, children.TURN_ENTITIES, turns, turn_keys, entities),
         "turn_topics": _turn_items(batch, children.TURN_TOPICS, turns, turn_keys, topics),
+        "llm_requests": llm_requests(batch, turns, turn_keys),
         "annotations": _annotations(batch, turns, turn_keys),
         "metrics": metrics(batch),
         "function_events": _function_events(batch),
@@ -211,17 +213,17 @@ def _flagged(turns: Sequence[Any], flag: str) -> int | None:
     return sum(value is True for value in known) if known else None
 
 
-TurnKeys = Sequence[tuple[str, int]]
-"""Conversation id and index of each turn."""
-
-
 def _turns(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Table:
     latencies = [turn.get("latency") for turn in turns]
+    metadatas = [metadata_of(turn) for turn in turns]
     given = {
         "turn_index": [index for _, index in keys],
         "latency_seconds": [latency_seconds(latency) for latency in latencies],
         "latency": [latency if isinstance(latency, dict) else None for latency in latencies],
-        "current_node": [metadata_of(turn).get("current_node") for turn in turns],
+        "current_node": [metadata.get("current_node") for metadata in metadatas],
+        "asr_corrected_user_input": [
+            metadata.get("asr_corrected_user_input") for metadata in metadatas
+        ],
     }
     extras = {
         row: {"latency": latency}

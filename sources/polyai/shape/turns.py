@@ -12,6 +12,7 @@ Json = dict[str, Any]
 _REVIEW_ALIASES = {
     "role": ("role",),
     "annotationType": ("annotationType", "annotation_type", "type", "label"),
+    "reason": ("reason",),
     "comment": ("comment", "note", "text"),
     "createdBy": ("createdBy", "created_by", "author", "annotatedBy", "user"),
     "createdAt": ("createdAt", "created_at", "timestamp", "annotatedAt", "updatedAt"),
@@ -35,7 +36,7 @@ def latency_seconds(latency: Any) -> float | None:
 
 def intents(turn: Json) -> Iterator[tuple[str | None]]:
     """Yields each intent, sent as a name or as an object with a name."""
-    for intent in _items(turn.get("intents")):
+    for intent in listed(turn.get("intents")):
         if isinstance(intent, dict) and isinstance(intent.get("name"), str):
             intent = intent["name"]
         yield (text(intent),)
@@ -43,7 +44,7 @@ def intents(turn: Json) -> Iterator[tuple[str | None]]:
 
 def entities(turn: Json) -> Iterator[tuple[str, str | None]]:
     """Yields name and value of each entity; an entity with several values has several rows."""
-    for entity in _items(turn.get("entities")):
+    for entity in listed(turn.get("entities")):
         if not isinstance(entity, dict):
             yield "", text(entity)
             continue
@@ -56,7 +57,7 @@ def entities(turn: Json) -> Iterator[tuple[str, str | None]]:
 
 def topics(turn: Json) -> Iterator[tuple[str]]:
     """Yields each retrieved topic; one value can contain several, joined by commas."""
-    for joined in _items(metadata_of(turn).get("retrieved_topics")):
+    for joined in listed(metadata_of(turn).get("retrieved_topics")):
         for topic in joined.split(",") if isinstance(joined, str) else [text(joined) or ""]:
             if name := topic.strip():
                 yield (name,)
@@ -64,7 +65,7 @@ def topics(turn: Json) -> Iterator[tuple[str]]:
 
 def reviews(items: Any) -> Iterator[Json]:
     """Yields each review, with known fields under one name and all others as sent."""
-    for review in _items(items):
+    for review in listed(items):
         if not isinstance(review, dict):
             yield {"value": review}
             continue
@@ -78,7 +79,7 @@ def reviews(items: Any) -> Iterator[Json]:
         yield known | rest
 
 
-def _items(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """Returns a list unchanged, and a single value, which some answers send instead, as a list."""
     if isinstance(value, list):
         return value

@@ -96,6 +96,12 @@ TURNS = _child(
         "turns[].user_input_dtmf",
     ),
     Column(
+        "user_input_dtmf_finish_key",
+        "text",
+        "Key that ended the input by keys (DTMF).",
+        "turns[].user_input_dtmf_finish_key",
+    ),
+    Column(
         "asr_lang_code", "text", "Language of speech recognition (ASR).", "turns[].asr_lang_code"
     ),
     Column("tts_lang_code", "text", "Language of speech synthesis (TTS).", "turns[].tts_lang_code"),
@@ -112,6 +118,12 @@ TURNS = _child(
         "Response in English.",
         "turns[].english_agent_response",
         "turns[].english_agent_response",
+    ),
+    Column(
+        "asr_corrected_user_input",
+        "text",
+        "Input as corrected after speech recognition (ASR).",
+        "turns[].metadata.asr_corrected_user_input",
     ),
     Column(
         "user_input_audio_url",
@@ -170,6 +182,73 @@ TURN_TOPICS = _child(
     _POSITION,
     Column("topic", "text", "Knowledge topic.", "turns[].metadata.retrieved_topics[]"),
     outline=("topic",),
+    is_kept_when_withheld=True,
+)
+
+LLM_REQUESTS = _child(
+    "llm_requests",
+    ("turn_index", "position"),
+    "One row per LLM request of a turn; none where transcripts are dropped.",
+    _TURN_INDEX,
+    _POSITION,
+    Column("model_id", "text", "Model that answered.", "turns[].llm_requests[].model_id"),
+    Column(
+        "prompt_tokens",
+        "bigint",
+        "Tokens of the prompt.",
+        "turns[].llm_requests[].prompt_tokens",
+        unit="tokens",
+    ),
+    Column(
+        "completion_tokens",
+        "bigint",
+        "Tokens of the answer.",
+        "turns[].llm_requests[].completion_tokens",
+        unit="tokens",
+    ),
+    Column(
+        "cached_tokens",
+        "bigint",
+        "Tokens of the prompt that were cached.",
+        "turns[].llm_requests[].cached_tokens",
+        unit="tokens",
+    ),
+    Column(
+        "total_tokens",
+        "bigint",
+        "Tokens of prompt and answer.",
+        "turns[].llm_requests[].total_tokens",
+        unit="tokens",
+    ),
+    Column(
+        "finish_reason",
+        "text",
+        "Reason for the end of the answer.",
+        "turns[].llm_requests[].finish_reason",
+    ),
+    Column(
+        "requested_at",
+        "timestamp",
+        "Time of the request.",
+        "turns[].llm_requests[].request_timestamp",
+        unit="UTC",
+    ),
+    Column(
+        "first_chunk_at",
+        "timestamp",
+        "Time of the first part of the answer.",
+        "turns[].llm_requests[].first_chunk_timestamp",
+        unit="UTC",
+    ),
+    Column(
+        "responded_at",
+        "timestamp",
+        "Time of the complete answer.",
+        "turns[].llm_requests[].response_timestamp",
+        unit="UTC",
+    ),
+    EXTRA,
+    outline=("model_id", "prompt_tokens", "completion_tokens"),
     is_kept_when_withheld=True,
 )
 
@@ -243,6 +322,18 @@ FUNCTION_EVENTS = _child(
         "functionEvents{}[].handoff.reason",
     ),
     Column(
+        "hangup",
+        "text",
+        "Hang-up that the function requested, as sent; NULL for none.",
+        "functionEvents{}[].hangup",
+    ),
+    Column(
+        "variant_id_change",
+        "text",
+        "Variant that the function changed to, as sent.",
+        "functionEvents{}[].variant_id_change",
+    ),
+    Column(
         "llm_request_id",
         "text",
         "LLM request that caused the call.",
@@ -273,9 +364,11 @@ ANNOTATIONS = _child(
     Column(
         "annotation_type",
         "text",
-        "Label: missing_topic, wrong_transcript or wrong_info.",
+        "Label, such as missing_topic, wrong_transcript, wrong_info, good_response or "
+        "bad_response.",
         "turns[].reviews[].annotationType",
     ),
+    Column("reason", "text", "Reason for a bad response.", "turns[].reviews[].reason"),
     Column("comment", "text", "Comment of the author.", "turns[].reviews[].comment"),
     Column("annotated_by", "text", "Author of the annotation.", "turns[].reviews[].createdBy"),
     Column(

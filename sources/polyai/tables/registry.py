@@ -15,6 +15,7 @@ REGISTERED: tuple[Table, ...] = (
     children.TURN_INTENTS,
     children.TURN_ENTITIES,
     children.TURN_TOPICS,
+    children.LLM_REQUESTS,
     children.METRICS,
     children.FUNCTION_EVENTS,
     children.ANNOTATIONS,
