@@ -35,7 +35,9 @@ BEGIN = datetime(2026, 9, 2, tzinfo=UTC)
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=600, span=timedelta(days=DAYS), detail="small"))
+    return Sandbox(
+        SandboxConfig(conversations=600, inventions=True, span=timedelta(days=DAYS), detail="small")
+    )
 
 
 @pytest.fixture
@@ -150,7 +152,9 @@ def assert_equals_truth_of(sandbox: Sandbox, api: str) -> None:
 @pytest.mark.slow
 def test_a_week_within_years_costs_its_own_pages_and_a_few_more() -> None:
     sandbox = Sandbox(
-        SandboxConfig(conversations=60_000, span=timedelta(days=3 * 365), detail="small")
+        SandboxConfig(
+            conversations=60_000, inventions=True, span=timedelta(days=3 * 365), detail="small"
+        )
     )
     since, before = "2025-05-05", "2025-05-12"
     with serve(sandbox) as base_url:
@@ -189,7 +193,10 @@ class TestFailures:
     def test_a_wrong_key_of_one_agent_fails_its_slices_only(self, tmp_path: Path) -> None:
         sandbox = Sandbox(
             SandboxConfig(
-                conversations=60, agents=("PROJECT-A", "PROJECT-B"), span=timedelta(days=6)
+                conversations=60,
+                inventions=True,
+                agents=("PROJECT-A", "PROJECT-B"),
+                span=timedelta(days=6),
             )
         )
         with serve(sandbox) as base_url:

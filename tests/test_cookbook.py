@@ -33,10 +33,12 @@ pytestmark = [pytest.mark.load, pytest.mark.slow]
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 NOW = datetime(2026, 11, 3, 13, tzinfo=UTC)
-OF_YEARS = SandboxConfig(conversations=120, now=NOW, span=timedelta(days=900), recording_rate_hz=20)
+OF_YEARS = SandboxConfig(
+    conversations=120, inventions=True, now=NOW, span=timedelta(days=900), recording_rate_hz=20
+)
 """Few conversations over years, to include an old call."""
 OF_WEEKS = SandboxConfig(
-    conversations=300, agents=("PROJECT-SPA",), now=NOW, span=timedelta(days=45)
+    conversations=300, inventions=True, agents=("PROJECT-SPA",), now=NOW, span=timedelta(days=45)
 )
 """Many conversations within weeks, so that callers call again within a week."""
 

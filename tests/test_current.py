@@ -55,7 +55,7 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    sandbox = Sandbox(SandboxConfig(conversations=150, span=timedelta(days=5)))
+    sandbox = Sandbox(SandboxConfig(conversations=150, inventions=True, span=timedelta(days=5)))
     with serve(sandbox) as base_url:
         yield Site(sandbox, base_url)
 
@@ -275,7 +275,7 @@ class TestDeletedConversations:
     def test_one_in_progress_is_requested_once_and_is_not_a_failure(
         self,
     ) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=300))
+        sandbox = Sandbox(SandboxConfig(conversations=300, inventions=True))
         with serve(sandbox) as base_url:
             site = Site(sandbox, base_url)
             site.load()

@@ -76,7 +76,9 @@ def warehouse(
 ) -> Iterator[Warehouse]:
     now = datetime(2026, 11, 3, 13, tzinfo=UTC)
     sandbox = Sandbox(
-        SandboxConfig(conversations=200, agents=AGENTS, now=now, span=timedelta(days=110))
+        SandboxConfig(
+            conversations=200, inventions=True, agents=AGENTS, now=now, span=timedelta(days=110)
+        )
     )
     folder = tmp_path_factory.mktemp("warehouse")
     if request.param == "duckdb":

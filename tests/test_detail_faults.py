@@ -85,7 +85,7 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    sandbox = Sandbox(SandboxConfig(conversations=100, seed=5))
+    sandbox = Sandbox(SandboxConfig(conversations=100, inventions=True, seed=5))
     sandbox.advance(timedelta(days=60))
     with serve(sandbox) as base_url:
         yield Site(sandbox, base_url)
@@ -559,7 +559,7 @@ class TestLateReviews:
         Most nights are skipped, which only makes fewer reads: each conversation is read at its
         arrival, and after the ages of 24 hours, 7 and 30 days.
         """
-        sandbox = Sandbox(SandboxConfig(conversations=1, seed=5))
+        sandbox = Sandbox(SandboxConfig(conversations=1, inventions=True, seed=5))
         sandbox.advance(timedelta(days=60))
         draw = random.Random(1)
         calls = [368 // count * number for number in range(count)]

@@ -101,7 +101,7 @@ def test_init_copies_the_package_and_the_example(
 @pytest.mark.slow
 def test_the_example_runs_with_only_the_copied_package(repository: Path, project: Path) -> None:
     init("duckdb", repository, project)
-    sandbox = Sandbox(SandboxConfig(conversations=30))
+    sandbox = Sandbox(SandboxConfig(conversations=30, inventions=True))
     with serve(sandbox) as base_url:
         output = run(
             sys.executable,

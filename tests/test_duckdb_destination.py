@@ -18,7 +18,7 @@ from warehouse_rows import from_duckdb, rows_by_table
 
 pytestmark = pytest.mark.load
 
-CONFIG = SandboxConfig(conversations=60)
+CONFIG = SandboxConfig(conversations=60, inventions=True)
 
 
 def settings_of(config: DuckDbClientConfiguration) -> dict[str, Any]:

@@ -110,7 +110,7 @@ TOO_LONG = _status(429, lambda: TOO_LONG_SECONDS)
 
 def sandbox_of(conversations: int) -> Sandbox:
     """Makes a sandbox whose calls have all ended, so that a run reads nothing twice."""
-    sandbox = Sandbox(SandboxConfig(conversations=conversations, seed=4))
+    sandbox = Sandbox(SandboxConfig(conversations=conversations, inventions=True, seed=4))
     sandbox.advance(timedelta(days=30))
     return sandbox
 

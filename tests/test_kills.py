@@ -155,7 +155,9 @@ class Warehouse:
         self.history: list[str] = []
         self.seconds = 1.0
         self.sandbox = Sandbox(
-            SandboxConfig(conversations=CONVERSATIONS, span=timedelta(days=20), seed=seed)
+            SandboxConfig(
+                conversations=CONVERSATIONS, inventions=True, span=timedelta(days=20), seed=seed
+            )
         )
         # all these calls have ended and do not change any more
         self.sandbox.advance(timedelta(days=30))
@@ -564,7 +566,7 @@ class TestMatrixOfPostgres:
 @pytest.mark.matrix
 def test_the_command_is_killed_from_outside() -> None:
     drawn = random.Random(5)
-    sandbox = Sandbox(SandboxConfig(conversations=200, seed=4))
+    sandbox = Sandbox(SandboxConfig(conversations=200, inventions=True, seed=4))
     sandbox.advance(timedelta(days=30))
     kills = 0
     with serve(sandbox) as base_url:

@@ -38,7 +38,7 @@ LIST_PAGE = rf"/v1/agents/{AGENT}/conversations\?"
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=150))
+    return Sandbox(SandboxConfig(conversations=150, inventions=True))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def rows_of(table: str, conversation_id: str) -> int:
 class TestFirstLoad:
     @pytest.mark.parametrize("count", [500, pytest.param(2_000, marks=pytest.mark.slow)])
     def test_conversations_with_all_oddities_equal_the_truth(self, count: int) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=count))
+        sandbox = Sandbox(SandboxConfig(conversations=count, inventions=True))
         with serve(sandbox) as base_url:
             report = run(base_url)
         assert report.status == "complete"
@@ -120,7 +120,7 @@ class TestFirstLoad:
             assert newest <= oldest
 
     def test_an_agent_without_conversations_is_complete(self) -> None:
-        with serve(Sandbox(SandboxConfig(conversations=0))) as base_url:
+        with serve(Sandbox(SandboxConfig(conversations=0, inventions=True))) as base_url:
             report = run(base_url)
         assert (report.status, report.listed, report.fetched) == ("complete", 0, 0)
 
@@ -128,7 +128,7 @@ class TestFirstLoad:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", "calls.duckdb")
-        with serve(Sandbox(SandboxConfig(conversations=10))) as base_url:
+        with serve(Sandbox(SandboxConfig(conversations=10, inventions=True))) as base_url:
             run(base_url)
         with duckdb.connect("calls.duckdb", read_only=True) as connection:
             assert connection.execute(
@@ -137,7 +137,7 @@ class TestFirstLoad:
 
     @pytest.mark.slow
     def test_arrivals_during_listing_lose_no_conversation(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=400, arrivals_per_request=3))
+        sandbox = Sandbox(SandboxConfig(conversations=400, inventions=True, arrivals_per_request=3))
         there = set(sandbox.conversation_ids(AGENT))
         with serve(sandbox) as base_url:
             run(base_url)
@@ -164,7 +164,7 @@ class TestMemory:
 class TestLaterLoads:
     def test_a_run_with_nothing_new_sends_no_detail_request_and_rewrites_no_row(self) -> None:
         # all calls of this sandbox have ended long ago
-        sandbox = Sandbox(SandboxConfig(conversations=150))
+        sandbox = Sandbox(SandboxConfig(conversations=150, inventions=True))
         sandbox.advance(timedelta(days=30))
         put_loaded(sandbox.config, timedelta(days=30), utc_now)
         before = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations")
@@ -178,7 +178,7 @@ class TestLaterLoads:
         assert sorted(after) == sorted(before)
 
     def test_new_conversations_cost_one_detail_each(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=150))
+        sandbox = Sandbox(SandboxConfig(conversations=150, inventions=True))
         sandbox.advance(timedelta(days=30))
         put_loaded(sandbox.config, timedelta(days=30), utc_now)
         with serve(sandbox) as base_url:
@@ -200,7 +200,7 @@ class TestLaterLoads:
     def test_calls_in_progress_are_read_again_until_they_have_ended(
         self,
     ) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=300))
+        sandbox = Sandbox(SandboxConfig(conversations=300, inventions=True))
         with serve(sandbox) as base_url:
             run(base_url)
             assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") != [(0,)]
@@ -402,7 +402,9 @@ class TestFailures:
 
     @pytest.mark.slow
     def test_a_failed_agent_does_not_stop_the_others(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=20, agents=("PROJECT-A", "PROJECT-B")))
+        sandbox = Sandbox(
+            SandboxConfig(conversations=20, inventions=True, agents=("PROJECT-A", "PROJECT-B"))
+        )
         with serve(sandbox) as base_url:
             agents = [
                 {"agent_id": "PROJECT-A", "api_key": "wrong", "base_url": base_url},

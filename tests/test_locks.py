@@ -28,7 +28,7 @@ SLOW = {"POLYAI_WORKERS": "2", "POLYAI_CHUNK_SIZE": "20"}
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=60, delay_seconds=0.05))
+    return Sandbox(SandboxConfig(conversations=60, inventions=True, delay_seconds=0.05))
 
 
 @pytest.fixture
@@ -189,7 +189,9 @@ class TestTwoMachines:
     def test_other_agents_are_loaded_concurrently(
         self, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        config = SandboxConfig(conversations=60, agents=(AGENT, "PROJECT-B"), delay_seconds=0.05)
+        config = SandboxConfig(
+            conversations=60, inventions=True, agents=(AGENT, "PROJECT-B"), delay_seconds=0.05
+        )
         sandbox = Sandbox(config)
         with serve(sandbox) as base_url:
             environment = access(base_url) | {"DESTINATION_TYPE": "postgres"}

@@ -19,7 +19,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 pytestmark = pytest.mark.load
 
-CONFIG = SandboxConfig(conversations=230)
+CONFIG = SandboxConfig(conversations=230, inventions=True)
 FILE = "own.duckdb"
 TABLES = ("conversations", "turns", "metrics", "conversation_tags", "function_events", "notes")
 
@@ -75,7 +75,7 @@ class TestRefresh:
 
     @pytest.mark.slow
     def test_erased_conversations_do_not_come_back(self, base_url: str) -> None:
-        small = SandboxConfig(conversations=20)
+        small = SandboxConfig(conversations=20, inventions=True)
         put_loaded(small)
         with serve(Sandbox(small)) as url:
             environment = access(url)
@@ -124,7 +124,7 @@ class TestLimits:
 class TestSelections:
     @pytest.mark.slow
     def test_what_failed_is_read_again_whatever_tables_are_selected(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=20))
+        sandbox = Sandbox(SandboxConfig(conversations=20, inventions=True))
         sandbox.advance(timedelta(days=30))
         bad = next(reversed(list(sandbox.conversation_ids(AGENT))))
         with serve(sandbox) as url:

@@ -160,7 +160,7 @@ class Slices:
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=300, span=timedelta(days=DAYS)))
+    return Sandbox(SandboxConfig(conversations=300, inventions=True, span=timedelta(days=DAYS)))
 
 
 @pytest.fixture
@@ -286,7 +286,9 @@ class TestAgents:
 
     @pytest.mark.slow
     def test_they_are_read_at_once_and_a_slow_one_delays_no_other(self) -> None:
-        config = SandboxConfig(conversations=60, agents=self.AGENTS, detail="small")
+        config = SandboxConfig(
+            conversations=60, inventions=True, agents=self.AGENTS, detail="small"
+        )
         sandbox = Sandbox(config)
         with serve(sandbox) as base_url:
             # every answer for the first one is slow
@@ -310,7 +312,9 @@ class TestAgents:
 
     @pytest.mark.slow
     def test_a_failed_one_does_not_stop_the_others(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
+        sandbox = Sandbox(
+            SandboxConfig(conversations=20, inventions=True, agents=self.AGENTS, detail="small")
+        )
         with serve(sandbox) as base_url:
             agents = json.dumps(self.settings(base_url, PROJECT_B="wrong"))
             result = run("load", "--json", POLYAI_AGENTS=agents)
@@ -323,7 +327,9 @@ class TestAgents:
 
     @pytest.mark.slow
     def test_each_has_its_own_rate_limit(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=20, agents=self.AGENTS, detail="small"))
+        sandbox = Sandbox(
+            SandboxConfig(conversations=20, inventions=True, agents=self.AGENTS, detail="small")
+        )
         sandbox.faults.add(
             "status",
             path="/v1/agents/PROJECT-A/conversations/",

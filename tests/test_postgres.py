@@ -44,7 +44,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_the_warehouse_equals_the_truth_after_first_and_later_loads(database: str) -> None:
     fetch = from_postgres(database)
-    sandbox = Sandbox(SandboxConfig(conversations=400))
+    sandbox = Sandbox(SandboxConfig(conversations=400, inventions=True))
     with serve(sandbox) as base_url:
         settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
         (first,) = load(settings, open_pipeline("postgres"))
@@ -85,7 +85,7 @@ def test_a_load_creates_no_table_or_column_after_its_beginning(database: str) ->
     with open_committer(pipeline, None, lambda: [AGENT], timeout) as (committer, _):
         committer.create_tables(())
     created = execute(database, columns)
-    with serve(Sandbox(SandboxConfig(conversations=100))) as base_url:
+    with serve(Sandbox(SandboxConfig(conversations=100, inventions=True))) as base_url:
         settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
         (report,) = load(settings, pipeline)
     assert report.fetched == 100
@@ -97,7 +97,7 @@ class TestIndexes:
 
     @pytest.fixture
     def loaded(self, database: str) -> str:
-        with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
+        with serve(Sandbox(SandboxConfig(conversations=20, inventions=True))) as base_url:
             settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
             load(settings, open_pipeline("postgres"))
         return database
@@ -126,7 +126,7 @@ class TestIndexes:
 
         monkeypatch.setattr(Indexes, "_create", counted)
         for _ in range(2):
-            with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
+            with serve(Sandbox(SandboxConfig(conversations=20, inventions=True))) as base_url:
                 settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
                 load(settings, open_pipeline("postgres"))
             assert indexes(loaded) == names
@@ -141,7 +141,7 @@ class TestIndexes:
         monkeypatch.setattr(
             "polyai.warehouse.indexes.indexes_of", lambda table: {f"of_{table.name}": ("missing",)}
         )
-        with serve(Sandbox(SandboxConfig(conversations=20))) as base_url:
+        with serve(Sandbox(SandboxConfig(conversations=20, inventions=True))) as base_url:
             settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
             (report,) = load(settings, open_pipeline("postgres"))
         assert (report.status, report.fetched) == ("complete", 20)

@@ -200,14 +200,22 @@ def test_unknown_routes_are_answered_by_the_gateway(
     client.session.close()
 
 
-def test_a_limited_key_sees_no_numbers(shared: Served) -> None:
+def test_a_limited_key_sees_no_numbers_of_callers(shared: Served) -> None:
     client = Client(shared.base_url, "sandbox-key-no-pii")
     rows = client.get(CONVERSATIONS, limit=100).json()["conversations"]
-    assert {row.get("fromNumber") or None for row in rows} <= {"REDACTED", "\0", None}
-    assert {row["toNumber"] for row in rows} == {"REDACTED"}
+    full = shared.get(CONVERSATIONS, limit=100).json()["conversations"]
+    assert {row["direction"] for row in rows} == {"inbound", "outbound"}
+    for row, seen in zip(rows, full):
+        caller, own = "fromNumber", "toNumber"
+        if row["direction"] == "outbound":
+            caller, own = own, caller
+        assert (row[caller], row[own]) == ("REDACTED", seen[own])
+        assert seen[caller] != "REDACTED"
     detail = client.get(shared.path(rows[0]["conversationId"])).json()
-    assert detail["toNumber"] == "REDACTED"
-    assert {row["to_number"] for row in client.get(V3).json()["conversations"]} == {"REDACTED"}
+    assert "REDACTED" in (detail["fromNumber"], detail["toNumber"])
+    for row in client.get(V3).json()["conversations"]:
+        hidden = "to_number" if row["id"].startswith("OUT-") else "from_number"
+        assert [name for name, value in row.items() if value == "REDACTED"] == [hidden]
     client.session.close()
 
 
@@ -477,6 +485,54 @@ def test_v3_rows_have_text_instead_of_null(shared: Served) -> None:
     assert any(row["num_turns"] > 0 and not row["turns"] for row in rows)
     plain = shared.get(V3, limit=1).json()["conversations"][0]
     assert all("latency" not in turn for turn in plain["turns"])
+
+
+def test_v3_limits_can_be_those_of_the_guide() -> None:
+    config = SandboxConfig(conversations=60, v3_default_limit=5, v3_max_limit=5000)
+    with serve(Sandbox(config)) as base_url:
+        client = Client(base_url)
+        assert len(client.get(V3).json()["conversations"]) == 5
+        assert client.get(V3, limit=5000).status_code == 200
+        assert_rejected(client.get(V3, limit=5001), 400, "VALIDATION_ERROR")
+        client.session.close()
+
+
+def test_v3_can_time_out_on_large_pages_and_have_no_cursors() -> None:
+    config = SandboxConfig(conversations=120, v3_stable_limit=20, v3_cursors=False)
+    sandbox = Sandbox(config)
+    found: list[str] = []
+    with serve(sandbox) as base_url:
+        client = Client(base_url)
+        large = client.get(V3, limit=21)
+        assert (large.status_code, large.json()) == (
+            504,
+            {"message": "The upstream server is timing out"},
+        )
+        offset: int | None = 0
+        while offset is not None:
+            page = client.get(V3, limit=20, offset=offset).json()
+            assert "cursor" not in page
+            found += [row["id"] for row in page["conversations"]]
+            offset = page.get("next_offset")
+        client.session.close()
+    live = [
+        rows["conversations"][0]["conversation_id"]
+        for rows in sandbox.truth(AGENT)
+        if rows["conversations"][0]["environment"] == "live"
+    ]
+    assert found == live
+
+
+def test_a_correlation_id_is_echoed(shared: Served) -> None:
+    headers = {"X-API-KEY": "sandbox-key", "X-PolyAI-Correlation-Id": "mine-1"}
+    for path in (CONVERSATIONS, f"{CONVERSATIONS}/CA1", "/v1/nothing"):
+        response = requests.get(shared.base_url + path, headers=headers, timeout=10)
+        assert response.headers["X-PolyAI-Correlation-Id"] == "mine-1"
+    assert_rejected(
+        requests.get(shared.base_url + f"{CONVERSATIONS}/CA1", headers=headers, timeout=10),
+        404,
+        "CONVERSATIONS_NOT_FOUND",
+    )
 
 
 def test_faults_by_status(served: Served) -> None:

@@ -150,7 +150,8 @@ def test_numbers_are_those_of_the_conversations(url: str, sandbox: Sandbox) -> N
         numbers[agent] = {one["number"] for one in found}
         own = {(one["number"], one["clientEnv"]) for one in found}
         calls = [rows["conversations"][0] for rows in sandbox.truth(agent)]
-        assert {(call["to_number"], call["environment"]) for call in calls} == own
+        sides = {"inbound": "to_number", "outbound": "from_number"}
+        assert {(call[sides[call["direction"]]], call["environment"]) for call in calls} == own
         one = documents(url, path, connectorId=found[0]["connectorId"])["phoneNumbers"]
         assert one == found[:1]
     assert not numbers[AGENTS[0]] & numbers[AGENTS[1]]
@@ -236,3 +237,26 @@ def test_the_listing_can_be_removed() -> None:
             assert gone.json() == {"message": "no Route matched with those values"}
         assert get(base_url, f"{LISTING}/{one}").status_code == 200
         assert get(base_url, V3, limit=1).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("key", "hidden"),
+    [
+        pytest.param(Key(has_transcripts=False), "turns", id="transcripts"),
+        pytest.param(Key(has_metrics=False), "metrics", id="metrics"),
+    ],
+)
+def test_transcripts_and_metrics_are_switched_on_per_key(key: Key, hidden: str) -> None:
+    config = SandboxConfig(conversations=40, oddities=False, keys={"poor-key": key})
+    sandbox = Sandbox(config)
+    empty: Any = [] if hidden == "turns" else {}
+    with serve(sandbox) as base_url:
+        for row in documents(base_url, V3, key="poor-key")["conversations"]:
+            assert row[hidden] == empty
+        assert any(row[hidden] for row in documents(base_url, V3)["conversations"])
+        for one in list(sandbox.conversation_ids(AGENT))[30:]:
+            full = documents(base_url, f"{LISTING}/{one}")
+            assert documents(base_url, f"{LISTING}/{one}", key="poor-key") == full | {hidden: empty}
+    rows = list(sandbox.truth(AGENT, key=key))
+    assert not any(each[hidden] for each in rows)
+    assert any(each["function_events"] for each in rows)

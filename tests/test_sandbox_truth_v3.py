@@ -29,7 +29,7 @@ MOMENT = CREATED + timedelta(seconds=3, microseconds=5)
 
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=400))
+    return Sandbox(SandboxConfig(conversations=400, inventions=True))
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_it_equals_what_v3_serves(sandbox: Sandbox) -> None:
         *("english_agent_response", "intents", "entities", "is_ood", "is_silence"),
     )
     for index, rows in zip(sandbox.listed(AGENT), sandbox.truth(AGENT, (V3,)), strict=True):
-        served = v3_row(sandbox.conversation(AGENT, index), include_latency=True, limited=False)
+        served = v3_row(sandbox.conversation(AGENT, index), include_latency=True)
         (row,) = rows["conversations"]
         assert {name: served[name] if served[name] != "" else None for name in plain} == {
             name: row[name] for name in plain

@@ -29,7 +29,7 @@ Detail = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=2000))
+    return Sandbox(SandboxConfig(conversations=2000, inventions=True))
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +210,91 @@ def test_without_oddities_payloads_are_as_documented() -> None:
     plain = Sandbox(SandboxConfig(conversations=400, oddities=False))
     for one in plain.conversation_ids(AGENT):
         detail = plain.detail(AGENT, one)
-        assert re.fullmatch(r"(CA|LOCAL-|OUT-|AS_CHAT_)[0-9a-f-]+", one)
+        assert re.fullmatch(r"(CA|KA|LOCAL-|OUT-|AS_CHAT_)[0-9a-f-]+", one)
         assert isinstance(detail["turns"], list)
-        assert isinstance(detail["tags"], list)
         assert isinstance(detail["shortSummary"], dict | None)
         assert detail["createdAt"].endswith("+00:00")
         assert not any("\0" in text for text in texts_in(detail))
         assert all(isinstance(series, list) for series in metrics(detail))
+
+
+CHANNELS = {"VOICE-SIP", "CHAT", "WEBCHAT", "SMS", "RCS"}
+Check = Callable[[Detail], bool]
+ACCEPTED: dict[str, Check] = {
+    "durations are integers": lambda d: all(
+        type(d[name]) is int for name in ("duration", "totalDuration", "polyaiDuration")
+    ),
+    "tags are a list of texts": lambda d: (
+        isinstance(d["tags"], list) and all(isinstance(tag, str) for tag in d["tags"])
+    ),
+    "reason and variant are text or null": lambda d: (
+        isinstance(d["handoffReason"], str | None) and isinstance(d["variantId"], str | None)
+    ),
+    "channel is known": lambda d: d["channel"] in CHANNELS,
+    "metrics are lists of text with times": lambda d: all(
+        isinstance(sample["value"], str) and sample["timestamp"]
+        for series in d["metrics"].values()
+        for sample in series
+    ),
+    "event durations are integers": lambda d: all(type(e["duration"]) is int for e in events(d)),
+    "outbound calls have ids of their own": lambda d: (
+        (d["direction"] == "outbound") is d["conversationId"].startswith("OUT-")
+    ),
+    "webchats have no summary": lambda d: d["channel"] != "WEBCHAT" or d["shortSummary"] is None,
+}
+"""What PolyAI's own clients rely on, and how channels and ids go together."""
+
+
+@pytest.fixture(scope="module")
+def plain() -> list[Detail]:
+    found = Sandbox(SandboxConfig(conversations=600, oddities=False))
+    return [found.detail(AGENT, one) for one in found.conversation_ids(AGENT)]
+
+
+@pytest.mark.parametrize("accepts", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_without_oddities_polyais_own_clients_accept_all(
+    accepts: Check, plain: list[Detail]
+) -> None:
+    assert [d["conversationId"] for d in plain if not accepts(d)] == []
+
+
+def test_channels_and_kinds_of_ids_all_occur(plain: list[Detail]) -> None:
+    assert {detail["channel"] for detail in plain} == CHANNELS
+    prefixes = ("CA", "KA", "LOCAL-", "OUT-", "AS_CHAT_")
+    assert {p for p in prefixes for d in plain if d["conversationId"].startswith(p)} == {*prefixes}
+
+
+def test_outbound_calls_have_the_metrics_of_the_platform() -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=3000, oddities=False))
+    seen: dict[str, set[tuple[str, ...]]] = {}
+    for one in sandbox.conversation_ids(AGENT):
+        if not one.startswith("OUT-"):
+            continue
+        detail = sandbox.detail(AGENT, one)
+        for name, series in detail["metrics"].items():
+            values = tuple(sample["value"] for sample in series)
+            seen.setdefault(name, set()).add(values)
+        is_connected = "CALL_CONNECTED" in detail["metrics"]
+        assert is_connected or (detail["turns"], detail["audioUrl"]) == ([], None)
+        if is_connected and not detail["inProgress"]:
+            assert detail["turns"]
+    assert seen["OUTBOUND_CALL_STATUS"] == {("Success",), ("Unavailable",), ("Busy",)}
+    assert seen["OUTBOUND_CALL_SIP_CODE"] == {("200",), ("480",), ("486",)}
+    assert seen["CALL_ANSWERED_BY"] >= {("HUMAN",), ("VOICEMAIL",), ("IVR", "HUMAN")}
+    assert {"CALL_COMPLETED", "USER_HANGUP", "AI_ONLY_CALL_DURATION"} <= set(seen)
+
+
+def test_inventions_occur_only_where_they_are_asked_for() -> None:
+    config = SandboxConfig(conversations=2000)
+    found = Sandbox(config)
+    details = [found.detail(AGENT, one) for one in found.conversation_ids(AGENT)]
+    assert any(detail["conversationId"].startswith("acme/") for detail in details)
+    for detail in details:
+        assert isinstance(detail["tags"], list)
+        assert not {"sentiment", "routing"} & set(detail)
+        assert isinstance(detail.get("handoffReason"), str | None)
+        assert type(detail["polyaiDuration"]) is int
+        assert not any("\0" in text for text in texts_in(detail))
 
 
 def test_a_detail_has_about_16_kb(details: list[Detail]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import duckdb
+import orjson
 import pytest
 
 from command import AGENT, KEY
+from odd_server import Answer, OddServer, Request
 from polyai import open_pipeline, resolve
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -24,8 +28,24 @@ FIXTURE = Path(__file__).parent / "fixtures" / "warehouse_0_1"
 LOADED_AT = datetime(2026, 11, 29, 19, 55, tzinfo=UTC)
 """Time shortly after the last run of version 0.1 over the fixture."""
 
-SANDBOX = SandboxConfig(conversations=40, seed=18)
-"""Sandbox that the fixture was loaded from."""
+ANSWERS: list[dict[str, Any]] = orjson.loads(
+    gzip.decompress((FIXTURE.parent / "answers_0_1.json.gz").read_bytes())
+)
+"""Details of the conversations of the fixture, newest first, as the sandbox of 0.1 sent them."""
+
+
+def api_0_1(request: Request) -> Answer:
+    """Answers as the sandbox that the fixture was loaded from."""
+    url = urlsplit(request.target)
+    last = unquote(url.path.rsplit("/", 1)[-1])
+    if last != "conversations":
+        return Answer(next(each for each in ANSWERS if each["conversationId"] == last))
+    options = parse_qs(url.query)
+    limit, offset = (int(options[name][0]) for name in ("limit", "offset"))
+    nested = {"turns", "metrics", "functionEvents"}
+    rows = [{key: each[key] for key in each.keys() - nested} for each in ANSWERS]
+    page = {"conversations": rows[offset : offset + limit], "count": len(rows)}
+    return Answer(page | {"limit": limit, "offset": offset})
 
 
 @pytest.fixture
@@ -51,11 +71,10 @@ def test_a_load_requests_only_what_is_due(warehouse_0_1: Path) -> None:
     in_progress = query("SELECT count(*) FROM conversations WHERE in_progress")[0][0]
     loaded = query("SELECT count(*) FROM conversations")[0][0]
     (forgotten,) = query("SELECT conversation_id FROM forgotten")
-    sandbox = Sandbox(SANDBOX)
-    with serve(sandbox) as base_url:
-        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)
+    with OddServer(api_0_1) as server:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=server.url)
         (report,) = load(settings, open_pipeline(), clock=lambda: LOADED_AT)
-        details = sandbox.requests.count(r"/conversations/[^/?]+$")
+        details = sum("/conversations/" in target for target in server.targets)
     assert report.status == "complete"
     assert report.missing == 0
     assert details == in_progress
@@ -66,8 +85,8 @@ def test_a_load_requests_only_what_is_due(warehouse_0_1: Path) -> None:
 
 @pytest.mark.slow
 def test_a_full_load_finds_every_row_loaded_and_unchanged(warehouse_0_1: Path) -> None:
-    with serve(Sandbox(SANDBOX)) as base_url:
-        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=base_url)
+    with OddServer(api_0_1) as server:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=server.url)
         (report,) = load(settings, open_pipeline(), full=True, clock=lambda: LOADED_AT)
     assert report.status == "complete"
     assert (report.new, report.missing, report.absent) == (0, 0, 0)

@@ -58,7 +58,7 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    sandbox = Sandbox(SandboxConfig(conversations=150, span=timedelta(days=5)))
+    sandbox = Sandbox(SandboxConfig(conversations=150, inventions=True, span=timedelta(days=5)))
     with serve(sandbox) as base_url:
         yield Site(sandbox, base_url)
 
@@ -81,7 +81,7 @@ def a_call(sandbox: Sandbox, age: timedelta, *, environment: str = "live") -> st
 class TestFirstLoad:
     @pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=pytest.mark.slow)])
     def test_the_warehouse_equals_the_answers_of_v3(self, count: int) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=count))
+        sandbox = Sandbox(SandboxConfig(conversations=count, inventions=True))
         with serve(sandbox) as base_url:
             report = Site(sandbox, base_url).load()
         assert (report.status, report.listed, report.new) == ("complete", count, count)
@@ -232,7 +232,7 @@ class TestLaterLoads:
 
     @pytest.mark.slow
     def test_calls_in_progress_are_read_until_they_have_ended(self) -> None:
-        sandbox = Sandbox(SandboxConfig(conversations=300, span=DAY))
+        sandbox = Sandbox(SandboxConfig(conversations=300, inventions=True, span=DAY))
         with serve(sandbox) as base_url:
             site = Site(sandbox, base_url)
             site.load()

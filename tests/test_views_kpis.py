@@ -67,7 +67,9 @@ class Loaded:
 def sandbox() -> Sandbox:
     """Two agents, over the change of the score's scale and that of New York's clocks."""
     now = datetime(2026, 11, 3, 13, tzinfo=UTC)
-    shape = SandboxConfig(conversations=260, agents=AGENTS, now=now, span=timedelta(days=100))
+    shape = SandboxConfig(
+        conversations=260, inventions=True, agents=AGENTS, now=now, span=timedelta(days=100)
+    )
     return Sandbox(shape)
 
 

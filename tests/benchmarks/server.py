@@ -103,7 +103,7 @@ class Api:
         self._rows = [Template.of(call.conversation_id, payloads.row(call)) for call in calls]
         self._details = [Template.of(call.conversation_id, payloads.detail(call)) for call in calls]
         self._v3_rows = [
-            Template.of_v3(call.conversation_id, v3_row(call, include_latency=True, limited=False))
+            Template.of_v3(call.conversation_id, v3_row(call, include_latency=True))
             for call in calls
             if call.environment == "live" and call.finished_at is not None
         ]

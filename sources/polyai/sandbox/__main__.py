@@ -52,6 +52,7 @@ def _converter(name: str, default: Any) -> Any:
         "rate_limit": float,
         "absurd_created_at": _time,
         "max_count": int,
+        "v3_stable_limit": int,
         "foreign_status": int,
         "slugs": json.loads,
         "keys": _keys,

@@ -11,10 +11,18 @@ from . import texts
 from .dialogue import llm_request_id
 from .model import Conversation, FunctionEvent, Metric, Sample, Turn
 from .oddities import Odd
-from .traits import Traits
+from .traits import Outcome, Traits
 
-_ERRORS = ("TimeoutError: bookings API", {"code": 504, "message": "Gateway Time-out"})
-_CONTENTS = {17: "done", 18: "done", 19: {"ok": True, "rows": [1, 2]}}
+_ERROR_OBJECT = {"code": 504, "message": "Gateway Time-out"}
+_CONTENT_OBJECT = {"ok": True, "rows": [1, 2]}
+_STATUSES = {"unavailable": ("Unavailable", "480"), "busy": ("Busy", "486")}
+"""Status and SIP code of outbound calls that were not connected."""
+_ANSWERED_BY = {
+    "human": ("HUMAN",),
+    "hangup": ("HUMAN",),
+    "menu": ("IVR", "HUMAN"),
+    "voicemail": ("VOICEMAIL",),
+}
 _NULL_KEYS: dict[str, Any] = {"hangup": None, "variant_id_change": None}
 
 
@@ -27,6 +35,8 @@ def function_events(
     now: datetime,
 ) -> tuple[FunctionEvent, ...]:
     """Generates the function calls up to `now`, ordered by turn."""
+    if not traits.is_reached:
+        return ()
     topic, index = texts.TOPICS[traits.topic], head.index
     events = [_event(head, traits, 1, 0, "start_function", turns, rng, odd, {})]
     nodes = [number for number, turn in enumerate(turns, 1) if turn.intents]
@@ -41,7 +51,8 @@ def function_events(
             _event(head, traits, nodes[-1], 0, topic.function, turns, rng, odd, arguments)
         )
         if not traits.is_handed_off:
-            save = {"phone_number": head.from_number, "retries": [1, 2][: index % 3]}
+            caller = head.to_number if head.is_outbound else head.from_number
+            save = {"phone_number": caller, "retries": [1, 2][: index % 3]}
             number = nodes[-1]
             events.append(_event(head, traits, number, 1, "save_number", turns, rng, odd, save))
     return tuple(event for event in events if event.started_at and event.started_at <= now)
@@ -78,10 +89,10 @@ def _event(
         name=name,
         # RFC 1123 has no fractions of a second
         started_at=moment.replace(microsecond=0),
-        duration_ms=milliseconds + (0.25 if share > 0.9 else 0),
-        error=_ERRORS[index % 2] if failed else None,
+        duration_ms=milliseconds + (0.25 if "durations with fractions" in odd else 0),
+        error=_error(odd, index) if failed else None,
         utterance=turns[turn_number - 1].agent_response if turns and position == 0 else None,
-        content=_CONTENTS.get(int(share * 20)),
+        content=_content(odd, int(share * 20)),
         handoff_type=head.handoff_destination if transfers else None,
         handoff_reason=reason if transfers else None,
         llm_request_id=llm_request_id(index, turn_number - 1) if turn_number > 1 else None,
@@ -96,6 +107,17 @@ def _event(
         else {},
         extra=extra,
     )
+
+
+def _error(odd: Odd, index: int) -> Any:
+    is_object = "event values as objects" in odd and index % 2
+    return _ERROR_OBJECT if is_object else "TimeoutError: bookings API"
+
+
+def _content(odd: Odd, draw: int) -> Any:
+    if draw == 19 and "event values as objects" in odd:
+        return _CONTENT_OBJECT
+    return "done" if draw >= 17 else None
 
 
 def metrics(
@@ -115,19 +137,25 @@ def metrics(
     found = [
         _metric("CALL_DURATION", end, str(traits.total_seconds)),
         _metric("TOTAL_AGENT_TURNS", end, str(turn_count)),
-        _metric("VARIANT_ID", start, traits.variant_name),
     ]
-    if not small:
+    if traits.variant_name is not None:
+        found.append(_metric("VARIANT_ID", start, traits.variant_name))
+    if not small and traits.is_reached:
         found.append(_metric("TOPIC", start, *topics))
         repeats = "true" if rng.random() < 0.2 else "False"
         found.append(_metric("REPEAT_CALLER_7D", start, repeats))
         found.append(_metric("Booking value: EUR", end, f"{rng.randrange(20000) / 100:.2f}"))
     if traits.is_handed_off:
         found.append(_metric("HANDOFF_REASON", end, head.handoff_reason or "CALLER_ASKED"))
+    if traits.outcome is not None:
+        found.extend(_outbound(traits.outcome, traits.total_seconds, start, end))
     if traits.is_abandoned and traits.is_chat:
         found.append(_metric("CHAT_ABANDONED", end, "true"))
     if not small and not traits.is_abandoned:
         found.extend(_satisfaction(rng, end))
+    if "metric names" in odd:
+        found.append(_metric("call_duration", start, "73", "74.5"))
+        found.append(_metric("Call_Duration", start, "about a minute"))
     if "metric shapes" in odd:
         found.extend(_odd_metrics(head.index, start))
     if "metric list empty" in odd:
@@ -146,6 +174,22 @@ def _until(metric: Metric, now: datetime) -> Metric | None:
     """Limits a metric to the samples recorded up to `now`; None if there are none yet."""
     known = tuple(s for s in metric.samples if s.recorded_at is None or s.recorded_at <= now)
     return metric._replace(samples=known) if known or not metric.samples else None
+
+
+def _outbound(outcome: Outcome, total_seconds: int, start: datetime, end: datetime) -> list[Metric]:
+    """Generates the platform's metrics of an outbound call."""
+    status, code = _STATUSES.get(outcome, ("Success", "200"))
+    found = [
+        _metric("OUTBOUND_CALL_STATUS", start, status),
+        _metric("OUTBOUND_CALL_SIP_CODE", start, code),
+    ]
+    if outcome in _STATUSES:
+        return found
+    found.append(_metric("CALL_CONNECTED", start, "true"))
+    found.append(_metric("CALL_ANSWERED_BY", start, *_ANSWERED_BY[outcome]))
+    found.append(_metric("AI_ONLY_CALL_DURATION", end, str(total_seconds)))
+    ending = {"hangup": "USER_HANGUP", "voicemail": None}.get(outcome, "CALL_COMPLETED")
+    return [*found, _metric(ending, end, "true")] if ending else found
 
 
 def _satisfaction(rng: Random, end: datetime) -> list[Metric]:
@@ -177,8 +221,8 @@ def _odd_metrics(index: int, moment: datetime) -> list[Metric]:
         Metric("nothing", (Sample(None, None),), is_list=False),
         Metric("geo", (Sample({"lat": 51.5, "lon": -0.12, "tz": None}, None),), is_list=False),
         _metric("basket", moment, {"items": [{"sku": "A-1", "price": 12.5}], "note": ""}),
-        _metric("call_duration", moment, "73", "74.5"),
-        _metric("Call_Duration", moment, "about a minute"),
+        _metric("Steps", moment, "73", "74.5"),
+        _metric("STEPS", moment, "about a minute"),
         _metric("OVERFLOW", moment, "1e999", "-.5E-2", " 5", "NaN", ""),
         _metric("typed", moment, 12, 3.5, False, None),
     )

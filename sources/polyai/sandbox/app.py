@@ -21,15 +21,16 @@ from .audio import Direction
 from .bot import Bot
 from .control import control_routes
 from .deployments import ENVIRONMENTS
-from .edge import IS_LIMITED, Edge, ResetConnection
+from .edge import KEY, Edge, ResetConnection
 from .faults import Faults
+from .keys import Key
 from .parameters import agent_of, integer
 from .payloads import DataPayloads, v3_row
 from .request_log import RequestLog
-from .responses import RefusedError, error, json_response, no_route
+from .responses import RefusedError, error, gateway_timeout, json_response, no_route
 from .state import State
+from .visibility import visible
 
-V3_MAX_LIMIT = 1000
 _ROLES = ("user", "agent")
 _ANNOTATION_TYPES = ("missing_topic", "wrong_transcript", "wrong_info")
 _BOOLEANS = {"true": True, "false": False}
@@ -89,8 +90,7 @@ class _Api:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._full = DataPayloads(state.oddities)
-        self._limited = DataPayloads(state.oddities, limited=True)
+        self._payloads = DataPayloads(state.oddities)
         self._rendered = lru_cache(maxsize=state.config.kept_answers)(self._render)
         self._bots = {agent_id: Bot() for agent_id in state.config.agents}
 
@@ -99,7 +99,7 @@ class _Api:
         agent_id = self._agent_id(request)
         limit = min(integer(request, "limit", 50, least=1), self._state.config.max_limit)
         offset = integer(request, "offset", 0, least=0)
-        payloads = self._limited if request.scope[IS_LIMITED] else self._full
+        key: Key = request.scope[KEY]
         disorder = self._state.disorder
         if disorder.is_active:
             indices, count = disorder.page(list(self._state.listed(agent_id)), limit, offset)
@@ -109,7 +109,7 @@ class _Api:
             count = self._state.count(agent_id)
         page = []
         for index in indices:
-            row = payloads.row(self._state.head(agent_id, index))
+            row = self._payloads.row(visible(self._state.head(agent_id, index), key))
             if not disorder.has_id(index):
                 del row["conversationId"]
             page.append(row)
@@ -121,13 +121,12 @@ class _Api:
     async def detail(self, request: Request) -> Response:
         """`GET /v1/agents/{agentId}/conversations/{conversationId}`."""
         agent_id, index = self._conversation(request)
-        limited = request.scope[IS_LIMITED]
-        body = self._rendered(agent_id, index, limited, self._state.revision)
+        body = self._rendered(agent_id, index, request.scope[KEY], self._state.revision)
         return Response(body, media_type="application/json")
 
-    def _render(self, agent_id: str, index: int, limited: bool, _revision: int) -> bytes:
-        payloads = self._limited if limited else self._full
-        return orjson.dumps(payloads.detail(self._state.conversation(agent_id, index)))
+    def _render(self, agent_id: str, index: int, key: Key, _revision: int) -> bytes:
+        call = visible(self._state.conversation(agent_id, index), key)
+        return orjson.dumps(self._payloads.detail(call))
 
     async def audio(self, request: Request) -> Response:
         """`GET /v1/agents/{agentId}/conversations/{conversationId}/audio`."""
@@ -142,7 +141,7 @@ class _Api:
             agent_id,
             self._state.traits(agent_id, index).conversation_id,
             direction,
-            redacted=bool(redacted) or request.scope[IS_LIMITED],
+            redacted=bool(redacted) or not request.scope[KEY].has_pii_access,
         )
         if recording is None:
             message = "Audio recording not found for this conversation."
@@ -184,12 +183,14 @@ class _Api:
 
     async def v3_listing(self, request: Request) -> Response:
         """`GET /v3/{account_id}/{project_id}/conversations`, created in [start_time, end_time)."""
-        state, query = self._state, request.query_params
-        agent_id = state.config.id_of(unquote(request.path_params["agent_id"]))
-        account_id = state.config.id_of(unquote(request.path_params["account_id"]))
-        if account_id != state.config.account_id or not state.has_agent(agent_id):
+        state, config, query = self._state, self._state.config, request.query_params
+        agent_id = config.id_of(unquote(request.path_params["agent_id"]))
+        account_id = config.id_of(unquote(request.path_params["account_id"]))
+        if account_id != config.account_id or not state.has_agent(agent_id):
             raise RefusedError(404, "PROJECT_NOT_FOUND", "Project ID does not exist.")
-        limit = integer(request, "limit", V3_MAX_LIMIT, least=1, most=V3_MAX_LIMIT)
+        limit = integer(
+            request, "limit", config.v3_default_limit, least=1, most=config.v3_max_limit
+        )
         skipped = integer(request, "offset", 0, least=0)
         cursor = query.get("cursor")
         newest = None if cursor is None else _index_of(cursor)
@@ -211,17 +212,18 @@ class _Api:
             pass
         indices = [index for _, index in zip(range(limit), matching, strict=False)]
         following = next(matching, None)
+        if config.v3_stable_limit is not None and len(indices) > config.v3_stable_limit:
+            return gateway_timeout()
         latency = bool(_boolean(request, "include_latency"))
-        limited = request.scope[IS_LIMITED]
+        key: Key = request.scope[KEY]
         answer: dict[str, Any] = {
             "conversations": [
-                v3_row(
-                    state.conversation(agent_id, index), include_latency=latency, limited=limited
-                )
+                v3_row(visible(state.conversation(agent_id, index), key), include_latency=latency)
                 for index in indices
             ],
-            "cursor": None if following is None else _cursor_to(following),
         }
+        if config.v3_cursors:
+            answer["cursor"] = None if following is None else _cursor_to(following)
         if following is not None:
             answer["next_offset"] = skipped + len(indices)
         state.drift(agent_id)

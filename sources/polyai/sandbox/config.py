@@ -41,19 +41,29 @@ class SandboxConfig:
     expired_api_key: str = "sandbox-key-expired"
     """Key that has expired: HTTP 401."""
     limited_api_key: str = "sandbox-key-no-pii"
-    """Key without access to PII: numbers are `REDACTED`, audio is always redacted."""
+    """Key without access to PII: callers' numbers are `REDACTED`, audio is always redacted."""
     forbidden_api_key: str = "sandbox-key-forbidden"
     """Key without permissions: HTTP 403."""
     keys: Mapping[str, Key] = field(default_factory=dict, hash=False)
     """Further keys, or other rights of the keys above."""
     max_limit: int = 100
     """Maximum rows of a Data API page; a larger `limit` is reduced to it."""
+    v3_max_limit: int = 1000
+    """Maximum `limit` of a v3 page; PolyAI's guide has 5000."""
+    v3_default_limit: int = 1000
+    """`limit` of a v3 page by default; PolyAI's guide has 5."""
+    v3_stable_limit: int | None = None
+    """Rows above which a v3 page answers HTTP 504, as where streaming is not enabled."""
+    v3_cursors: bool = True
+    """Send `cursor` beside `next_offset` in v3's listing."""
     now: datetime = datetime(2026, 11, 1, tzinfo=UTC)
     """Time of the sandbox's clock at the start."""
     span: timedelta = timedelta(days=120)
     """The conversations at the start were created in (now - span, now]."""
     oddities: bool = True
-    """Let payloads deviate from their documentation as the real ones do."""
+    """Let payloads deviate from their documentation as recordings of the real ones do."""
+    inventions: bool = False
+    """With `oddities`: also let them deviate as no recording shows, to test robustness."""
     detail: Literal["full", "small"] = "full"
     """`full`: about 16 KB of JSON per detail; `small`: one turn, no LLM requests."""
     delay_seconds: float = 0.0

@@ -92,6 +92,8 @@ def dialogue(
     head: Conversation, traits: Traits, rng: Random, odd: Odd, now: datetime, *, small: bool
 ) -> tuple[Turn, ...]:
     """Generates the turns up to `now`, with the annotations made by then."""
+    if not traits.is_reached and not small:
+        return ()
     index = head.index
     words = slots(traits, head.created_at)
     lines = script(traits, rng, small=small)
@@ -115,7 +117,7 @@ def dialogue(
         agent = line.agent.format(**words)
         latency_seconds, latency_object = _latency(latency, odd)
         has_entities = line.topic is not None and bool(user) and "entities missing" not in odd
-        entities = _entities(line, words) if has_entities else None
+        entities = _entities(line, words, odd) if has_entities else None
         topics = _topics(line, "topics joined" in odd)
         intents = (line.topic.intent, "PROVIDE_DETAILS")[: 1 + number % 2] if line.topic else None
         translated = user if is_english or not user else line.english[0].format(**words)
@@ -142,10 +144,10 @@ def dialogue(
                 intents=None if "intents missing" in odd else intents,
                 entities=entities,
                 entities_as_object="entities as object" in odd,
-                llm_requests=[] if small else _llm_requests(head, number, user, agent, latency),
-                metadata=_metadata(line, user, agent, topics, small=small)
-                if has_metadata
-                else None,
+                llm_requests=[]
+                if small
+                else _llm_requests(number, user, user_at, agent, latency, line.node, topics),
+                metadata=_metadata(line, user, topics, small=small) if has_metadata else None,
                 annotations=tuple(reviews.get(number, ())),
                 extra=_extra(number, odd),
             )
@@ -180,19 +182,20 @@ def _topics(line: Line, is_joined: bool) -> tuple[str, ...]:
     return (", ".join(retrieved) + ",",) if is_joined else retrieved
 
 
-def _entities(line: Line, words: dict[str, str]) -> tuple[tuple[str, Any], ...]:
+def _entities(line: Line, words: dict[str, str], odd: Odd) -> tuple[tuple[str, Any], ...]:
     """Entities that the phrase mentions: names with a value or a list of values."""
     found: list[tuple[str, Any]] = []
     if "{name}" in line.user:
         found.append(("person_name", words["name"].split(" ", 1)))
     found.extend((name, words[name]) for name in ("date", "time") if f"{{{name}}}" in line.user)
     if "{guests}" in line.user:
-        found.append(("guests", int(words["guests"])))
+        guests = words["guests"]
+        found.append(("guests", int(guests) if "entity as number" in odd else guests))
     return tuple(found)
 
 
 def _metadata(
-    line: Line, user: str | None, agent: str, topics: tuple[str, ...], *, small: bool
+    line: Line, user: str | None, topics: tuple[str, ...], *, small: bool
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
         "asr_corrected_user_input": "" if small else (user or "")[:200],
@@ -207,34 +210,48 @@ def _metadata(
         return document
     heard = (user or "")[:200]
     document["top_transcripts"] = [
-        {"intents": [], "text": text, "confidence": confidence}
-        for text, confidence in ((heard, 0.91), (heard.lower(), 0.64), (heard[::2], 0.12))
-        if text
+        {"intents": [], "text": text} for text in (heard, heard.lower(), heard[::2]) if text
     ]
-    document["node_trace"] = ["start", line.node or "greeting", "respond"]
-    document["tts"] = {"provider": "polyvoice", "characters": len(agent), "cached": False}
     return document
 
 
 def _llm_requests(
-    head: Conversation, number: int, user: str | None, agent: str, latency: float
+    number: int,
+    user: str | None,
+    user_at: datetime,
+    agent: str,
+    latency: float,
+    node: str,
+    topics: tuple[str, ...],
 ) -> list[dict[str, Any]]:
+    asked_at = user_at + timedelta(milliseconds=40)
+    prompt_tokens, completion_tokens = 380 + 40 * number, len(agent) // 4
     return [
         {
-            "id": llm_request_id(head.index, number),
-            "model": "raven-2",
-            "latency_ms": int(latency * 700),
-            "prompt_tokens": 380 + 40 * number,
-            "completion_tokens": len(agent) // 4,
-            "messages": [
-                {"role": "system", "content": _PROMPT},
-                {"role": "user", "content": (user or "")[:400]},
-            ],
-            "response": agent,
-            "functions": _FUNCTIONS,
-            "tool_calls": [],
+            "cited_topics": list(topics[:1]),
+            "completion_tokens": completion_tokens,
+            "cached_tokens": 256 * bool(number),
+            "finish_reason": "stop",
+            "first_chunk_timestamp": _stamp(asked_at, latency * 0.4),
+            "flow_metadata": {
+                "step": node,
+                "prompt": _PROMPT,
+                "input": (user or "")[:400],
+                "output": agent,
+                "functions": _FUNCTIONS,
+            },
+            "model_id": "raven-2",
+            "prompt_tokens": prompt_tokens,
+            "request_timestamp": _stamp(asked_at, 0),
+            "response_timestamp": _stamp(asked_at, latency * 0.7),
+            "total_tokens": prompt_tokens + completion_tokens,
+            "turn_number": str(number + 1),
         }
     ]
+
+
+def _stamp(moment: datetime, seconds: float) -> str:
+    return (moment + timedelta(seconds=seconds)).isoformat(timespec="microseconds")
 
 
 def llm_request_id(index: int, turn_index: int) -> str:

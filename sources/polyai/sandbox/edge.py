@@ -22,8 +22,9 @@ from .responses import error, no_route
 ResetConnection = Callable[[Any], None]
 """Resets the connection of a client address."""
 CONTROL = "/_sandbox/"
-IS_LIMITED = "polyai.is_limited"
-"""Scope key of a flag: the request's API key has no access to personal data."""
+KEY = "polyai.key"
+"""Scope key of the rights of the request's API key."""
+_CORRELATION_ID = b"x-polyai-correlation-id"
 _HTML = "<html><head><title>{0}</title></head><body><h1>{0} Bad Gateway</h1></body></html>"
 
 
@@ -57,7 +58,8 @@ class Edge:
             return
         path = scope["path"] = scope["raw_path"].decode("latin-1")
         query = scope["query_string"].decode("latin-1")
-        correlation_id = f"00000000-0000-4000-8000-{next(self._numbers):012x}"
+        given = _header(scope, _CORRELATION_ID).decode("latin-1")
+        correlation_id = given or f"00000000-0000-4000-8000-{next(self._numbers):012x}"
         scope["correlation_id"] = correlation_id
         is_control = path.startswith(CONTROL)
 
@@ -69,7 +71,7 @@ class Edge:
                 if not is_control:
                     # before sending, so that a client that has the response finds it logged
                     log(message["status"])
-                header = (b"x-polyai-correlation-id", correlation_id.encode())
+                header = (_CORRELATION_ID, correlation_id.encode("latin-1"))
                 message["headers"] = [*message["headers"], header]
             await send(message)
 
@@ -116,13 +118,13 @@ class Edge:
         return True
 
     def _refusal(self, scope: Scope) -> Response | None:
-        key = next((value for name, value in scope["headers"] if name == b"x-api-key"), b"")
+        key = _header(scope, b"x-api-key")
         right, agent_id = right_of([unquote(part) for part in scope["path"].split("/")[1:]])
         if right is None:
             # the gateway finds a route before it looks at the key
             return None
         rights = self._config.key(key.decode("latin-1"))
-        scope[IS_LIMITED] = not rights.has_pii_access
+        scope[KEY] = rights
         refusal = rights.refusal(right, agent_id and self._config.id_of(agent_id))
         return None if refusal is None else error(scope, *refusal)
 
@@ -145,6 +147,10 @@ class Edge:
         if fault.retry_after is not None:
             response.headers["retry-after"] = fault.retry_after
         await response(scope, receive, send)
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 class _Truncated:

@@ -26,7 +26,9 @@ class Key:
         rights: Parts of the API that it may use; the others answer HTTP 403.
         agents: Agents whose conversations and names it may read; None for all. The others answer
             HTTP 403.
-        has_pii_access: False: numbers are `REDACTED`, audio is always redacted.
+        has_pii_access: False: callers' numbers are `REDACTED`, audio is always redacted.
+        has_transcripts: False: `turns` is empty, as where transcripts are switched off for the key.
+        has_metrics: False: `metrics` is empty, as where no metric is switched on for the key.
         refused: HTTP status of every answer: 401, 403 or 404. None for a key that is accepted.
         message: Message of that answer.
     """
@@ -34,6 +36,8 @@ class Key:
     rights: tuple[Right, ...] = RIGHTS
     agents: tuple[str, ...] | None = None
     has_pii_access: bool = True
+    has_transcripts: bool = True
+    has_metrics: bool = True
     refused: int | None = None
     message: str = "Missing or invalid API key."
 

@@ -149,3 +149,8 @@ class Conversation:
     metrics: tuple[Metric, ...] | None
     function_events: tuple[FunctionEvent, ...] | None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_outbound(self) -> bool:
+        """True for calls that the agent made, by their id."""
+        return self.conversation_id.startswith("OUT-")

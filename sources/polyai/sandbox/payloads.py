@@ -10,8 +10,6 @@ from typing import Any
 from .model import Annotation, Conversation, FunctionEvent, Metric, Sample, Turn
 from .oddities import Odd, Oddities
 
-REDACTED = "REDACTED"
-"""Replacement of numbers for keys without access to personal data."""
 _TEXTS = (
     "language",
     "variantId",
@@ -42,12 +40,10 @@ class DataPayloads:
 
     Args:
         oddities: Deviations from the documentation.
-        limited: Render for a key without access to personal data.
     """
 
-    def __init__(self, oddities: Oddities, *, limited: bool = False) -> None:
+    def __init__(self, oddities: Oddities) -> None:
         self._oddities = oddities
-        self._limited = limited
 
     def row(self, call: Conversation) -> dict[str, Any]:
         """Renders a row of `GET /v1/agents/{agentId}/conversations`."""
@@ -65,7 +61,7 @@ class DataPayloads:
             "direction": call.direction,
             "duration": _seconds(call.duration_seconds, as_text),
             "finishedAt": stamp(call.finished_at),
-            "fromNumber": self._number(call.from_number),
+            "fromNumber": call.from_number,
             "handoff": call.handoff,
             "handoffDestination": call.handoff_destination,
             "handoffReason": call.handoff_reason,
@@ -78,7 +74,7 @@ class DataPayloads:
             "shortSummary": _summary(call),
             "startedAt": stamp(call.started_at),
             "tags": None if call.tags is None else list(call.tags),
-            "toNumber": self._number(call.to_number),
+            "toNumber": call.to_number,
             "totalDuration": _seconds(call.total_duration_seconds, as_text),
             "variantId": call.variant_id,
             **call.extra,
@@ -129,12 +125,9 @@ class DataPayloads:
             document["functionEvents"] = None
         return document
 
-    def _number(self, number: str | None) -> str | None:
-        return REDACTED if self._limited and number else number
-
 
 def _turn(turn: Turn, odd: Odd, stamp: _Stamp) -> dict[str, Any]:
-    blank = None if "flags null" in odd else ""
+    blank = None if "texts null" in odd else ""
     if "NUL alone" in odd:
         blank = "\0"
     document: dict[str, Any] = {
@@ -216,7 +209,7 @@ def _event(event: FunctionEvent, call: Conversation, odd: Odd) -> dict[str, Any]
         "utterance": event.utterance,
         **event.extra,
     }
-    if "missing for null" in odd:
+    if "event extras missing" in odd:
         for key in ("content", "error", "handoff", "llm_request_id", "logs", "utterance"):
             if document[key] is None:
                 del document[key]
@@ -236,10 +229,9 @@ def _event_time(moment: datetime | None, odd: Odd) -> str | None:
     return format_datetime(moment, usegmt=True)
 
 
-def v3_row(call: Conversation, *, include_latency: bool, limited: bool) -> dict[str, Any]:
+def v3_row(call: Conversation, *, include_latency: bool) -> dict[str, Any]:
     """Renders a row of `GET /v3/{account_id}/{project_id}/conversations`: "" in place of null."""
     turns = [_v3_turn(turn, include_latency=include_latency) for turn in call.turns or ()]
-    hidden = REDACTED if limited else None
     return {
         "id": call.conversation_id,
         "account_id": call.account_id,
@@ -249,8 +241,8 @@ def v3_row(call: Conversation, *, include_latency: bool, limited: bool) -> dict[
         "environment": call.environment,
         "started_at": _zulu(call.created_at),
         "channel": call.channel or "",
-        "from_number": hidden or call.from_number or "",
-        "to_number": hidden or call.to_number or "",
+        "from_number": call.from_number or "",
+        "to_number": call.to_number or "",
         "in_progress": call.finished_at is None,
         "num_turns": call.turn_count,
         "total_duration": int(call.total_duration_seconds or 0),

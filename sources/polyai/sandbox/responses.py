@@ -36,6 +36,11 @@ def error(scope: Scope, status: int, code: str, message: str) -> Response:
     return json_response(envelope, status)
 
 
+def gateway_timeout() -> Response:
+    """Response of the gateway, Kong, to a request that takes the service too long."""
+    return json_response({"message": "The upstream server is timing out"}, 504)
+
+
 def no_route() -> Response:
     """Response of the gateway, Kong, to a path that it has no route for."""
     return json_response({"message": "no Route matched with those values"}, 404)

@@ -14,14 +14,17 @@ from .audio import Direction, wav
 from .config import SandboxConfig
 from .disorder import Disorder
 from .edits import Edit
+from .keys import Key
 from .model import Annotation, Conversation
 from .oddities import Oddities
 from .payloads import DataPayloads
 from .timeline import MICROSECOND, Timeline, to_microseconds
 from .traits import Traits
 from .truth import Row, expected_rows
+from .visibility import visible
 from .world import World
 
+_ALL_RIGHTS = Key()
 _ARRIVAL_PACE = timedelta(milliseconds=1)
 """Advance of the clock per conversation that arrives during a listing."""
 
@@ -49,7 +52,7 @@ class State:
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
-        self.oddities = Oddities(config.oddities)
+        self.oddities = Oddities(config)
         self.disorder = Disorder(config)
         self.revision = 0
         self._now = config.now
@@ -263,16 +266,17 @@ class State:
         return DataPayloads(self.oddities).detail(call)
 
     def truth(
-        self, agent_id: str, apis: Sequence[str] = ("data",)
+        self, agent_id: str, apis: Sequence[str] = ("data",), key: Key = _ALL_RIGHTS
     ) -> Iterator[dict[str, list[Row]]]:
         """Iterates over the expected rows of a warehouse, by table, per conversation, newest first.
 
         Args:
             agent_id: The agent.
             apis: APIs that they were fetched from, in order: `data`, `conversations_v3`.
+            key: Key that they were fetched with.
         """
         for index in self.listed(agent_id):
-            yield expected_rows(self.conversation(agent_id, index), apis)
+            yield expected_rows(visible(self.conversation(agent_id, index), key), apis)
 
     def recording(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from . import texts
 
-_CHATS = frozenset({"WEBCHAT", "SMS"})
+Outcome = Literal["human", "menu", "hangup", "voicemail", "unavailable", "busy"]
+"""Course of an outbound call; `menu` is a human reached through an IVR."""
+_CHATS = frozenset({"CHAT", "WEBCHAT", "SMS", "RCS"})
 
 
 class Traits(NamedTuple):
@@ -20,6 +22,7 @@ class Traits(NamedTuple):
     language: str
     topic: int
     variant: int
+    outcome: Outcome | None
     is_abandoned: bool
     is_handed_off: bool
     total_seconds: int
@@ -30,6 +33,11 @@ class Traits(NamedTuple):
     def duration(self) -> timedelta:
         """Time from creation to the end."""
         return timedelta(seconds=self.total_seconds, milliseconds=750)
+
+    @property
+    def is_reached(self) -> bool:
+        """False for outbound calls that nobody and nothing answered."""
+        return self.outcome not in ("unavailable", "busy")
 
     @property
     def is_chat(self) -> bool:

@@ -17,12 +17,17 @@ from .model import Conversation, Summary
 from .numbers import own_number
 from .oddities import Odd, Oddities
 from .timeline import Timeline, to_datetime
-from .traits import Traits, generator, slots
+from .traits import Outcome, Traits, generator, slots
 
 SCORE_SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
 """Conversations created earlier have a PolyScore of 0-10, later ones of 1-5."""
 _ENVIRONMENTS = ("live",) * 17 + ("sandbox", "sandbox", "pre-release")
-_CHANNELS = ("VOICE-SIP",) * 12 + ("VOICE",) * 3 + ("WEBCHAT",) * 4 + ("SMS",)
+_CHANNELS = ("VOICE-SIP",) * 15 + ("WEBCHAT", "WEBCHAT", "CHAT", "SMS", "RCS")
+_OUTCOMES: tuple[Outcome, ...] = (
+    *("human",) * 7,
+    *("menu", "menu", "hangup", "voicemail", "voicemail", "voicemail"),
+    *("unavailable", "unavailable", "busy"),
+)
 _NO_TAGS = {"tags null", "tags missing"}
 _NO_TURNS_KEY = {"turns null", "turns missing"}
 _NO_METRICS = {"metrics null", "metrics missing"}
@@ -42,7 +47,7 @@ class World:
     def __init__(self, config: SandboxConfig, agent_id: str) -> None:
         self.agent_id = agent_id
         self._config = config
-        self._oddities = Oddities(config.oddities)
+        self._oddities = Oddities(config)
         self._deployments = Deployments(config, agent_id)
         self._hash = blake2b(f"{config.seed}/{agent_id}".encode(), digest_size=32)
 
@@ -51,17 +56,21 @@ class World:
         hashed = self._hash.copy()
         hashed.update(index.to_bytes(8, "big"))
         draw = hashed.digest()
-        is_abandoned = draw[17] % 12 == 0
+        channel = _CHANNELS[draw[14] % len(_CHANNELS)]
+        conversation_id = self._conversation_id(index, draw, channel)
+        outcome = _OUTCOMES[draw[17] % 16] if conversation_id.startswith("OUT-") else None
+        is_abandoned = draw[17] % 12 == 0 if outcome is None else outcome not in ("human", "menu")
         topic = draw[16] % len(texts.TOPICS)
         wants_human = texts.TOPICS[topic].name == "complaint" or draw[18] % 12 == 0
         length = draw[19] * draw[20] // 256
         return Traits(
-            conversation_id=self._conversation_id(index, draw),
+            conversation_id=conversation_id,
             environment=_ENVIRONMENTS[draw[13] % len(_ENVIRONMENTS)],
-            channel=_CHANNELS[draw[14] % len(_CHANNELS)],
+            channel=channel,
             language=texts.LANGUAGES[draw[15] % len(texts.LANGUAGES)],
             topic=topic,
             variant=draw[21] % 4,
+            outcome=outcome,
             is_abandoned=is_abandoned,
             is_handed_off=wants_human and not is_abandoned,
             total_seconds=4 + length // 16 if is_abandoned else 35 + length * 3 // 2,
@@ -69,18 +78,18 @@ class World:
             entropy=int.from_bytes(draw[23:32], "big"),
         )
 
-    def _conversation_id(self, index: int, draw: bytes) -> str:
+    def _conversation_id(self, index: int, draw: bytes, channel: str) -> str:
         kind, mark = draw[12], draw[:12].hex()
-        if kind < 180:
-            return f"CA{mark}{index:08x}"
-        if kind < 215:
+        if kind >= 250 and self._config.oddities:
+            return f"acme/2026 100%/{index:08x}"
+        if channel != "VOICE-SIP":
+            return f"AS_CHAT_{mark}{index:08x}"
+        if kind < 35:
             parts = mark[:8], mark[8:12], mark[12:16], mark[16:20], f"{mark[20:]}{index:08x}"
             return f"LOCAL-{'-'.join(parts)}"
-        if kind < 230:
+        if kind < 65:
             return f"OUT-{mark}{index:08x}"
-        if kind < 250 or not self._config.oddities:
-            return f"AS_CHAT_{mark}{index:08x}"
-        return f"acme/2026 100%/{index:08x}"
+        return f"{'KA' if kind < 80 else 'CA'}{mark}{index:08x}"
 
     def index(self, conversation_id: str) -> int | None:
         """Index of a conversation id; None if it is not one of this agent's."""
@@ -114,17 +123,20 @@ class World:
             language = None
         elif "language not text" in odd:
             language = ["en-US", "cy"]
-        outbound = rng.random() < 0.08
+        outbound = traits.outcome is not None
         own = own_number(config, self.agent_id, traits.environment)
-        caller, callee = _numbers(odd, rng, own)
+        sides = _numbers(odd, rng, own)
+        from_number, to_number = sides[::-1] if outbound else sides
         handed_off = traits.is_handed_off and done
         reason: Any = rng.choice(texts.HANDOFF_REASONS)
         if "handoff reason not text" in odd:
             reason = {"code": reason, "attempt": 2}
         destination = rng.choice(texts.DESTINATIONS)
         total = traits.total_seconds if done else int((now - created_at).total_seconds())
-        polyai = max(1, round(total * 0.8)) - 0.5 if traits.is_handed_off else float(total)
-        has_recording = not traits.is_chat and rng.random() < 0.92
+        polyai = float(max(1, round(total * 0.8)) if traits.is_handed_off else total)
+        if "durations with fractions" in odd:
+            polyai -= 0.5
+        has_recording = not traits.is_chat and rng.random() < 0.92 and traits.is_reached
         tagged = rng.sample(texts.TAGS, k=rng.choice((0, 0, 0, 0, 1, 1, 2, 3)))
         note = _note(rng, end, now)
         return Conversation(
@@ -145,8 +157,8 @@ class World:
             deployment_id=None
             if "deployment unknown" in odd
             else self._deployments.id_at(traits.environment, created_at),
-            from_number=caller,
-            to_number=callee,
+            from_number=from_number,
+            to_number=to_number,
             created_at=created_at,
             started_at=None if "start unknown" in odd else created_at,
             finished_at=end if done else None,
@@ -200,6 +212,7 @@ class World:
 
 
 def _numbers(odd: Odd, rng: Random, own: str) -> tuple[str | None, str | None]:
+    """Numbers of the caller and of the agent."""
     caller: str | None = f"+1{202 + rng.randrange(60)}55501{rng.randrange(100):02}"
     if "caller by e-mail" in odd:
         caller = f"guest{rng.randrange(500)}@example.com"
@@ -225,7 +238,8 @@ def _summary(
     rng: Random, traits: Traits, odd: Odd, created_at: datetime, end: datetime, now: datetime
 ) -> Summary | None:
     delay = timedelta(seconds=30 + rng.randrange(270))
-    if traits.is_abandoned or end + delay > now:
+    # webchat has no summaries
+    if traits.is_abandoned or traits.channel == "WEBCHAT" or end + delay > now:
         return None
     topic = texts.TOPICS[traits.topic]
     words = slots(traits, created_at)
