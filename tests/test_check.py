@@ -66,7 +66,7 @@ def test_a_refused_v3_key_is_a_warning(url: str) -> None:
 
 def test_the_usable_listing_is_recommended(url: str) -> None:
     found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
-    assert found["listing"]["message"] == "use api = 'data', the default"
+    assert found["listing"]["message"] == "use api = 'data', the only listing that this key can use"
     own_key = {"POLYAI_ACCOUNT_ID": "ws-sandbox", "POLYAI_V3_API_KEY": "sandbox-key"}
     found = findings(0, **access(url, api_key="none"), **own_key, POLYAI_API="conversations_v3")
     assert found["key"]["outcome"] == "warning"

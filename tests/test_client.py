@@ -28,7 +28,7 @@ from odd_server import Answer, OddServer, Request, Script, in_turn
 from polyai.api.client import ConversationsV3, DataApi
 from polyai.api.decoding import NotAcceptedError, decode, encode
 from polyai.api.rate_limit import parse_retry_after
-from polyai.config.settings import Agent
+from polyai.config.agent import Agent
 from polyai.errors import (
     AccessError,
     ApiError,

@@ -17,7 +17,7 @@ from odd_server import Answer, OddServer, Script, in_turn
 from optional import needs_certificates
 from polyai.api import direct_get
 from polyai.api.client import DataApi
-from polyai.config.settings import Agent
+from polyai.config.agent import Agent
 from polyai.errors import ApiError, ConversationError, StoppedError, UnavailableError
 
 pytestmark = pytest.mark.server

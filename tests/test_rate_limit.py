@@ -16,7 +16,7 @@ from odd_server import Answer, OddServer, Request
 from polyai.api.client import DataApi
 from polyai.api.rate_limit import requested_pause
 from polyai.api.throttle import Throttle
-from polyai.config.settings import Agent
+from polyai.config.agent import Agent
 from polyai.errors import UnavailableError
 
 NOW = datetime(2026, 11, 1, 12, 0, 20, tzinfo=UTC)

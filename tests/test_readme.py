@@ -158,7 +158,7 @@ def test_every_table_is_described() -> None:
 
 def test_the_settings_in_the_guides_exist() -> None:
     known = {field.name for field in fields(Settings)} | {
-        "api_key", "agent_id", "account_id", "region", "base_url",
+        "api_key", "agent_id", "account_id", "region", "base_url", "v3_api_key", "v3_base_url",
     }  # fmt: skip
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     named = re.findall(r"^\| `(\w+)`.*\| `POLYAI_(\w+)` \|", text, re.MULTILINE)

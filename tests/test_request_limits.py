@@ -18,7 +18,7 @@ from odd_server import Answer, OddServer, Script, in_turn
 from peak_memory import needs_peak_memory
 from polyai.api import deadline
 from polyai.api.client import ConversationsV3, DataApi
-from polyai.config.settings import Agent
+from polyai.config.agent import Agent
 from polyai.errors import ApiError, ConversationError, UnavailableError, UncertainError
 
 pytestmark = pytest.mark.server
@@ -318,7 +318,7 @@ import sys, threading
 sys.path[:0] = {path!r}
 from peak_memory import peak_megabytes
 from polyai.api.client import DataApi
-from polyai.config.settings import Agent
+from polyai.config.agent import Agent
 from polyai.errors import ConversationError
 api = DataApi(Agent("PROJECT-1", "a-key", "us", None, {url!r}, None), request_timeout=30)
 before = peak_megabytes()

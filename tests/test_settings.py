@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import polyai
+from polyai.config.agent import Agent
 from polyai.config.regions import data_api_url, parse_base_url
-from polyai.config.settings import Agent, Settings, resolve
+from polyai.config.settings import Settings, resolve
 from polyai.config.validators import parse_duration
 from polyai.errors import ConfigurationError
 
@@ -71,7 +72,7 @@ def test_defaults() -> None:
     )
     assert resolve(**NAMED) == Settings(
         agents=(agent,),
-        api="data",
+        api="auto",
         details=False,
         environments=("live", "sandbox", "pre-release"),
         workers=8,
@@ -85,7 +86,7 @@ def test_defaults() -> None:
         give_up_after=timedelta(days=30),
         lock_wait=timedelta(0),
         chunk_size=5000,
-        page_size=100,
+        page_size=None,
         uncertain_wait=timedelta(seconds=10),
         recordings_url="recordings/",
         directions=("combined",),

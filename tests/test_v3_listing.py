@@ -24,7 +24,7 @@ from odd_server import Answer, OddServer, Request, Script, in_turn
 from polyai.api.answers import V3Page, V3Row
 from polyai.api.client import ConversationsV3
 from polyai.api.page_stream import Document, Spool
-from polyai.config.settings import Agent
+from polyai.config.agent import Agent
 from polyai.errors import ApiError, ListingError, UnavailableError
 from polyai.listing import v3 as v3_listing
 from polyai.listing.protocol import Listed

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypedDict
+from typing import Self, TypedDict
 
 
 class PolyAIError(Exception):
@@ -95,6 +95,11 @@ class ApiError(PolyAIError):
         self.sent_id = sent_id
         self.url = url
         self.advice = advice
+
+    def with_advice(self, advice: str) -> Self:
+        """Adds a sentence to the advice; returns the error."""
+        self.advice = f"{self.advice}. {advice}" if self.advice else advice
+        return self
 
     def __str__(self) -> str:
         facts = {

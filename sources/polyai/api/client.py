@@ -9,8 +9,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..config.lookup import how_to_set
-from ..config.settings import Agent
+from ..config.agent import Agent
 from ..errors import AccessError, ConfigurationError, RouteGoneError
 from .answers import Detail, Page, V3Page, V3Row
 from .body import Body
@@ -31,9 +30,18 @@ _LONGEST_TOTAL = 13
 
 
 class DataApi(Transport):
-    """Data API of one agent; see `Transport` for construction, threads and closing."""
+    """Data API of one agent; see `Transport` for construction, threads and closing.
+
+    Raises:
+        ConfigurationError: The agent has no key of the Data API.
+    """
 
     other_listing = 'api = "conversations_v3"'
+
+    def __init__(self, agent: Agent, **options: Any) -> None:
+        if problem := agent.problem_with("data"):
+            raise ConfigurationError(problem)
+        super().__init__(agent, **options)
 
     @cached_property
     def _conversations_path(self) -> str:
@@ -228,16 +236,8 @@ class ConversationsV3(Transport):
     """Largest page to request; a listing lowers it where the service fails with larger ones."""
 
     def __init__(self, agent: Agent, **options: Any) -> None:
-        if not agent.v3_base_url:
-            raise ConfigurationError(
-                f"the Conversations API v3 does not exist in region {agent.region}: "
-                "use api = 'data'"
-            )
-        if not agent.account_id:
-            raise ConfigurationError(
-                f"account_id of agent {agent.agent_id} is missing; the Conversations API v3 "
-                f"requires it. {how_to_set('account_id')}"
-            )
+        if (problem := agent.problem_with("conversations_v3")) or not agent.account_id:
+            raise ConfigurationError(problem)
         super().__init__(
             agent, base_url=agent.v3_base_url, api_key=agent.v3_api_key or None, **options
         )

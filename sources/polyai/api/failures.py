@@ -21,7 +21,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from ..config.settings import Agent
+from ..config.agent import Agent
 from ..errors import (
     AccessError,
     ApiError,

@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
 from urllib3.exceptions import HTTPError
 
-from ..config.settings import Agent
+from ..config.agent import Agent
 from ..config.version import installed_version
 from ..errors import ConfigurationError, UncertainError
 from .body import Body

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..api.client import ConversationsV3, DataApi
-from ..config.settings import Agent, Settings, resolve
+from ..config.agent import V3, Agent
+from ..config.settings import Settings, resolve
 from ..console.exit_codes import ExitCode
 from ..console.options import (
     AgentOption,
@@ -25,7 +26,6 @@ from ..console.options import (
 )
 from ..console.terminal import print_json, stdout
 from ..errors import ApiError, ConversationError, PolyAIError
-from ..shape.answer import V3
 from ..shape.redaction import has_redacted_numbers
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
@@ -162,14 +162,14 @@ def _recommended(agent: Agent, outcomes: Mapping[str, Outcome]) -> Finding:
     has_data, has_v3 = outcomes.get("key") == "ok", outcomes["conversations_v3"] == "ok"
     if has_data and has_v3:
         message = (
-            "both listings can be used: api = 'data', the default, includes notes, tags, scores "
+            "both listings can be used: api = 'data' includes notes, tags, scores "
             "and function events, at one request per conversation; for years of calls start with "
             "`backfill --api conversations_v3`, up to 1,000 conversations per request"
         )
     elif has_v3:
         message = "use api = 'conversations_v3', the only listing that this key can use"
     elif has_data:
-        message = "use api = 'data', the default"
+        message = "use api = 'data', the only listing that this key can use"
     else:
         return Finding(agent.agent_id, "listing", "skipped", "neither listing can be used")
     return Finding(agent.agent_id, "listing", "ok", message)

@@ -26,6 +26,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import ConfigurationError
 from . import regions
+from .agent import AUTO, DATA, V3, Agent, check_keys
 from .agent_tables import AGENT_NAMES, locate, names, tables
 from .lookup import Found, Layer, how_to_set, is_empty, look_up, validate
 from .time_zones import DEFAULT_ZONE, time_zone
@@ -45,7 +46,7 @@ from .validators import (
     unquoted,
 )
 
-Api = Literal["data", "conversations_v3"]
+Api = Literal["auto", "data", "conversations_v3"]
 Pii = Literal["keep", "hash", "drop"]
 Transcripts = Literal["keep", "drop"]
 
@@ -55,74 +56,8 @@ ENVIRONMENTS = ("live", "sandbox", "pre-release")
 DIRECTIONS = ("combined", "user", "agent")
 """Voices that a recording can contain."""
 
-_PAGE_SIZES: Mapping[Api, int] = {"data": 100, "conversations_v3": 1000}
+_PAGE_SIZES: Mapping[str, int] = {DATA: 100, V3: 1000}
 """Default page size of each API's listing."""
-
-
-@dataclass(frozen=True)
-class Agent:
-    """One PolyAI agent and how to reach its APIs.
-
-    Attributes:
-        agent_id: `PROJECT-…` or the slug from a Studio URL.
-        api_key: Key of this agent in its region; never in a repr or a message.
-        region: `us`, `eu`, `uk` or `studio`.
-        account_id: `ws-…` or the slug; only the Conversations API v3 needs it.
-        base_url: URL of the Data API without a trailing slash.
-        v3_base_url: URL of the Conversations API v3; None where the region has none.
-        v3_api_key: Key of the Conversations API v3 if it differs; never in a repr or a message.
-        problem: Why no request can be sent for it, so that the other agents are still read.
-
-    Raises:
-        ConfigurationError: The id or a key contains characters that a request cannot carry.
-    """
-
-    agent_id: str
-    api_key: str = field(repr=False)
-    region: str
-    account_id: str | None
-    base_url: str
-    v3_base_url: str | None
-    v3_api_key: str = field(default="", repr=False)
-    problem: str = ""
-
-    def __post_init__(self) -> None:
-        name = self.agent_id
-        if not name or not name.isprintable() or set(name) & _NOT_IN_AN_ID:
-            raise ConfigurationError(
-                f"{name!r} is not a valid agent id (expected PROJECT-… or a slug). "
-                f"{how_to_set('agent_id')}"
-            )
-        if not self.problem:
-            for setting in ("api_key", "v3_api_key"):
-                _check_key(setting, getattr(self, setting), name)
-
-    def check_usable(self) -> None:
-        """Checks that requests can be sent for the agent.
-
-        Raises:
-            ConfigurationError: Its key is missing or invalid.
-        """
-        if self.problem:
-            raise ConfigurationError(self.problem)
-
-
-def _check_key(name: str, key: str | None, agent_id: str, *, is_option: bool = False) -> None:
-    where = how_to_set(name, is_option=is_option)
-    if not key:
-        if name == "api_key":
-            raise ConfigurationError(f"api_key of agent {agent_id} is missing. {where}")
-        return
-    # HTTP headers are latin-1: a typographic quote or a line break is a copying mistake
-    if not key.isprintable() or max(key) > "\xff" or set(key) & _NOT_IN_A_KEY:
-        raise ConfigurationError(
-            f"the {name} of agent {agent_id} contains invalid characters; copy the key alone "
-            f"again, without quotes, spaces and line breaks. {where}"
-        )
-
-
-_NOT_IN_A_KEY = frozenset(" \"'`")
-_NOT_IN_AN_ID = frozenset(" /?#\"'`[]{}<>")
 
 
 @dataclass(frozen=True)
@@ -131,7 +66,8 @@ class Settings:
 
     Attributes:
         agents: Agents with distinct ids, at least one.
-        api: API that lists the conversations.
+        api: API that lists the conversations; `auto` for what the warehouse was loaded with, else
+            the Data API where it answers.
         details: With the v3 listing, whether to read each conversation's detail too.
         environments: With the v3 listing, the environments to list.
         workers: Concurrent requests.
@@ -141,7 +77,8 @@ class Settings:
         give_up_after: Age of a failure after which only a full load retries it.
         lock_wait: Time to wait for another run over the same agents.
         chunk_size: Conversations per load package.
-        page_size: Rows to request per page of the listing; v3 returns at most 1,000.
+        page_size: Rows to request per page of the listing; v3 returns at most 1,000. None for the
+            default of the listing that `auto` finds.
         uncertain_wait: Time after which a request without an answer is no longer in progress.
         recordings_url: Folder or fsspec URL of the recordings.
         directions: Voices of the recordings to fetch, each a file of its own.
@@ -168,7 +105,7 @@ class Settings:
     give_up_after: timedelta
     lock_wait: timedelta
     chunk_size: int
-    page_size: int
+    page_size: int | None
     uncertain_wait: timedelta
     recordings_url: str
     directions: tuple[str, ...]
@@ -193,6 +130,10 @@ class Settings:
             "max_body": self.max_body,
             "max_attempts": self.max_attempts,
         }
+
+    def page_size_of(self, api: str) -> int:
+        """Returns the rows to request per page of the listing of an API."""
+        return self.page_size or _PAGE_SIZES[api]
 
     def only(self, agent_ids: Sequence[str]) -> Settings:
         """Returns the settings limited to these agents; unchanged for an empty list.
@@ -238,7 +179,7 @@ def resolve(**options: object) -> Settings:
             f"{how_to_set('pii_secret', is_option='pii_secret' in options)}"
         )
     if shared["page_size"] is None:
-        shared["page_size"] = _PAGE_SIZES[shared["api"]]
+        shared["page_size"] = _PAGE_SIZES.get(shared["api"])
     return Settings(agents=_agents(given, options), **shared)
 
 
@@ -272,7 +213,7 @@ def check_names() -> None:
 
 
 _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
-    "api": ("data", choice(*get_args(Api))),
+    "api": (AUTO, choice(*get_args(Api))),
     "details": (False, boolean),
     "environments": ("live,sandbox,pre-release", several(*ENVIRONMENTS)),
     "workers": (8, number(int, 1, 64)),
@@ -354,8 +295,7 @@ def _agent(
     api_key, v3_api_key = setting("api_key", key_text), setting("v3_api_key", key_text)
     problem = ""
     try:
-        for name, key in (("api_key", api_key), ("v3_api_key", v3_api_key)):
-            _check_key(name, key, agent_id, is_option=name in options)
+        check_keys({"api_key": api_key, "v3_api_key": v3_api_key}, agent_id, options)
     except ConfigurationError as error:
         problem = str(error)
     return Agent(

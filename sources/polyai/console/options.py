@@ -50,7 +50,7 @@ BaseUrlOption = Annotated[
 ]
 ApiOption = Annotated[
     str | None,
-    typer.Option(help="API that lists the conversations: data or conversations_v3."),
+    typer.Option(help="API that lists the conversations: auto, data or conversations_v3."),
 ]
 DestinationOption = Annotated[
     str | None, typer.Option(help="dlt destination, such as duckdb or postgres. Default: duckdb.")

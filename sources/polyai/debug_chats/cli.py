@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ..config.settings import Agent, Settings, resolve
+from ..config.agent import Agent
+from ..config.settings import Settings, resolve
 from ..console.exit_codes import ExitCode
 from ..console.options import (
     BaseUrlOption,

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock, utc_now
+from ..config.agent import Agent
 from ..config.lookup import how_to_set
-from ..config.settings import Agent, Settings, resolve
+from ..config.settings import Settings, resolve
 from ..errors import AccessError, ApiError, ConfigurationError, StoppedError, UncertainError
 from .chat import ChatApi, DebugChat, Reply
 from .expectations import Expectation

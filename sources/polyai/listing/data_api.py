@@ -8,6 +8,7 @@ from datetime import datetime
 from ..api.answers import Page
 from ..api.client import DataApi
 from ..clock import Clock
+from ..config.agent import DATA
 from .landmarks import Landmarks
 from .offset import OffsetListing
 from .pages import Row, created_at, id_of
@@ -25,6 +26,7 @@ class DataListing:
         landmarks: Known positions of times in the list; updated with every page.
     """
 
+    source_api: str = DATA
     environment: str | None = None
     has_count: bool = True
 

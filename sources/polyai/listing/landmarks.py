@@ -32,11 +32,14 @@ class Landmarks:
         count: Last known number of rows; None before the first page.
         points: Times, in microseconds since 1970, and their positions; both ascending.
         inversion_us: Largest disorder of the times seen so far, in microseconds.
+        replaced_by: API that takes the place of one whose listing was refused, and whether details
+            are read; None for none.
     """
 
     count: int | None = None
     points: list[tuple[int, int]] = field(default_factory=list)
     inversion_us: int = 0
+    replaced_by: tuple[str, bool] | None = None
 
     def __post_init__(self) -> None:
         points, self.points = self.points, []
@@ -60,6 +63,7 @@ class Landmarks:
         """Merges other landmarks; where both contradict each other, the other ones win."""
         self.count = self.count if other.count is None else other.count
         self.inversion_us = max(self.inversion_us, other.inversion_us)
+        self.replaced_by = other.replaced_by or self.replaced_by
         self._add(other.points)
 
     def position_before(self, moment: datetime) -> int | None:

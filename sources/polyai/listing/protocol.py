@@ -68,6 +68,7 @@ class Listing(Protocol):
     """Listing of one agent's conversations through one API.
 
     Attributes:
+        source_api: API of the listing.
         environment: Environment that is listed; None for all.
         has_count: The API reports the number of conversations, so that a walk over the whole list
             can be proven.
@@ -81,6 +82,7 @@ class Listing(Protocol):
         malformed: Rows that cannot be loaded, by key; to be recorded as failures of the listing.
     """
 
+    source_api: str
     environment: str | None
     has_count: bool
     api_count: int | None

@@ -22,9 +22,13 @@ from ..api.answers import V3Page
 from ..api.client import ConversationsV3
 from ..api.page_stream import Spool
 from ..clock import Clock, timestamp_or_none
+from ..config.agent import V3
 from ..errors import ListingError
 from .protocol import Listed, MalformedRow
 from .v3_pages import V3Pages, row_keys
+
+WITH_DETAIL = "+detail"
+"""Ending of the hash of a conversation whose detail is read too."""
 
 MARGIN = timedelta(minutes=1)
 """Margin of requested windows around the wanted range, and overlap of adjacent windows.
@@ -107,6 +111,7 @@ class V3Listing:
             without their details are fetched again.
     """
 
+    source_api: str = V3
     has_count: bool = False
     api_count: int | None = None
     count_excess: int | None = None
@@ -289,7 +294,7 @@ class V3Listing:
         return has_new
 
     def _hash(self, row_hash: str) -> str:
-        return f"{row_hash}+detail" if self._details else row_hash
+        return f"{row_hash}{WITH_DETAIL}" if self._details else row_hash
 
 
 def _is_in_margin(at: datetime | None, since: datetime | None, before: datetime) -> bool:

@@ -20,18 +20,19 @@ from typing import Any, Self
 from ..api.client import NEWEST_IDS, ConversationsV3, DataApi
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
-from ..config.settings import Agent, Settings
-from ..errors import PolyAIError
+from ..config.agent import DATA, V3, Agent
+from ..config.settings import Settings
+from ..errors import AccessError, PolyAIError, RouteGoneError
 from ..listing.data_api import DataListing
 from ..listing.landmarks import Landmarks
 from ..listing.protocol import Listing, MalformedRow
 from ..listing.v3 import V3Listing
-from ..shape.answer import DATA, V3
 from ..warehouse.held import LoadState
 from .batch_shaper import BatchShaper
 from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
-from .fetch import Fetched, Fetcher
+from .fetch import Fetched, Fetcher, Task
+from .listing_choice import ListingChoice, both_refused, first_choice, next_choice
 from .plan import Plan
 from .refetch import RefetchPolicy, Span
 from .report import RunReport
@@ -94,12 +95,21 @@ class AgentReader:
         self._settings = settings
         self._stop = stop or threading.Event()
         self._clock = clock
+        self._agent = agent
+        self._landmarks = Landmarks() if landmarks is None else landmarks
+        self._choice = first_choice(agent, settings, warehouse)
+        if self._landmarks.replaced_by:
+            self._choice = ListingChoice(*self._landmarks.replaced_by, is_known=True)
+        self._refused: AccessError | None = None
+        """Error that ended the listing."""
+        self._first_refusal: AccessError | None = None
+        """Error of the API in whose place another one has been read since."""
         traffic = Traffic()
         self.report = RunReport(
             agent.agent_id,
             "backfill" if span else "load",
             traffic,
-            source_api=settings.api,
+            source_api=self._choice.source_api,
             started_at=clock(),
             range_from=span.since if span else None,
             range_to=span.before if span else None,
@@ -109,12 +119,12 @@ class AgentReader:
             "connections": settings.workers + 1,  # one for the listing
             "traffic": traffic,
         }
-        reads_details = settings.api == DATA or settings.details
-        api = DataApi(agent, **options) if reads_details else None
-        self._v3 = ConversationsV3(agent, **options) if settings.api == V3 else None
-        self._fetcher = Fetcher(api, settings.workers, clock, partial(self._newest_ids, api))
+        # no connection is opened before the first request
+        self._data = None if agent.problem_with(DATA) else DataApi(agent, **options)
+        self._v3 = None if agent.problem_with(V3) else ConversationsV3(agent, **options)
+        self._fetcher = Fetcher(self._data, settings.workers, clock, self._newest_ids)
         self._plan = Plan(
-            list(self._listings(api, landmarks)),
+            list(self._listings()),
             warehouse.for_thread(),
             agent.agent_id,
             RefetchPolicy(
@@ -126,7 +136,7 @@ class AgentReader:
                 span=span,
                 again=again,
             ),
-            by_id=api is not None,
+            by_id=self._choice.details,
             report=self.report,
         )
         self._shaper = BatchShaper(agent, settings, warehouse, self._plan, self.report)
@@ -135,24 +145,28 @@ class AgentReader:
         self._thread = threading.Thread(target=self._read, name="polyai-reading", daemon=True)
         self.stopped_by: BaseException | None = None
 
-    def _listings(self, api: DataApi | None, landmarks: Landmarks | None) -> Iterator[Listing]:
-        size, clock = self._settings.page_size, self._clock
-        if self._v3 is not None:
-            for environment in self._settings.environments:
-                details = api is not None
-                yield V3Listing(self._v3, environment, size, clock, details=details)
-        elif api is not None:
-            yield DataListing(api, size, clock, landmarks)
+    @property
+    def _listing_v3(self) -> ConversationsV3 | None:
+        """The Conversations API v3, if it lists."""
+        return self._v3 if self._choice.source_api == V3 else None
 
-    def _newest_ids(self, api: DataApi | None) -> list[str]:
+    def _listings(self) -> Iterator[Listing]:
+        size, clock = self._settings.page_size_of(self._choice.source_api), self._clock
+        if (v3 := self._listing_v3) is not None:
+            for environment in self._settings.environments:
+                yield V3Listing(v3, environment, size, clock, details=self._choice.details)
+        elif self._data is not None:
+            yield DataListing(self._data, size, clock, self._landmarks)
+
+    def _newest_ids(self) -> list[str]:
         """Requests the ids of some of the newest conversations, for probes."""
-        if self._v3 is not None:
+        if (v3 := self._listing_v3) is not None:
             (environment, *_) = self._settings.environments
-            newest = self._v3.conversations(
+            newest = v3.conversations(
                 environment=environment, since=None, before=None, limit=NEWEST_IDS
             )
             return [row.conversation_id for row in newest.rows]
-        return api.newest_ids() if api is not None else []
+        return self._data.newest_ids() if self._data is not None else []
 
     def __enter__(self) -> Self:
         self._fetcher.__enter__()
@@ -240,18 +254,49 @@ class AgentReader:
     def _read(self) -> None:
         """Fetches into the queue, in the reading thread; ends it with None."""
         try:
-            tasks = takewhile(lambda _: not self._stop.is_set(), self._plan.tasks())
-            for fetched in self._fetcher.stream(tasks):
-                if self._stop.is_set():
-                    # no more requests while what was read is loaded
-                    self._close()
-                    break
-                self.report.read += 1
-                self._put(fetched)
+            self._read_listing()
+            while self._refused is not None and not self._stop.is_set():
+                self._replace_listing(self._refused)
+                self._read_listing()
         except BaseException as error:
             self.stopped_by = error
         finally:
             self._put(None)
+
+    def _read_listing(self) -> None:
+        """Fetches what the listing leads to into the queue."""
+        for fetched in self._fetcher.stream(self._tasks(), details=self._choice.details):
+            if self._stop.is_set():
+                # no more requests while what was read is loaded
+                self._close()
+                break
+            self.report.read += 1
+            self._put(fetched)
+
+    def _tasks(self) -> Iterator[Task]:
+        """Yields the tasks of the plan, up to a refusal of the listing, which it notes."""
+        self._refused = None
+        try:
+            yield from takewhile(lambda _: not self._stop.is_set(), self._plan.tasks())
+        except AccessError as error:
+            self._refused = error
+
+    def _replace_listing(self, refusal: AccessError) -> None:
+        """Goes on through the other API.
+
+        Raises:
+            AccessError: It cannot take over.
+        """
+        if self._first_refusal is not None:
+            raise both_refused(self._first_refusal, refusal)
+        if self.report.listed and not isinstance(refusal, RouteGoneError):
+            # the key was accepted at first
+            raise refusal
+        self._choice = next_choice(self._choice, refusal, self._agent, self._settings)
+        self._first_refusal = refusal
+        self._landmarks.replaced_by = (self._choice.source_api, self._choice.details)
+        self.report.restart(self._choice.source_api)
+        self._plan.restart(list(self._listings()), by_id=self._choice.details)
 
     def _put(self, fetched: Fetched | None) -> None:
         while not self._is_over.is_set():

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..config.settings import Agent, Settings
+from ..config.agent import DATA, V3, Agent
+from ..config.settings import Settings
 from ..errors import ApiError, PolyAIError, unexpected_error
-from ..shape.answer import DATA, V3, Answer, Json, LoadedConversation
+from ..shape.answer import Answer, Json, LoadedConversation
 from ..shape.audit_rows import audit_table, failure_row
 from ..shape.redaction import Redaction
 from ..shape.shaping import Shaped, shape
@@ -53,7 +54,6 @@ class BatchShaper:
         report: RunReport,
     ) -> None:
         self._agent = agent
-        self._source_api = settings.api
         self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
         self._warehouse = warehouse
         self._plan = plan
@@ -80,7 +80,7 @@ class BatchShaper:
         loaded = self._warehouse.loaded(
             agent_id,
             [item.task.conversation_id for item in fetched if item.task.reason != "new"],
-            children=self._source_api == V3,
+            children=any(item.task.source_api == V3 for item in fetched),
         )
         answers: list[Answer] = []
         for item in fetched:
@@ -145,7 +145,7 @@ class BatchShaper:
             item.fetched_at,
             loaded,
             apis=apis,
-            source_api=self._source_api,
+            source_api=task.source_api,
             may_be_partially_loaded=self._plan.is_after_crash,
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
+from itertools import count
 from typing import Any, Literal
 
 from ..api.answers import Detail
@@ -19,6 +20,7 @@ from ..api.outage import OutageBreaker, Probe
 from ..api.page_stream import Document
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
+from ..config.agent import DATA
 from ..errors import (
     ApiError,
     ConversationError,
@@ -68,6 +70,7 @@ class Task:
         listed_at: Time at which the listing was read.
         document: The conversation itself, if the listing contains it.
         row: Its list row, if that is not the conversation itself.
+        source_api: API of the run's listing.
     """
 
     conversation_id: str
@@ -77,6 +80,7 @@ class Task:
     listed_at: datetime | None = None
     document: Document | None = None
     row: Mapping[str, Any] | None = None
+    source_api: str = DATA
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Fetcher:
     Use as a context manager; leaving it cancels pending requests and ends waits.
 
     Args:
-        api: The agent's Data API; None where no details are read.
+        api: The agent's Data API; None where no details can be read.
         workers: Concurrent requests.
         clock: Injectable clock.
         listed: Requests ids of conversations from the first page of the list.
@@ -138,6 +142,8 @@ class Fetcher:
         self._listed = listed
         self._pool = WorkerPool(workers, "polyai-detail")
         self._budget = ByteBudget(LOOKAHEAD_BYTES)
+        self._numbers = count()
+        """Places of the tasks, over all calls of `stream`."""
 
     def __enter__(self) -> Fetcher:
         return self
@@ -152,8 +158,12 @@ class Fetcher:
         """Registers that the next answer of `stream` does not wait any more."""
         self._budget.take(fetched.detail_size)
 
-    def stream(self, tasks: Iterable[Task]) -> Iterator[Fetched]:
+    def stream(self, tasks: Iterable[Task], *, details: bool) -> Iterator[Fetched]:
         """Yields the outcome of each task, in the order of the tasks; `taken` makes room for more.
+
+        Args:
+            tasks: The conversations.
+            details: Whether details are requested.
 
         Raises:
             AccessError: The key, region or agent was refused, or every conversation is; nothing
@@ -161,13 +171,14 @@ class Fetcher:
             UnavailableError: Outage of the API.
         """
         api = self._api
-        if api is None:
-            yield from (Fetched(task, task.listed_at or self._clock()) for task in tasks)
+        numbered = ((next(self._numbers), task) for task in tasks)
+        if api is None or not details:
+            yield from (Fetched(task, task.listed_at or self._clock()) for _, task in numbered)
             return
         breaker = OutageBreaker(probe=Probe(partial(_detail, api), self._listed))
         answers = self._pool.in_order(
-            lambda numbered: self._read(api, *numbered),
-            enumerate(tasks),
+            lambda task: self._read(api, *task),
+            numbered,
             first_limit=FIRST_LOOKAHEAD,
         )
         for fetched in answers:

@@ -61,12 +61,24 @@ class Plan:
         by_id: bool,
         report: RunReport,
     ) -> None:
-        self._listings = listings
         self._warehouse = warehouse
         self._agent_id = agent_id
         self._policy = policy
-        self._by_id = by_id
         self._report = report
+        self.failures: Mapping[str, Failure] = {}
+        self.stale: Mapping[str, Failure] = {}
+        self.forgotten_callers = ForgottenCallers()
+        self.is_first_load = False
+        self.is_after_crash = False
+        self.restart(listings, by_id=by_id)
+
+    def restart(self, listings: Sequence[Listing], *, by_id: bool) -> None:
+        """Takes other listings in place of those that were refused; `tasks` then begins again.
+
+        What is read from the warehouse stays until then: earlier tasks may still be shaped.
+        """
+        self._listings = listings
+        self._by_id = by_id
         self._due: dict[str, Due] = {}
         self._reasons: dict[str, Reason] = {}
         self._left_out: frozenset[str] = frozenset()
@@ -78,12 +90,9 @@ class Plan:
         """Compared already in this run, before the whole list is read."""
         self._found = 0
         """Conversations to load that were neither loaded nor failed when the run began."""
-        self._reconciliation = Reconciliation(warehouse, agent_id, report, policy.now)
-        self.failures: Mapping[str, Failure] = {}
-        self.stale: Mapping[str, Failure] = {}
-        self.forgotten_callers = ForgottenCallers()
-        self.is_first_load = False
-        self.is_after_crash = False
+        self._reconciliation = Reconciliation(
+            self._warehouse, self._agent_id, self._report, self._policy.now
+        )
 
     def tasks(self) -> Iterator[Task]:
         """Yields the conversations to read, each once.
@@ -264,6 +273,7 @@ class Plan:
                     listed_at=row.fetched_at,
                     document=row.document,
                     row=row.row,
+                    source_api=listing.source_api,
                 )
                 if reason == "failed":
                     self._known_failures.append(task)
@@ -299,7 +309,7 @@ class Plan:
         """Yields what is due and was not listed, one request each."""
         for row in self._due.values():
             reason = self._reasons[row.conversation_id]
-            task = Task(row.conversation_id, row.summary_hash, reason, is_listed=False)
+            task = self._unlisted(row, reason)
             if reason == "failed":
                 self._known_failures.append(task)
             else:
@@ -309,7 +319,17 @@ class Plan:
             self._agent_id, policy.settle_after, policy.now, self._ages_applied_until()
         ):
             if row.conversation_id not in skipped:
-                yield Task(row.conversation_id, row.summary_hash, "settled", is_listed=False)
+                yield self._unlisted(row, "settled")
+
+    def _unlisted(self, row: Due, reason: Reason) -> Task:
+        """Returns the task for a conversation that only the warehouse knows."""
+        return Task(
+            row.conversation_id,
+            row.summary_hash,
+            reason,
+            is_listed=False,
+            source_api=self._listings[0].source_api,
+        )
 
     def _ages_applied_until(self) -> datetime | None:
         """Returns the time until which conversations past a re-fetch age have been read.

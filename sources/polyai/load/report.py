@@ -78,6 +78,12 @@ class RunReport:
     expected: int | None = None
     """Estimate of the conversations that the run will have compared at its end."""
 
+    def restart(self, source_api: str) -> None:
+        """Begins to count again what is listed, through another API."""
+        self.source_api = source_api
+        self.listed = self.unchanged = 0
+        self.api_count = self.expected = None
+
     @property
     def done(self) -> int:
         """Conversations compared so far."""

@@ -9,7 +9,8 @@ import dlt
 
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
-from ..config.settings import Agent, Settings
+from ..config.agent import Agent
+from ..config.settings import Settings
 from ..errors import BusyError, ConfigurationError, PolyAIError
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder

@@ -20,7 +20,8 @@ import dlt
 from ..api.client import DataApi
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
-from ..config.settings import Agent, Settings
+from ..config.agent import DATA, Agent
+from ..config.settings import Settings
 from ..errors import ApiError, BusyError, ConfigurationError, PolyAIError, StoreError
 from ..load.committer import Committer, open_committer
 from ..load.report import no_op
@@ -220,8 +221,8 @@ class AgentRecordings:
     def _fetch(self, tasks: Iterable[Task] | None) -> tuple[Rows, PolyAIError | None]:
         """Downloads; returns the rows that are not committed yet, and the error that stopped it."""
         settings, work = self._settings, self._work
-        if self._agent.problem:
-            return {}, ConfigurationError(self._agent.problem)
+        if problem := self._agent.problem_with(DATA):
+            return {}, ConfigurationError(problem)
         api = DataApi(
             self._agent,
             **settings.request_limits,

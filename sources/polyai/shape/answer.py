@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from ..config.agent import DATA
 from .values import text
 
 Json = dict[str, Any]
-
-DATA = "data"
-V3 = "conversations_v3"
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..clock import timestamp_or_none
+from ..config.agent import DATA
 from ..tables import children
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from ..tables.registry import conversation_tables
-from .answer import DATA, Answer, Json
+from .answer import Answer, Json
 from .batch import Batch, TurnKeys
 from .function_events import FunctionEvent, function_events
 from .llm_requests import llm_requests

@@ -8,7 +8,8 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from ..clock import in_utc
-from ..shape.answer import DATA, LoadedConversation, NoteVersion
+from ..config.agent import DATA
+from ..shape.answer import LoadedConversation, NoteVersion
 from ..shape.audit_rows import Failure, Stage
 from ..shape.caller_identity import ForgottenCaller
 from ..tables.children import METRICS, TURNS
@@ -26,6 +27,9 @@ LOAD_SCHEMA = "polyai"
 
 BACKFILL_SCHEMA = "polyai_backfill"
 """dlt schema of the packages of backfills, which do not move the watermark."""
+
+OF_LOADS = f"{COMPLETE_PACKAGES} AND schema_name <> '{BACKFILL_SCHEMA}'"
+"""The same query without the packages of backfills."""
 
 LOAD_COMMANDS = ("load", "backfill")
 """Commands that write conversations."""
@@ -84,7 +88,7 @@ class LoadState(RunHistory):
         rows = self.rows(
             "SELECT max(created_at) FROM {conversations} "
             f"WHERE agent_id = %s AND created_at <= %s{condition} "
-            f"AND _dlt_load_id IN ({COMPLETE_PACKAGES} AND schema_name <> '{BACKFILL_SCHEMA}')",
+            f"AND _dlt_load_id IN ({OF_LOADS})",
             agent_id,
             now,
             *parameters,

@@ -10,6 +10,7 @@ import dlt
 
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
+from ..config.agent import DATA
 from ..config.settings import Settings
 from ..errors import BusyError, ConfigurationError, PolyAIError
 from ..load.committer import open_committer
@@ -90,11 +91,13 @@ def write_back(
             clock=clock,
         )
 
-    usable = [agent_id for agent_id in by_agent if not agents[agent_id].problem]
+    problems = {agent_id: agents[agent_id].problem_with(DATA) for agent_id in by_agent}
+    usable = [agent_id for agent_id, problem in problems.items() if not problem]
     if by_agent and not usable:
-        agents[next(iter(by_agent))].check_usable()
-    for agent_id in [agent_id for agent_id in by_agent if agent_id not in usable]:
-        leave(agent_id, ConfigurationError(agents[agent_id].problem))
+        raise ConfigurationError(next(iter(problems.values())))
+    for agent_id, problem in problems.items():
+        if problem:
+            leave(agent_id, ConfigurationError(problem))
     if dry_run:
         file = duckdb_path(pipeline)
         # reading a missing file would create it

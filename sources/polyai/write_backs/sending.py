@@ -18,7 +18,8 @@ from typing import Self
 from ..api.client import DataApi
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
-from ..config.settings import Agent, Settings
+from ..config.agent import Agent
+from ..config.settings import Settings
 from ..errors import ApiError, PolyAIError, UnavailableError
 from ..load.committer import Committer
 from ..shape.redaction import Redaction

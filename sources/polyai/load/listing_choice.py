@@ -1,0 +1,104 @@
+"""Choice of the API that lists an agent's conversations, and of the other one if it is refused."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from ..config.agent import AUTO, DATA, V3, Agent
+from ..config.settings import Settings
+from ..errors import AccessError, ConfigurationError, RouteGoneError
+from ..warehouse.held import LoadState
+from ..warehouse.loaded_through import loaded_through
+
+logger = logging.getLogger("polyai")
+
+_NAMES = {DATA: "Data API", V3: "Conversations API v3"}
+
+
+@dataclass(frozen=True)
+class ListingChoice:
+    """API that lists an agent's conversations.
+
+    Attributes:
+        source_api: `data` or `conversations_v3`.
+        details: Whether the Data API's detail of each conversation is read.
+        is_known: Conversations of the agent were loaded through this API before.
+    """
+
+    source_api: str
+    details: bool = True
+    is_known: bool = False
+
+
+def first_choice(agent: Agent, settings: Settings, warehouse: LoadState) -> ListingChoice:
+    """Returns the API to try first; sends no request.
+
+    With `api = "auto"` that is the one that the last load of the agent read, else the Data API;
+    the other one where the settings lack what it needs.
+    """
+    if settings.api != AUTO:
+        return _choice(settings.api, agent, settings)
+    loaded = loaded_through(warehouse, agent.agent_id)
+    if loaded is None:
+        source_api = DATA if not agent.problem_with(DATA) else V3
+        return _choice(source_api, agent, settings)
+    source_api, with_details = loaded
+    if agent.problem_with(source_api):
+        source_api = _other(source_api)
+    details = with_details and bool(agent.api_key)
+    choice = _choice(source_api, agent, settings, details=details)
+    return ListingChoice(choice.source_api, choice.details, is_known=True)
+
+
+def next_choice(
+    refused: ListingChoice, error: AccessError, agent: Agent, settings: Settings
+) -> ListingChoice:
+    """Returns the other API, after the listing of one was refused; logs a warning.
+
+    A listing that was loaded from before is only replaced if its route is gone: its key may be
+    wrong for a while. Details go on, so that rows are the same as before.
+
+    Raises:
+        AccessError: The same error, because the other API cannot take over.
+    """
+    is_gone = isinstance(error, RouteGoneError)
+    if settings.api != AUTO or (refused.is_known and not is_gone):
+        raise error
+    other = _other(refused.source_api)
+    if problem := agent.problem_with(other):
+        raise error.with_advice(f"The {_NAMES[other]} cannot take over: {problem}")
+    # a key that lists through the Data API, or that has another one beside it, reads details
+    has_data_key = bool(agent.api_key and (refused.is_known or agent.v3_api_key))
+    choice = _choice(other, agent, settings, details=is_gone and has_data_key)
+    what = "no longer offers" if is_gone else "does not accept the key for"
+    logger.warning(
+        "%s: PolyAI %s the listing of the %s: going on through the %s, which "
+        "api = '%s' (POLYAI_API) selects from the start",
+        agent.agent_id,
+        what,
+        _NAMES[refused.source_api],
+        _NAMES[other],
+        other,
+    )
+    return choice
+
+
+def both_refused(first: AccessError, second: AccessError) -> AccessError:
+    """Returns the error of the API that was tried first, with that of the other one."""
+    return first.with_advice(f"The other listing is refused too: {second}")
+
+
+def _choice(
+    source_api: str, agent: Agent, settings: Settings, *, details: bool = False
+) -> ListingChoice:
+    if problem := agent.problem_with(source_api):
+        raise ConfigurationError(problem)
+    details = details or settings.details or source_api == DATA
+    if details and (problem := agent.problem_with(DATA)):
+        raise ConfigurationError(problem)
+    return ListingChoice(source_api, details)
+
+
+def _other(source_api: str) -> str:
+    return V3 if source_api == DATA else DATA

@@ -1,0 +1,29 @@
+"""API that the loaded conversations of an agent came from."""
+
+from __future__ import annotations
+
+from ..config.agent import DATA, V3
+from ..listing.v3 import WITH_DETAIL
+from .held import OF_LOADS
+from .queries import Warehouse
+
+
+def loaded_through(warehouse: Warehouse, agent_id: str) -> tuple[str, bool] | None:
+    """Returns the API from which `load` last read a conversation of the agent.
+
+    Backfills do not count: they often go through the faster API.
+
+    Returns:
+        `source_api`, and whether the detail was read too; None if `load` has brought nothing.
+    """
+    rows = warehouse.rows(
+        "SELECT source_api, summary_hash FROM {conversations} "
+        f"WHERE agent_id = %s AND _dlt_load_id IN ({OF_LOADS}) ORDER BY fetched_at DESC LIMIT 1",
+        agent_id,
+    )
+    if not rows:
+        return None
+    source_api, summary_hash = rows[0]
+    if source_api != V3:
+        return DATA, True
+    return V3, (summary_hash or "").endswith(WITH_DETAIL)

@@ -1,0 +1,231 @@
+"""Loads with `api = "auto"`: the choice of a listing, and what happens when one is gone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import chdir
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from polyai import open_pipeline, resolve
+from polyai.jobs.backfill import backfill
+from polyai.load.refetch import Span
+from polyai.load.report import RunReport
+from polyai.load.run import load
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox.faults import DATA_LISTING
+from polyai.tables.registry import conversation_tables
+from warehouse_rows import NOT_SERVED, Rows, assert_equals_truth, from_duckdb, rows_by_table
+
+pytestmark = pytest.mark.load
+
+AGENT = "PROJECT-BOOKINGS"
+ACCOUNT = "ws-sandbox"
+V3, DATA = "conversations_v3", "data"
+LISTINGS = {DATA: DATA_LISTING, V3: "^/v3/"}
+_REQUESTS = {DATA: r" /v1/agents/[^/]+/conversations\?", V3: " /v3/"}
+HOUR = timedelta(hours=1)
+
+
+class Site:
+    """Served sandbox, and loads from it at the time of its clock."""
+
+    def __init__(self, sandbox: Sandbox, base_url: str) -> None:
+        self.sandbox = sandbox
+        self.base_url = base_url
+
+    def settings(self, **options: object) -> Any:
+        defaults = {
+            "agent_id": AGENT,
+            "api_key": "sandbox-key",
+            "account_id": ACCOUNT,
+            "base_url": self.base_url,
+        }
+        return resolve(**(defaults | options))
+
+    def load(self, **options: object) -> RunReport:
+        """Runs a load, after clearing the recorded requests of earlier ones."""
+        self.sandbox.requests.clear()
+        (report,) = load(self.settings(**options), open_pipeline(), clock=lambda: self.sandbox.now)
+        return report
+
+    def remove(self, api: str, **options: Any) -> None:
+        """Removes the route of a listing."""
+        self.sandbox.faults.add("no_route", path=LISTINGS[api], **options)
+
+    def listed(self, api: str) -> int:
+        """Counts the requests of the last run to a listing."""
+        return self.sandbox.requests.count(_REQUESTS[api])
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    # with oddities, v3 fills what the Data API leaves empty
+    config = SandboxConfig(conversations=60, span=timedelta(days=5), oddities=False)
+    sandbox = Sandbox(config)
+    with serve(sandbox) as base_url:
+        yield Site(sandbox, base_url)
+
+
+def query(sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect("polyai.duckdb", read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def comparable(database: Path | str = "polyai.duckdb") -> dict[str, Rows]:
+    """Returns all rows, without what only v3 sends."""
+    rows = rows_by_table(from_duckdb(database))
+    for table in conversation_tables():
+        ignored = {*NOT_SERVED, "source_api", *table.unknown_to(frozenset({DATA}))}
+        rows[table.name] = {
+            key: {name: value for name, value in row.items() if name not in ignored}
+            for key, row in rows[table.name].items()
+        }
+    return rows
+
+
+class TestKnownAgent:
+    @pytest.mark.parametrize("api", [pytest.param(DATA, marks=pytest.mark.slow), V3])
+    def test_goes_on_through_the_listing_it_was_loaded_with(self, api: str, site: Site) -> None:
+        site.load(api=api)
+        site.sandbox.advance(HOUR, arrivals=3)
+        report = site.load()
+        assert (report.status, report.source_api, report.new) == ("complete", api, 3)
+        assert site.listed(V3 if api == DATA else DATA) == 0
+        # the choice costs no request
+        requests = site.load().traffic.requests
+        assert requests == site.load(api=api).traffic.requests
+        read = (api,) * 2
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=read)
+
+    @pytest.mark.parametrize(
+        ("first", "details"),
+        [
+            pytest.param(DATA, False, id="data to v3"),
+            pytest.param(V3, True, id="v3 to data", marks=pytest.mark.slow),
+        ],
+    )
+    def test_goes_on_through_the_other_listing_with_equal_rows(
+        self,
+        first: str,
+        details: bool,
+        site: Site,
+        caplog: pytest.LogCaptureFixture,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> None:
+        caplog.set_level(logging.WARNING, logger="polyai")
+        other = V3 if first == DATA else DATA
+        reference = tmp_path_factory.mktemp("reference")
+
+        def load_reference() -> None:
+            """Loads another warehouse at the same time, through the Data API."""
+            site.sandbox.faults.clear()
+            with chdir(reference):
+                site.load(api=DATA)
+            caplog.clear()
+
+        site.load(api=first, details=details)
+        load_reference()
+        for arrivals, requests in ((5, 1), (2, 0)):
+            site.sandbox.advance(HOUR, arrivals=arrivals)
+            site.remove(first)
+            report = site.load()
+            assert (report.status, report.source_api, report.new) == ("complete", other, arrivals)
+            # the second run asks the other one at once
+            assert site.listed(first) == requests
+            warnings = [text for text in caplog.messages if f"api = '{other}'" in text]
+            assert len(warnings) == requests
+            load_reference()
+        assert comparable() == comparable(reference / "polyai.duckdb")
+
+    @pytest.mark.slow
+    def test_a_listing_that_vanishes_during_a_run_loses_and_doubles_nothing(
+        self, site: Site
+    ) -> None:
+        site.remove(DATA, after=3)
+        report = site.load(page_size=20, chunk_size=30)
+        assert (report.status, report.source_api) == ("complete", V3)
+        assert query(
+            "SELECT count(*), count(DISTINCT conversation_id) FROM polyai.conversations"
+        ) == [(60, 60)]
+
+    @pytest.mark.slow
+    def test_a_refused_key_is_no_reason_to_change_the_listing(self, site: Site) -> None:
+        site.load()
+        report = site.load(api_key="expired", v3_api_key="sandbox-key")
+        assert report.status == "failed"
+        assert "HTTP 401" in str(report.error)
+        assert site.listed(V3) == 0
+
+    @pytest.mark.slow
+    def test_without_what_the_other_listing_needs_the_error_names_it(self, site: Site) -> None:
+        site.load()
+        site.remove(DATA)
+        report = site.load(account_id=None)
+        assert report.status == "failed"
+        assert "account_id" in str(report.error)
+        assert "no Route matched" in str(report.error)
+        report = site.load(v3_api_key="wrong")
+        assert report.status == "failed"
+        assert "no Route matched" in str(report.error)
+        assert "HTTP 401" in str(report.error)
+
+
+class TestNewAgent:
+    def test_is_read_through_the_data_api_where_it_answers(self, site: Site) -> None:
+        report = site.load()
+        assert (report.status, report.source_api, site.listed(V3)) == ("complete", DATA, 0)
+
+    @pytest.mark.parametrize(
+        ("keys", "requests"),
+        [
+            pytest.param({"api_key": None, "v3_api_key": "sandbox-v3-key"}, 0, id="v3_api_key"),
+            pytest.param({"api_key": "sandbox-v3-key"}, 1, id="api_key"),
+        ],
+    )
+    def test_is_read_through_v3_with_a_key_of_v3_alone(
+        self, keys: dict[str, str | None], requests: int, site: Site
+    ) -> None:
+        report = site.load(**keys)
+        assert (report.status, report.source_api, report.new) == ("complete", V3, 60)
+        assert site.listed(DATA) == requests
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3,))
+        assert site.load(**keys).status == "complete"
+        assert site.listed(DATA) == 0
+
+    @pytest.mark.slow
+    def test_of_two_refusals_both_are_reported(self, site: Site) -> None:
+        report = site.load(api_key="one", v3_api_key="two")
+        assert report.status == "failed"
+        assert str(report.error).count("HTTP 401") == 2
+
+    @pytest.mark.slow
+    def test_with_a_v3_key_alone_data_is_refused_before_any_request(self, site: Site) -> None:
+        report = site.load(api_key=None, v3_api_key="sandbox-v3-key", api=DATA)
+        assert report.status == "failed"
+        assert "api_key of agent" in str(report.error)
+        assert site.sandbox.requests.count() == 0
+
+
+class TestBackfill:
+    @pytest.mark.slow
+    def test_finds_out_once_that_the_listing_is_gone(self, site: Site) -> None:
+        site.load()
+        site.remove(DATA)
+        site.sandbox.requests.clear()
+        end = datetime(2026, 11, 2, tzinfo=UTC)
+        result = backfill(
+            Span(end - timedelta(days=7), end),
+            settings=site.settings(),
+            slice_length=timedelta(days=1),
+            workers=1,
+            resume=False,
+        )
+        assert {one.status for one in result.slices} == {"complete"}
+        assert site.listed(DATA) == 1
+        assert query("SELECT count(*) FROM polyai.conversations") == [(60,)]
