@@ -11,6 +11,8 @@ import pytest
 from polyai.shape.answer import Answer, Json
 from polyai.shape.redaction import Redaction
 from polyai.shape.shaping import Shaped, shape
+from polyai.shape.upgrade import upgraded, upgraded_llm_requests
+from polyai.tables.children import TURNS
 
 pytestmark = pytest.mark.unit
 
@@ -212,3 +214,64 @@ def test_dropped_transcripts_leave_no_llm_requests() -> None:
     assert result.tables["llm_requests"].num_rows == 0
     row = last_row(result, "turns")
     assert (row["asr_corrected_user_input"], row["user_input_dtmf_finish_key"]) == (None, None)
+
+
+def loaded_turn(**columns: Any) -> dict[str, Any]:
+    """A row of `turns` as a destination returns it."""
+    empty: dict[str, Any] = {column.name: None for column in TURNS.columns}
+    key = {"agent_id": AGENT, "conversation_id": ID, "turn_index": 3, "_dlt_load_id": "17.5"}
+    return empty | key | columns
+
+
+class TestUpgrade:
+    """Values of an earlier version's rows move into the columns of this one."""
+
+    def test_from_extra_and_metadata(self) -> None:
+        moment = datetime(2026, 6, 3, 13, 19, 2, 861_683, UTC)
+        row = loaded_turn(
+            user_input_at=moment,
+            latency='{"label":"slow"}',
+            metadata='{"asr_corrected_user_input":"Bath"}',
+            extra='{"user_input_dtmf_finish_key":"#","tone":1.10}',
+        )
+        found = upgraded(TURNS, [row, loaded_turn(turn_index=4, extra={"tone": None})])
+        assert found is not None
+        assert found.schema == TURNS.arrow_schema
+        new = {
+            "user_input_dtmf_finish_key": "#",
+            "asr_corrected_user_input": "Bath",
+            "extra": '{"tone":1.10}',
+        }
+        first, second = found.to_pylist()
+        assert first == row | new
+        assert second == loaded_turn(turn_index=4, extra='{"tone":null}')
+
+    def test_a_value_that_does_not_fit_stays_in_extra(self) -> None:
+        found = upgraded(TURNS, [loaded_turn(extra='{"barge_in":"maybe","turn_id":"12"}')])
+        assert found is not None
+        (row,) = found.to_pylist()
+        assert (row["turn_id"], row["barge_in"], row["extra"]) == (12, None, '{"barge_in":"maybe"}')
+
+    def test_upgraded_rows_are_left_as_they_are(self) -> None:
+        rows = [
+            loaded_turn(
+                user_input_dtmf_finish_key="#",
+                asr_corrected_user_input="Bath",
+                metadata='{"asr_corrected_user_input":"Bath"}',
+                extra='{"tone":1}',
+            ),
+            loaded_turn(metadata='{"asr_corrected_user_input":""}'),
+        ]
+        assert upgraded(TURNS, rows) is None
+        assert upgraded(TURNS, []) is None
+
+    def test_llm_requests_have_the_package_of_their_turn(self) -> None:
+        sent = [loaded_turn(llm_requests=json.dumps([REQUEST])), loaded_turn(llm_requests="[]")]
+        found = upgraded_llm_requests(AGENT, sent)
+        assert found is not None
+        (row,) = found.to_pylist()
+        assert (row["turn_index"], row["position"], row["_dlt_load_id"]) == (3, 0, "17.5")
+        assert row["model_id"] == "raven-3"
+        # the number of a turn that is not this one's
+        assert json.loads(row["extra"])["turn_number"] == "1"
+        assert upgraded_llm_requests(AGENT, sent[1:]) is None

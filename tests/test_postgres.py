@@ -65,6 +65,43 @@ def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+_EARLIER_VERSION = """
+    UPDATE polyai.turns SET extra = coalesce(extra, '{}') ||
+        jsonb_build_object('user_input_dtmf_finish_key', coalesce(user_input_dtmf_finish_key, ''));
+    UPDATE polyai.function_events SET extra = coalesce(extra, '{}') ||
+        jsonb_build_object('hangup', hangup, 'variant_id_change', variant_id_change);
+    ALTER TABLE polyai.turns
+        DROP COLUMN user_input_dtmf_finish_key, DROP COLUMN asr_corrected_user_input;
+    ALTER TABLE polyai.function_events DROP COLUMN hangup, DROP COLUMN variant_id_change;
+    ALTER TABLE polyai.annotations DROP COLUMN reason;
+    DROP TABLE polyai.llm_requests;
+    DELETE FROM polyai._dlt_loads WHERE schema_name = 'polyai_upgrade';
+"""
+"""Statements that turn a warehouse into one of a version without the columns and the table."""
+
+
+def test_a_warehouse_of_an_earlier_version_gets_the_values_of_new_columns(database: str) -> None:
+    fetch = from_postgres(database)
+    sandbox = Sandbox(SandboxConfig(conversations=60))
+    with serve(sandbox) as base_url:
+        settings = resolve(agent_id=AGENT, api_key="sandbox-key", base_url=base_url)
+        load(settings, open_pipeline("postgres"))
+        digits = "1.2345678901234567890123"
+        execute(
+            database,
+            _EARLIER_VERSION,
+            f"""UPDATE polyai.turns SET extra = extra || '{{"price": {digits}}}'""",
+        )
+        sandbox.requests.clear()
+        (report,) = load(settings, open_pipeline("postgres"))
+        assert (report.status, report.fetched) == ("complete", 0)
+        assert sandbox.requests.count(r"/conversations/[^/?]+$") == 0
+        prices = execute(database, "SELECT DISTINCT extra ->> 'price' FROM polyai.turns")
+        assert prices == [(digits,)]
+        execute(database, "UPDATE polyai.turns SET extra = nullif(extra - 'price', '{}'::jsonb)")
+        assert_equals_truth(sandbox, AGENT, fetch)
+
+
 def indexes(url: str) -> set[object]:
     return {
         name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +18,14 @@ import pytest
 from command import AGENT, KEY
 from odd_server import Answer, OddServer, Request
 from polyai import open_pipeline, resolve
+from polyai.load import upgrade
+from polyai.load.committer import Committer
 from polyai.load.run import load
+from polyai.load.upgrade import UPGRADED_TABLES
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATIONS
 from polyai.tables.declaration import Column, Table
+from warehouse_rows import Rows, from_duckdb, rows_by_table
 
 pytestmark = pytest.mark.load
 
@@ -34,18 +39,24 @@ ANSWERS: list[dict[str, Any]] = orjson.loads(
 """Details of the conversations of the fixture, newest first, as the sandbox of 0.1 sent them."""
 
 
-def api_0_1(request: Request) -> Answer:
+@pytest.fixture
+def api_0_1() -> Iterator[OddServer]:
     """Answers as the sandbox that the fixture was loaded from."""
-    url = urlsplit(request.target)
-    last = unquote(url.path.rsplit("/", 1)[-1])
-    if last != "conversations":
-        return Answer(next(each for each in ANSWERS if each["conversationId"] == last))
-    options = parse_qs(url.query)
-    limit, offset = (int(options[name][0]) for name in ("limit", "offset"))
-    nested = {"turns", "metrics", "functionEvents"}
-    rows = [{key: each[key] for key in each.keys() - nested} for each in ANSWERS]
-    page = {"conversations": rows[offset : offset + limit], "count": len(rows)}
-    return Answer(page | {"limit": limit, "offset": offset})
+
+    def answer(request: Request) -> Answer:
+        url = urlsplit(request.target)
+        last = unquote(url.path.rsplit("/", 1)[-1])
+        if last != "conversations":
+            return Answer(next(each for each in ANSWERS if each["conversationId"] == last))
+        options = parse_qs(url.query)
+        limit, offset = (int(options[name][0]) for name in ("limit", "offset"))
+        nested = {"turns", "metrics", "functionEvents"}
+        rows = [{key: each[key] for key in each.keys() - nested} for each in ANSWERS]
+        page = {"conversations": rows[offset : offset + limit], "count": len(rows)}
+        return Answer(page | {"limit": limit, "offset": offset})
+
+    with OddServer(answer) as server:
+        yield server
 
 
 @pytest.fixture
@@ -64,30 +75,106 @@ def query(sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_a_load_requests_only_what_is_due(warehouse_0_1: Path) -> None:
-    turns = "SELECT * EXCLUDE (_dlt_load_id) FROM turns ORDER BY ALL"
-    before = query(turns)
-    columns = ", ".join(row[0] for row in query(f"DESCRIBE {turns}"))
+UNCHANGED = ("metrics", "turn_intents", "turn_entities", "turn_topics", "conversation_tags")
+"""Tables of an answer that have no new column."""
+
+
+def rows_of_upgraded_tables() -> dict[str, Rows]:
+    """Rows by table and key, without their load packages."""
+    found = rows_by_table(from_duckdb(), dataset="main")
+    return {name: found[name] for name in UPGRADED_TABLES}
+
+
+@pytest.mark.usefixtures("warehouse_0_1")
+def test_a_load_fills_new_columns_and_requests_only_what_is_due(api_0_1: OddServer) -> None:
+    def packages() -> list[tuple[Any, ...]]:
+        return query("SELECT conversation_id, turn_index, _dlt_load_id FROM turns ORDER BY ALL")
+
+    unchanged = {name: query(f"SELECT * FROM {name} ORDER BY ALL") for name in UNCHANGED}
+    before = packages()
     in_progress = query("SELECT count(*) FROM conversations WHERE in_progress")[0][0]
     loaded = query("SELECT count(*) FROM conversations")[0][0]
     (forgotten,) = query("SELECT conversation_id FROM forgotten")
-    with OddServer(api_0_1) as server:
-        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=server.url)
-        (report,) = load(settings, open_pipeline(), clock=lambda: LOADED_AT)
-        details = sum("/conversations/" in target for target in server.targets)
-    assert report.status == "complete"
-    assert report.missing == 0
-    assert details == in_progress
+    assert query("SELECT count(*) FROM turns WHERE extra LIKE '%dtmf_finish_key%'")[0][0] > 100
+    settings = resolve(agent_id=AGENT, api_key=KEY, base_url=api_0_1.url)
+    (report,) = load(settings, open_pipeline(), clock=lambda: LOADED_AT)
+    assert (report.status, report.missing, report.fetched) == ("complete", 0, in_progress)
+    assert all("/conversations?" in target for target in api_0_1.targets)
+    upgraded = rows_of_upgraded_tables()
     assert query("SELECT count(*) FROM conversations") == [(loaded,)]
-    assert query(f"SELECT count(*) FROM turns WHERE conversation_id = '{forgotten[0]}'") == [(0,)]
-    assert query(f"SELECT {columns} FROM turns ORDER BY ALL") == before
+    assert {name: query(f"SELECT * FROM {name} ORDER BY ALL") for name in UNCHANGED} == unchanged
+    assert packages() == before
+    Path("polyai.duckdb").unlink()
+    load(settings, open_pipeline(), clock=lambda: LOADED_AT)
+    fresh = rows_of_upgraded_tables()
+    for name, rows in fresh.items():
+        expected = {key: row for key, row in rows.items() if key[1] != forgotten[0]}
+        assert expected, name
+        if name == "annotations":
+            # two were written back
+            assert len(upgraded[name].keys() - expected.keys()) == 2
+            upgraded[name] = {key: upgraded[name][key] for key in expected}
+        assert upgraded[name] == expected, name
 
 
 @pytest.mark.slow
-def test_a_full_load_finds_every_row_loaded_and_unchanged(warehouse_0_1: Path) -> None:
-    with OddServer(api_0_1) as server:
-        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=server.url)
-        (report,) = load(settings, open_pipeline(), full=True, clock=lambda: LOADED_AT)
+@pytest.mark.usefixtures("warehouse_0_1")
+def test_an_upgrade_that_was_killed_is_repeated_and_then_never_again(
+    api_0_1: OddServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = resolve(agent_id=AGENT, api_key=KEY, base_url=api_0_1.url)
+
+    def load_once() -> None:
+        (report,) = load(settings, open_pipeline(), clock=lambda: LOADED_AT)
+        assert (report.status, report.missing, report.fetched) == ("complete", 0, 0)
+
+    def packages() -> int:
+        counted = query("SELECT count(*) FROM _dlt_loads WHERE schema_name = 'polyai'")[0][0]
+        return int(counted)
+
+    shutil.copy("polyai.duckdb", "copy.duckdb")
+    load_once()
+    expected = rows_of_upgraded_tables()
+    shutil.copy("copy.duckdb", "polyai.duckdb")
+    monkeypatch.setattr(upgrade, "CHUNK_SIZE", 10)
+    for passes in (1, 2, 4):
+        with monkeypatch.context() as patch:
+            kill_after(patch, passes)
+            with pytest.raises(Killed):
+                load_once()
+    assert query("SELECT count(*) FROM _dlt_loads WHERE schema_name = 'polyai_upgrade'") == [(0,)]
+    load_once()
+    assert rows_of_upgraded_tables() == expected
+    before = packages()
+    load_once()
+    # the two rows of a run with nothing new
+    assert packages() - before == 2
+    assert query("SELECT count(*) FROM _dlt_loads WHERE schema_name = 'polyai_upgrade'") == [(1,)]
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would, without any handler of errors."""
+
+
+def kill_after(patch: pytest.MonkeyPatch, passes: int) -> None:
+    """Ends the run after this many load packages; the last one is not recorded as an upgrade."""
+    load_package = Committer._load
+
+    def loaded(committer: Committer, lanes: Iterable[str] = ()) -> None:
+        nonlocal passes
+        load_package(committer, lanes)
+        passes -= 1
+        if not passes:
+            raise Killed
+
+    patch.setattr(Committer, "_load", loaded)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warehouse_0_1")
+def test_a_full_load_finds_every_row_loaded_and_unchanged(api_0_1: OddServer) -> None:
+    settings = resolve(agent_id=AGENT, api_key=KEY, base_url=api_0_1.url)
+    (report,) = load(settings, open_pipeline(), full=True, clock=lambda: LOADED_AT)
     assert report.status == "complete"
     assert (report.new, report.missing, report.absent) == (0, 0, 0)
     assert report.unchanged + report.changed == 39

@@ -32,12 +32,12 @@ ONLY_DATA = frozenset(
 """Tables that only the Data API fills."""
 
 
-def rows_by_table(fetch: Fetch) -> dict[str, Rows]:
+def rows_by_table(fetch: Fetch, dataset: str = "polyai") -> dict[str, Rows]:
     """Reads every conversation table, rows by key. Duplicate keys are errors."""
     return {
         table.name: _by_key(
             ("agent_id", "conversation_id", *table.key),
-            fetch(f"SELECT * FROM polyai.{table.name}"),
+            fetch(f"SELECT * FROM {dataset}.{table.name}"),
             {column.name for column in table.columns if column.type == "json"},
         )
         for table in conversation_tables()

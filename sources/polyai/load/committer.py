@@ -34,7 +34,7 @@ from ..tables.declaration import Table
 from ..tables.registry import erased_tables, loaded_tables
 from ..tables.registry import tables as registered_tables
 from ..warehouse.clients import sql_client
-from ..warehouse.direct_write import MOST_ROWS, can_write_directly, replace_rows
+from ..warehouse.direct_write import MOST_ROWS, can_write_directly, record_load, replace_rows
 from ..warehouse.duckdb_destination import merges_without_staging
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.errors import destination_errors, is_conflict
@@ -46,13 +46,17 @@ from ..warehouse.retry import retry
 from .chunk import Batch, Chunk, Days
 from .discard import discard, remove_old_records
 from .memory import release_unused
-from .report import RunReport
+from .report import RunReport, no_op
 from .source import OnBatch, chunk_source, rows_source, tables_schema
+from .upgrade import UPGRADE, UPGRADE_SCHEMA, UPGRADED_TABLES, is_upgraded, upgrade_chunks
 
 logger = logging.getLogger("polyai")
 
 _TABLES = "tables"
 """Name of the lease on creating tables."""
+
+_UPGRADE = "upgrade"
+"""Name of the lease on upgrading the warehouse. Its holder commits, so it is held alone."""
 
 _COMMITS = "commits"
 """Name of the lease on any load, for destinations that take one commit at a time."""
@@ -189,10 +193,11 @@ class Committer:
         if not unknown:
             return
         with self.kept_open():
-            if self._is_incomplete(unknown):
+            if self._is_incomplete(unknown) or not self._has_upgraded():
                 with self._hold([_TABLES, *self._commits]):
-                    if self._is_incomplete(unknown):
+                    if self._is_incomplete((*registered_tables(), *unknown)):
                         self._create(registered_tables())
+                self._upgrade()
         self._complete.update(unknown)
         self._indexes.create(self._complete)
 
@@ -285,6 +290,22 @@ class Committer:
             self.warehouse.has_columns(table.name, (column.name for column in table.columns))
             for table in tables
         )
+
+    def _has_upgraded(self) -> bool:
+        """Returns whether the warehouse has the values of new columns; looks it up once."""
+        return bool(self._complete) or is_upgraded(self.warehouse)
+
+    def _upgrade(self) -> None:
+        """Moves what an earlier version loaded into new columns; one run at a time, and once."""
+        with self._hold([_UPGRADE]):
+            if is_upgraded(self.warehouse):
+                return
+            for chunk in upgrade_chunks(self.warehouse):
+                source = chunk_source(chunk, no_op, self._schema)
+                self._extract(source.with_resources(*UPGRADED_TABLES))
+                self._load()
+            with self._statements() as client:
+                record_load(client, UPGRADE, UPGRADE_SCHEMA, None)
 
     def _create(self, tables: Sequence[Table]) -> None:
         """Creates tables and columns from the schema alone, without a load package."""

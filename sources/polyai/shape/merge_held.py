@@ -101,7 +101,7 @@ def _set_values(rows: pa.Table, name: str, kept: Mapping[int, Any]) -> pa.Table:
         if name == "extra":
             values[index] = _merged_json(value, values[index])
         else:
-            values[index] = _for_arrow(value, declared.type)
+            values[index] = for_arrow(value, declared.type)
     position = rows.schema.get_field_index(name)
     return rows.set_column(position, declared, pa.array(values, declared.type))
 
@@ -112,7 +112,7 @@ def _merged_json(loaded: Any, new: str | None) -> str:
     return encode({**known, **(decode(new.encode()) if new else {})}).decode()
 
 
-def _for_arrow(value: Any, to: pa.DataType) -> Any:
+def for_arrow(value: Any, to: pa.DataType) -> Any:
     """Converts a value of a destination, some of which return objects and decimals, for Arrow."""
     if pa.types.is_string(to) and not isinstance(value, str):
         return encode(value).decode()

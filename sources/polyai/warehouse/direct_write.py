@@ -56,17 +56,31 @@ def replace_rows(
                 client.execute_sql(f"DELETE FROM {name} WHERE {same}", *keys)
             for row in values:
                 _insert(client, name, row)
-        _insert(
-            client,
-            client.make_qualified_table_name(LOADS_TABLE_NAME),
-            {
-                "load_id": load_id,
-                "schema_name": schema_name,
-                "status": 0,
-                "inserted_at": utc_now(),
-                "schema_version_hash": schema_hash,
-            },
-        )
+        record_load(client, load_id, schema_name, schema_hash)
+
+
+def record_load(
+    client: SqlClientBase[Any], load_id: str, schema_name: str, schema_hash: str | None
+) -> None:
+    """Inserts the row of `_dlt_loads` that marks a load as complete.
+
+    Args:
+        client: The open destination.
+        load_id: Load id.
+        schema_name: Name of the dlt schema, recorded with the load id.
+        schema_hash: Hash of its version; None if it is not known.
+    """
+    _insert(
+        client,
+        client.make_qualified_table_name(LOADS_TABLE_NAME),
+        {
+            "load_id": load_id,
+            "schema_name": schema_name,
+            "status": 0,
+            "inserted_at": utc_now(),
+            "schema_version_hash": schema_hash,
+        },
+    )
 
 
 def _insert(client: SqlClientBase[Any], name: str, row: Mapping[str, Any]) -> None:

@@ -171,6 +171,14 @@ def merges_without_staging(pipeline: dlt.Pipeline) -> bool:
     return isinstance(pipeline.destination, PackageDuckDb)
 
 
+def merges_in_transactions(pipeline: dlt.Pipeline) -> bool:
+    """Returns whether a merge that is interrupted leaves the rows of its table as they were."""
+    capabilities = pipeline.destination.capabilities()
+    supported = (capabilities.supports_transactions, capabilities.supports_ddl_transactions)
+    # dlt's default is true
+    return False not in supported
+
+
 def _as_key(item: tuple[str, Any]) -> tuple[str, Any]:
     name, value = item
     return (name, value if isinstance(value, str | bool | int | None) else id(value))

@@ -24,6 +24,9 @@ T = TypeVar("T")
 IDS_PER_QUERY = 1_000
 """Ids in one `IN` list; every destination accepts that many."""
 
+_JSON_AS_TEXT = frozenset({"duckdb", "postgres"})
+"""sqlglot's names of the dialects that cast JSON to its text."""
+
 ROWS_PER_QUERY = 50_000
 """Rows of one column that are read together."""
 
@@ -156,6 +159,19 @@ class Warehouse:
         """
         later = parse(f"DATEADD(SECOND, {int(duration.total_seconds())}, {moment})")
         return to_sql(later, self._client.capabilities.sqlglot_dialect)
+
+    def name(self, column: str) -> str:
+        """Returns the quoted name of a column."""
+        return str(self._client.escape_column_name(column))
+
+    def json_text(self, column: str) -> str:
+        """Renders SQL for a JSON column as text, which has all digits of its numbers.
+
+        Destinations other than DuckDB and PostgreSQL return what their drivers make of it.
+        """
+        name = self.name(column)
+        is_cast = self._client.capabilities.sqlglot_dialect in _JSON_AS_TEXT
+        return f"CAST({name} AS VARCHAR) AS {name}" if is_cast else name
 
     def _read(
         self, take: Callable[[DBApiCursor], T], sql: str, parameters: Sequence[object]
