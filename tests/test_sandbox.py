@@ -385,7 +385,7 @@ def test_debug_chat_replies_and_ends(shared: Served) -> None:
     assert say("slow, please")["delayedResponse"] is True
     assert say("bye")["conversationEnded"] is True
     again = shared.post(chat, {"clientEnv": "sandbox", "message": "hello"})
-    assert_rejected(again, 404, "CONVERSATIONS_NOT_FOUND")
+    assert_rejected(again, 410, "CHAT_CONVERSATION_ENDED")
 
 
 def test_debug_chat_accepts_an_id_and_a_language(shared: Served) -> None:
@@ -780,3 +780,35 @@ def test_another_process_is_controlled_over_http(other_process: Client) -> None:
     assert_rejected(other_process.post("/_sandbox/delete", target), 400, "SANDBOX_CONTROL")
     assert_rejected(other_process.post("/_sandbox/faults", {"kind": "x"}), 400, "SANDBOX_CONTROL")
     assert_rejected(other_process.get("/_sandbox/truth", agent_id="X"), 400, "SANDBOX_CONTROL")
+
+
+def test_details_can_be_older_than_their_rows() -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=20, oddities=False, stale_details=2))
+    one = next(sandbox.conversation_ids(AGENT))
+    with serve(sandbox) as base_url:
+        served = Served(sandbox, base_url)
+        for note in ("first", "second"):
+            before = served.get(served.path(one)).json()["note"]
+            sandbox.edit(AGENT, one, note=note)
+            assert served.get(CONVERSATIONS, limit=1).json()["conversations"][0]["note"] == note
+            read = [served.get(served.path(one)).json()["note"] for _ in range(3)]
+            assert read == [before, before, note]
+        served.client.session.close()
+
+
+def test_other_environments_are_in_the_data_api_only() -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=300, all_environments=True))
+    with serve(sandbox) as base_url:
+        client = Client(base_url)
+        pages = [client.get(CONVERSATIONS, limit=100, offset=n).json() for n in (0, 100, 200)]
+        found = {row["clientEnv"] for page in pages for row in page["conversations"]}
+        assert found == {"live", "sandbox", "pre-release", "draft", "test", "scenarios"}
+        assert_rejected(client.get(V3, client_env="test"), 400, "VALIDATION_ERROR")
+        client.session.close()
+    only_v3 = [rows["conversations"][0] for rows in sandbox.truth(AGENT, ("conversations_v3",))]
+    assert {row["environment"] for row in only_v3} == {"live", "sandbox", "pre-release"}
+    both = [rows["conversations"][0] for rows in sandbox.truth(AGENT, ("data", "conversations_v3"))]
+    assert len(both) == 300
+    assert {r["source_api"] for r in both if r["environment"] == "draft"} == {"data"}
+    drafts = [row["deployment_id"] for row in both if row["environment"] == "draft"]
+    assert set(drafts) == {None}

@@ -121,7 +121,11 @@ class _Api:
     async def detail(self, request: Request) -> Response:
         """`GET /v1/agents/{agentId}/conversations/{conversationId}`."""
         agent_id, index = self._conversation(request)
-        body = self._rendered(agent_id, index, request.scope[KEY], self._state.revision)
+        key: Key = request.scope[KEY]
+        stale = self._state.stale_conversation(agent_id, index)
+        if stale is not None:
+            return json_response(self._payloads.detail(visible(stale, key)))
+        body = self._rendered(agent_id, index, key, self._state.revision)
         return Response(body, media_type="application/json")
 
     def _render(self, agent_id: str, index: int, key: Key, _revision: int) -> bytes:

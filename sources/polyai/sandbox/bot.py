@@ -86,7 +86,9 @@ class Bot:
         message = str(options.get("message") or "")
         with self._lock:
             chat = self._chats.get(chat_id)
-            if chat is None or chat.has_ended:
+            if chat is not None and chat.has_ended:
+                raise RefusedError(410, "CHAT_CONVERSATION_ENDED", "The conversation has ended.")
+            if chat is None:
                 raise RefusedError(
                     404, "CONVERSATIONS_NOT_FOUND", "Conversation ID does not exist."
                 )

@@ -64,6 +64,10 @@ class SandboxConfig:
     """Let payloads deviate from their documentation as recordings of the real ones do."""
     inventions: bool = False
     """With `oddities`: also let them deviate as no recording shows, to test robustness."""
+    all_environments: bool = False
+    """Also conversations of `draft`, `test` and `scenarios`, which v3 does not list."""
+    stale_details: int = 0
+    """Reads of a detail after each `edit` that a lagging replica answers, as before the edit."""
     detail: Literal["full", "small"] = "full"
     """`full`: about 16 KB of JSON per detail; `small`: one turn, no LLM requests."""
     delay_seconds: float = 0.0

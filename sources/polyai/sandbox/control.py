@@ -80,7 +80,7 @@ class _Control:
         """`{"agent_id", "conversation_id", …}`: the arguments of `State.edit`.
 
         `annotations` is a list of objects `{"turn_index", "role", "annotation_type", "comment",
-        "annotated_by", "annotated_at"}`.
+        "annotated_by", "annotated_at", "reason"}`.
         """
         options: dict[str, Any] = orjson.loads(await request.body())
         if "annotations" in options:
@@ -128,4 +128,5 @@ def _annotation(item: dict[str, Any]) -> tuple[int, Annotation]:
         item.get("comment"),
         item.get("annotated_by"),
         None if moment is None else datetime.fromisoformat(moment),
+        item.get("reason"),
     )

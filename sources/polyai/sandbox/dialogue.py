@@ -17,7 +17,14 @@ _UNKNOWN_KEYS: dict[str, Any] = {
     "emotion": {"label": "calm"},
     "speaker": None,
 }
-_ANNOTATION_TYPES = ("missing_topic", "wrong_transcript", "wrong_info")
+_ANNOTATION_TYPES = (
+    "missing_topic",
+    "wrong_transcript",
+    "wrong_info",
+    "good_response",
+    "bad_response",
+)
+"""Kinds of reviews in Agent Studio; the API adds the first three only."""
 _PROMPT = (
     "You are the assistant of the Harbour Hotel. Answer briefly and politely, in the language of "
     "the caller. Never invent availability: call a function. Hand over to a person when asked to. "
@@ -272,7 +279,8 @@ def _reviews(
         annotated_at = head.finished_at + timedelta(hours=hours)
         if annotated_at > now:
             continue
-        kind = _ANNOTATION_TYPES[(traits.topic + number) % 3]
+        kind = _ANNOTATION_TYPES[(traits.topic + number) % len(_ANNOTATION_TYPES)]
+        reason = texts.BAD_RESPONSE_REASONS[traits.jitter % len(texts.BAD_RESPONSE_REASONS)]
         reviews.setdefault(where, []).append(
             Annotation(
                 role="user" if kind == "wrong_transcript" else "agent",
@@ -280,6 +288,7 @@ def _reviews(
                 comment="The date is wrong" if number else None,
                 annotated_by=f"qa{traits.variant}@example.com",
                 annotated_at=annotated_at,
+                reason=reason if kind == "bad_response" else None,
                 extra={"severity": {"level": 2}, "reviewId": 17 + number, "resolvedAt": None}
                 if "unknown in review" in odd
                 else {},

@@ -37,13 +37,14 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Review of the user's or the agent's part of a turn."""
+    """Review of the user's or the agent's part of a turn; `reason` is that of a bad response."""
 
     role: str | None
     annotation_type: str | None
     comment: str | None
     annotated_by: str | None
     annotated_at: datetime | None
+    reason: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -175,6 +175,7 @@ def _review(review: Annotation, stamp: _Stamp) -> dict[str, Any]:
         "role": review.role,
         "annotationType": review.annotation_type,
         "comment": review.comment,
+        "reason": review.reason,
         "createdBy": review.annotated_by,
         "createdAt": stamp(review.annotated_at),
         **review.extra,

@@ -12,6 +12,7 @@ from typing import Any
 
 from .audio import Direction, wav
 from .config import SandboxConfig
+from .deployments import ENVIRONMENTS
 from .disorder import Disorder
 from .edits import Edit
 from .keys import Key
@@ -20,7 +21,7 @@ from .oddities import Oddities
 from .payloads import DataPayloads
 from .timeline import MICROSECOND, Timeline, to_microseconds
 from .traits import Traits
-from .truth import Row, expected_rows
+from .truth import CONVERSATIONS_V3, Row, expected_rows
 from .visibility import visible
 from .world import World
 
@@ -37,6 +38,8 @@ class _Agent:
     timeline: Timeline
     deleted: list[int] = field(default_factory=list)
     edits: dict[int, Edit] = field(default_factory=dict)
+    lagging: dict[int, tuple[Edit, int]] = field(default_factory=dict)
+    """Edits as a replica still has them, and how often it is read before it catches up."""
     arriving: float = 0.0
 
 
@@ -146,8 +149,12 @@ class State:
         changes = {name: value for name, value in given.items() if value is not ...}
         with self._lock:
             index = self._index(agent_id, conversation_id)
-            edits = self._agents[agent_id].edits
-            edits[index] = edits.get(index, Edit()).with_changes(changes, self._now)
+            agent = self._agents[agent_id]
+            edit = agent.edits.get(index, Edit())
+            if self.config.stale_details:
+                seen, _ = agent.lagging.get(index, (edit, 0))
+                agent.lagging[index] = seen, self.config.stale_details
+            agent.edits[index] = edit.with_changes(changes, self._now)
             self.revision += 1
 
     def annotate(
@@ -221,12 +228,26 @@ class State:
 
     def conversation(self, agent_id: str, index: int) -> Conversation:
         """Generates a conversation at the current time."""
+        edit = self._agents[agent_id].edits.get(index)
+        return self._edited(agent_id, index, edit)
+
+    def _edited(self, agent_id: str, index: int, edit: Edit | None) -> Conversation:
         agent = self._agents[agent_id]
         conversation = self._dated(
             agent, index, agent.world.conversation(index, agent.timeline, self._now)
         )
-        edit = agent.edits.get(index)
         return edit.apply_to(conversation) if edit else conversation
+
+    def stale_conversation(self, agent_id: str, index: int) -> Conversation | None:
+        """Reads a conversation from a replica that lags; None if it has caught up."""
+        agent = self._agents[agent_id]
+        with self._lock:
+            if index not in agent.lagging:
+                return None
+            edit, left = agent.lagging.pop(index)
+            if left > 1:
+                agent.lagging[index] = edit, left - 1
+        return self._edited(agent_id, index, edit)
 
     def _dated(self, agent: _Agent, index: int, conversation: Conversation) -> Conversation:
         moment = agent.world.created_at(self.disorder.index_of_time(index), agent.timeline)
@@ -276,7 +297,10 @@ class State:
             key: Key that they were fetched with.
         """
         for index in self.listed(agent_id):
-            yield expected_rows(visible(self.conversation(agent_id, index), key), apis)
+            call = visible(self.conversation(agent_id, index), key)
+            is_in_v3 = call.environment in ENVIRONMENTS
+            if found := [api for api in apis if is_in_v3 or api != CONVERSATIONS_V3]:
+                yield expected_rows(call, found)
 
     def recording(
         self,

@@ -334,6 +334,7 @@ NOTES = (
 )
 TAGS = ("vip", "follow-up", "refund", "groups & events", "Überbuchung", "2026", "مهم")
 FEEDBACK = ("Very quick, thanks!", "Had to repeat myself twice.", "Todo perfecto 👍", "ممتاز")
+BAD_RESPONSE_REASONS = ("Too long", "Off topic", "Wrong tone", "Incomplete", "Repetitive")
 HANDOFF_REASONS = ("CALLER_ASKED_FOR_HUMAN", "BILLING_DISPUTE", "API_FAILED", "FULLY_BOOKED")
 DESTINATIONS = ("Front desk", "Billing office", "Restaurant manager")
 VARIANTS = ("Harbour Hotel London", "Hotel del Puerto Valencia", "Hafenhotel Hamburg")

@@ -77,6 +77,7 @@ def expected_rows(call: Conversation, apis: Sequence[str] = (DATA,)) -> dict[str
                 "role": review.role,
                 "annotation_type": review.annotation_type,
                 "comment": review.comment,
+                "reason": review.reason,
                 "annotated_by": review.annotated_by,
                 "annotated_at": review.annotated_at,
                 "extra": review.extra or None,

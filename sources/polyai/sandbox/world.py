@@ -22,6 +22,7 @@ from .traits import Outcome, Traits, generator, slots
 SCORE_SCALE_CHANGED_AT = datetime(2026, 7, 28, tzinfo=UTC)
 """Conversations created earlier have a PolyScore of 0-10, later ones of 1-5."""
 _ENVIRONMENTS = ("live",) * 17 + ("sandbox", "sandbox", "pre-release")
+_ALL_ENVIRONMENTS = (*_ENVIRONMENTS, "draft", "test", "scenarios")
 _CHANNELS = ("VOICE-SIP",) * 15 + ("WEBCHAT", "WEBCHAT", "CHAT", "SMS", "RCS")
 _OUTCOMES: tuple[Outcome, ...] = (
     *("human",) * 7,
@@ -48,6 +49,7 @@ class World:
         self.agent_id = agent_id
         self._config = config
         self._oddities = Oddities(config)
+        self._environments = _ALL_ENVIRONMENTS if config.all_environments else _ENVIRONMENTS
         self._deployments = Deployments(config, agent_id)
         self._hash = blake2b(f"{config.seed}/{agent_id}".encode(), digest_size=32)
 
@@ -65,7 +67,7 @@ class World:
         length = draw[19] * draw[20] // 256
         return Traits(
             conversation_id=conversation_id,
-            environment=_ENVIRONMENTS[draw[13] % len(_ENVIRONMENTS)],
+            environment=self._environments[draw[13] % len(self._environments)],
             channel=channel,
             language=texts.LANGUAGES[draw[15] % len(texts.LANGUAGES)],
             topic=topic,
