@@ -398,6 +398,24 @@ def test_debug_chat_accepts_an_id_and_a_language(shared: Served) -> None:
     assert replied.json()["metadata"]["handoffDestination"] == "Front desk"
 
 
+def test_chats_of_polyais_command_line_are_in_snake_case(shared: Served) -> None:
+    start = f"/adk/v1/accounts/ws-sandbox/projects/{AGENT}/chat"
+    options = {"client_env": "sandbox", "channel": "chat.polyai", "asr_lang_code": "de-DE"}
+    opened = shared.post(start, options).json()
+    assert "Hafenhotel" in opened["response"]
+    assert opened["metadata"]["asr_lang_code"] == "de-DE"
+    chat = f"{start}/{opened['conversation_id']}"
+    booked = shared.post(chat, {"client_env": "sandbox", "message": "book a table"}).json()
+    assert booked["metadata"]["function_events"][0]["name"] == "create_booking"
+    assert booked["conversation_ended"] is False
+    assert shared.post(f"{chat}/end", {"client_env": "sandbox"}).status_code == 200
+    again = shared.post(chat, {"client_env": "sandbox", "message": "still there?"})
+    assert_rejected(again, 410, "CHAT_CONVERSATION_ENDED")
+    client = Client(shared.base_url, "sandbox-data-key")
+    assert_rejected(client.post(start, options), 403, "FORBIDDEN")
+    client.session.close()
+
+
 def test_debug_chat_rejects_invalid_requests(shared: Served) -> None:
     start = f"/v1/agents/{AGENT}/debug-chat"
     assert_rejected(shared.post(start, {}), 400, "VALIDATION_ERROR")

@@ -1,7 +1,7 @@
 """Simulated PolyAI API: deterministic, with realistic data and the real API's deviations.
 
 Serves the Data API and the reads of the Agents API (`/v1/…`), the listing of the Conversations API
-v3 (`/v3/…`), debug chats and, under `/_sandbox/`, endpoints by which tests in other processes
+v3 (`/v3/…`), chats and, under `/_sandbox/`, endpoints by which tests in other processes
 control it. Requires the extra `sandbox`.
 """
 

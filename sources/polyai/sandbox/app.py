@@ -1,4 +1,4 @@
-"""Routes of the Data API, debug chats and the Conversations API v3."""
+"""Routes of the Data API and the Conversations API v3."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from starlette.routing import Route
 
 from .agents_api import agents_routes
 from .audio import Direction
-from .bot import Bot
+from .chats import chat_routes
 from .control import control_routes
 from .deployments import ENVIRONMENTS
 from .edge import KEY, Edge, ResetConnection
 from .faults import Faults
 from .keys import Key
-from .parameters import agent_of, integer
+from .parameters import agent_of, integer, json_object
 from .payloads import DataPayloads, v3_row
 from .request_log import RequestLog
 from .responses import RefusedError, error, gateway_timeout, json_response, no_route
@@ -49,10 +49,9 @@ def build_app(
         Route(f"{conversation}/audio", api.audio),
         Route(f"{conversation}/annotation", api.annotation, methods=["POST"]),
         Route(f"{conversation}/note", api.note, methods=["POST"]),
-        Route(f"{agent}/debug-chat", api.start_chat, methods=["POST"]),
-        Route(f"{agent}/debug-chat/{{conversation_id}}", api.reply, methods=["POST"]),
         Route("/v3/{account_id}/{agent_id}/conversations", api.v3_listing),
         *agents_routes(state),
+        *chat_routes(state),
         *control_routes(state, faults, requests),
     ]
     return Starlette(
@@ -92,7 +91,6 @@ class _Api:
         self._state = state
         self._payloads = DataPayloads(state.oddities)
         self._rendered = lru_cache(maxsize=state.config.kept_answers)(self._render)
-        self._bots = {agent_id: Bot() for agent_id in state.config.agents}
 
     async def listing(self, request: Request) -> Response:
         """`GET /v1/agents/{agentId}/conversations`."""
@@ -155,7 +153,7 @@ class _Api:
     async def annotation(self, request: Request) -> Response:
         """`POST …/annotation`: adds annotations. Not idempotent."""
         agent_id, index = self._conversation(request)
-        items = (await _body(request)).get("annotations")
+        items = (await json_object(request)).get("annotations")
         if not isinstance(items, list) or not items:
             raise RefusedError(400, "VALIDATION_ERROR", "annotations: at least one.")
         turns = self._state.conversation(agent_id, index).turn_count
@@ -167,23 +165,12 @@ class _Api:
     async def note(self, request: Request) -> Response:
         """`POST …/note`: replaces the note. Idempotent."""
         agent_id, index = self._conversation(request)
-        note = (await _body(request)).get("note")
+        note = (await json_object(request)).get("note")
         if not isinstance(note, str):
             raise RefusedError(400, "VALIDATION_ERROR", "note: a string.")
         conversation_id = self._state.traits(agent_id, index).conversation_id
         self._state.edit(agent_id, conversation_id, note=note or None)
         return json_response({"success": True}, 201)
-
-    async def start_chat(self, request: Request) -> Response:
-        """`POST /v1/agents/{agentId}/debug-chat`."""
-        bot = self._bots[self._agent_id(request)]
-        return json_response(bot.start(await _body(request)), 201)
-
-    async def reply(self, request: Request) -> Response:
-        """`POST /v1/agents/{agentId}/debug-chat/{conversationId}`."""
-        bot = self._bots[self._agent_id(request)]
-        chat_id = unquote(request.path_params["conversation_id"])
-        return json_response(bot.reply(chat_id, await _body(request)))
 
     async def v3_listing(self, request: Request) -> Response:
         """`GET /v3/{account_id}/{project_id}/conversations`, created in [start_time, end_time)."""
@@ -281,16 +268,6 @@ def _index_of(cursor: str) -> int:
     except ValueError:
         pass  # neither base64 nor ASCII
     raise RefusedError(400, "INVALID_CURSOR", "The cursor is malformed.")
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        body = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
-        body = None
-    if not isinstance(body, dict):
-        raise RefusedError(400, "VALIDATION_ERROR", "The body is not a JSON object.")
-    return body
 
 
 def _annotation(item: Any, turns: int) -> tuple[int, str, str]:

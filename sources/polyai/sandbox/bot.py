@@ -85,13 +85,7 @@ class Bot:
         _environment(options)
         message = str(options.get("message") or "")
         with self._lock:
-            chat = self._chats.get(chat_id)
-            if chat is not None and chat.has_ended:
-                raise RefusedError(410, "CHAT_CONVERSATION_ENDED", "The conversation has ended.")
-            if chat is None:
-                raise RefusedError(
-                    404, "CONVERSATIONS_NOT_FOUND", "Conversation ID does not exist."
-                )
+            chat = self._open(chat_id)
             chat.has_timed_out |= "timeout" in message.lower()
             if chat.has_timed_out:
                 message = "Chat session exceeded the timeout limit."
@@ -100,6 +94,23 @@ class Bot:
                 return _answer(chat_id, chat, message, "", []) | (options.get("metadata") or {})
             chat.state |= _in_state(options, "metadata", "message_metadata")
             return self._converse(chat_id, chat, message)
+
+    def end(self, chat_id: str) -> None:
+        """Ends a chat.
+
+        Raises:
+            RefusedError: The chat is unknown or has ended.
+        """
+        with self._lock:
+            self._open(chat_id).has_ended = True
+
+    def _open(self, chat_id: str) -> _Chat:
+        chat = self._chats.get(chat_id)
+        if chat is None:
+            raise RefusedError(404, "CONVERSATIONS_NOT_FOUND", "Conversation ID does not exist.")
+        if chat.has_ended:
+            raise RefusedError(410, "CHAT_CONVERSATION_ENDED", "The conversation has ended.")
+        return chat
 
     def _converse(self, chat_id: str, chat: _Chat, message: str) -> dict[str, Any]:
         book = texts.PHRASEBOOKS.get(chat.language[:2], texts.ENGLISH)

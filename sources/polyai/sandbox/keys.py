@@ -73,6 +73,8 @@ def right_of(parts: list[str]) -> tuple[Right | None, str | None]:
         return "v3", parts[2]
     if len(parts) == 4 and parts[:2] == ["v1", "accounts"] and parts[3] == "agents":
         return "agents", None
+    if len(parts) >= 7 and parts[:3] == ["adk", "v1", "accounts"] and parts[6] == "chat":
+        return "debug_chat", parts[5]
     if len(parts) >= 4 and parts[:2] == ["v1", "agents"] and parts[3] in _BELOW_AGENT:
         return _BELOW_AGENT[parts[3]], parts[2]
     return None, None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import unquote
 
+import orjson
 from starlette.requests import Request
 
 from .responses import RefusedError
@@ -37,3 +39,18 @@ def integer(
         return int(given)
     bound = f"at least {least}" if most is None else f"{least} to {most}"
     raise RefusedError(400, "VALIDATION_ERROR", f"{name}: an integer, {bound}.")
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """Returns the body.
+
+    Raises:
+        RefusedError: It is not a JSON object.
+    """
+    try:
+        body = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        raise RefusedError(400, "VALIDATION_ERROR", "The body is not a JSON object.")
+    return body
