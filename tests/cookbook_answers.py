@@ -6,7 +6,7 @@ Like `kpis`, it uses no tables or SQL: conversations of the sandbox in, rows by 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -201,7 +201,7 @@ def _called_again(book: Book) -> set[Key]:
 
 def _is_known(call: Conversation) -> bool:
     """Returns whether a conversation is inbound with an identifiable caller."""
-    return call.direction != "outbound" and call.from_number not in (None, "REDACTED", "polyai")
+    return not kpis.is_outbound(call) and call.from_number not in (None, "REDACTED", "polyai")
 
 
 def called_again(book: Book) -> Rows:
@@ -408,7 +408,7 @@ def complete_and_fresh(book: Book) -> Rows:
 
 
 def outbound_reach(book: Book) -> Rows:
-    calls = [call for call in book.live(30) if call.direction == "outbound"]
+    calls = filter(kpis.is_outbound, book.live(30))
     rows: Rows = {}
     for key, found in book.grouped(calls, lambda call: call.channel or "unknown").items():
         finished = [call for call in found if kpis.is_finished(call)]
@@ -423,6 +423,53 @@ def outbound_reach(book: Book) -> Rows:
             "reached_and_contained_rate": kpis.ratio(len(well), len(answered)),
         }
     return rows
+
+
+def outbound_results(book: Book) -> Rows:
+    def result(call: Conversation) -> Key:
+        statuses = kpis.samples(call, "OUTBOUND_CALL_STATUS")
+        codes = kpis.samples(call, "OUTBOUND_CALL_SIP_CODE")
+        code = int(codes[0]) if codes else None
+        return statuses[0] if statuses else None, code, kpis.call_answered_by(call)
+
+    calls = filter(kpis.is_outbound, book.live(30))
+    return {
+        (agent, *where): {
+            "conversations": len(found),
+            "completed_conversations": sum(
+                kpis.is_true(kpis.samples(call, "CALL_COMPLETED")) for call in found
+            ),
+            "caller_hangups": sum(
+                (kpis.hangup_category(call) or "").startswith("caller") for call in found
+            ),
+            "handle_time_seconds_mean": _handle_time(found),
+        }
+        for (agent, where), found in book.grouped(calls, result).items()
+    }
+
+
+def who_hangs_up(book: Book) -> Rows:
+    finished = [call for call in book.live(30) if kpis.is_finished(call)]
+    totals = Counter((call.agent_id, call.channel or "unknown") for call in finished)
+
+    def place(call: Conversation) -> Key:
+        return call.channel or "unknown", kpis.hangup_category(call)
+
+    return {
+        (agent, *where): {
+            "finished_conversations": len(found),
+            "share": len(found) / totals[agent, where[0]],
+            "handle_time_seconds_mean": _handle_time(found),
+        }
+        for (agent, where), found in book.grouped(finished, place).items()
+    }
+
+
+def _handle_time(calls: Iterable[Conversation]) -> float | None:
+    """Returns the mean handle time of the finished ones."""
+    finished = filter(kpis.is_finished, calls)
+    seconds = [call.total_duration_seconds for call in finished]
+    return kpis.mean([each for each in seconds if each is not None])
 
 
 def phrase_in_transcripts(book: Book) -> Rows:
@@ -524,5 +571,10 @@ ANSWERS: Mapping[str, tuple[tuple[str, ...], Callable[[Book], Rows]]] = {
     "18_phrase_in_transcripts": (_TURN, phrase_in_transcripts),
     "19_first_contact_resolution": (("agent_id", "month"), first_contact_resolution),
     "20_growing_topics": (("agent_id", "topic"), growing_topics),
+    "21_outbound_results": (
+        ("agent_id", "call_status", "sip_code", "answered_by"),
+        outbound_results,
+    ),
+    "22_who_hangs_up": (("agent_id", "channel", "hangup_category"), who_hangs_up),
 }
 """Key and calculation of each recipe."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -277,9 +277,14 @@ def turn_latency_daily(calls: Sequence[Conversation], zone: str) -> dict[Key, Ro
 
 def outbound_daily(calls: Sequence[Conversation], zone: str) -> dict[Key, Row]:
     rows = {}
-    out = [call for call in calls if call.direction == "outbound"]
-    for key, found in by_day(out, zone).items():
+    for key, found in by_day(filter(is_outbound, calls), zone).items():
         day = _day(found)
+        attempted = [c for c in found if is_finished(c) or samples(c, "OUTBOUND_CALL_STATUS")]
+        connected = [c for c in found if is_connected(c)]
+        answered_by = Counter(who for c in found for who in all_who_answered(c))
+        statuses = Counter(status for c in found for status in samples(c, "OUTBOUND_CALL_STATUS"))
+        codes = Counter(code[0] for c in found for code in samples(c, "OUTBOUND_CALL_SIP_CODE"))
+        completed = [c for c in found if is_true(samples(c, "CALL_COMPLETED"))]
         answered = sum(is_finished(c) and has_spoken(c) for c in found)
         rows[key] = {
             "conversations": day["conversations"],
@@ -289,8 +294,61 @@ def outbound_daily(calls: Sequence[Conversation], zone: str) -> dict[Key, Row]:
             "contained_excl_abandoned_conversations": day["contained_excl_abandoned_conversations"],
             "answer_rate": ratio(answered, day["finished_conversations"]),
             "handle_time_seconds_mean": day["handle_time_seconds_mean"],
+            "attempted_conversations": len(attempted),
+            "connected_conversations": len(connected),
+            "human_conversations": answered_by["human"],
+            "voicemail_conversations": answered_by["voicemail"],
+            "ivr_conversations": answered_by["ivr"],
+            "completed_conversations": len(completed),
+            "caller_hangups": sum((hangup_category(c) or "").startswith("caller") for c in found),
+            "busy_conversations": statuses["Busy"],
+            "unavailable_conversations": statuses["Unavailable"],
+            **{f"sip_{n}xx_conversations": codes[str(n)] for n in (2, 4, 5, 6)},
+            "connection_rate": ratio(len(connected), len(attempted)),
+            "human_rate": ratio(answered_by["human"], len(connected)),
+            "completion_rate": ratio(len(completed), len(connected)),
         }
     return rows
+
+
+def is_outbound(call: Conversation) -> bool:
+    return (call.direction or ("outbound" if call.is_outbound else None)) == "outbound"
+
+
+def is_connected(call: Conversation) -> bool | None:
+    if not is_outbound(call):
+        return None
+    if connected := samples(call, "CALL_CONNECTED"):
+        return is_true(connected)
+    status = samples(call, "OUTBOUND_CALL_STATUS")
+    return "Success" in status if status else None
+
+
+def all_who_answered(call: Conversation) -> set[str]:
+    return {value.lower() for value in samples(call, "CALL_ANSWERED_BY")}
+
+
+def call_answered_by(call: Conversation) -> str | None:
+    """Returns the best of those that answered."""
+    answered = all_who_answered(call)
+    return next((who for who in ("human", "voicemail", "ivr") if who in answered), None)
+
+
+def hangup_category(call: Conversation) -> str | None:
+    if not is_finished(call):
+        return None
+    if is_connected(call) is False:
+        return "not_connected"
+    if is_handed_off(call):
+        return "handoff"
+    hung_up = is_true(samples(call, "USER_HANGUP"))
+    by_agent = any(event.extra.get("hangup") for event in call.function_events or ())
+    who = "caller" if hung_up else "agent" if by_agent else None
+    who = who or ("caller" if is_abandoned(call) else "unknown")
+    if call.turns and not has_spoken(call):
+        return f"{who}_before_input"
+    is_completed = is_true(samples(call, "CALL_COMPLETED"))
+    return f"{who}_after_completion" if is_completed else f"{who}_in_dialogue"
 
 
 def has_spoken(call: Conversation) -> bool:
@@ -338,7 +396,7 @@ def repeat_callers(calls: Sequence[Conversation], zone: str) -> dict[Key, Row]:
     lines: dict[Key, list[Conversation]] = defaultdict(list)
     for call in calls:
         number = call.from_number
-        if call.direction != "outbound" and number not in (None, "REDACTED", "polyai"):
+        if not is_outbound(call) and number not in (None, "REDACTED", "polyai"):
             lines[call.agent_id, call.environment, number].append(call)
     before: dict[Key, tuple[int, Conversation | None]] = {}
     for line in lines.values():

@@ -75,6 +75,7 @@ _EARLIER_VERSION = """
     ALTER TABLE polyai.function_events DROP COLUMN hangup, DROP COLUMN variant_id_change;
     ALTER TABLE polyai.annotations DROP COLUMN reason;
     DROP TABLE polyai.llm_requests;
+    UPDATE polyai.conversations SET direction = NULL WHERE conversation_id LIKE 'OUT-%';
     DELETE FROM polyai._dlt_loads WHERE schema_name = 'polyai_upgrade';
 """
 """Statements that turn a warehouse into one of a version without the columns and the table."""

@@ -227,6 +227,22 @@ class TestConversation:
         assert (row["note"], row["extra"]) == ("ab\ufffd", {"k": 123456789012345678901234567890})
 
 
+@pytest.mark.parametrize(
+    ("conversation_id", "sent", "direction"),
+    [
+        ("OUT-1", {}, "outbound"),
+        ("OUT-1", {"direction": None}, "outbound"),
+        ("OUT-1", {"direction": ""}, "outbound"),
+        ("OUT-1", {"direction": "inbound"}, "inbound"),
+        ("CA-OUT-1", {}, None),
+        ("out-1", {}, None),
+    ],
+    ids=repr,
+)
+def test_direction_of_outbound_ids(conversation_id: str, sent: Json, direction: str | None) -> None:
+    assert one({"conversationId": conversation_id} | sent)["direction"] == direction
+
+
 class TestTimes:
     MOMENT = datetime(2026, 6, 3, 13, 18, 6, tzinfo=UTC)
 

@@ -11,10 +11,13 @@ from typing import Any
 import duckdb
 import pytest
 
+import kpis
 from polyai import open_pipeline, resolve
 from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox.world import World
+from polyai.views import PIPELINE_NAME, create_views
 from warehouse_rows import assert_equals_truth, from_duckdb
 
 pytestmark = pytest.mark.load
@@ -328,3 +331,29 @@ class TestRefusals:
         site.sandbox.faults.clear()
         assert site.load().status == "complete"
         assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3,))
+
+
+_ANSWERED = ("human", "voicemail", "ivr", "completed", "busy", "unavailable")
+
+
+@pytest.mark.slow
+def test_outbound_calls_fill_their_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    def outbound_id(_: World, index: int, draw: bytes, channel: str) -> str:
+        return f"OUT-{draw[:12].hex()}{index:08x}"
+
+    monkeypatch.setattr(World, "_conversation_id", outbound_id)
+    sandbox = Sandbox(SandboxConfig(conversations=450, inventions=True))
+    with serve(sandbox) as base_url:
+        report = Site(sandbox, base_url).load()
+    assert (report.status, report.new, report.fetched) == ("complete", 450, 0)
+    assert query("SELECT DISTINCT direction FROM polyai.conversations") == [("outbound",)]
+    create_views(open_pipeline(name=PIPELINE_NAME), "UTC")
+    names = ["conversations", "attempted_conversations", "connected_conversations"]
+    names += [f"{name}_conversations" for name in _ANSWERED]
+    names += [f"sip_{n}xx_conversations" for n in (2, 4, 5, 6)]
+    sums = ", ".join(f"sum({name})" for name in names)
+    (found,) = query(f"SELECT {sums} FROM polyai.outbound_daily")
+    expected = kpis.outbound_daily(kpis.all_calls(sandbox), "UTC").values()
+    assert found == tuple(sum(row[name] for row in expected) for name in names)
+    assert found[0] == 450
+    assert all(found[: 3 + len(_ANSWERED)])

@@ -65,13 +65,16 @@ class Warehouse:
         for number, turn in enumerate(turns):
             self.add("turns", conversation_id=conversation_id, turn_index=number, **turn)
 
-    def metric(self, name: str, value: str | None, occurrence: int = 0) -> None:
+    def metric(
+        self, name: str, value: str | None, occurrence: int = 0, conversation_id: str = "c"
+    ) -> None:
         number = None
         if value is not None and value.replace(".", "").isdigit():
             number = float(value)
         boolean = {"true": True, "false": False}.get((value or "").lower())
         self.add(
             "metrics",
+            conversation_id=conversation_id,
             name=name,
             occurrence=occurrence,
             value=value,
@@ -115,6 +118,7 @@ GREETING = {"agent_response": "Hello"}
 ANSWER = {"user_input": "A table", "agent_response": "Done"}
 KEYS = {"user_input_dtmf": "5", "agent_response": "Done"}
 WORDLESS: dict[str, Any] = {}
+OUTBOUND = {"direction": "outbound"}
 
 
 @pytest.mark.parametrize(
@@ -259,6 +263,96 @@ def test_annotation_queue_has_reasons_and_no_reviewed_conversations(warehouse: W
     assert row["has_long_silence"]
     assert row["has_ood"]
     assert not row["has_low_score"]
+
+
+def test_annotations_are_counted_by_type(warehouse: Warehouse) -> None:
+    warehouse.call()
+    types = ("good_response", "bad_response", "bad_response", "wrong_info", None)
+    for position, kind in enumerate(types):
+        warehouse.add("annotations", turn_index=0, position=position, annotation_type=kind)
+    row = warehouse.row("fct_conversations")
+    counts = ("num_annotations", "num_good_responses", "num_bad_responses", "num_wrong_info")
+    assert [row[name] for name in counts] == [5, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "turn", "metrics", "hangup", "category"),
+    [
+        ({}, ANSWER, {}, None, "unknown_in_dialogue"),
+        ({}, ANSWER, {"USER_HANGUP": "true"}, None, "caller_in_dialogue"),
+        ({}, ANSWER, {"USER_HANGUP": "true"}, "true", "caller_in_dialogue"),
+        ({}, GREETING, {"USER_HANGUP": "true"}, None, "caller_before_input"),
+        ({}, GREETING, {}, None, "caller_before_input"),
+        ({}, ANSWER, {"USER_HANGUP": "false"}, "true", "agent_in_dialogue"),
+        ({}, ANSWER, {"CALL_COMPLETED": "true"}, '{"reason":"done"}', "agent_after_completion"),
+        ({}, ANSWER, {"CALL_COMPLETED": "true"}, "false", "unknown_after_completion"),
+        ({"handoff": True}, ANSWER, {"USER_HANGUP": "true"}, None, "handoff"),
+        (OUTBOUND, GREETING, {"CALL_CONNECTED": "false"}, None, "not_connected"),
+        (OUTBOUND, ANSWER, {"OUTBOUND_CALL_STATUS": "Busy"}, None, "not_connected"),
+        (OUTBOUND, ANSWER, {"OUTBOUND_CALL_STATUS": "Success"}, "true", "agent_in_dialogue"),
+        (
+            {"direction": "inbound"},
+            ANSWER,
+            {"CALL_CONNECTED": "false"},
+            None,
+            "unknown_in_dialogue",
+        ),
+        ({"in_progress": True}, ANSWER, {"USER_HANGUP": "true"}, None, None),
+    ],
+)
+def test_hangup_category(
+    warehouse: Warehouse,
+    call: dict[str, Any],
+    turn: dict[str, Any],
+    metrics: dict[str, str],
+    hangup: str | None,
+    category: str | None,
+) -> None:
+    warehouse.call(num_turns=1, **call)
+    warehouse.turns(turn)
+    for name, value in metrics.items():
+        warehouse.metric(name, value)
+    warehouse.add("function_events", turn_index=0, event_index=0, hangup=hangup)
+    assert warehouse.row("fct_conversations")["hangup_category"] == category
+
+
+@pytest.mark.parametrize(
+    ("answered", "who", "counted"),
+    [
+        (["HUMAN"], "human", {"human"}),
+        (["VOICEMAIL", "HUMAN"], "human", {"human", "voicemail"}),
+        (['["VOICEMAIL","HUMAN"]'], "human", {"human", "voicemail"}),
+        (["voicemail"], "voicemail", {"voicemail"}),
+        (["IVR", "VOICEMAIL"], "voicemail", {"ivr", "voicemail"}),
+        (["IVR"], "ivr", {"ivr"}),
+        (["ROBOT"], None, set()),
+        ([], None, set()),
+    ],
+    ids=repr,
+)
+def test_who_answered_an_outbound_call(
+    warehouse: Warehouse, answered: list[str], who: str | None, counted: set[str]
+) -> None:
+    warehouse.call(direction="outbound")
+    for occurrence, value in enumerate(answered):
+        warehouse.metric("CALL_ANSWERED_BY", value, occurrence)
+    assert warehouse.row("fct_conversations")["answered_by"] == who
+    row = warehouse.row("outbound_daily")
+    counts = {name: row[f"{name}_conversations"] for name in ("human", "voicemail", "ivr")}
+    assert counts == {name: int(name in counted) for name in counts}
+
+
+def test_outbound_calls_by_status_and_sip_code(warehouse: Warehouse) -> None:
+    results = (("Success", "200"), ("Busy", "486"), ("Unavailable", "503"), ("Busy", "603"))
+    for number, (status, code) in enumerate((*results, (None, "99999999999999999999"))):
+        warehouse.call(f"c{number}", direction="outbound", in_progress=number == 3)
+        warehouse.metric("OUTBOUND_CALL_STATUS", status, conversation_id=f"c{number}")
+        warehouse.metric("OUTBOUND_CALL_SIP_CODE", code, conversation_id=f"c{number}")
+    row = warehouse.row("outbound_daily")
+    assert (row["conversations"], row["attempted_conversations"]) == (5, 5)
+    assert (row["connected_conversations"], row["connection_rate"]) == (1, 0.2)
+    assert (row["busy_conversations"], row["unavailable_conversations"]) == (2, 1)
+    assert [row[f"sip_{n}xx_conversations"] for n in (2, 4, 5, 6)] == [1, 1, 1, 1]
 
 
 def test_hidden_numbers_are_not_callers(warehouse: Warehouse) -> None:

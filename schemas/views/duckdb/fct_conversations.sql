@@ -8,6 +8,15 @@
 -- words are not stored, turns other than the first one and silences count instead; without any
 -- turns it is unknown, and only the duration counts.
 --
+-- hangup_category is a definition of this project: who ended the conversation, and at which point.
+-- not_connected: an outbound call that was not connected. handoff: it ended with a handoff. Else the
+-- first word is caller (the metric USER_HANGUP is true, or the conversation is abandoned), agent (a
+-- function requested the hang-up) or unknown, and the rest is before_input (the caller had not
+-- spoken), after_completion (the metric CALL_COMPLETED is true) or in_dialogue.
+--
+-- An outbound call is connected if the metric CALL_CONNECTED is true; without it, if
+-- OUTBOUND_CALL_STATUS is Success.
+--
 -- Each join includes both dates, so that a filter on either of them reaches the scan of the
 -- children.
 CREATE OR REPLACE VIEW polyai.fct_conversations AS
@@ -43,7 +52,8 @@ WITH spoken AS (
     l.local_date,
     l.next_local_date,
     COUNT(*) AS function_calls,
-    COUNT(f.error) AS function_errors
+    COUNT(f.error) AS function_errors,
+    BOOL_OR(CAST(COALESCE(NOT LOWER(f.hangup) IN ('false', '0'), FALSE) AS BOOLEAN)) AS has_agent_hung_up
   FROM polyai.conversations_local AS l
   JOIN polyai.function_events AS f
     ON f.agent_id = l.agent_id AND f.conversation_id = l.conversation_id
@@ -61,7 +71,9 @@ WITH spoken AS (
     COUNT(*) AS num_annotations,
     COUNT(CASE WHEN a.annotation_type = 'missing_topic' THEN 1 END) AS num_missing_topic,
     COUNT(CASE WHEN a.annotation_type = 'wrong_transcript' THEN 1 END) AS num_wrong_transcript,
-    COUNT(CASE WHEN a.annotation_type = 'wrong_info' THEN 1 END) AS num_wrong_info
+    COUNT(CASE WHEN a.annotation_type = 'wrong_info' THEN 1 END) AS num_wrong_info,
+    COUNT(CASE WHEN a.annotation_type = 'good_response' THEN 1 END) AS num_good_responses,
+    COUNT(CASE WHEN a.annotation_type = 'bad_response' THEN 1 END) AS num_bad_responses
   FROM polyai.conversations_local AS l
   JOIN polyai.annotations AS a
     ON a.agent_id = l.agent_id AND a.conversation_id = l.conversation_id
@@ -70,27 +82,60 @@ WITH spoken AS (
     l.conversation_id,
     l.local_date,
     l.next_local_date
-), flags AS (
+), named AS (
   SELECT
     l.agent_id,
     l.conversation_id,
     l.local_date,
     l.next_local_date,
-    BOOL_OR(CAST(m.name = 'CHAT_ABANDONED' AS BOOLEAN)) AS is_chat_abandoned,
-    BOOL_OR(CAST(m.name <> 'CHAT_ABANDONED' AS BOOLEAN)) AS is_repeat_caller
+    m.name,
+    m.value,
+    m.value_number,
+    COALESCE(m.value_boolean, m.value_number <> 0, NOT m.value IS NULL) AS is_yes
   FROM polyai.conversations_local AS l
   JOIN polyai.metrics AS m
     ON m.agent_id = l.agent_id AND m.conversation_id = l.conversation_id
   WHERE
-    (
-      m.name = 'CHAT_ABANDONED' OR STARTS_WITH(m.name, 'REPEAT_CALLER_')
+    m.name IN (
+      'CHAT_ABANDONED',
+      'USER_HANGUP',
+      'OUTBOUND_CALL_STATUS',
+      'OUTBOUND_CALL_SIP_CODE',
+      'CALL_ANSWERED_BY',
+      'CALL_CONNECTED',
+      'CALL_COMPLETED'
     )
-    AND COALESCE(m.value_boolean, m.value_number <> 0, NOT m.value IS NULL)
+    OR STARTS_WITH(m.name, 'REPEAT_CALLER_')
+), flags AS (
+  SELECT
+    agent_id,
+    conversation_id,
+    local_date,
+    next_local_date,
+    BOOL_OR(CAST(name = 'CHAT_ABANDONED' AND is_yes AS BOOLEAN)) AS is_chat_abandoned,
+    BOOL_OR(CAST(STARTS_WITH(name, 'REPEAT_CALLER_') AND is_yes AS BOOLEAN)) AS is_repeat_caller,
+    BOOL_OR(CAST(name = 'USER_HANGUP' AND is_yes AS BOOLEAN)) AS has_user_hung_up,
+    BOOL_OR(CAST(name = 'CALL_COMPLETED' AND is_yes AS BOOLEAN)) AS is_call_completed,
+    BOOL_OR(CAST(CASE WHEN name = 'CALL_CONNECTED' THEN is_yes END AS BOOLEAN)) AS is_reported_connected,
+    BOOL_OR(
+      CAST(CASE WHEN name = 'OUTBOUND_CALL_STATUS' THEN LOWER(value) = 'success' END AS BOOLEAN)
+    ) AS is_success,
+    MAX(CASE WHEN name = 'OUTBOUND_CALL_STATUS' THEN value END) AS call_status,
+    MAX(
+      CASE
+        WHEN name = 'OUTBOUND_CALL_SIP_CODE' AND value_number BETWEEN 100 AND 699
+        THEN value_number
+      END
+    ) AS sip_code,
+    BOOL_OR(CAST(name = 'CALL_ANSWERED_BY' AND UPPER(value) LIKE '%HUMAN%' AS BOOLEAN)) AS is_human,
+    BOOL_OR(CAST(name = 'CALL_ANSWERED_BY' AND UPPER(value) LIKE '%VOICEMAIL%' AS BOOLEAN)) AS is_voicemail,
+    BOOL_OR(CAST(name = 'CALL_ANSWERED_BY' AND UPPER(value) LIKE '%IVR%' AS BOOLEAN)) AS is_ivr
+  FROM named
   GROUP BY
-    l.agent_id,
-    l.conversation_id,
-    l.local_date,
-    l.next_local_date
+    agent_id,
+    conversation_id,
+    local_date,
+    next_local_date
 ), joined AS (
   SELECT
     l.*,
@@ -114,14 +159,36 @@ WITH spoken AS (
     END AS has_caller_spoken,
     COALESCE(f.function_calls, 0) AS function_calls,
     COALESCE(f.function_errors, 0) AS function_errors,
+    COALESCE(f.has_agent_hung_up, FALSE) AS has_agent_hung_up,
     NOT c.conversation_id IS NULL AS is_csat_offered,
     c.csat_score,
     COALESCE(r.num_annotations, 0) AS num_annotations,
     COALESCE(r.num_missing_topic, 0) AS num_missing_topic,
     COALESCE(r.num_wrong_transcript, 0) AS num_wrong_transcript,
     COALESCE(r.num_wrong_info, 0) AS num_wrong_info,
+    COALESCE(r.num_good_responses, 0) AS num_good_responses,
+    COALESCE(r.num_bad_responses, 0) AS num_bad_responses,
     COALESCE(g.is_chat_abandoned, FALSE) AS is_chat_abandoned,
-    COALESCE(g.is_repeat_caller, FALSE) AS is_repeat_caller
+    COALESCE(g.is_repeat_caller, FALSE) AS is_repeat_caller,
+    COALESCE(g.has_user_hung_up, FALSE) AS has_user_hung_up,
+    COALESCE(g.is_call_completed, FALSE) AS is_call_completed,
+    CASE
+      WHEN l.direction = 'outbound'
+      THEN COALESCE(g.is_reported_connected, g.is_success)
+    END AS is_connected,
+    CASE WHEN g.is_success THEN 'Success' ELSE g.call_status END AS call_status,
+    CAST(g.sip_code AS BIGINT) AS sip_code,
+    COALESCE(g.is_human, FALSE) AS is_answered_by_human,
+    COALESCE(g.is_voicemail, FALSE) AS is_answered_by_voicemail,
+    COALESCE(g.is_ivr, FALSE) AS is_answered_by_ivr,
+    CASE
+      WHEN g.is_human
+      THEN 'human'
+      WHEN g.is_voicemail
+      THEN 'voicemail'
+      WHEN g.is_ivr
+      THEN 'ivr'
+    END AS answered_by
   FROM polyai.conversations_local AS l
   LEFT JOIN spoken AS s
     ON s.agent_id = l.agent_id
@@ -195,6 +262,32 @@ SELECT
   is_contained,
   is_abandoned,
   is_contained AND NOT is_abandoned AS is_contained_excl_abandoned,
+  CASE
+    WHEN NOT is_finished
+    THEN NULL
+    WHEN NOT is_connected
+    THEN 'not_connected'
+    WHEN is_handed_off
+    THEN 'handoff'
+    ELSE CONCAT(
+      CASE
+        WHEN has_user_hung_up
+        THEN 'caller'
+        WHEN has_agent_hung_up
+        THEN 'agent'
+        WHEN is_abandoned
+        THEN 'caller'
+        ELSE 'unknown'
+      END,
+      CASE
+        WHEN NOT COALESCE(has_caller_spoken, TRUE)
+        THEN '_before_input'
+        WHEN is_call_completed
+        THEN '_after_completion'
+        ELSE '_in_dialogue'
+      END
+    )
+  END AS hangup_category,
   handoff_destination,
   handoff_reason,
   poly_score,
@@ -225,7 +318,17 @@ SELECT
   num_missing_topic,
   num_wrong_transcript,
   num_wrong_info,
+  num_good_responses,
+  num_bad_responses,
   is_repeat_caller,
+  is_connected,
+  is_call_completed,
+  answered_by,
+  is_answered_by_human,
+  is_answered_by_voicemail,
+  is_answered_by_ivr,
+  call_status,
+  sip_code,
   is_transcript_withheld,
   source_api,
   fetched_at

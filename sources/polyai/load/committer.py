@@ -48,7 +48,14 @@ from .discard import discard, remove_old_records
 from .memory import release_unused
 from .report import RunReport, no_op
 from .source import OnBatch, chunk_source, rows_source, tables_schema
-from .upgrade import UPGRADE, UPGRADE_SCHEMA, UPGRADED_TABLES, is_upgraded, upgrade_chunks
+from .upgrade import (
+    UPGRADE,
+    UPGRADE_SCHEMA,
+    UPGRADED_TABLES,
+    is_upgraded,
+    set_directions,
+    upgrade_chunks,
+)
 
 logger = logging.getLogger("polyai")
 
@@ -305,6 +312,7 @@ class Committer:
                 self._extract(source.with_resources(*UPGRADED_TABLES))
                 self._load()
             with self._statements() as client:
+                set_directions(client)
                 record_load(client, UPGRADE, UPGRADE_SCHEMA, None)
 
     def _create(self, tables: Sequence[Table]) -> None:

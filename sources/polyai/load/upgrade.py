@@ -10,11 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
+
+from dlt.destinations.sql_client import SqlClientBase
 
 from ..shape.upgrade import UPGRADED, Row, upgraded, upgraded_llm_requests
 from ..tables.children import LLM_REQUESTS, TURNS
+from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
 from ..tables.registry import loaded_tables
+from ..tables.rules import OUTBOUND, direction_unknown_sql
 from ..warehouse.duckdb_destination import merges_in_transactions
 from ..warehouse.held import LoadState
 from ..warehouse.queries import id_batches
@@ -76,6 +81,14 @@ def upgrade_chunks(warehouse: LoadState) -> Iterator[Chunk]:
                 upgraded_conversations += len(ids)
     if upgraded_conversations:
         logger.info("upgraded %s conversations", f"{upgraded_conversations:,}")
+
+
+def set_directions(client: SqlClientBase[Any]) -> None:
+    """Sets the direction of outbound conversations that were loaded without one."""
+    name = client.make_qualified_table_name(CONVERSATIONS.name)
+    client.execute_sql(
+        f"UPDATE {name} SET direction = '{OUTBOUND}' WHERE {direction_unknown_sql()}"
+    )
 
 
 def _chunk(batches: Iterator[Batch]) -> Chunk:

@@ -115,6 +115,8 @@ def _conversation(call: Conversation, apis: Sequence[str]) -> Row:
     if CONVERSATIONS_V3 in apis:
         # an answer of the Data API without these leaves what v3 sent in their place
         row |= {name: v3[name] for name in ("started_at", "handoff") if row[name] is None}
+    if row["direction"] is None and call.conversation_id.startswith("OUT-"):
+        row["direction"] = "outbound"
     row |= {"region": call.region, "is_transcript_withheld": False, "source_api": apis[-1]}
     shown = len(call.turns or ())
     # only v3 sends counts of its own, and a later answer of the Data API does not remove them

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..clock import timestamp_or_none
-from ..tables.rules import BEGAN_AT, caller_column
+from ..tables.rules import BEGAN_AT, caller_column, direction_of
 
 
 def normalize_number(number: str) -> str:
@@ -74,7 +74,9 @@ class ForgottenCallers:
         Args:
             detail: The conversation, with the field names of the Data API.
         """
-        caller = detail.get(_FIELDS[caller_column(detail.get("direction"))])
+        own_id = str(detail.get("conversationId") or "")
+        direction = direction_of(detail.get("direction"), own_id)
+        caller = detail.get(_FIELDS[caller_column(direction)])
         if not caller:
             return False
         times = {name: timestamp_or_none(detail.get(_FIELDS[name])) for name in BEGAN_AT.columns}

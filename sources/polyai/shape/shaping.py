@@ -20,6 +20,7 @@ from ..tables import children
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from ..tables.registry import conversation_tables
+from ..tables.rules import direction_of
 from .answer import Answer, Json
 from .batch import Batch, TurnKeys
 from .function_events import FunctionEvent, function_events
@@ -90,6 +91,7 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
         if table.is_child:
             kept = withheld if table.is_kept_when_withheld else None
             shaped[table.name] = batch.with_tombstones(table, shaped[table.name], kept)
+    shaped["conversations"] = _with_directions(shaped["conversations"])
     return Shaped(shaped, batch.unmapped, sum(withheld))
 
 
@@ -161,6 +163,16 @@ def _conversations(
     taken |= {"variant_name", "state", *_SENT_COUNTS}
     owners = [answer.conversation_id for answer in batch.answers]
     return batch.table(CONVERSATIONS, owners, given, details, "", taken, extras)
+
+
+def _with_directions(rows: pa.Table) -> pa.Table:
+    """Sets the direction of outbound calls for which it was never sent."""
+    if not rows["direction"].null_count:
+        return rows
+    values = map(direction_of, rows["direction"].to_pylist(), rows["conversation_id"].to_pylist())
+    position = rows.schema.get_field_index("direction")
+    field = rows.schema.field(position)
+    return rows.set_column(position, field, pa.array(values, field.type))
 
 
 def _score(detail: Json, extra: Json) -> tuple[float | None, str | None]:

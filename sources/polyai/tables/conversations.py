@@ -20,7 +20,12 @@ CONVERSATIONS = Table(
         _kept("account_id", "text", "PolyAI account (workspace).", "accountId", "account_id"),
         Column("region", "text", "PolyAI region: us, eu, uk or studio."),
         _kept("channel", "text", "Channel, such as VOICE-SIP or WEBCHAT.", "channel", "channel"),
-        _kept("direction", "text", "Direction: inbound or outbound.", "direction"),
+        _kept(
+            "direction",
+            "text",
+            "Direction: inbound or outbound; outbound if none is sent and the id begins with OUT-.",
+            "direction",
+        ),
         _kept(
             "environment",
             "text",

@@ -18,6 +18,9 @@ failed."""
 OUTBOUND = "outbound"
 """Value of `direction` for conversations that the agent started."""
 
+_OUTBOUND_ID = "OUT-"
+"""Beginning of the ids of outbound calls."""
+
 REDACTED = "REDACTED"
 """Value that PolyAI sends instead of a number to a key without PII access; never hashed or joined.
 """
@@ -134,6 +137,18 @@ def missing_sql(
         f"CASE WHEN {api_count} IS NOT NULL THEN "
         f"greatest({api_count} + coalesce({absent}, 0) - {minus}, 0) END"
     )
+
+
+def direction_of(direction: Any, conversation_id: str) -> Any:
+    """Returns the direction as sent; if none was, that of an outbound call's id."""
+    if direction in (None, "") and conversation_id.startswith(_OUTBOUND_ID):
+        return OUTBOUND
+    return direction
+
+
+def direction_unknown_sql() -> str:
+    """Returns the SQL condition for a row of `conversations` that lacks its id's direction."""
+    return f"direction IS NULL AND conversation_id LIKE '{_OUTBOUND_ID}%'"
 
 
 def caller_column(direction: str | None) -> str:

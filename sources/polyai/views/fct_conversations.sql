@@ -8,6 +8,15 @@
 -- words are not stored, turns other than the first one and silences count instead; without any
 -- turns it is unknown, and only the duration counts.
 --
+-- hangup_category is a definition of this project: who ended the conversation, and at which point.
+-- not_connected: an outbound call that was not connected. handoff: it ended with a handoff. Else the
+-- first word is caller (the metric USER_HANGUP is true, or the conversation is abandoned), agent (a
+-- function requested the hang-up) or unknown, and the rest is before_input (the caller had not
+-- spoken), after_completion (the metric CALL_COMPLETED is true) or in_dialogue.
+--
+-- An outbound call is connected if the metric CALL_CONNECTED is true; without it, if
+-- OUTBOUND_CALL_STATUS is Success.
+--
 -- Each join includes both dates, so that a filter on either of them reaches the scan of the
 -- children.
 WITH spoken AS (
@@ -37,7 +46,8 @@ WITH spoken AS (
     l.local_date,
     l.next_local_date,
     count(*) AS function_calls,
-    count(f.error) AS function_errors
+    count(f.error) AS function_errors,
+    bool_or(coalesce(lower(f.hangup) NOT IN ('false', '0'), FALSE)) AS has_agent_hung_up
   FROM conversations_local AS l
   JOIN function_events AS f ON f.agent_id = l.agent_id AND f.conversation_id = l.conversation_id
   GROUP BY l.agent_id, l.conversation_id, l.local_date, l.next_local_date
@@ -50,23 +60,54 @@ WITH spoken AS (
     count(*) AS num_annotations,
     count(CASE WHEN a.annotation_type = 'missing_topic' THEN 1 END) AS num_missing_topic,
     count(CASE WHEN a.annotation_type = 'wrong_transcript' THEN 1 END) AS num_wrong_transcript,
-    count(CASE WHEN a.annotation_type = 'wrong_info' THEN 1 END) AS num_wrong_info
+    count(CASE WHEN a.annotation_type = 'wrong_info' THEN 1 END) AS num_wrong_info,
+    count(CASE WHEN a.annotation_type = 'good_response' THEN 1 END) AS num_good_responses,
+    count(CASE WHEN a.annotation_type = 'bad_response' THEN 1 END) AS num_bad_responses
   FROM conversations_local AS l
   JOIN annotations AS a ON a.agent_id = l.agent_id AND a.conversation_id = l.conversation_id
   GROUP BY l.agent_id, l.conversation_id, l.local_date, l.next_local_date
-), flags AS (
+), named AS (
   SELECT
     l.agent_id,
     l.conversation_id,
     l.local_date,
     l.next_local_date,
-    bool_or(m.name = 'CHAT_ABANDONED') AS is_chat_abandoned,
-    bool_or(m.name <> 'CHAT_ABANDONED') AS is_repeat_caller
+    m.name,
+    m.value,
+    m.value_number,
+    coalesce(m.value_boolean, m.value_number <> 0, m.value IS NOT NULL) AS is_yes
   FROM conversations_local AS l
   JOIN metrics AS m ON m.agent_id = l.agent_id AND m.conversation_id = l.conversation_id
-  WHERE (m.name = 'CHAT_ABANDONED' OR starts_with(m.name, 'REPEAT_CALLER_'))
-    AND coalesce(m.value_boolean, m.value_number <> 0, m.value IS NOT NULL)
-  GROUP BY l.agent_id, l.conversation_id, l.local_date, l.next_local_date
+  WHERE m.name IN (
+      'CHAT_ABANDONED', 'USER_HANGUP', 'OUTBOUND_CALL_STATUS', 'OUTBOUND_CALL_SIP_CODE',
+      'CALL_ANSWERED_BY', 'CALL_CONNECTED', 'CALL_COMPLETED'
+    )
+    OR starts_with(m.name, 'REPEAT_CALLER_')
+), flags AS (
+  SELECT
+    agent_id,
+    conversation_id,
+    local_date,
+    next_local_date,
+    bool_or(name = 'CHAT_ABANDONED' AND is_yes) AS is_chat_abandoned,
+    bool_or(starts_with(name, 'REPEAT_CALLER_') AND is_yes) AS is_repeat_caller,
+    bool_or(name = 'USER_HANGUP' AND is_yes) AS has_user_hung_up,
+    bool_or(name = 'CALL_COMPLETED' AND is_yes) AS is_call_completed,
+    bool_or(CASE WHEN name = 'CALL_CONNECTED' THEN is_yes END) AS is_reported_connected,
+    bool_or(CASE WHEN name = 'OUTBOUND_CALL_STATUS' THEN lower(value) = 'success' END)
+      AS is_success,
+    max(CASE WHEN name = 'OUTBOUND_CALL_STATUS' THEN value END) AS call_status,
+    max(
+      CASE
+        WHEN name = 'OUTBOUND_CALL_SIP_CODE' AND value_number BETWEEN 100 AND 699
+          THEN value_number
+      END
+    ) AS sip_code,
+    bool_or(name = 'CALL_ANSWERED_BY' AND upper(value) LIKE '%HUMAN%') AS is_human,
+    bool_or(name = 'CALL_ANSWERED_BY' AND upper(value) LIKE '%VOICEMAIL%') AS is_voicemail,
+    bool_or(name = 'CALL_ANSWERED_BY' AND upper(value) LIKE '%IVR%') AS is_ivr
+  FROM named
+  GROUP BY agent_id, conversation_id, local_date, next_local_date
 ), joined AS (
   SELECT
     l.*,
@@ -83,14 +124,31 @@ WITH spoken AS (
     ${caller_spoken()} AS has_caller_spoken,
     coalesce(f.function_calls, 0) AS function_calls,
     coalesce(f.function_errors, 0) AS function_errors,
+    coalesce(f.has_agent_hung_up, FALSE) AS has_agent_hung_up,
     c.conversation_id IS NOT NULL AS is_csat_offered,
     c.csat_score,
     coalesce(r.num_annotations, 0) AS num_annotations,
     coalesce(r.num_missing_topic, 0) AS num_missing_topic,
     coalesce(r.num_wrong_transcript, 0) AS num_wrong_transcript,
     coalesce(r.num_wrong_info, 0) AS num_wrong_info,
+    coalesce(r.num_good_responses, 0) AS num_good_responses,
+    coalesce(r.num_bad_responses, 0) AS num_bad_responses,
     coalesce(g.is_chat_abandoned, FALSE) AS is_chat_abandoned,
-    coalesce(g.is_repeat_caller, FALSE) AS is_repeat_caller
+    coalesce(g.is_repeat_caller, FALSE) AS is_repeat_caller,
+    coalesce(g.has_user_hung_up, FALSE) AS has_user_hung_up,
+    coalesce(g.is_call_completed, FALSE) AS is_call_completed,
+    CASE WHEN l.direction = 'outbound' THEN coalesce(g.is_reported_connected, g.is_success) END
+      AS is_connected,
+    CASE WHEN g.is_success THEN 'Success' ELSE g.call_status END AS call_status,
+    CAST(g.sip_code AS BIGINT) AS sip_code,
+    coalesce(g.is_human, FALSE) AS is_answered_by_human,
+    coalesce(g.is_voicemail, FALSE) AS is_answered_by_voicemail,
+    coalesce(g.is_ivr, FALSE) AS is_answered_by_ivr,
+    CASE
+      WHEN g.is_human THEN 'human'
+      WHEN g.is_voicemail THEN 'voicemail'
+      WHEN g.is_ivr THEN 'ivr'
+    END AS answered_by
   FROM conversations_local AS l
   LEFT JOIN spoken AS s
     ON s.agent_id = l.agent_id AND s.conversation_id = l.conversation_id
@@ -144,6 +202,24 @@ SELECT
   is_contained,
   is_abandoned,
   is_contained AND NOT is_abandoned AS is_contained_excl_abandoned,
+  CASE
+    WHEN NOT is_finished THEN NULL
+    WHEN NOT is_connected THEN 'not_connected'
+    WHEN is_handed_off THEN 'handoff'
+    ELSE concat(
+      CASE
+        WHEN has_user_hung_up THEN 'caller'
+        WHEN has_agent_hung_up THEN 'agent'
+        WHEN is_abandoned THEN 'caller'
+        ELSE 'unknown'
+      END,
+      CASE
+        WHEN NOT coalesce(has_caller_spoken, TRUE) THEN '_before_input'
+        WHEN is_call_completed THEN '_after_completion'
+        ELSE '_in_dialogue'
+      END
+    )
+  END AS hangup_category,
   handoff_destination,
   handoff_reason,
   poly_score,
@@ -174,7 +250,17 @@ SELECT
   num_missing_topic,
   num_wrong_transcript,
   num_wrong_info,
+  num_good_responses,
+  num_bad_responses,
   is_repeat_caller,
+  is_connected,
+  is_call_completed,
+  answered_by,
+  is_answered_by_human,
+  is_answered_by_voicemail,
+  is_answered_by_ivr,
+  call_status,
+  sip_code,
   is_transcript_withheld,
   source_api,
   fetched_at

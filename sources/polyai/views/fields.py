@@ -112,6 +112,39 @@ _DECLARED: tuple[Field, ...] = (
         "PolyScore band on the 1-5 scale: high (5), medium (3 to below 5) or low (below 3); NULL "
         "on the other scale.",
     ),
+    Field(
+        "hangup_category",
+        "text",
+        "",
+        "End of the conversation as this project classifies it: not_connected, handoff, or who "
+        "hung up (caller, agent, unknown) and when (before_input, in_dialogue, after_completion), "
+        "such as caller_in_dialogue; NULL while in progress.",
+    ),
+    # outbound calls
+    Field(
+        "is_connected",
+        "bool",
+        "",
+        "Outbound call that was connected: CALL_CONNECTED is true, or the status is Success; NULL "
+        "if unknown or inbound.",
+    ),
+    Field("is_call_completed", "bool", "", "The metric CALL_COMPLETED is true."),
+    Field(
+        "answered_by",
+        "text",
+        "",
+        "Who answered, from CALL_ANSWERED_BY: human, else voicemail, else ivr; NULL if unknown.",
+    ),
+    Field("is_answered_by_human", "bool", "", "CALL_ANSWERED_BY has HUMAN."),
+    Field("is_answered_by_voicemail", "bool", "", "CALL_ANSWERED_BY has VOICEMAIL."),
+    Field("is_answered_by_ivr", "bool", "", "CALL_ANSWERED_BY has IVR."),
+    Field(
+        "call_status",
+        "text",
+        "",
+        "Status from OUTBOUND_CALL_STATUS: Success, Unavailable or Busy; NULL if unknown.",
+    ),
+    Field("sip_code", "bigint", "", "SIP code from OUTBOUND_CALL_SIP_CODE; NULL if unknown."),
     # turns
     Field("num_user_turns", "bigint", "", "Turns with input of the caller; NULL without turns."),
     Field("num_barge_ins", "bigint", "", "Turns with barge-in: the caller spoke over the agent."),
@@ -176,6 +209,8 @@ _DECLARED: tuple[Field, ...] = (
     Field("num_missing_topic", "bigint", "", "Annotations of the type missing_topic."),
     Field("num_wrong_transcript", "bigint", "", "Annotations of the type wrong_transcript."),
     Field("num_wrong_info", "bigint", "", "Annotations of the type wrong_info."),
+    Field("num_good_responses", "bigint", "", "Annotations of the type good_response."),
+    Field("num_bad_responses", "bigint", "", "Annotations of the type bad_response."),
     Field("num_reasons", "bigint", "", "Number of reasons for a review."),
     Field("has_low_score", "bool", "", "PolyScore below 3 on the 1-5 scale."),
     Field("has_ood", "bool", "", "At least one out-of-domain turn."),
@@ -220,6 +255,24 @@ _DECLARED: tuple[Field, ...] = (
         "",
         "Finished conversations in which the person called spoke.",
     ),
+    Field(
+        "attempted_conversations",
+        "bigint",
+        "",
+        "Outbound calls that were placed: finished, or with a status.",
+    ),
+    Field("connected_conversations", "bigint", "", "Outbound calls that were connected."),
+    Field("human_conversations", "bigint", "", "Outbound calls that a human answered."),
+    Field("voicemail_conversations", "bigint", "", "Outbound calls that a mailbox answered."),
+    Field("ivr_conversations", "bigint", "", "Outbound calls that an IVR answered."),
+    Field("completed_conversations", "bigint", "", "Outbound calls with CALL_COMPLETED."),
+    Field("caller_hangups", "bigint", "", "Outbound calls that the person called ended."),
+    Field("busy_conversations", "bigint", "", "Outbound calls with the status Busy."),
+    Field("unavailable_conversations", "bigint", "", "Outbound calls with the status Unavailable."),
+    Field("sip_2xx_conversations", "bigint", "", "Outbound calls with a SIP code 200 to 299."),
+    Field("sip_4xx_conversations", "bigint", "", "Outbound calls with a SIP code 400 to 499."),
+    Field("sip_5xx_conversations", "bigint", "", "Outbound calls with a SIP code 500 to 599."),
+    Field("sip_6xx_conversations", "bigint", "", "Outbound calls with a SIP code 600 to 699."),
     Field("timed_conversations", "bigint", "", "Finished conversations with a known duration."),
     Field(
         "handle_time_seconds_sum",
@@ -272,6 +325,9 @@ _DECLARED: tuple[Field, ...] = (
     ),
     Field("handoff_rate", "double", "ratio", "Handoff rate: handed_off ÷ finished conversations."),
     Field("answer_rate", "double", "ratio", "Answer rate: answered ÷ finished conversations."),
+    Field("connection_rate", "double", "ratio", "Connected ÷ attempted outbound calls."),
+    Field("human_rate", "double", "ratio", "Calls answered by a human ÷ connected ones."),
+    Field("completion_rate", "double", "ratio", "Completed ÷ connected outbound calls."),
     Field("handle_time_seconds_mean", "double", "s", "Mean handle time of a conversation."),
     Field("handle_time_seconds_p50", "double", "s", "Median handle time."),
     Field("handle_time_seconds_p95", "double", "s", "95th percentile of the handle times."),
