@@ -59,7 +59,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) * 3 // 2 or 1
 
 
-for _name, _examples in {"dev": 25, "ci": 100, "slow": 1_000}.items():
+for _name, _examples in {"dev": 25, "ci": 50, "slow": 1_000}.items():
     settings.register_profile(
         _name,
         max_examples=_examples,

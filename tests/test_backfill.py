@@ -77,10 +77,10 @@ def total(output: dict[str, Any], count: str) -> int:
     return sum(slice_["counts"].get(count, 0) for slice_ in output["slices"])
 
 
-@pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.slow)])
 class TestRange:
     @pytest.mark.slow
-    def test_exactly_the_range_is_loaded_once(
+    @pytest.mark.parametrize("api", ["data", V3])
+    def test_exactly_the_range_is_loaded_once_and_again_without_resume(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
         code, output = backfill(base_url, "2026-10-01", "2026-10-04", POLYAI_API=api)
@@ -96,11 +96,7 @@ class TestRange:
         )
         assert [row[:3] for row in runs] == [("backfill", api, 3)]
 
-    @pytest.mark.slow
-    def test_a_repetition_skips_what_is_loaded_and_without_resume_reads_all(
-        self, sandbox: Sandbox, base_url: str, api: str
-    ) -> None:
-        backfill(base_url, "2026-10-01", "2026-10-04", "--slice", "3d", POLYAI_API=api)
+        # a repetition skips what is loaded; without resume it reads all
         before = query("SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1")
         sandbox.requests.clear()
         code, output = backfill(
@@ -117,6 +113,7 @@ class TestRange:
         assert (code, total(output, "changed")) == (0, len(loaded_ids()))
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.matrix)])
     def test_the_watermark_of_load_does_not_move(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:
@@ -153,7 +150,7 @@ def assert_equals_truth_of(sandbox: Sandbox, api: str) -> None:
 def test_a_week_within_years_costs_its_own_pages_and_a_few_more() -> None:
     sandbox = Sandbox(
         SandboxConfig(
-            conversations=60_000, inventions=True, span=timedelta(days=3 * 365), detail="small"
+            conversations=20_000, inventions=True, span=timedelta(days=3 * 365), detail="small"
         )
     )
     since, before = "2025-05-05", "2025-05-12"
@@ -173,21 +170,21 @@ class TestFailures:
     def test_a_failed_slice_is_named_and_does_not_stop_the_others(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
-        sandbox.faults.add("status", path="start_time=2026-10-02.*end_time=2026-10-04", status=500)
+        sandbox.faults.add("status", path="start_time=2026-10-01.*end_time=2026-10-03", status=500)
         environment = access(base_url) | {
             "POLYAI_ACCOUNT_ID": "ws-sandbox",
             "POLYAI_API": V3,
             "POLYAI_MAX_ATTEMPTS": "1",
         }
-        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-06")
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-04")
         result = run(*options, **environment)
         assert result.returncode == 3
-        assert f"1 of 5 slices failed: {AGENT} 2026-10-03/2026-10-04" in error_of(result)
-        missing = within(sandbox, "2026-10-03", "2026-10-04")
-        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-06") - missing
+        assert f"1 of 3 slices failed: {AGENT} 2026-10-02/2026-10-03" in error_of(result)
+        missing = within(sandbox, "2026-10-02", "2026-10-03")
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-04") - missing
         sandbox.faults.clear()
         assert run(*options, **environment).returncode == 0
-        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-06")
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-04")
 
     @pytest.mark.slow
     def test_a_wrong_key_of_one_agent_fails_its_slices_only(self, tmp_path: Path) -> None:
@@ -248,7 +245,7 @@ class TestWorkers:
     def test_a_killed_worker_fails_its_slice_only(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
-        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-07", "--workers", "2")
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-04", "--workers", "2")
         process = start(*options, **environment)
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
         victim = max(workers_of(process.pid))
@@ -256,16 +253,16 @@ class TestWorkers:
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 3, stderr
         assert "its process died (signal SIGKILL)" in stdout
-        assert "1 of 6 slices failed" in stderr
+        assert "1 of 3 slices failed" in stderr
         sandbox.faults.clear()
-        assert run(*options, **environment).returncode == 0
-        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-07")
+        assert run(*options[:-2], **environment).returncode == 0
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-04")
 
     @pytest.mark.slow
     def test_a_killed_backfill_can_be_run_again(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
-        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-05", "--workers", "2")
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-04", "--workers", "2")
         process = start(*options, **environment)
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
         workers = workers_of(process.pid)
@@ -274,8 +271,8 @@ class TestWorkers:
         # workers end when their parent is gone
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
         sandbox.faults.clear()
-        assert run(*options, **environment).returncode == 0
-        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-05")
+        assert run(*options[:-2], **environment).returncode == 0
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-04")
 
     @pytest.mark.slow
     def test_an_interrupted_backfill_keeps_what_was_read(
@@ -283,7 +280,7 @@ class TestWorkers:
     ) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
         environment = access(base_url) | {"POLYAI_WORKERS": "2"}
-        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-20", "--workers", "2")
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-11", "--workers", "2")
         process = start(*options, **environment)
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 8)
         process.send_signal(signal.SIGTERM)
@@ -291,17 +288,17 @@ class TestWorkers:
         assert process.returncode == 130, stderr
         assert "run it again" in stderr
         there = loaded_ids()
-        assert there < within(sandbox, "2026-10-01", "2026-10-20")
+        assert there < within(sandbox, "2026-10-01", "2026-10-11")
         assert query("SELECT DISTINCT status FROM polyai.sync_runs WHERE status = 'running'") == []
         sandbox.faults.clear()
-        assert run(*options, "--slice", "10d", **environment).returncode == 0
-        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-20")
+        assert run(*options[:-2], "--slice", "10d", **environment).returncode == 0
+        assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-11")
 
     @pytest.mark.slow
     def test_a_load_can_run_at_the_same_time(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.05)
         environment = access(base_url)
-        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-09", "--workers", "2")
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-05", "--workers", "2")
         process = start(*options, **environment, POLYAI_WORKERS="2")
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
         result = run("load", **environment)

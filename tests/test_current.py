@@ -109,8 +109,8 @@ class TestRefetchAges:
             report = site.load(lookback="30d")
             assert (site.details_of(chosen), annotations_of(chosen)) == (1, before + number)
             assert report.settled >= 1
-            site.load(lookback="30d")
-            assert site.details_of(chosen) == 0
+        site.load(lookback="30d")
+        assert site.details_of(chosen) == 0
 
     @pytest.mark.slow
     def test_several_ages_crossed_between_runs_cost_one_request(self, site: Site) -> None:
@@ -153,8 +153,8 @@ class TestConvergence:
     def test_late_notes_scores_tags_metrics_and_annotations_all_arrive(self, site: Site) -> None:
         draw = random.Random(1)
         sandbox = site.sandbox
-        site.load()
-        for night in range(4):
+        put_loaded(sandbox.config)
+        for night in range(2):
             sandbox.advance(timedelta(hours=20), arrivals=draw.randrange(4))
             site.load()
             ids = list(sandbox.conversation_ids(AGENT))[:60]
@@ -199,7 +199,7 @@ class TestCost:
         self, site: Site
     ) -> None:
         site.sandbox.advance(30 * DAY)
-        site.load()
+        put_loaded(site.sandbox.config, 30 * DAY)
         site.sandbox.advance(arrivals=23)
         site.sandbox.advance(10 * DAY)
         report = site.load(settle_after="0s")
@@ -212,7 +212,7 @@ class TestCost:
     @pytest.mark.slow
     def test_a_run_with_nothing_new_rewrites_no_row_of_any_table(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
-        site.load()
+        put_loaded(site.sandbox.config, 30 * DAY)
         tables = [
             row[0]
             for row in query(
@@ -236,7 +236,7 @@ class TestCost:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "database", ["polyai.duckdb", pytest.param("calls.duckdb", marks=pytest.mark.slow)]
+        "database", ["polyai.duckdb", pytest.param("calls.duckdb", marks=pytest.mark.matrix)]
     )
     def test_no_other_schema_is_left(
         self, site: Site, database: str, monkeypatch: pytest.MonkeyPatch
@@ -338,7 +338,7 @@ class TestPartiallyLoaded:
     @pytest.mark.slow
     def test_a_new_machine_replaces_or_deletes_rows_of_a_killed_run(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
-        site.load()
+        put_loaded(site.sandbox.config, 30 * DAY)
         chosen = newest_ended()
         site.sandbox.edit(AGENT, chosen, tags=["a", "b"], note="old")
         # so that the runs begin at different times

@@ -6,7 +6,7 @@ import itertools
 import re
 import signal
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
@@ -102,12 +102,24 @@ def selected(calls: list[Conversation], **wanted: str) -> list[Conversation]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "looks",
+    [
+        # each size and each scheme; a scheme changes no sizes
+        pytest.param(((LAPTOP, "light"), (PHONE, "dark")), id="each"),
+        pytest.param(
+            tuple(itertools.product((LAPTOP, PHONE), ("light", "dark"))),
+            id="all",
+            marks=pytest.mark.matrix,
+        ),
+    ],
+)
 def test_every_page_opens_light_and_dark_on_laptop_and_phone(
-    browser: BrowserContext, url: str
+    browser: BrowserContext, url: str, looks: Sequence[tuple[Any, str]]
 ) -> None:
     one = Visit(browser, url)
     page = one.open(DAYS)
-    for size, scheme in itertools.product((LAPTOP, PHONE), ("light", "dark")):
+    for size, scheme in looks:
         one.look(size, scheme)
         for tab, title in PAGES.items():
             page.get_by_role("tab", name=tab).click()
@@ -151,7 +163,7 @@ def test_filters_change_the_numbers_correctly(
         expect_tile(page, "Conversations", f"{len(calls):,}")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_variant_filter_shows_the_variants_of_the_agent(
     browser: BrowserContext, url: str, loaded: Loaded
 ) -> None:
@@ -163,7 +175,7 @@ def test_the_variant_filter_shows_the_variants_of_the_agent(
 
 
 @pytest.mark.slow
-def test_tabs_and_the_back_button_change_the_page(browser: BrowserContext, url: str) -> None:
+def test_tabs_back_button_and_reviews_change_the_page(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, DAYS) as page:
         for tab, title in (("Performance", "Functions"), ("Data", "Last runs"), ("Reviews", None)):
             page.get_by_role("tab", name=tab).click()
@@ -171,6 +183,11 @@ def test_tabs_and_the_back_button_change_the_page(browser: BrowserContext, url: 
         page.wait_for_url(re.compile("page=reviews"))
         page.go_back()
         card(page, "Last runs").wait_for()
+        page.get_by_role("tab", name="Reviews").click()
+        page.locator(".pw-row").first.click()
+        page.wait_for_selector(".pw-transcript")
+        page.get_by_role("button", name="Back to the list").click()
+        card(page, "Review queue").wait_for()
 
 
 def test_a_conversation_can_be_searched_and_opened(
@@ -198,17 +215,6 @@ def test_a_conversation_can_be_searched_and_opened(
         page.wait_for_selector(".pw-row")
         page.goto(address)
         page.wait_for_selector(".pw-transcript")
-
-
-@pytest.mark.slow
-def test_a_conversation_can_be_opened_from_the_review_queue(
-    browser: BrowserContext, url: str
-) -> None:
-    with visit(browser, url, f"{DAYS}&page=reviews") as page:
-        page.locator(".pw-row").first.click()
-        page.wait_for_selector(".pw-transcript")
-        page.get_by_role("button", name="Back to the list").click()
-        card(page, "Review queue").wait_for()
 
 
 @pytest.mark.slow
@@ -318,6 +324,8 @@ def test_the_dashboard_works_during_a_load(
                 page.get_by_label("Agent").select_option(agent)
                 page.wait_for_url(f"**agent={agent}*")
                 assert page.locator("[data-tile]").count() == 8
+                # leaves the cores to the load
+                page.wait_for_timeout(200)
         output, errors = loading.communicate()
         assert loading.returncode == 0, output + errors
         for _ in range(20):
@@ -338,7 +346,7 @@ def test_days_without_conversations_show_a_message(browser: BrowserContext, url:
         page.get_by_text("No conversation matches").wait_for()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_an_empty_selection_shows_dashes(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, "days=custom&from=2026-10-01&to=2026-10-01&channel=SMS") as page:
         expect_tile(page, "PolyScore, of 5", "–")

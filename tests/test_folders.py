@@ -12,6 +12,7 @@ import pytest
 
 from command import access, error_of, query, run
 from loaded import put_loaded
+from polyai.locking.files import _identity
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 pytestmark = pytest.mark.load
@@ -54,7 +55,10 @@ class TestCopiesOfFolders:
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         copy = original.with_name("cpy")
+        identity = _identity(original / ".dlt" / "pipelines", "polyai")
         shutil.copytree(original, copy)
+        assert _identity(copy / ".dlt" / "pipelines", "polyai") != identity
+        assert _identity(original / ".dlt" / "pipelines", "polyai") == identity
         before = (original / "polyai.duckdb").read_bytes()
         (copy / "polyai.duckdb").unlink()
         monkeypatch.chdir(copy)
@@ -63,7 +67,7 @@ class TestCopiesOfFolders:
         first = query("SELECT min(conversation_id) FROM main.conversations")[0][0]
         Path("notes.jsonl").write_text(json.dumps({"conversation_id": first, "note": "x"}))
         for command in (
-            ("backfill", "--from", "2020-01-01", "--slice", "20y", "--workers", "2"),
+            ("backfill", "--from", "2020-01-01", "--slice", "20y"),
             ("recordings",),
             ("recordings", "verify"),
             ("status",),
@@ -79,13 +83,7 @@ class TestCopiesOfFolders:
         assert not list(original.glob("*.wal"))
 
     @pytest.mark.slow
-    def test_a_deleted_file_is_loaded_again(self, original: Path, base_url: str) -> None:
-        (original / "polyai.duckdb").unlink()
-        load(base_url)
-        assert count("polyai.duckdb") == 20
-
-    @pytest.mark.slow
-    def test_a_moved_folder_goes_on(
+    def test_a_moved_folder_goes_on_and_a_deleted_file_is_loaded_again(
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         moved = original.with_name("moved")
@@ -95,6 +93,9 @@ class TestCopiesOfFolders:
         assert count("polyai.duckdb") == 20
         assert run("status", **access(base_url)).returncode == 0
         assert not original.exists()
+        Path("polyai.duckdb").unlink()
+        load(base_url)
+        assert count("polyai.duckdb") == 20
 
     @pytest.mark.matrix
     def test_a_relative_configured_path_starts_from_the_folder_too(
@@ -126,18 +127,6 @@ class TestCopiesOfFolders:
         assert not (tmp_path / "elsewhere.duckdb").exists()
         assert not (tmp_path / "polyai.duckdb").exists()
         assert count("polyai.duckdb") == 20
-
-    @pytest.mark.slow
-    def test_a_copy_has_an_identity_of_its_own(
-        self, original: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from polyai.locking.files import _identity
-
-        pipelines = original / ".dlt" / "pipelines"
-        identity = _identity(pipelines, "polyai")
-        shutil.copytree(original, original.with_name("cpy"))
-        assert _identity(original.with_name("cpy") / ".dlt" / "pipelines", "polyai") != identity
-        assert _identity(pipelines, "polyai") == identity
 
 
 class TestRenamedFiles:

@@ -340,7 +340,19 @@ STEPS = [
     "is_after",
     [pytest.param(False, marks=pytest.mark.matrix, id="before"), pytest.param(True, id="after")],
 )
-@pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        pytest.param(
+            owner,
+            step,
+            id=step,
+            # no package is pending here, so that this step leaves what the one before it left
+            marks=[pytest.mark.matrix] if step == "_discard_pending" else [],
+        )
+        for owner, step in STEPS
+    ],
+)
 def test_a_killed_run_is_completed_by_the_next(
     company: Company, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, is_after: bool
 ) -> None:
@@ -358,9 +370,10 @@ def test_a_killed_run_is_completed_by_the_next(
         with pytest.raises(Killed):
             company.forget(first, second, reason="DSR-1")
     requested = query("SELECT requested_at FROM polyai.forgotten GROUP BY 1")
-    # whatever was done: a load does not restore them
-    company.load(full=True)
-    company.fetch_recordings()
+    if step.startswith("erase"):
+        # whatever was done: a load does not restore them; the later steps change no row
+        company.load(full=True)
+        company.fetch_recordings()
     before = row_counts()
     company.forget()
     assert row_counts() == without(before, first, second)

@@ -6,6 +6,7 @@ that is listed is lost, or the run is partial or failed and says why.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -113,23 +114,14 @@ class OddList:
 
 class TestCount:
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "count",
-        [
-            pytest.param(..., id="missing"),
-            pytest.param(-5, id="negative"),
-            pytest.param(None, id="null", marks=pytest.mark.slow),
-            pytest.param("many", id="text", marks=pytest.mark.slow),
-            pytest.param(10**30, id="absurd", marks=pytest.mark.slow),
-        ],
-    )
-    def test_an_unusable_one_is_replaced_by_two_looks_at_the_list(self, count: Any) -> None:
-        listing = OddList(170)
-        listing.extra = {"count": count}
-        report = listing.loads_all()
-        assert (report.new, report.api_count, report.count_excess) == (170, None, None)
-        listing.arrive(20)
-        assert listing.loads_all().new == 20
+    def test_an_unusable_one_is_replaced_by_two_looks_at_the_list(self) -> None:
+        listing = OddList(150)
+        counts: tuple[Any, ...] = (..., -5, None, "many", 10**30)
+        for count, new in zip(counts, (170, 20, 20, 20, 20)):
+            listing.arrive(20)
+            listing.extra = {"count": count}
+            report = listing.loads_all()
+            assert (report.new, report.api_count, report.count_excess) == (new, None, None)
         assert listing.loads_all(full=True).new == 0
 
     def test_a_number_as_text(self) -> None:
@@ -208,24 +200,35 @@ class TestRows:
         assert listing.loads_all().new == 0
 
 
+ODD_DATES: dict[str, Any] = {
+    "before year 1": "0001-01-01T00:00:00+14:00",
+    "after year 9999": "9999-12-31T23:59:59-12:00",
+    "number": 1e300,
+    "null": None,
+    "year 9999": "9999-12-31T23:59:59Z",
+    "object": {},
+}
+
+
 class TestDates:
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "at",
+        ("kinds", "share"),
         [
-            pytest.param("0001-01-01T00:00:00+14:00", id="before year 1"),
-            pytest.param("9999-12-31T23:59:59-12:00", id="after year 9999"),
-            pytest.param(1e300, id="number", marks=pytest.mark.slow),
-            pytest.param(None, id="null", marks=pytest.mark.slow),
-            pytest.param("9999-12-31T23:59:59Z", id="year 9999", marks=pytest.mark.slow),
-            pytest.param({}, id="object", marks=pytest.mark.slow),
+            pytest.param(tuple(ODD_DATES), 7, id="each in every seventh row"),
+            pytest.param(tuple(ODD_DATES), 1, id="each in every row"),
+            pytest.param(("null",), 1, id="null in every row"),
+            *(
+                pytest.param((kind,), share, id=f"{kind} only, {share}", marks=pytest.mark.matrix)
+                for kind in ODD_DATES
+                for share in (7, 1)
+            ),
         ],
     )
-    @pytest.mark.parametrize("share", [7, pytest.param(1, marks=pytest.mark.slow)])
-    def test_no_date_costs_a_row(self, at: Any, share: int) -> None:
+    def test_no_date_costs_a_row(self, kinds: tuple[str, ...], share: int) -> None:
         listing = OddList(150)
-        for row in listing.rows[::share]:
-            row["createdAt"] = at
+        for row, kind in zip(listing.rows[::share], itertools.cycle(kinds)):
+            row["createdAt"] = ODD_DATES[kind]
         listing.loads_all()
         listing.arrive(120)
         assert listing.loads_all().new == 120

@@ -116,9 +116,9 @@ def test_a_date_of_2056_does_not_hide_what_arrives_later() -> None:
 
 @pytest.mark.slow
 def test_ties_in_another_order_in_each_answer() -> None:
-    with site(600, ties=40) as listing:
+    with site(300, ties=40) as listing:
         report = listing.load()
-        assert (report.status, report.new, listing.lost()) == ("complete", 600, set())
+        assert (report.status, report.new, listing.lost()) == ("complete", 300, set())
         assert report.count_excess == 0
 
 
@@ -139,15 +139,15 @@ def test_an_id_that_is_listed_twice_is_reported_and_is_no_failure() -> None:
 @pytest.mark.parametrize(
     ("options", "excess"),
     [
-        pytest.param({"max_count": 300}, -200, id="capped"),
+        pytest.param({"max_count": 160}, -100, id="capped"),
         pytest.param({"count_error": -70}, -70, id="too low"),
         pytest.param({"count_error": 70}, 70, id="too high"),
     ],
 )
 def test_a_wrong_count(options: dict[str, Any], excess: int) -> None:
-    with site(500, **options) as listing:
+    with site(260, **options) as listing:
         report = listing.load()
-        assert (report.status, report.new, listing.lost()) == ("complete", 500, set())
+        assert (report.status, report.new, listing.lost()) == ("complete", 260, set())
         assert (report.count_excess, report.missing) == (excess, 0)
         listing.sandbox.advance(timedelta(hours=1), arrivals=20)
         report = listing.load()
@@ -258,18 +258,18 @@ def test_a_list_without_any_order_is_not_proven() -> None:
 @pytest.mark.process
 def test_a_first_load_that_is_killed_goes_on_where_times_are_out_of_order() -> None:
     options = {"disorder_seconds": 3 * 86_400.0, "delay_seconds": 0.05}
-    with site(600, span=timedelta(days=20), **options) as listing:
+    with site(300, span=timedelta(days=20), **options) as listing:
         environment = access(listing.base_url)
-        environment |= {"POLYAI_CHUNK_SIZE": "100", "POLYAI_WORKERS": "4"}
+        environment |= {"POLYAI_CHUNK_SIZE": "50", "POLYAI_WORKERS": "4"}
         process = start("load", **environment)
-        wait_until(lambda: listing.details > 500)
+        wait_until(lambda: listing.details > 250)
         process.kill()
         process.communicate()
         loaded = query("SELECT count(*) FROM polyai.conversations")[0][0]
-        assert 0 < loaded < 600
+        assert 0 < loaded < 300
         listing.sandbox.requests.clear()
         assert run("load", **environment).returncode == 0
         assert listing.lost() == set()
         # what is loaded and unchanged is not read again, except what was in progress
-        assert listing.details <= 600 - loaded + 20
+        assert listing.details <= 300 - loaded + 20
         assert runs()[-1][0] == "complete"

@@ -80,7 +80,7 @@ def rows_of(table: str, conversation_id: str) -> int:
 
 
 class TestFirstLoad:
-    @pytest.mark.parametrize("count", [500, pytest.param(2_000, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("count", [500, pytest.param(2_000, marks=pytest.mark.matrix)])
     def test_conversations_with_all_oddities_equal_the_truth(self, count: int) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=count, inventions=True))
         with serve(sandbox) as base_url:
@@ -214,7 +214,7 @@ class TestLaterLoads:
     def test_children_missing_in_a_new_answer_are_deleted(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
-        run(base_url)
+        put_loaded(sandbox.config, clock=utc_now)
         conversation_id = a_conversation(sandbox, "conversation_tags")
         turns = rows_of("turns", conversation_id)
         sandbox.edit(AGENT, conversation_id, tags=[], keep_turns=2)
@@ -228,7 +228,7 @@ class TestLaterLoads:
     def test_withheld_turns_and_a_removed_score_erase_nothing(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
-        run(base_url)
+        put_loaded(sandbox.config, clock=utc_now)
         ((conversation_id, score),) = query(
             "SELECT conversation_id, poly_score FROM polyai.conversations "
             "WHERE poly_score IS NOT NULL AND num_turns > 2 AND NOT in_progress "
@@ -248,7 +248,7 @@ class TestLaterLoads:
 
     @pytest.mark.slow
     def test_the_history_of_a_note_is_kept(self, sandbox: Sandbox, base_url: str) -> None:
-        run(base_url)
+        put_loaded(sandbox.config, clock=utc_now)
         (conversation_id,) = query(
             "SELECT min(conversation_id) FROM polyai.conversations WHERE note IS NULL"
         )[0]
@@ -317,7 +317,7 @@ class TestFailures:
     def test_a_package_rejected_by_the_destination_does_not_block_the_next_run(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
-        run(base_url)
+        put_loaded(sandbox.config, clock=utc_now)
         sandbox.advance(arrivals=3)
         with duckdb.connect("polyai.duckdb") as connection:
             connection.execute(
@@ -339,7 +339,7 @@ class TestFailures:
     def test_tables_and_columns_that_are_gone_are_created_again(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
-        run(base_url)
+        put_loaded(sandbox.config, clock=utc_now)
         for _ in range(2):
             with duckdb.connect("polyai.duckdb") as connection:
                 connection.execute("ALTER TABLE polyai.turns DROP user_input")

@@ -20,6 +20,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 pytestmark = pytest.mark.load
 
 CONFIG = SandboxConfig(conversations=230, inventions=True)
+SMALL = SandboxConfig(conversations=40, inventions=True)
 FILE = "own.duckdb"
 TABLES = ("conversations", "turns", "metrics", "conversation_tags", "function_events", "notes")
 
@@ -27,6 +28,14 @@ TABLES = ("conversations", "turns", "metrics", "conversation_tags", "function_ev
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
     sandbox = Sandbox(CONFIG)
+    sandbox.advance(timedelta(days=30))
+    with serve(sandbox) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def small_url() -> Iterator[str]:
+    sandbox = Sandbox(SMALL)
     sandbox.advance(timedelta(days=30))
     with serve(sandbox) as url:
         yield url
@@ -60,21 +69,21 @@ def loaded_ids() -> list[object]:
 
 class TestRefresh:
     @pytest.mark.slow
-    def test_everything_that_is_dropped_is_loaded_again(self, base_url: str) -> None:
-        pipeline().run(source(base_url))
+    def test_everything_that_is_dropped_is_loaded_again(self, small_url: str) -> None:
+        pipeline().run(source(small_url))
         before = rows()
-        assert before["conversations"] == 230
+        assert before["conversations"] == 40
         for mode in ("drop_data", "drop_resources", "drop_sources"):
-            pipeline().run(source(base_url), refresh=mode)
+            pipeline().run(source(small_url), refresh=mode)
             assert rows() == before, mode
-        subset = source(base_url).with_resources("conversations", "turns", "fetch_failures")
+        subset = source(small_url).with_resources("conversations", "turns", "fetch_failures")
         pipeline().run(subset, refresh="drop_resources")
         assert rows() == before
-        pipeline().run(source(base_url, full=True), schema_contract="freeze")
+        pipeline().run(source(small_url, full=True), schema_contract="freeze")
         assert rows() == before
 
     @pytest.mark.slow
-    def test_erased_conversations_do_not_come_back(self, base_url: str) -> None:
+    def test_erased_conversations_do_not_come_back(self) -> None:
         small = SandboxConfig(conversations=20, inventions=True)
         put_loaded(small)
         with serve(Sandbox(small)) as url:
@@ -154,14 +163,14 @@ class TestRepeatedRuns:
         assert rows() == before
 
     @pytest.mark.slow
-    def test_two_extractions_before_one_load(self, base_url: str) -> None:
+    def test_two_extractions_before_one_load(self, small_url: str) -> None:
         own = pipeline()
-        own.extract(source(base_url))
-        own.extract(source(base_url))
+        own.extract(source(small_url))
+        own.extract(source(small_url))
         own.normalize()
         own.load()
         found = rows()
-        assert found["conversations"] == 230
+        assert found["conversations"] == 40
         (duplicates,) = query(
             "SELECT count(*) - count(DISTINCT (conversation_id, turn_index)) FROM calls.turns", FILE
         )

@@ -17,12 +17,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import pytest
 from filelock import FileLock
 
 import polyai
 from command import access, query
+from loaded import load_sandbox, put_made
 from polyai.clock import utc_now
 from polyai.config.agent_tables import AGENT_NAMES
 from polyai.config.lookup import SECRET_NAMES
@@ -30,6 +32,7 @@ from polyai.config.settings import Settings
 from polyai.console.exit_codes import error_exit_code
 from polyai.errors import BusyError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.views import refresh
 
 pytestmark = pytest.mark.process
 
@@ -120,17 +123,22 @@ def test_load_script(api_key: str, code: int, rows: int | None) -> None:
 
 
 class TestScripts:
-    """Each script's `main`, in this process, over a warehouse that `load.py` loaded."""
+    """Each script's `main`, in this process, over a warehouse with views."""
 
     @pytest.fixture
     def sandbox(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
         """A sandbox that the environment names, already loaded into `polyai.duckdb`."""
-        sandbox = Sandbox(SandboxConfig(conversations=12))
+        config = SandboxConfig(conversations=12)
+
+        def make(pipeline: dlt.Pipeline) -> None:
+            load_sandbox(pipeline, config, clock=utc_now)
+            refresh(pipeline, "UTC")
+
+        put_made("test_pipelines", make)
+        sandbox = Sandbox(config)
         with serve(sandbox) as base_url:
             for name, value in access(base_url).items():
                 monkeypatch.setenv(name, value)
-            assert run_main("load") == 0
-            sandbox.requests.clear()
             yield sandbox
 
     @staticmethod
@@ -142,6 +150,8 @@ class TestScripts:
 
     @pytest.mark.slow
     def test_load(self, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("polyai.duckdb").unlink()
+        assert run_main("load") == 0
         assert query("SELECT count(*) FROM polyai.conversations") == [(12,)]
         assert query("SELECT count(*) > 0 FROM polyai.kpi_daily") == [(True,)]
         assert run_main("load") == 0
@@ -229,11 +239,11 @@ class TestScripts:
 
 @pytest.mark.slow
 def test_backfill_script() -> None:
-    sandbox = Sandbox(SandboxConfig(conversations=20, span=timedelta(days=3), now=utc_now()))
+    sandbox = Sandbox(SandboxConfig(conversations=20, span=timedelta(days=1), now=utc_now()))
     with serve(sandbox) as base_url:
-        done = fresh(str(ROOT / "pipelines" / "backfill.py"), "4", **access(base_url))
+        done = fresh(str(ROOT / "pipelines" / "backfill.py"), "2", **access(base_url))
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(rf"^{AGENT} .*: complete, \d+ new", done.stdout, re.MULTILINE)) == 4
+    assert len(re.findall(rf"^{AGENT} .*: complete, \d+ new", done.stdout, re.MULTILINE)) == 2
     assert query("SELECT count(*) FROM polyai.conversations") == [(20,)]
 
 

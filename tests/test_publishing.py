@@ -284,12 +284,10 @@ def test_refresh_skips_views_that_another_run_creates(
 
 @pytest.mark.slow
 def test_reader_sees_new_data_of_a_load(
-    sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
+    pipeline: dlt.Pipeline, sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(query_reader, "CHECK_INTERVAL_SECONDS", 0.1)
     world, base_url = sandbox
-    assert run("load", **access(base_url)).returncode == 0
-    pipeline = open_pipeline()
     counted = "SELECT count(*) AS n FROM fct_conversations WHERE channel <> $channel"
     with open_reader(pipeline, FOLDER) as reader:
         before = reader.as_of
@@ -324,12 +322,12 @@ def test_reader_of_a_missing_warehouse() -> None:
 
 
 @pytest.mark.slow
-def test_load_runs_while_the_copy_is_created(sandbox: tuple[Sandbox, str]) -> None:
+def test_load_runs_while_the_copy_is_created(
+    pipeline: dlt.Pipeline, sandbox: tuple[Sandbox, str]
+) -> None:
     world, base_url = sandbox
-    assert run("load", **access(base_url)).returncode == 0
     world.advance(arrivals=20)
     running = start("load", **access(base_url))
-    pipeline = open_pipeline()
     copies = 0
     while running.poll() is None:
         publish(pipeline, FOLDER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,14 +114,22 @@ class Calls:
         return result.returncode, findings
 
 
+@contextmanager
+def loaded_calls(*conversation_ids: str, age: timedelta = timedelta(hours=1)) -> Iterator[Calls]:
+    served = Calls(conversation_ids, age)
+    with served.server:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=served.server.url)
+        key = f"calls {conversation_ids} {served.ended_at}"
+        put_made(key, lambda pipeline: load(settings, pipeline))
+        served.asked()
+        yield served
+
+
 @pytest.fixture
 def calls(request: pytest.FixtureRequest) -> Iterator[Calls]:
     """Three loaded calls that ended an hour ago, or as long ago as the parameter says."""
-    served = Calls(("CA1", "CA2", "CA3"), getattr(request, "param", timedelta(hours=1)))
-    with served.server:
-        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=served.server.url)
-        put_made(f"calls {served.ended_at}", lambda pipeline: load(settings, pipeline))
-        served.asked()
+    age = getattr(request, "param", timedelta(hours=1))
+    with loaded_calls("CA1", "CA2", "CA3", age=age) as served:
         yield served
 
 
@@ -218,34 +227,29 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert calls.verify() == (0, [])
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            pytest.param(audio(wav(5)), id="as long", marks=pytest.mark.slow),
-            pytest.param(audio(wav(4)), id="shorter"),
-            pytest.param(
-                Answer({"error_code": "CONVERSATIONS_RECORDING_NOT_FOUND"}, status=404),
-                id="not found",
-                marks=pytest.mark.slow,
-            ),
-            pytest.param(
-                Answer({"error_code": "BROKEN"}, status=500), id="500", marks=pytest.mark.slow
-            ),
-            pytest.param(audio(b"no audio"), id="not a WAV file", marks=pytest.mark.slow),
-        ],
-    )
-    def test_is_replaced_by_a_longer_one_only(self, calls: Calls, answer: Answer) -> None:
-        calls.recordings = {"CA1": audio(wav(5))}
-        calls.run()
-        calls.recordings["CA1"] = answer
-        calls.run()
-        assert recording("CA1") == ("stored", None, 5, 2)
-        assert calls.verify() == (3, [("short", "CA1", False)])
+    def test_is_replaced_by_a_longer_one_only(self) -> None:
+        answers = {
+            "as-long": audio(wav(5)),
+            "broken": Answer({"error_code": "BROKEN"}, status=500),
+            "no-wav-file": audio(b"no audio"),
+            "not-found": Answer({"error_code": "CONVERSATIONS_RECORDING_NOT_FOUND"}, status=404),
+            "shorter": audio(wav(4)),
+        }
+        with loaded_calls(*answers) as calls:
+            calls.recordings = dict.fromkeys(answers, audio(wav(5)))
+            calls.run()
+            calls.recordings = answers
+            calls.run()
+            for name in answers:
+                assert recording(name) == ("stored", None, 5, 2), name
+            code, findings = calls.verify()
+        assert (code, sorted(findings)) == (3, [("short", name, False) for name in answers])
 
     @pytest.mark.slow
     def test_is_requested_less_and_less_often_for_a_week(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(wav(5))}
-        for day in range(15):
+        # on the days in between it is due no earlier than on the last of them
+        for day in (0, 1, 2, 4, 5, 10, 11, 14):
             assert calls.run_at(calls.ended_at + timedelta(days=day, hours=6)).status == "complete"
         # after 6, 30, 54, 126 and 270 hours; the other two calls once
         assert calls.asked() == 5 + 2
@@ -304,16 +308,20 @@ def test_a_complete_file_with_wrong_lengths_is_stored_and_marked(calls: Calls) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_chunked", [False, True], ids=["content-length", "chunked"])
-def test_a_body_that_breaks_off_is_requested_again(calls: Calls, is_chunked: bool) -> None:
-    calls.recordings = {"CA1": audio(wav(60), is_chunked=is_chunked, cut=8, then="close")}
+def test_a_body_that_breaks_off_is_requested_again(calls: Calls) -> None:
+    calls.recordings = {
+        name: audio(wav(60), is_chunked=is_chunked, cut=8, then="close")
+        for name, is_chunked in (("CA1", False), ("CA2", True))
+    }
     code, report = calls.run()
-    assert (code, report["failed"], report["fetched"]) == (3, 1, 2)
-    assert calls.asked() == 2 + 3
-    assert recording("CA1")[0] == "failed"
+    assert (code, report["failed"], report["fetched"]) == (3, 2, 1)
+    assert calls.asked() == 1 + 2 * 3
+    for name in calls.recordings:
+        assert recording(name)[0] == "failed"
     calls.recordings.clear()
     assert calls.run()[0] == 0
-    assert recording("CA1") == ("stored", None, 60, 2)
+    for name in ("CA1", "CA2"):
+        assert recording(name) == ("stored", None, 60, 2)
 
 
 UNUSABLE = {
@@ -330,27 +338,23 @@ UNUSABLE = {
 
 class TestAnAnswerThatCannotBeUsed:
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "an HTML page",
-            *(pytest.param(name, marks=pytest.mark.slow) for name in list(UNUSABLE)[1:]),
-        ],
-    )
-    def test_is_recorded_after_one_attempt_and_requested_by_the_next_run(
-        self, calls: Calls, name: str
-    ) -> None:
-        body, error_code = UNUSABLE[name]
-        calls.recordings = {"CA1": audio(body)}
-        code, report = calls.run()
-        assert (code, report["status"], report["failed"], report["fetched"]) == (3, "partial", 1, 2)
-        assert calls.asked() == 3
-        assert recording("CA1") == ("failed", error_code, None, 1)
-        assert "CA1" in run("status", **calls.environment()).stdout
-        calls.recordings.clear()
-        code, report = calls.run()
-        assert (code, report["fetched"], calls.asked()) == (0, 1, 1)
-        assert recording("CA1") == ("stored", None, 60, 2)
+    def test_is_recorded_after_one_attempt_and_requested_by_the_next_run(self) -> None:
+        unusable = {name.replace(" ", "-"): answer for name, answer in UNUSABLE.items()}
+        with loaded_calls(*unusable, "usable") as calls:
+            calls.recordings = {name: audio(body) for name, (body, _) in unusable.items()}
+            code, report = calls.run()
+            assert (code, report["status"]) == (3, "partial")
+            assert (report["failed"], report["fetched"]) == (len(unusable), 1)
+            assert calls.asked() == len(unusable) + 1
+            shown = run("status", **calls.environment()).stdout
+            for name, (_, error_code) in unusable.items():
+                assert recording(name) == ("failed", error_code, None, 1), name
+                assert name in shown
+            calls.recordings.clear()
+            code, report = calls.run()
+            assert (code, report["fetched"], calls.asked()) == (0, len(unusable), len(unusable))
+        for name in unusable:
+            assert recording(name) == ("stored", None, 60, 2), name
 
     @pytest.mark.matrix
     def test_is_requested_less_and_less_often_for_a_week(self, calls: Calls) -> None:
@@ -368,15 +372,12 @@ class TestAnAnswerThatCannotBeUsed:
 @pytest.mark.slow
 def test_failed_recordings_in_a_row_come_last_and_keep_no_other_from_being_stored() -> None:
     names = tuple(f"CA{number:03}" for number in range(100))
-    calls = Calls(names, timedelta(hours=1))
-    calls.recordings = {name: audio(wav(60)) for name in names[40:]} | {
-        name: Answer({"error_code": "BROKEN"}, status=500) for name in names[:40]
-    }
-    once = calls.environment() | {"POLYAI_MAX_ATTEMPTS": "1", "POLYAI_WORKERS": "1"}
     stored = "SELECT count(*) FROM polyai.recordings WHERE status = 'stored'"
-    with calls.server:
-        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=calls.server.url)
-        put_made(f"a hundred calls {calls.ended_at}", lambda pipeline: load(settings, pipeline))
+    with loaded_calls(*names) as calls:
+        calls.recordings = {name: audio(wav(60)) for name in names[40:]} | {
+            name: Answer({"error_code": "BROKEN"}, status=500) for name in names[:40]
+        }
+        once = calls.environment() | {"POLYAI_MAX_ATTEMPTS": "1", "POLYAI_WORKERS": "1"}
         assert run("recordings", **once).returncode == 3
         assert query(stored) == [(60,)]
         assert query("SELECT status FROM polyai.sync_runs WHERE command = 'recordings'") == [

@@ -164,7 +164,7 @@ def test_a_few_kills(seed: int) -> None:
 @needs_s3
 def test_a_few_kills_into_s3() -> None:
     with in_s3() as store:
-        killed = Killed(80, store)
+        killed = Killed(50, store)
         with serve(killed.sandbox) as url:
             killed.go(3, url, 3)
 

@@ -30,7 +30,7 @@ needs_postgres = pytest.mark.skipif(
 @pytest.fixture
 def sandbox() -> Sandbox:
     config = SandboxConfig(
-        conversations=120, span=timedelta(days=8), recording_rate_hz=20, detail="small"
+        conversations=60, span=timedelta(days=8), recording_rate_hz=20, detail="small"
     )
     return Sandbox(config)
 

@@ -19,6 +19,7 @@ from dlt.common.configuration.providers.toml import (
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from command import AGENT, KEY, access, error_of, files_read_again, query, run, run_process
+from loaded import put_loaded
 from polyai import ExitCode, note, polyai
 from polyai.config.providers import invalid_file
 from polyai.config.settings import resolve
@@ -29,11 +30,12 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 pytestmark = pytest.mark.load
 
 OTHER = "PROJECT-OTHER"
+CONFIG = SandboxConfig(conversations=10, agents=(AGENT, OTHER))
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
-    return Sandbox(SandboxConfig(conversations=10, agents=(AGENT, OTHER)))
+    return Sandbox(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -243,19 +245,19 @@ class TestInvalidFiles:
                 "secrets.toml",
                 b"[sources.polyai]\napi_key = hidden-key\n",
                 2,
-                marks=pytest.mark.slow,
+                marks=pytest.mark.matrix,
             ),
             pytest.param(
                 "config.toml",
                 b"[sources.polyai]\nworkers = 3\n\n[sources.pol",
                 4,
-                marks=pytest.mark.slow,
+                marks=pytest.mark.matrix,
             ),
             pytest.param(
                 "config.toml",
                 b"[sources.polyai]\nworkers = 3\nworkers = 4\n",
                 3,
-                marks=pytest.mark.slow,
+                marks=pytest.mark.matrix,
             ),
             ("config.toml", b'[sources.polyai]\nregion = "\xe9"\n', 2),
         ],
@@ -332,7 +334,7 @@ class TestSeveralAgents:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "bad", ["", pytest.param('api_key = "two words"\n', marks=pytest.mark.slow)]
+        "bad", ["", pytest.param('api_key = "two words"\n', marks=pytest.mark.matrix)]
     )
     def test_an_agent_without_a_valid_key_does_not_stop_the_others(
         self, bad: str, base_url: str
@@ -392,8 +394,15 @@ class TestSeveralAgents:
             note(rows[:1])
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("bad", ["", 'api_key = "refused"\n'])
-    @pytest.mark.parametrize("is_first", [True, pytest.param(False, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        ("bad", "is_first"),
+        [
+            ("", True),
+            ('api_key = "refused"\n', False),
+            pytest.param("", False, marks=pytest.mark.matrix),
+            pytest.param('api_key = "refused"\n', True, marks=pytest.mark.matrix),
+        ],
+    )
     def test_the_dlt_source_loads_the_others(
         self, bad: str, is_first: bool, base_url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -487,8 +496,8 @@ class TestPrune:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("age", ["12m", pytest.param("29d", marks=pytest.mark.slow)])
-    def test_less_than_30_days_needs_a_confirmation(self, age: str, base_url: str) -> None:
-        assert run("load", **access(base_url)).returncode == 0
+    def test_less_than_30_days_needs_a_confirmation(self, age: str) -> None:
+        put_loaded(CONFIG)
         Path("recordings").mkdir()
         command = ("recordings", "prune", "--older-than", age)
         refused = run(*command)

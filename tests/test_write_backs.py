@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -300,34 +300,43 @@ def test_a_dry_run_sends_and_writes_nothing(desk: Desk, own_folder: Path) -> Non
     assert recorded("count(*)") == [(1,)]
 
 
+CARRIED_OUT: tuple[Mapping[str, Any], ...] = (
+    {"kind": "truncated"},
+    {"kind": "truncated_json"},
+)
+NOT_CARRIED_OUT: tuple[Mapping[str, Any], ...] = (
+    {"kind": "status", "status": 429},  # retried at once
+    {"kind": "status", "status": 503},
+    {"kind": "status", "status": 504},
+    {"kind": "reset"},
+    {"kind": "empty"},
+    {"kind": "envelope"},
+    {"kind": "html", "status": 502},
+)
+
+
 @pytest.mark.parametrize(
-    "fault",
+    "faults",
     [
-        {"kind": "truncated"},  # carried out, but the response is incomplete
+        pytest.param(CARRIED_OUT[:1], id="truncated"),
+        pytest.param(CARRIED_OUT, id="carried out", marks=pytest.mark.slow),
+        pytest.param(NOT_CARRIED_OUT, id="not carried out", marks=pytest.mark.slow),
         *(
             pytest.param(
-                fault,
-                marks=pytest.mark.slow,
-                id="-".join(str(value) for value in fault.values()),
+                (fault,),
+                id="-".join(str(value) for value in fault.values()) + " only",
+                marks=pytest.mark.matrix,
             )
-            for fault in (
-                {"kind": "truncated_json"},
-                {"kind": "status", "status": 503},  # not carried out
-                {"kind": "status", "status": 504},
-                {"kind": "reset"},
-                {"kind": "empty"},
-                {"kind": "envelope"},
-                {"kind": "html", "status": 502},
-            )
+            for fault in (*CARRIED_OUT[1:], *NOT_CARRIED_OUT)
         ),
-        # not carried out, and retried at once
-        pytest.param({"kind": "status", "status": 429}, marks=pytest.mark.slow, id="status-429"),
     ],
-    ids=lambda fault: "-".join(str(value) for value in fault.values()),
 )
-def test_a_lost_response_never_creates_a_duplicate(desk: Desk, fault: Mapping[str, Any]) -> None:
+def test_a_lost_response_never_creates_a_duplicate(
+    desk: Desk, faults: Sequence[Mapping[str, Any]]
+) -> None:
     rows = desk.flags(40)
-    desk.sandbox.faults.add(**fault, path="/annotation", rate=0.3)
+    for fault in faults:
+        desk.sandbox.faults.add(**fault, path="/annotation", rate=0.4 / len(faults))
     done = desk.annotate(rows, max_attempts=20)
     assert desk.sandbox.faults.hits > 5
     desk.assert_each_once(rows)
