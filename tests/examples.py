@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-_IN_CI = 100
-"""Examples in the profile `ci`, as registered by tests/conftest.py."""
+_WHOLE = 100
+"""Examples of a profile that runs the whole number; tests/conftest.py registers the profiles."""
 
 
 def examples(number: int) -> settings:
-    """Returns settings with this number of examples in CI, and proportional ones elsewhere."""
-    return settings(max_examples=max(number * settings().max_examples // _IN_CI, 5))
+    """Returns settings with this number of examples, in proportion to those of the profile."""
+    return settings(max_examples=max(number * settings().max_examples // _WHOLE, 5))

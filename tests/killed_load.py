@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 # imported here, because each fork would repeat what a load imports late
+import dlt.common.libs.sql_alchemy_compat  # noqa: F401
+import sqlglot.dialects.duckdb  # noqa: F401
+
 import polyai
 from polyai.load.run import load
 

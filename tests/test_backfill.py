@@ -79,7 +79,7 @@ def total(output: dict[str, Any], count: str) -> int:
 
 class TestRange:
     @pytest.mark.slow
-    @pytest.mark.parametrize("api", ["data", V3])
+    @pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.matrix)])
     def test_exactly_the_range_is_loaded_once_and_again_without_resume(
         self, sandbox: Sandbox, base_url: str, api: str
     ) -> None:

@@ -339,7 +339,7 @@ class TestTerminal:
         assert re.search(r"(^|[\r\n])\d{4}-\d\d-\d\d [\d:,]+ WARNING retrying", shown)
         assert f"{AGENT}: complete in " in shown.replace("\r\n", " ")
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_json_is_separate_from_the_bar(self) -> None:
         with serve(Sandbox(SandboxConfig(conversations=20))) as url:
             code, shown = run_in_terminal(80, "load", "--json", **access(url))

@@ -112,7 +112,7 @@ class TestRefetchAges:
         site.load(lookback="30d")
         assert site.details_of(chosen) == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_several_ages_crossed_between_runs_cost_one_request(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
@@ -220,7 +220,7 @@ class TestCost:
                 "AND table_name <> 'sync_runs' AND NOT starts_with(table_name, '_dlt')"
             )
         ]
-        assert len(tables) == 17
+        assert len(tables) == 18
 
         def packages() -> dict[str, list[tuple[Any, ...]]]:
             return {

@@ -301,7 +301,7 @@ def test_untrusted_text_is_escaped(browser: BrowserContext, loaded: Loaded, tmp_
             assert page.locator("main img, main script, main a").count() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_dashboard_works_during_a_load(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

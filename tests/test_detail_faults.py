@@ -544,7 +544,7 @@ class TestReFetchAgesAfterAnUpgrade:
             )
         assert site.load().fetched == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_what_crosses_it_from_then_on_is_read_once(self, site: Site) -> None:
         site.sandbox.advance(arrivals=10)
         site.load(settle_after="1h,24h,7d")
@@ -555,8 +555,8 @@ class TestReFetchAgesAfterAnUpgrade:
 
 
 class TestLateReviews:
-    @pytest.mark.slow
-    @pytest.mark.parametrize("count", [2, pytest.param(46, marks=pytest.mark.matrix)])
+    @pytest.mark.matrix
+    @pytest.mark.parametrize("count", [46])
     def test_all_of_a_year_arrive(self, count: int) -> None:
         """Default settings and a nightly load; the list does not show reviews.
 

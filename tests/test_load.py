@@ -271,7 +271,7 @@ def run_full(base_url: str) -> RunReport:
 
 
 class TestFailures:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_failed_conversation_is_recorded_and_retried_by_the_next_run(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -299,7 +299,7 @@ class TestFailures:
         ]
         assert_equals_truth(sandbox, AGENT, from_duckdb())
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_an_outage_keeps_what_was_read_and_the_next_run_completes_it(
         self, sandbox: Sandbox, base_url: str
     ) -> None:
@@ -433,7 +433,7 @@ class TestSource:
             tables = {row[0] for row in cursor.fetchall() if not row[0].startswith("_dlt")}
         assert tables == {"conversations", "turns", "metrics"}
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_second_run_reads_only_what_is_new(self, sandbox: Sandbox, base_url: str) -> None:
         sandbox.advance(timedelta(days=30))
         pipeline = dlt.pipeline(

@@ -58,13 +58,13 @@ def test_the_second_of_two_loads_exits_immediately(sandbox: Sandbox, base_url: s
 
 @pytest.mark.slow
 def test_loads_that_wait_for_each_other_all_complete(sandbox: Sandbox, base_url: str) -> None:
-    loads = [start("load", "--wait", "1m", **access(base_url), **SLOW) for _ in range(3)]
+    loads = [start("load", "--wait", "1m", **access(base_url), **SLOW) for _ in range(2)]
     for one in loads:
         one.communicate(timeout=120)
-    assert [one.returncode for one in loads] == [0, 0, 0]
+    assert [one.returncode for one in loads] == [0, 0]
     assert sandbox.requests.kinds["detail"] == 60
     assert_equals_truth(sandbox, AGENT, from_duckdb())
-    assert query("SELECT status, count(*) FROM polyai.sync_runs GROUP BY 1") == [("complete", 3)]
+    assert query("SELECT status, count(*) FROM polyai.sync_runs GROUP BY 1") == [("complete", 2)]
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ class TestLimits:
         assert rows("conversations", "turns")["conversations"] == 200
         assert query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'metrics'", FILE) == []
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_limit_of_time_ends(self, base_url: str) -> None:
         pipeline().run(source(base_url).add_limit(max_time=0.001))
         assert rows()["conversations"] == 100

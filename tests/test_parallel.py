@@ -169,7 +169,7 @@ def base_url(sandbox: Sandbox) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @needs_postgres
 def test_concurrent_slices_of_which_one_is_killed(
     sandbox: Sandbox, base_url: str, tmp_path: Path
@@ -310,7 +310,7 @@ class TestAgents:
             "GROUP BY 1 HAVING count(DISTINCT agent_id) > 1)"
         ) == [(0,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_failed_one_does_not_stop_the_others(self) -> None:
         sandbox = Sandbox(
             SandboxConfig(conversations=20, inventions=True, agents=self.AGENTS, detail="small")

@@ -101,7 +101,7 @@ def uncommented(text: str) -> str:
     [
         pytest.param("sandbox-key", 0, 30, id="all done"),
         pytest.param(
-            "sandbox-key-eu", 1, None, id="a key of another region", marks=pytest.mark.slow
+            "sandbox-key-eu", 1, None, id="a key of another region", marks=pytest.mark.matrix
         ),
     ],
 )

@@ -446,7 +446,7 @@ def test_complete_answers_that_are_no_recordings_are_requested_by_the_next_run(
     archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_one_bad_recording_is_recorded_and_retried(archive: Archive) -> None:
     sandbox = archive.sandbox
     bad = next(iter(archive.served()))
@@ -768,7 +768,7 @@ def test_without_a_warehouse_there_is_nothing_to_download(sandbox: Sandbox) -> N
     assert not sandbox.requests.matching()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_failed_recordings_in_a_row_keep_no_other_from_being_stored(archive: Archive) -> None:
     calls = archive.calls()
     broken = calls[:40]

@@ -166,7 +166,7 @@ def test_a_few_kills_into_s3() -> None:
     with in_s3() as store:
         killed = Killed(50, store)
         with serve(killed.sandbox) as url:
-            killed.go(3, url, 3)
+            killed.go(2, url, 3)
 
 
 PLACES: list[object] = [

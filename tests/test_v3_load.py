@@ -187,10 +187,10 @@ class TestFirstLoad:
 
 
 class TestSwitching:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_switching_back_and_forth_loses_nothing(self, site: Site) -> None:
         read: tuple[str, ...] = ()
-        for api in (V3, DATA, V3, DATA):
+        for api in (V3, DATA, V3, DATA, V3):
             report = site.load(api, full=True)
             assert (report.status, report.listed, report.absent) == ("complete", 150, 0)
             read = (*read, api)
