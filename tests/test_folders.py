@@ -52,8 +52,8 @@ class TestCopiesOfFolders:
     def test_a_copy_is_a_warehouse_of_its_own(
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for command in (("views",), ("backfill", "--from", "2020-01-01", "--slice", "20y")):
-            assert run(*command, **access(base_url)).returncode == 0
+        for used in (("views",), ("backfill", "--from", "2020-01-01", "--slice", "20y")):
+            assert run(*used, **access(base_url)).returncode == 0
         copy = original.with_name("cpy")
         identity = _identity(original / ".dlt" / "pipelines", "polyai")
         shutil.copytree(original, copy)
