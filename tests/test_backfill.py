@@ -186,7 +186,7 @@ class TestFailures:
         assert run(*options, **environment).returncode == 0
         assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-04")
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_wrong_key_of_one_agent_fails_its_slices_only(self, tmp_path: Path) -> None:
         sandbox = Sandbox(
             SandboxConfig(
@@ -294,11 +294,11 @@ class TestWorkers:
         assert run(*options[:-2], "--slice", "10d", **environment).returncode == 0
         assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-11")
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_load_can_run_at_the_same_time(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.05)
         environment = access(base_url)
-        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-05", "--workers", "2")
+        options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-09", "--workers", "2")
         process = start(*options, **environment, POLYAI_WORKERS="2")
         wait_until(lambda: sandbox.requests.kinds.get("detail", 0) > 3)
         result = run("load", **environment)

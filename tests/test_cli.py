@@ -282,11 +282,11 @@ class TestSignals:
         assert f"{AGENT}: interrupted in " in out
         self.check_next_run(sandbox)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_while_chunks_are_committed(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=200))
         with serve(sandbox) as url:
-            process = start("load", "--chunk-size", "20", **access(url))
+            process = start("load", "--chunk-size", "10", **access(url))
             # the run then only has to normalize and load
             wait_until(lambda: sandbox.requests.count(DETAIL) == 200)
             process.send_signal(signal.SIGINT)

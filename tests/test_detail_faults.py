@@ -461,9 +461,9 @@ print(report.new, peak_megabytes())
 
 class TestMemory:
     @needs_peak_memory
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_conversations_of_a_megabyte_take_no_more_memory_than_usual_ones(self) -> None:
-        count, words = 300, random.Random(1)
+        count, words = 500, random.Random(1)
         rows = [
             {
                 "conversationId": f"CA{number:04}",

@@ -599,7 +599,7 @@ def test_erased_conversations_are_not_loaded_through_the_v3_api(company: Company
 
 
 @needs_s3
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_recordings_are_erased_from_a_bucket(company: Company) -> None:
     with s3() as server:
         environment = company.environment | server.environment()

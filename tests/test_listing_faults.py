@@ -254,22 +254,22 @@ def test_a_list_without_any_order_is_not_proven() -> None:
         assert bool(listing.load().walks) == bool(lost)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.process
 def test_a_first_load_that_is_killed_goes_on_where_times_are_out_of_order() -> None:
     options = {"disorder_seconds": 3 * 86_400.0, "delay_seconds": 0.05}
-    with site(300, span=timedelta(days=20), **options) as listing:
+    with site(600, span=timedelta(days=20), **options) as listing:
         environment = access(listing.base_url)
-        environment |= {"POLYAI_CHUNK_SIZE": "50", "POLYAI_WORKERS": "4"}
+        environment |= {"POLYAI_CHUNK_SIZE": "100", "POLYAI_WORKERS": "4"}
         process = start("load", **environment)
-        wait_until(lambda: listing.details > 250)
+        wait_until(lambda: listing.details > 500)
         process.kill()
         process.communicate()
         loaded = query("SELECT count(*) FROM polyai.conversations")[0][0]
-        assert 0 < loaded < 300
+        assert 0 < loaded < 600
         listing.sandbox.requests.clear()
         assert run("load", **environment).returncode == 0
         assert listing.lost() == set()
         # what is loaded and unchanged is not read again, except what was in progress
-        assert listing.details <= 300 - loaded + 20
+        assert listing.details <= 600 - loaded + 20
         assert runs()[-1][0] == "complete"

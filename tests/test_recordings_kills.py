@@ -160,13 +160,13 @@ def test_a_few_kills(seed: int) -> None:
             killed.go(4, url, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @needs_s3
 def test_a_few_kills_into_s3() -> None:
     with in_s3() as store:
-        killed = Killed(50, store)
+        killed = Killed(80, store)
         with serve(killed.sandbox) as url:
-            killed.go(2, url, 3)
+            killed.go(3, url, 3)
 
 
 PLACES: list[object] = [

@@ -282,7 +282,7 @@ class TestLaterLoads:
         report = site.load(lookback="1h")
         assert report.traffic.requests == 3
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_an_interrupted_first_load_is_continued(self, site: Site) -> None:
         stop = threading.Event()
 
