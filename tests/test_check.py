@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command import AGENT, access, run
-from polyai.sandbox import Sandbox, SandboxConfig, serve
+from command import AGENT, KEY, access, run
+from polyai.sandbox import DATA_LISTING, Sandbox, SandboxConfig, serve
 
 pytestmark = pytest.mark.server
 
@@ -38,16 +40,27 @@ def test_all_good(url: str) -> None:
     result = run("check", **access(url), POLYAI_ACCOUNT_ID="ws-sandbox")
     assert result.returncode == 0
     assert result.stderr == ""
-    destination, *others, recommended, last = result.stdout.splitlines()
+    printed, _, settings = result.stdout.partition("\nsettings to use")
+    destination, *others, recommended = printed.splitlines()
+    *_, last = settings.splitlines()
     assert destination.startswith("ok destination: duckdb /")
     assert destination.endswith("polyai.duckdb, dataset polyai: 0 conversations loaded")
-    subjects = ["key", "detail", "transcripts", "pii", "conversations_v3"]
+    subjects = ["key", "detail", "transcripts", "metrics", "pii", "conversations_v3", "names"]
     assert [line.partition(":")[0] for line in others] == [
         f"ok {AGENT} {subject}" for subject in subjects
     ]
     assert "30 conversations in region us" in others[0]
-    assert others[-1].endswith("live, sandbox, pre-release")
-    assert recommended.startswith(f"ok {AGENT} listing: both listings can be used: api = 'data'")
+    assert others[-2].endswith("live, sandbox, pre-release")
+    assert recommended.startswith(f"ok {AGENT} listing: both listings can be used: api = 'auto'")
+    assert "deprecated" in recommended
+    read = tomllib.loads(settings.partition("\n")[2].partition("ready")[0])["sources"]["polyai"]
+    assert read == {
+        "agent_id": AGENT,
+        "region": "us",
+        "account_id": "ws-sandbox",
+        "base_url": url,
+        "api": "auto",
+    }
     assert last == "ready: polyai-warehouse load"
 
 
@@ -59,15 +72,23 @@ def test_v3_is_skipped_without_an_account(url: str) -> None:
 
 
 def test_a_refused_v3_key_is_a_warning(url: str) -> None:
+    found = findings(0, **access(url, api_key="sandbox-data-key"), POLYAI_ACCOUNT_ID="ws-sandbox")
+    assert found["conversations_v3"]["outcome"] == "warning"
+    assert "HTTP 403" in found["conversations_v3"]["message"]
+    assert "POLYAI_V3_API_KEY" in found["conversations_v3"]["message"]
+
+
+def test_a_wrong_account_is_corrected_from_the_other_listing(url: str) -> None:
     found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
     assert found["conversations_v3"]["outcome"] == "warning"
-    assert "cannot be used with this key" in found["conversations_v3"]["message"]
+    assert "account_id = 'ws-sandbox'" in found["conversations_v3"]["message"]
 
 
 def test_the_usable_listing_is_recommended(url: str) -> None:
-    found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
-    assert found["listing"]["message"] == "use api = 'data', the only listing that this key can use"
-    own_key = {"POLYAI_ACCOUNT_ID": "ws-sandbox", "POLYAI_V3_API_KEY": "sandbox-key"}
+    found = findings(0, **access(url, api_key="sandbox-data-key"))
+    assert "use api = 'auto'" in found["listing"]["message"]
+    assert "deprecated" in found["listing"]["message"]
+    own_key = {"POLYAI_ACCOUNT_ID": "ws-sandbox", "POLYAI_V3_API_KEY": "sandbox-v3-key"}
     found = findings(0, **access(url, api_key="none"), **own_key, POLYAI_API="conversations_v3")
     assert found["key"]["outcome"] == "warning"
     assert "use api = 'conversations_v3'" in found["listing"]["message"]
@@ -78,6 +99,7 @@ def test_a_refused_selected_listing_is_a_failure(url: str) -> None:
     found = findings(1, **access(url), **chosen, POLYAI_ACCOUNT_ID="ws-other")
     assert found["conversations_v3"]["outcome"] == "failed"
     assert "POLYAI_ACCOUNT_ID" in found["conversations_v3"]["message"]
+    assert found["key"]["outcome"] == "ok"
     found = findings(1, **access(url), **chosen)
     assert "set account_id" in found["conversations_v3"]["message"]
 
@@ -110,6 +132,7 @@ def test_refused(url: str, wrong: dict[str, str], subject: str, message: str) ->
         "destination": "ok",
         subject: "failed",
         "conversations_v3": "skipped",
+        "names": "skipped",
         "listing": "skipped",
     }
     assert message.lower() in found[subject]["message"].lower()
@@ -136,6 +159,53 @@ def test_withheld_transcripts_are_a_warning() -> None:
     assert "Agent Studio" in found["transcripts"]["message"]
 
 
+def test_a_key_of_v3_alone_is_ready_with_an_account(url: str) -> None:
+    key = {"POLYAI_API_KEY": "", "POLYAI_V3_API_KEY": "sandbox-v3-key"}
+    found = findings(0, **access(url) | key, POLYAI_ACCOUNT_ID="ws-sandbox")
+    assert found["conversations_v3"]["outcome"] == "ok"
+    assert "use api = 'conversations_v3'" in found["listing"]["message"]
+    # from the rows of v3
+    assert found["transcripts"]["outcome"] == found["metrics"]["outcome"] == "ok"
+    found = findings(1, **access(url) | key)
+    assert found["conversations_v3"]["outcome"] == "failed"
+    assert "set account_id" in found["conversations_v3"]["message"]
+    assert "region" not in found["conversations_v3"]["message"]
+
+
+def test_names_that_the_key_may_not_read_are_skipped(url: str) -> None:
+    found = findings(0, **access(url, api_key="sandbox-data-key"))
+    assert found["names"]["outcome"] == "skipped"
+    assert "HTTP 403" in found["names"]["message"]
+
+
+def test_a_listing_that_is_gone_is_reported_with_the_answer_of_the_gateway() -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=20))
+    sandbox.faults.add("no_route", path=DATA_LISTING)
+    with serve(sandbox) as url:
+        result = run("check", "--json", **access(url), POLYAI_ACCOUNT_ID="ws-sandbox")
+    report = json.loads(result.stdout)
+    assert result.returncode == 0, report
+    found = {finding["subject"]: finding for finding in report["findings"]}
+    assert "no Route matched with those values" in found["agent"]["message"]
+    assert found["detail"]["outcome"] == "ok"
+    (settings,) = report["settings"]
+    assert settings["config"]["api"] == "conversations_v3"
+    assert settings["config"]["details"] is True
+
+
+def test_secrets_that_others_can_read_are_a_warning(url: str) -> None:
+    Path(".dlt").mkdir()
+    secrets = Path(".dlt", "secrets.toml")
+    secrets.write_text(f'[sources.polyai]\napi_key = "{KEY}"\n', encoding="utf-8")
+    secrets.chmod(0o644)
+    given = access(url) | {"POLYAI_API_KEY": ""}
+    found = findings(0, **given)
+    assert found["secrets"]["outcome"] == "warning"
+    assert "chmod 600" in found["secrets"]["message"]
+    secrets.chmod(0o600)
+    assert "secrets" not in findings(0, **given)
+
+
 def test_agent_without_conversations() -> None:
     with serve(Sandbox(SandboxConfig(conversations=0))) as url:
         found = findings(0, **access(url))
@@ -158,8 +228,10 @@ def test_unusable_destination(url: str) -> None:
         "key": "ok",
         "detail": "ok",
         "transcripts": "ok",
+        "metrics": "ok",
         "pii": "ok",
         "conversations_v3": "skipped",
+        "names": "ok",
         "listing": "ok",
     }
     assert missing in found["destination"]["message"]

@@ -229,10 +229,10 @@ def test_a_detail_whose_agent_is_unknown_stops_the_run(code: str) -> None:
     ("status", "words"),
     [
         (401, "another region than us"),
-        (401, "us, eu, uk, studio"),
+        (401, "one of eu, uk, studio"),
         (401, "one account, agent and region"),
         (403, "no permission"),
-        (404, "studio.us.poly.ai/ACCOUNT/AGENT"),
+        (404, "studio.REGION.poly.ai/ACCOUNT/AGENT"),
     ],
 )
 def test_refused_access_stops_at_once_with_advice(status: int, words: str) -> None:

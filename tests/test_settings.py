@@ -134,6 +134,8 @@ def test_each_region_has_its_hosts(
         ("https://studio.eu.poly.ai/acme/p/", "eu", "acme", "p"),
         ("https://studio.poly.ai/acme/p", "studio", "acme", "p"),
         ("studio.uk.poly.ai/acme/p", "uk", "acme", "p"),
+        ("https://jupiter.polyai.app/acme/p/home", "us", "acme", "p"),
+        ("jupiter.polyai.app/ws-1/PROJECT-9", "us", "ws-1", "PROJECT-9"),
         ("https://STUDIO.uk.poly.ai//acme/caf%C3%A9", "uk", "acme", "café"),
     ],
 )
@@ -143,6 +145,11 @@ def test_a_studio_url_names_agent_account_and_region(
     agent = only_agent(agent_id=url)
     assert (agent.region, agent.account_id, agent.agent_id) == (region, account_id, agent_id)
     assert agent.base_url == f"https://api.{region}.poly.ai"
+
+
+def test_a_url_of_all_regions_leaves_the_region_to_its_setting() -> None:
+    agent = only_agent(agent_id="https://jupiter.polyai.app/acme/p", region="uk-1")
+    assert (agent.region, agent.account_id, agent.agent_id) == ("uk", "acme", "p")
 
 
 @pytest.mark.parametrize("setting", [{"region": "us"}, {"account_id": "other"}], ids=str)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
-from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..config.agent import Agent
-from ..errors import AccessError, ConfigurationError, RouteGoneError
+from ..config.agent import DATA, V3, Agent
+from ..errors import ConfigurationError
 from .answers import Detail, Page, V3Page, V3Row
 from .body import Body
 from .decoding import NotAcceptedError, encode
@@ -36,10 +35,8 @@ class DataApi(Transport):
         ConfigurationError: The agent has no key of the Data API.
     """
 
-    other_listing = 'api = "conversations_v3"'
-
     def __init__(self, agent: Agent, **options: Any) -> None:
-        if problem := agent.problem_with("data"):
+        if problem := agent.problem_with(DATA):
             raise ConfigurationError(problem)
         super().__init__(agent, **options)
 
@@ -213,6 +210,18 @@ class DataApi(Transport):
         """
         return self._chat(f"/{encode_segment(chat_id)}", options, "conversation")
 
+    def deployments(self, *, environment: str, limit: int) -> Any:
+        """Fetches the newest deployments: `GET /v1/agents/{agentId}/deployments`.
+
+        An endpoint of the Agents API, on the same host; many keys have no access to it.
+
+        Raises:
+            ApiError: As for `Transport.get`.
+        """
+        query = urlencode({"environment": environment, "limit": limit})
+        path = f"/v1/agents/{encode_segment(self._agent.agent_id)}/deployments?{query}"
+        return self.get(path, subject="agent", accept=lambda payload, body: payload)
+
     def _chat(self, chat: str, options: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
         def accept(payload: Any, body: bytes) -> dict[str, Any]:
             if not isinstance(payload, dict) or not isinstance(payload.get("conversationId"), str):
@@ -230,18 +239,17 @@ class ConversationsV3(Transport):
         ConfigurationError: The agent has no account id, or its region has no such API.
     """
 
-    other_listing = 'api = "data"'
+    source_api = V3
 
     largest_page = 1_000
     """Largest page to request; a listing lowers it where the service fails with larger ones."""
 
     def __init__(self, agent: Agent, **options: Any) -> None:
-        if (problem := agent.problem_with("conversations_v3")) or not agent.account_id:
+        if (problem := agent.problem_with(V3)) or not agent.account_id:
             raise ConfigurationError(problem)
         super().__init__(
             agent, base_url=agent.v3_base_url, api_key=agent.v3_api_key or None, **options
         )
-        self._account_id = agent.account_id
         account, project = encode_segment(agent.account_id), encode_segment(agent.agent_id)
         self._conversations_path = f"/v3/{account}/{project}/conversations"
 
@@ -281,18 +289,7 @@ class ConversationsV3(Transport):
         }
         query = urlencode({name: value for name, value in parameters.items() if value is not None})
         path = f"{self._conversations_path}?{query}"
-        try:
-            return self.stream(
-                path, subject="agent", accept=self._read_page, max_timeouts=max_timeouts
-            )
-        except AccessError as error:
-            if error.status == HTTPStatus.NOT_FOUND and not isinstance(error, RouteGoneError):
-                error.advice = (
-                    f"Check account_id ({self._account_id}) and agent_id: both are in the URL of "
-                    "Agent Studio, studio.REGION.poly.ai/ACCOUNT/AGENT. Set POLYAI_ACCOUNT_ID and "
-                    "POLYAI_AGENT_ID"
-                )
-            raise
+        return self.stream(path, subject="agent", accept=self._read_page, max_timeouts=max_timeouts)
 
     def _read_page(self, chunks: Iterator[bytes]) -> V3Page:
         spool, rows, malformed = Spool(), list[V3Row](), dict[str, str]()

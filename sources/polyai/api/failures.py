@@ -21,7 +21,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from ..config.agent import Agent
+from ..config.agent import DATA, V3, Agent
 from ..errors import (
     AccessError,
     ApiError,
@@ -33,7 +33,10 @@ from ..errors import (
 from .decoding import NotAcceptedError, OversizeError, UnusableError
 from .direct_get import CORRELATION_ID, Response
 from .rate_limit import requested_pause
+from .refusals import advice
 from .retry import RetryableError, is_retryable
+
+_OTHER = {DATA: V3, V3: DATA}
 
 Subject = Literal["agent", "conversation"]
 """Resource of a path: a rejected agent stops the run, a rejected conversation does not."""
@@ -46,12 +49,12 @@ class RequestErrors:
         agent: Agent whose id and region are shown.
         base_url: Base URL of the API.
         api_key: Key to mask.
-        other_listing: Setting that lists the conversations through the other API.
+        source_api: The API.
     """
 
-    def __init__(self, agent: Agent, base_url: str, api_key: str, other_listing: str) -> None:
+    def __init__(self, agent: Agent, base_url: str, api_key: str, source_api: str) -> None:
         self._agent = agent
-        self._other_listing = other_listing
+        self._source_api = source_api
         self._base_url = base_url
         self._api_key = api_key
 
@@ -94,7 +97,8 @@ class RequestErrors:
             )
         if _is_route_gone(status, subject, envelope):
             details["advice"] = (
-                f"If PolyAI has shut this API down, set {self._other_listing} (POLYAI_API); "
+                f'If PolyAI has shut this API down, set api = "{_OTHER[self._source_api]}" '
+                "(POLYAI_API); "
                 "otherwise check POLYAI_REGION and POLYAI_BASE_URL"
             )
             what = "the API no longer offers this route"
@@ -185,10 +189,7 @@ class RequestErrors:
         kind, what = ApiError, "the API rejects the request"
         if status == 401:
             kind, what = AccessError, "the API key is not accepted"
-            details["advice"] = (
-                f"A key is valid for one account, agent and region; most likely this one belongs "
-                f"to another region than {region}. Set POLYAI_REGION to one of us, eu, uk, studio"
-            )
+            details["advice"] = self._causes(status)
         elif status == 403 and subject == "conversation":
             # single conversations can be refused; see `Probe` for a key that is
             kind, what = ConversationError, "the API key has no permission for the conversation"
@@ -197,21 +198,19 @@ class RequestErrors:
             )
         elif status == 403:
             kind, what = AccessError, "the API key has no permission"
-            details["advice"] = (
-                "Ask an administrator of the workspace for a key that can read conversations"
-            )
+            details["advice"] = self._causes(status)
         elif status == 404 and (subject == "agent" or "AGENT" in code or "PROJECT" in code):
             kind, what = (
                 AccessError,
                 f"agent {self._agent.agent_id} is not known in region {region}",
             )
-            details["advice"] = (
-                "Set POLYAI_AGENT_ID to the agent's id or its URL in Agent Studio, "
-                f"studio.{region}.poly.ai/ACCOUNT/AGENT"
-            )
+            details["advice"] = self._causes(status)
         elif subject == "conversation":
             kind, what = ConversationError, "the conversation cannot be read"
         return kind(f"{what}: {reason}" if reason else what, **details)
+
+    def _causes(self, status: int) -> str:
+        return advice(status, self._agent, self._source_api, self._base_url, self._api_key)
 
     def _details(
         self, response: Response, body: bytes, url: str, correlation_id: str

@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
 from urllib3.exceptions import HTTPError
 
-from ..config.agent import Agent
+from ..config.agent import DATA, Agent
 from ..config.version import installed_version
 from ..errors import ConfigurationError, UncertainError
 from .body import Body
@@ -102,8 +102,8 @@ class Transport:
         max_body: As given.
     """
 
-    other_listing: ClassVar[str] = ""
-    """Setting that lists the conversations through the other API."""
+    source_api: ClassVar[str] = DATA
+    """The API, as in the setting `api`."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Transport:
         self._base_url = base_url or agent.base_url
         policy = RetryPolicy(max_attempts, backoff_seconds, max_pause_seconds, rate_limit_seconds)
         self._retrier = Retrier(policy, self.traffic, throttle)
-        self._errors = RequestErrors(agent, self._base_url, key, self.other_listing)
+        self._errors = RequestErrors(agent, self._base_url, key, self.source_api)
         self._request_timeout = request_timeout
         self._request_deadline = request_deadline
         self._timeout = Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=request_timeout)

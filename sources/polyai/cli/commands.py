@@ -40,7 +40,7 @@ COMMANDS = {
     "check": Command(
         ".cli.preflight",
         "check",
-        "Test key, region, agent and permissions, with advice for each failure.",
+        "Test keys, regions, ids and permissions; print what works and the settings to use.",
         "--agent PROJECT-1234",
     ),
     "load": Command(

@@ -1,9 +1,10 @@
-"""Command `polyai-warehouse check`: tests key, permissions and destination before a load."""
+"""Command `polyai-warehouse check`: tests keys, permissions and destination before a load."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import dlt
@@ -11,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..api.client import ConversationsV3, DataApi
-from ..config.agent import V3, Agent
+from ..config.agent import AUTO, DATA, V3, Agent
+from ..config.providers import secret_files
 from ..config.settings import Settings, resolve
 from ..console.exit_codes import ExitCode
 from ..console.options import (
@@ -25,17 +26,17 @@ from ..console.options import (
     RegionOption,
 )
 from ..console.terminal import print_json, stdout
-from ..errors import ApiError, ConversationError, PolyAIError
+from ..errors import PolyAIError
 from ..shape.redaction import has_redacted_numbers
+from ..shape.v3_rows import to_data_api_names
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 from ..warehouse.target import Target
+from .access import Access, Attempt
+from .recommendation import Recommendation, as_toml, recommend
 
 _SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
 """Subject of the finding when the listing is refused, by HTTP status; otherwise the API."""
-
-SAMPLE = 20
-"""Newest conversations that are read to find out what the key may see."""
 
 Outcome = Literal["ok", "warning", "failed", "skipped"]
 
@@ -59,42 +60,52 @@ def check(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test key, region, agent and permissions, with advice for each failure."""
+    """Test keys, regions, ids and permissions; print what works and the settings to use."""
     settings = resolve(api=api, region=region, base_url=base_url).only(agent or ())
-    findings = []
-    for finding in run_check(settings, Target(destination, dataset).open()):
-        findings.append(finding)
+    findings: list[Finding] = []
+    recommendations: list[Recommendation] = []
+    for found in run_check(settings, Target(destination, dataset).open()):
+        if isinstance(found, Recommendation):
+            recommendations.append(found)
+            continue
+        findings.append(found)
         if not as_json:
-            _show(stdout, finding)
+            _show(stdout, found)
     failed = any(finding.outcome == "failed" for finding in findings)
     if as_json:
-        print_json({"ok": not failed, "findings": [vars(finding) for finding in findings]})
-    elif not failed:
-        stdout.print("ready: polyai-warehouse load")
+        print_json(
+            {
+                "ok": not failed,
+                "findings": [vars(finding) for finding in findings],
+                "settings": [vars(one) for one in recommendations],
+            }
+        )
+    else:
+        if recommendations:
+            stdout.print("\nsettings to use, in .dlt/config.toml or as POLYAI_<NAME>:")
+            for line in as_toml(recommendations):
+                stdout.print(line, markup=False, soft_wrap=True)
+        if not failed:
+            stdout.print("ready: polyai-warehouse load")
     raise typer.Exit(ExitCode.CONFIGURATION if failed else ExitCode.DONE)
 
 
-def run_check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding]:
-    """Tests the destination, then each agent's key and permissions, with a few requests per agent.
+def run_check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding | Recommendation]:
+    """Tests the destination, then what each agent's keys can read, with some requests per agent.
 
-    Nothing is loaded.
+    A key that is refused is also tried on the other API and in the other regions of PolyAI. Nothing
+    is loaded.
     """
     yield _destination(pipeline)
+    yield from _secrets()
     for agent in settings.agents:
         if agent.problem:
             yield Finding(agent.agent_id, "key", "failed", agent.problem)
             continue
-        with DataApi(agent, **settings.request_limits) as api:
-            findings = list(_data_api(agent, api))
-        if settings.api == V3 and not settings.details:
-            # the load will not use this API
-            findings = [
-                replace(found, outcome="warning") if found.outcome == "failed" else found
-                for found in findings
-            ]
-        findings.append(_v3(agent, settings))
-        yield from findings
-        yield _recommended(agent, {found.subject: found.outcome for found in findings})
+        access = Access.of(agent, settings)
+        yield from _Findings(agent, settings, access)
+        if (recommended := recommend(agent, access)) is not None:
+            yield recommended
 
 
 def _destination(pipeline: dlt.Pipeline) -> Finding:
@@ -107,99 +118,186 @@ def _destination(pipeline: dlt.Pipeline) -> Finding:
     )
 
 
-def _data_api(agent: Agent, api: DataApi) -> Iterator[Finding]:
-    def finding(subject: str, outcome: Outcome, message: str) -> Finding:
-        return Finding(agent.agent_id, subject, outcome, message)
+def _secrets() -> Iterator[Finding]:
+    """Yields the files with secrets that others than their owner can read."""
+    for path in secret_files():
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield Finding(
+                "",
+                "secrets",
+                "warning",
+                f"other users of this machine can read {path}: chmod 600 {path}",
+            )
 
-    try:
-        page = api.conversations(limit=SAMPLE, offset=0)
-    except ApiError as error:
-        yield finding(_SUBJECTS.get(error.status or 0, "api"), "failed", str(error))
-        return
-    yield finding("key", "ok", f"lists {page.count:,} conversations in region {agent.region}")
-    if not page.conversations:
-        yield finding("detail", "skipped", "the agent has no conversation to read")
-        return
-    details: list[dict[str, Any]] = []
-    for row in page.conversations:
-        try:
-            details.append(api.conversation(str(row.get("conversationId"))))
-        except ConversationError:
-            continue
-        except ApiError as error:
-            yield finding("detail", "failed", str(error))
+
+class _Findings:
+    """Findings about one agent.
+
+    Args:
+        agent: The agent as it is set.
+        settings: The settings.
+        access: What its keys can read.
+    """
+
+    def __init__(self, agent: Agent, settings: Settings, access: Access) -> None:
+        self._agent = agent
+        self._api = settings.api
+        self._settings = settings
+        self._access = access
+
+    def __iter__(self) -> Iterator[Finding]:
+        access = self._access
+        yield self._data()
+        yield from self._details()
+        yield from self._contents()
+        yield self._v3()
+        yield self._names()
+        yield self._listing(access.data, access.v3)
+
+    def _finding(self, subject: str, outcome: Outcome, message: str) -> Finding:
+        return Finding(self._agent.agent_id, subject, outcome, message)
+
+    def _refusal(self, source_api: str) -> Outcome:
+        """Returns how bad it is that a listing cannot be used as it is set."""
+        other = self._access.v3 if source_api == DATA else self._access.data
+        if self._api == AUTO:
+            return "warning" if other.is_as_set else "failed"
+        if self._api == source_api or (source_api == DATA and self._settings.details):
+            return "failed"
+        return "warning"
+
+    def _data(self) -> Finding:
+        data = self._access.data
+        if data.is_as_set:
+            message = f"lists {data.count or 0:,} conversations in region {self._agent.region}"
+            return self._finding("key", "ok", message)
+        status = data.status
+        subject = "key" if status is None and not self._agent.api_key else "api"
+        message = f"{data.error}{_elsewhere(data, self._agent)}"
+        return self._finding(_SUBJECTS.get(status or 0, subject), self._refusal(DATA), message)
+
+    def _v3(self) -> Finding:
+        v3, agent = self._access.v3, self._agent
+        if v3.is_as_set:
+            environments = ", ".join(self._settings.environments)
+            return self._finding(V3, "ok", f"lists conversations of {environments}")
+        outcome = self._refusal(V3)
+        if agent.account_id and agent.v3_base_url:
+            return self._finding(V3, outcome, f"{v3.error}{_elsewhere(v3, agent)}")
+        # it was not asked as it is set
+        if not agent.v3_base_url:
+            missing = f"region {agent.region} does not have it"
+        elif v3.is_usable:
+            missing = f"set account_id to {v3.agent.account_id!r} (POLYAI_ACCOUNT_ID)"
+        else:
+            missing = (
+                "set account_id (POLYAI_ACCOUNT_ID), the Workspace ID in Agent Studio, ws-…, or "
+                "agent_id to the agent's URL in Agent Studio, which has both"
+            )
+        is_meant = self._api == V3 or bool(agent.v3_api_key) or not agent.api_key
+        return self._finding(
+            V3,
+            "failed" if outcome == "failed" and is_meant else "skipped",
+            f"to use the Conversations API v3: {missing}{_elsewhere(v3, agent)}",
+        )
+
+    def _details(self) -> Iterator[Finding]:
+        data, details = self._access.data, self._access.details
+        if details is None:
+            if data.is_usable:
+                yield self._finding("detail", "skipped", "the agent has no conversation to read")
+        elif details.error is not None:
+            yield self._finding("detail", "failed", str(details.error))
+        elif not details.found:
+            yield self._finding(
+                "detail", "failed", f"none of {details.asked} conversations can be read by id"
+            )
+        else:
+            yield self._finding(
+                "detail",
+                "ok",
+                f"read {len(details.found)} of the {details.asked} newest conversations",
+            )
+
+    def _contents(self) -> Iterator[Finding]:
+        """Yields what the key may see of the newest conversations."""
+        details = self._access.details
+        rows: Sequence[Mapping[str, Any]] = details.found if details else ()
+        rows = rows or [to_data_api_names(row) for row in self._access.v3.rows]
+        if not rows:
             return
-    if not details:
-        yield finding(
-            "detail", "failed", f"none of {len(page.conversations)} conversations can be read by id"
+        for subject, name in (("transcripts", "turns"), ("metrics", "metrics")):
+            if any(row.get(name) for row in rows):
+                yield self._finding(subject, "ok", f"{name} are available")
+                continue
+            yield self._finding(
+                subject,
+                "warning",
+                f"none of {len(rows)} conversations has {name}: if that is unexpected, switch on "
+                f"{subject} in the key's Configuration, on the page API Keys in Agent Studio",
+            )
+        if has_redacted_numbers(rows):
+            yield self._finding(
+                "pii",
+                "warning",
+                "phone numbers arrive as REDACTED, and recordings are redacted: to distinguish "
+                "callers, use a key with PII access",
+            )
+        else:
+            yield self._finding("pii", "ok", "phone numbers are available")
+
+    def _names(self) -> Finding:
+        error = self._access.names_error
+        if error is None:
+            return self._finding("names", "ok", "deployments can be read (Agents API)")
+        status = getattr(error, "status", None)
+        why = f"HTTP {status}" if status else str(error)
+        return self._finding(
+            "names",
+            "skipped",
+            f"the names behind ids cannot be read with this key (Agents API: {why}); nothing else "
+            "depends on it",
         )
-        return
-    yield finding(
-        "detail", "ok", f"read {len(details)} of the {len(page.conversations)} newest conversations"
-    )
-    if any(detail.get("turns") for detail in details):
-        yield finding("transcripts", "ok", "turns are available")
-    else:
-        yield finding(
-            "transcripts",
-            "warning",
-            "none of them has turns: if that is unexpected, enable transcripts in the project's "
-            "API configuration in Agent Studio",
-        )
-    if has_redacted_numbers(details):
-        yield finding(
-            "pii",
-            "warning",
-            "phone numbers arrive as REDACTED, and recordings are redacted: to distinguish "
-            "callers, use a key with PII access",
-        )
-    else:
-        yield finding("pii", "ok", "phone numbers are available")
+
+    def _listing(self, data: Attempt, v3: Attempt) -> Finding:
+        """Recommends one of the two listings."""
+        if data.is_usable and v3.is_usable:
+            message = (
+                "both listings can be used: api = 'auto' reads the Data API's, with notes, tags, "
+                "scores and function events, at one request per conversation. PolyAI has "
+                "deprecated it: when it is gone, a load goes on through the Conversations API v3. "
+                "For years of calls start with `backfill --api conversations_v3`, up to 1,000 "
+                "conversations per request"
+            )
+        elif v3.is_usable:
+            message = (
+                "use api = 'conversations_v3', the only listing that these settings can use; "
+                "notes, tags, scores and function events need a key of the Data API as well"
+            )
+        elif data.is_usable:
+            message = (
+                "use api = 'auto', which reads the Data API's listing. PolyAI has deprecated it: "
+                "set account_id and, if it is another one, v3_api_key (POLYAI_V3_API_KEY), so that "
+                "loads go on through the Conversations API v3 when it is gone"
+            )
+        else:
+            return self._finding("listing", "skipped", "neither listing can be used")
+        return self._finding("listing", "ok", message)
 
 
-def _recommended(agent: Agent, outcomes: Mapping[str, Outcome]) -> Finding:
-    """Recommends one of the two listings."""
-    has_data, has_v3 = outcomes.get("key") == "ok", outcomes["conversations_v3"] == "ok"
-    if has_data and has_v3:
-        message = (
-            "both listings can be used: api = 'data' includes notes, tags, scores "
-            "and function events, at one request per conversation; for years of calls start with "
-            "`backfill --api conversations_v3`, up to 1,000 conversations per request"
-        )
-    elif has_v3:
-        message = "use api = 'conversations_v3', the only listing that this key can use"
-    elif has_data:
-        message = "use api = 'data', the only listing that this key can use"
-    else:
-        return Finding(agent.agent_id, "listing", "skipped", "neither listing can be used")
-    return Finding(agent.agent_id, "listing", "ok", message)
-
-
-def _v3(agent: Agent, settings: Settings) -> Finding:
-    def finding(outcome: Outcome, message: str) -> Finding:
-        return Finding(agent.agent_id, "conversations_v3", outcome, message)
-
-    is_chosen = settings.api == V3
-    if not agent.account_id or not agent.v3_base_url:
-        missing = (
-            "region studio does not have it"
-            if not agent.v3_base_url
-            else "set account_id to test it"
-        )
-        if is_chosen:
-            return finding("failed", f"listing of api = '{V3}': {missing}")
-        return finding("skipped", f"optional listing of the Conversations API v3: {missing}")
-    api = ConversationsV3(agent, **settings.request_limits)
-    try:
-        for environment in settings.environments:
-            api.conversations(environment=environment, since=None, before=None, limit=1)
-    except ApiError as error:
-        if is_chosen:
-            return finding("failed", str(error))
-        return finding("warning", f"the optional listing cannot be used with this key: {error}")
-    finally:
-        api.close()
-    return finding("ok", f"lists conversations of {', '.join(settings.environments)}")
+def _elsewhere(attempt: Attempt, agent: Agent) -> str:
+    """Returns with which settings a refused listing works, or what another region answers."""
+    if not attempt.is_usable:
+        if attempt.hint is None or attempt.hint[0] == agent.region:
+            return ""
+        region, error = attempt.hint
+        return f". Region {region} answers differently: {error}"
+    changes = []
+    if attempt.agent.region != agent.region:
+        changes.append(f"region = '{attempt.agent.region}' (POLYAI_REGION)")
+    if attempt.agent.account_id != agent.account_id:
+        changes.append(f"account_id = '{attempt.agent.account_id}' (POLYAI_ACCOUNT_ID)")
+    return f". It works with {' and '.join(changes or [f'the key of {attempt.key}'])}"
 
 
 _OUTCOMES = {

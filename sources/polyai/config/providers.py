@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.providers.doc import BaseDocProvider
 from dlt.common.configuration.providers.provider import ConfigProvider
-from dlt.common.configuration.providers.toml import SettingsTomlProvider, TomlProviderReadException
+from dlt.common.configuration.providers.toml import (
+    SecretsTomlProvider,
+    SettingsTomlProvider,
+    TomlProviderReadException,
+)
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
 from ..errors import ConfigurationError
@@ -53,6 +57,13 @@ def other_files(provider: ConfigProvider) -> Iterator[Mapping[str, Any]]:
     if isinstance(provider, SettingsTomlProvider):
         for path in provider.present_locations[1:]:
             yield tomllib.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def secret_files() -> Iterator[Path]:
+    """Yields the files from which dlt has read secrets."""
+    for provider in providers():
+        if isinstance(provider, SecretsTomlProvider):
+            yield from map(Path, provider.present_locations)
 
 
 def invalid_file(error: TomlProviderReadException) -> ConfigurationError:

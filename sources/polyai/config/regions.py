@@ -18,13 +18,15 @@ _STUDIO_HOSTS = {
     "studio.poly.ai": "studio",
     **{f"studio.{region}.poly.ai": region for region in ("us", "eu", "uk")},
 }
+_JUPITER = "jupiter.polyai.app"
+"""Host of Agent Studio for all regions."""
 _HOST = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+|-)*|[0-9a-f:]+:[0-9a-f:.]*")
 
 
 class StudioLocation(NamedTuple):
-    """Region, account and agent of an Agent Studio URL."""
+    """Region, account and agent of an Agent Studio URL; no region where its host serves all."""
 
-    region: str
+    region: str | None
     account_id: str
     agent_id: str
 
@@ -56,28 +58,29 @@ def conversations_v3_url(region: str) -> str | None:
 
 def is_studio_url(text: str) -> bool:
     """Returns whether `text` is a URL rather than an agent id."""
-    return "/" in text or text.lower().startswith("studio.")
+    return "/" in text or text.lower().startswith(("studio.", "jupiter."))
 
 
 def parse_studio_url(text: str) -> StudioLocation:
-    """Parses `https://studio.{region}.poly.ai/{account}/{project}/…`.
+    """Parses `https://studio.{region}.poly.ai/{account}/{project}/…`, or `jupiter.polyai.app`.
 
     Raises:
         ConfigurationError: Any other URL.
     """
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
-        region = _STUDIO_HOSTS.get(parts.hostname or "")
+        host = parts.hostname or ""
     except ValueError:
-        region = None
-    path = [] if region is None else [unquote(name) for name in parts.path.split("/") if name]
-    if region is None or len(path) < 2:
-        hosts = ", ".join(_STUDIO_HOSTS)
+        host = ""
+    is_known = host == _JUPITER or host in _STUDIO_HOSTS
+    path = [unquote(name) for name in parts.path.split("/") if name] if is_known else []
+    if len(path) < 2:
+        hosts = ", ".join((*_STUDIO_HOSTS, _JUPITER))
         raise ConfigurationError(
             f"{text!r} is neither an agent id nor a Studio URL such as "
             f"https://studio.us.poly.ai/ACCOUNT/PROJECT/… (hosts: {hosts})"
         )
-    return StudioLocation(region, path[0], path[1])
+    return StudioLocation(_STUDIO_HOSTS.get(host), path[0], path[1])
 
 
 def parse_base_url(text: str) -> str:

@@ -282,12 +282,12 @@ def _agent(
             ("region", region, location.region),
             ("account_id", account_id, location.account_id),
         ):
-            if configured and configured != in_url:
+            if configured and in_url and configured != in_url:
                 raise ConfigurationError(
                     f"{name} is {configured}, but {in_url} in the Studio URL {entry['agent_id']}: "
                     f"remove one of them. {how_to_set(name, is_option=name in options)}"
                 )
-        region, account_id = location.region, location.account_id
+        region, account_id = location.region or region, location.account_id
     region = region or "us"
     base_url = setting("base_url", _base_url)
     # with a sandbox or proxy as base_url, v3 requests must not reach the real service

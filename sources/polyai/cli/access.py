@@ -1,0 +1,237 @@
+"""Access of an agent's keys: requests to both listings with each key, region and account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Self
+
+from ..api.client import ConversationsV3, DataApi
+from ..config import regions
+from ..config.agent import Agent
+from ..config.settings import Settings
+from ..errors import (
+    AccessError,
+    ApiError,
+    ConfigurationError,
+    ConversationError,
+    RouteGoneError,
+)
+
+SAMPLE = 20
+"""Newest conversations that are read to find out what the key may see."""
+
+_OTHER_KEY = {"api_key": "v3_api_key", "v3_api_key": "api_key"}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Requests to the listing of one API, up to the first that it answers.
+
+    Attributes:
+        agent: The agent as it was asked for; with another key, region or account than in the
+            settings where these are refused.
+        key: Setting that has the key.
+        rows: Newest conversations, in the API's own names.
+        count: Conversations of the agent, where the API counts them.
+        error: Why the settings as they are do not work; None if they do.
+        is_usable: Some settings work: those of `agent`.
+        hint: Region in which the refusal has another status, and that refusal; only where nothing
+            works. The key may belong there.
+    """
+
+    agent: Agent
+    key: str
+    rows: Sequence[dict[str, Any]] = ()
+    count: int | None = None
+    error: ApiError | ConfigurationError | None = None
+    is_usable: bool = False
+    hint: tuple[str, ApiError] | None = None
+
+    @property
+    def status(self) -> int | None:
+        """HTTP status of the refusal."""
+        return self.error.status if isinstance(self.error, ApiError) else None
+
+    @property
+    def is_gone(self) -> bool:
+        """True if PolyAI has shut the listing down."""
+        return isinstance(self.error, RouteGoneError)
+
+    @property
+    def is_as_set(self) -> bool:
+        """True if the settings work as they are."""
+        return self.is_usable and self.error is None
+
+
+@dataclass(frozen=True)
+class Details:
+    """Details of the newest conversations that could be read."""
+
+    agent: Agent
+    found: Sequence[dict[str, Any]] = ()
+    error: ApiError | None = None
+    asked: int = 0
+
+
+@dataclass(frozen=True)
+class Access:
+    """Access of one agent's keys to the APIs.
+
+    Attributes:
+        data: Listing of the Data API.
+        v3: Listing of the Conversations API v3.
+        details: Details of the Data API; None where there was nothing to ask for.
+        names_error: Why the names behind ids cannot be read; None if they can.
+    """
+
+    data: Attempt
+    v3: Attempt
+    details: Details | None
+    names_error: ApiError | ConfigurationError | None
+
+    @classmethod
+    def of(cls, agent: Agent, settings: Settings) -> Self:
+        """Requests what the keys of an agent can read. Nothing is loaded."""
+        data = _first_answer(_data_variants(agent), _list_data, settings)
+        found = data.agent if data.is_usable else agent
+        known = next((str(row["accountId"]) for row in data.rows if row.get("accountId")), None)
+        list_v3 = partial(_list_v3, settings.environments)
+        v3 = _first_answer(_v3_variants(agent, found.region, known), list_v3, settings)
+        of_details = (
+            found
+            if data.is_usable or not v3.is_usable
+            else replace(agent, region=v3.agent.region, base_url=_data_url(agent, v3.agent.region))
+        )
+        ids = [row.get("conversationId") or row.get("id") for row in data.rows or v3.rows]
+        details = None
+        if ids and (data.is_usable or data.is_gone) and of_details.api_key:
+            details = _details(of_details, settings, [str(one) for one in ids if one])
+        return cls(data, v3, details, _names_error(of_details, settings))
+
+
+def _first_answer(
+    variants: Iterator[tuple[Agent, str]],
+    ask: Callable[[Agent, dict[str, Any]], tuple[Sequence[dict[str, Any]], int | None]],
+    settings: Settings,
+) -> Attempt:
+    """Asks with the settings as they are, then with others; stops at the first answer."""
+    agent, key = next(variants)
+    try:
+        return Attempt(agent, key, *ask(agent, settings.request_limits), is_usable=True)
+    except (ApiError, ConfigurationError) as error:
+        refused = Attempt(agent, key, error=error)
+    if isinstance(refused.error, AccessError | ConfigurationError) and not refused.is_gone:
+        for other, key in variants:
+            try:
+                answer = ask(other, _quick(settings))
+            except AccessError as error:
+                if refused.hint is None and error.status != refused.status:
+                    refused = replace(refused, hint=(other.region, error))
+            except (ApiError, ConfigurationError):
+                continue
+            else:
+                return Attempt(other, key, *answer, refused.error, is_usable=True)
+    return refused
+
+
+def _quick(settings: Settings) -> dict[str, Any]:
+    """Returns limits for requests that are not needed: another region may not be reachable."""
+    return {**settings.request_limits, "max_attempts": 1, "request_timeout": 10}
+
+
+def _data_variants(agent: Agent) -> Iterator[tuple[Agent, str]]:
+    """Yields the agent with each key and region, as it is set first."""
+    own = "api_key" if agent.api_key else "v3_api_key"
+    yield agent, "api_key"
+    for region in _regions(agent, agent.region):
+        placed = replace(agent, region=region, base_url=_data_url(agent, region))
+        for key in (own, _OTHER_KEY[own]):
+            is_first = (region, key) == (agent.region, "api_key")
+            if not is_first and (value := getattr(agent, key)):
+                yield replace(placed, api_key=value), key
+
+
+def _v3_variants(
+    agent: Agent, likely_region: str, known_account: str | None
+) -> Iterator[tuple[Agent, str]]:
+    """Yields the agent with each account, key and region, as it is set first."""
+    own = "v3_api_key" if agent.v3_api_key else "api_key"
+    yield agent, own
+    accounts = dict.fromkeys(one for one in (agent.account_id, known_account) if one)
+    for region in _regions(agent, likely_region):
+        for account_id in accounts:
+            for key in (own, _OTHER_KEY[own]):
+                url = _v3_url(agent, region)
+                is_first = (region, account_id, key) == (agent.region, agent.account_id, own)
+                if url and not is_first and (value := getattr(agent, key)):
+                    yield (
+                        replace(
+                            agent,
+                            region=region,
+                            account_id=account_id,
+                            v3_base_url=url,
+                            v3_api_key=value,
+                        ),
+                        key,
+                    )
+
+
+def _regions(agent: Agent, first: str) -> list[str]:
+    """Returns all regions; the own one alone where a URL is set, beyond which no key is sent."""
+    if _has_own_url(agent):
+        return [agent.region]
+    return [first, *(region for region in regions.REGIONS if region != first)]
+
+
+def _has_own_url(agent: Agent) -> bool:
+    return agent.base_url != regions.data_api_url(agent.region)
+
+
+def _data_url(agent: Agent, region: str) -> str:
+    return agent.base_url if _has_own_url(agent) else regions.data_api_url(region)
+
+
+def _v3_url(agent: Agent, region: str) -> str | None:
+    is_own = agent.v3_base_url != regions.conversations_v3_url(agent.region)
+    return agent.v3_base_url if is_own else regions.conversations_v3_url(region)
+
+
+def _list_data(agent: Agent, limits: dict[str, Any]) -> tuple[list[dict[str, Any]], int | None]:
+    with DataApi(agent, **limits) as api:
+        page = api.conversations(limit=SAMPLE, offset=0)
+    return page.conversations, page.count
+
+
+def _list_v3(
+    environments: Sequence[str], agent: Agent, limits: dict[str, Any]
+) -> tuple[list[dict[str, Any]], None]:
+    rows: list[dict[str, Any]] = []
+    with ConversationsV3(agent, **limits) as api:
+        for environment in environments:
+            page = api.conversations(environment=environment, since=None, before=None, limit=SAMPLE)
+            rows += [row.document.read() for row in page.rows]
+    return rows, None
+
+
+def _details(agent: Agent, settings: Settings, ids: Sequence[str]) -> Details:
+    found: list[dict[str, Any]] = []
+    with DataApi(agent, **settings.request_limits) as api:
+        for conversation_id in ids[:SAMPLE]:
+            try:
+                found.append(api.conversation(conversation_id))
+            except ConversationError:
+                continue
+            except ApiError as error:
+                return Details(agent, found, error, len(ids[:SAMPLE]))
+    return Details(agent, found, None, len(ids[:SAMPLE]))
+
+
+def _names_error(agent: Agent, settings: Settings) -> ApiError | ConfigurationError | None:
+    try:
+        with DataApi(agent, **_quick(settings)) as api:
+            api.deployments(environment="live", limit=1)
+    except (ApiError, ConfigurationError) as error:
+        return error
+    return None
