@@ -70,6 +70,8 @@ _EARLIER_VERSION = """
         jsonb_build_object('user_input_dtmf_finish_key', coalesce(user_input_dtmf_finish_key, ''));
     UPDATE polyai.function_events SET extra = coalesce(extra, '{}') ||
         jsonb_build_object('hangup', hangup, 'variant_id_change', variant_id_change);
+    UPDATE polyai.annotations SET extra = coalesce(extra, '{}') ||
+        jsonb_build_object('reason', reason);
     ALTER TABLE polyai.turns
         DROP COLUMN user_input_dtmf_finish_key, DROP COLUMN asr_corrected_user_input;
     ALTER TABLE polyai.function_events DROP COLUMN hangup, DROP COLUMN variant_id_change;
