@@ -137,7 +137,8 @@ def test_v3_alone_leaves_fields_of_the_data_api_empty(call: Conversation) -> Non
     assert part(row, "created_at", "started_at", "finished_at") == (CREATED, CREATED, None)
     assert part(row, "total_duration_seconds", "polyai_duration_seconds") == (61, 0)
     assert part(row, "in_progress", "handoff", "handoff_reason") == (False, False, '{"code":3}')
-    only_data = "direction language deployment_id duration_seconds poly_score poly_score_scale"
+    assert row["direction"] == ("outbound" if call.is_outbound else None)
+    only_data = "language deployment_id duration_seconds poly_score poly_score_scale"
     texts = "summary_heading summary note audio_url extra"
     assert set(part(row, *only_data.split(), *texts.split())) == {None}
     first = rows["turns"][0]
