@@ -40,9 +40,10 @@ ROW = re.compile(r"^\| `(\w+)` \| `(\w+)`( not null)? \|", flags=re.MULTILINE)
 
 AMBIGUOUS = {
     # of different things, by table
-    "direction", "duration_seconds", "error", "error_code", "fetched_at", "finished_at",
-    "handoff_reason", "message", "metadata", "name", "note", "passed", "reason", "requested_at",
-    "run_id", "source_api", "started_at", "status", "turn_index", "user_input", "value",
+    "created_at", "direction", "duration_seconds", "error", "error_code", "fetched_at",
+    "finished_at", "handoff_reason", "message", "metadata", "name", "note", "passed", "reason",
+    "requested_at", "run_id", "source_api", "started_at", "status", "turn_index", "user_input",
+    "value",
     # NULL, or a generated id, in some tables
     "annotation_type", "chat_id", "conversation_id", "role",
     # NULL in tables, a word in views

@@ -25,6 +25,7 @@ from polyai.load.upgrade import UPGRADED_TABLES
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATIONS
 from polyai.tables.declaration import Column, Table
+from polyai.tables.registry import name_tables
 from warehouse_rows import Rows, from_duckdb, rows_by_table
 
 pytestmark = pytest.mark.load
@@ -46,6 +47,8 @@ def api_0_1() -> Iterator[OddServer]:
     def answer(request: Request) -> Answer:
         url = urlsplit(request.target)
         last = unquote(url.path.rsplit("/", 1)[-1])
+        if "/conversations" not in url.path:
+            return Answer({"message": "no Route matched with those values"}, status=404)
         if last != "conversations":
             return Answer(next(each for each in ANSWERS if each["conversationId"] == last))
         options = parse_qs(url.query)
@@ -99,7 +102,11 @@ def test_a_load_fills_new_columns_and_requests_only_what_is_due(api_0_1: OddServ
     settings = resolve(agent_id=AGENT, api_key=KEY, base_url=api_0_1.url)
     (report,) = load(settings, open_pipeline(), clock=lambda: LOADED_AT)
     assert (report.status, report.missing, report.fetched) == ("complete", 0, in_progress)
-    assert all("/conversations?" in target for target in api_0_1.targets)
+    names = [target for target in api_0_1.targets if "/conversations" not in target]
+    assert all("/conversations?" in target for target in api_0_1.targets if target not in names)
+    assert len(names) == 3
+    for table in name_tables():
+        assert query(f"SELECT count(*) FROM {table.name}") == [(0,)]
     upgraded = rows_of_upgraded_tables()
     assert query("SELECT count(*) FROM conversations") == [(loaded,)]
     assert {name: query(f"SELECT * FROM {name} ORDER BY ALL") for name in UNCHANGED} == unchanged

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from polyai.tables.children import TURNS
 from polyai.tables.declaration import Table
-from polyai.tables.registry import conversation_tables, key_of, tables
+from polyai.tables.registry import conversation_tables, key_of, name_tables, tables
 from polyai.views.definitions import views
 
 from .document import COMMAND, grid, put
@@ -38,7 +38,8 @@ def entities() -> str:
     of_turns = [relation.child for relation in relations if relation.parent == TURNS.name]
     # in one diagram, lines would cross boxes
     of_conversations = [name for name in shaped if name not in of_turns]
-    others = [table.name for table in tables() if table.name not in shaped]
+    named = [table.name for table in name_tables()]
+    others = [table.name for table in tables() if table.name not in (*shaped, *named)]
     return "\n".join(
         [
             _INTRODUCTION,
@@ -46,6 +47,8 @@ def entities() -> str:
             _diagram(of_conversations, relations),
             "## Turns\n",
             _diagram(of_turns, relations),
+            "## Names behind ids\n",
+            _diagram(named, relations),
             "## Runs and their results\n",
             _diagram(others, relations),
             "## Views\n\nKey of each view, and the views that it can be joined to.\n",

@@ -33,11 +33,14 @@ class Relation:
 
 
 def table_relations() -> Iterator[Relation]:
-    """Yields each table's relation to the table whose key begins its own, then its references."""
+    """Yields each table's relation to the table whose key begins its own, then its references.
+
+    Every key begins with that of `agents`; only tables that declare it refer to it.
+    """
     keys = {table.name: key_of(table) for table in tables()}
     for table in tables():
         own = set(keys[table.name])
-        parents = [name for name, key in keys.items() if own > set(key)]
+        parents = [name for name, key in keys.items() if own > set(key) and len(key) > 1]
         if parents:
             parent = max(parents, key=lambda name: len(keys[name]))
             columns = keys[table.name][: len(keys[parent])]

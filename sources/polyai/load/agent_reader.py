@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..api.client import NEWEST_IDS, ConversationsV3, DataApi
+from ..api.names import AgentsApi
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.agent import DATA, V3, Agent
@@ -33,6 +34,7 @@ from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher, Task
 from .listing_choice import ListingChoice, both_refused, first_choice, next_choice
+from .names import ATTEMPTS, Names, read_names
 from .plan import Plan
 from .refetch import RefetchPolicy, Span
 from .report import RunReport
@@ -51,6 +53,9 @@ _POLL_SECONDS = 0.2
 
 _FILL_SECONDS = 3.0
 """Time that a chunk waits for more answers while other agents have some ready."""
+
+_FOR_NAMES = {"connections": 1, "max_attempts": ATTEMPTS}
+"""Options of the client that reads names."""
 
 
 class AgentReader:
@@ -74,6 +79,8 @@ class AgentReader:
     Attributes:
         report: Report of the run, whose counts are updated in place.
         stopped_by: Error that ended reading, if any.
+        reads_names: Whether to request the names behind ids once all else was read.
+        names: What was read of them; None if nothing was.
 
     Raises:
         ConfigurationError: The agent lacks what the chosen API needs.
@@ -122,6 +129,7 @@ class AgentReader:
         # no connection is opened before the first request
         self._data = None if agent.problem_with(DATA) else DataApi(agent, **options)
         self._v3 = None if agent.problem_with(V3) else ConversationsV3(agent, **options)
+        self._names = None if self._data is None else AgentsApi(agent, **options | _FOR_NAMES)
         self._fetcher = Fetcher(self._data, settings.workers, clock, self._newest_ids)
         self._plan = Plan(
             list(self._listings()),
@@ -144,6 +152,8 @@ class AgentReader:
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._read, name="polyai-reading", daemon=True)
         self.stopped_by: BaseException | None = None
+        self.reads_names = False
+        self.names: Names | None = None
 
     @property
     def _listing_v3(self) -> ConversationsV3 | None:
@@ -186,8 +196,9 @@ class AgentReader:
     def _close(self) -> None:
         """Stops sending requests."""
         self._fetcher.__exit__()
-        if self._v3 is not None:
-            self._v3.close()
+        for api in (self._v3, self._names):
+            if api is not None:
+                api.close()
 
     @property
     def forgotten(self) -> list[dict[str, Any]]:
@@ -258,6 +269,8 @@ class AgentReader:
             while self._refused is not None and not self._stop.is_set():
                 self._replace_listing(self._refused)
                 self._read_listing()
+            if self.reads_names and self._names is not None and not self._stop.is_set():
+                self.names = read_names(self._names, self._agent, self._settings)
         except BaseException as error:
             self.stopped_by = error
         finally:

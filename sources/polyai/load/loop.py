@@ -18,11 +18,12 @@ from ..tables.audit import FETCH_FAILURES, FORGOTTEN, SYNC_RUNS
 from ..tables.children import TURNS
 from ..tables.declaration import Table
 from ..warehouse.counts import unequal_turns
-from ..warehouse.held import LOAD_COMMANDS
+from ..warehouse.held import LOAD, LOAD_COMMANDS
 from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
 from .committer import Committer
 from .memory import cycles_collected_per_chunk
+from .names import are_due, changed_names
 from .refetch import may_be_running
 from .report import RunReport
 
@@ -108,6 +109,9 @@ class LoadLoop:
         with self._committer.kept_open():
             unfinished = self._committer.begin(report, LOAD_COMMANDS)
             interrupted = [run for run in unfinished if _is_over(run, report)]
+            if report.command == LOAD:
+                now = reader.now()
+                reader.reads_names = are_due(self._warehouse, report.agent_id, now)
         reader.start()
 
         def others_wait() -> bool:
@@ -140,6 +144,9 @@ class LoadLoop:
             report.forgotten = len(erased | self._warehouse.forgotten(report.agent_id))
             report.pending += self._warehouse.count_unloaded_failures(report.agent_id)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
+        if reader.names is not None:
+            report.names_read_at = now = reader.now()
+            rows |= changed_names(self._warehouse, report.agent_id, reader.names, now)
         if reader.forgotten:
             rows[FORGOTTEN] = reader.forgotten
         ended = [report.as_row()]

@@ -102,6 +102,13 @@ SYNC_RUNS = Table(
         Column("bytes_received", "bigint", "Size of all responses.", unit="bytes"),
         Column("rows", "json", "Rows written, by table."),
         Column("unmapped_fields", "json", "Fields that have no column, with counts."),
+        Column(
+            "names_read_at",
+            "timestamp",
+            "Time at which the names behind ids were requested, also if the key may not read them; "
+            "NULL if the run did not request them.",
+            unit="UTC",
+        ),
         Column("error", "text", "Error that stopped the run."),
         PACKAGE_ID,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .common_columns import AGENT_ID, CONVERSATION_ID, EXTRA, PACKAGE_ID
-from .declaration import Column, Table
+from .declaration import Column, Reference, Table
 from .rules import BEGAN_AT
 
 _kept = partial(Column, is_kept_when_absent=True)
@@ -161,6 +161,11 @@ CONVERSATIONS = Table(
     key=(),
     written_by="answer",
     is_erased=True,
+    references=(
+        Reference("agents", ("agent_id",)),
+        Reference("deployments", ("agent_id", "deployment_id")),
+        Reference("variants", ("agent_id", "variant_id")),
+    ),
     outline=("channel", "variant_id", "started_at", "handoff", "poly_score", "summary"),
     read_by=(("agent_id", "created_at"), ("agent_id", "started_at")),
     conversation_began_at=BEGAN_AT.sql(),

@@ -21,11 +21,12 @@ ARROW_TYPES: dict[ColumnType, pa.DataType] = {
 }
 """Arrow type of each declared type. JSON is carried as text."""
 
-Writer = Literal["answer", "chunk", "run", "command"]
+Writer = Literal["answer", "chunk", "run", "names", "command"]
 """Writer of a table's rows.
 
 `answer`: shaping, from the API's answer for one conversation. `chunk`: each chunk of a load, beside
-the conversations. `run`: each run, whatever the command. `command`: a command other than `load`.
+the conversations. `run`: each run, whatever the command. `names`: `load`, at most once a day.
+`command`: a command other than `load`.
 """
 
 TOMBSTONE = "_deleted"

@@ -1,12 +1,13 @@
 """Registry of all tables, which everything that walks over tables asks.
 
-A new table is declared in `conversations` or `audit` and added to `REGISTERED`. Erasure,
-reconciliation, the load, comments in the database, and the generated documents then include it.
+A new table is declared in `conversations`, `children`, `names` or `audit`, and added to
+`REGISTERED`. Erasure, reconciliation, the load, comments in the database, and the generated
+documents then include it.
 """
 
 from __future__ import annotations
 
-from . import audit, children, conversations
+from . import audit, children, conversations, names
 from .declaration import OWNER, Table
 
 REGISTERED: tuple[Table, ...] = (
@@ -21,6 +22,10 @@ REGISTERED: tuple[Table, ...] = (
     children.ANNOTATIONS,
     children.CONVERSATION_TAGS,
     children.NOTES,
+    names.AGENTS,
+    names.DEPLOYMENTS,
+    names.VARIANTS,
+    names.PHONE_NUMBERS,
     audit.RECORDINGS,
     audit.WRITE_BACKS,
     audit.DEBUG_CHATS,
@@ -46,6 +51,11 @@ def conversation_tables() -> tuple[Table, ...]:
 def loaded_tables() -> tuple[Table, ...]:
     """Returns the tables that each chunk of a load fills."""
     return tuple(table for table in tables() if table.written_by in ("answer", "chunk"))
+
+
+def name_tables() -> tuple[Table, ...]:
+    """Returns the tables of the names behind ids."""
+    return tuple(table for table in tables() if table.written_by == "names")
 
 
 def reconciled_tables() -> tuple[Table, ...]:

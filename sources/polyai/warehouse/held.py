@@ -31,7 +31,10 @@ BACKFILL_SCHEMA = "polyai_backfill"
 OF_LOADS = f"{COMPLETE_PACKAGES} AND schema_name <> '{BACKFILL_SCHEMA}'"
 """The same query without the packages of backfills."""
 
-LOAD_COMMANDS = ("load", "backfill")
+LOAD = "load"
+"""Command that loads what is new or changed, and the names behind ids."""
+
+LOAD_COMMANDS = (LOAD, "backfill")
 """Commands that write conversations."""
 
 PRUNE = "prune"

@@ -72,6 +72,21 @@ class RunHistory(Warehouse):
         )
         return in_utc(rows[0][0]) if rows else None
 
+    def names_read_at(self, agent_id: str, now: datetime) -> datetime | None:
+        """Returns the time at which a run last requested the names behind ids; None for never.
+
+        Args:
+            agent_id: The agent.
+            now: Current time; a run in the future is ignored.
+        """
+        rows = self.rows(
+            "SELECT max(names_read_at) FROM {sync_runs} "
+            "WHERE agent_id = %s AND names_read_at <= %s",
+            agent_id,
+            now,
+        )
+        return in_utc(rows[0][0]) if rows else None
+
     def was_interrupted_at_first(self, agent_id: str, run_id: str) -> bool:
         """Returns whether loads of the agent began, and none of them has read everything.
 
