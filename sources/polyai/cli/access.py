@@ -96,7 +96,7 @@ class Access:
         """Requests what the keys of an agent can read. Nothing is loaded."""
         data = _first_answer(_data_variants(agent), _list_data, settings)
         found = data.agent if data.is_usable else agent
-        known = next((str(row["accountId"]) for row in data.rows if row.get("accountId")), None)
+        known = account_of(data.rows)
         list_v3 = partial(_list_v3, settings.environments)
         v3 = _first_answer(_v3_variants(agent, found.region, known), list_v3, settings)
         of_details = (
@@ -134,6 +134,11 @@ def _first_answer(
             else:
                 return Attempt(other, key, *answer, refused.error, is_usable=True)
     return refused
+
+
+def account_of(rows: Sequence[dict[str, Any]]) -> str | None:
+    """Returns the account that list rows of the Data API name; None for none."""
+    return next((str(row["accountId"]) for row in rows if row.get("accountId")), None)
 
 
 def _quick(settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import regions
 from ..config.agent import AUTO, V3, Agent
 from ..config.lookup import SECTION
-from .access import Access
+from .access import Access, account_of
 
 _SHARED = ("api", "details")
 """Settings that all agents share."""
@@ -38,7 +38,8 @@ def recommend(agent: Agent, access: Access) -> Recommendation | None:
         return None
     place = data.agent if data.is_usable else v3.agent
     config: dict[str, Any] = {"agent_id": agent.agent_id, "region": place.region}
-    if account_id := v3.agent.account_id if v3.is_usable else agent.account_id:
+    account_id = v3.agent.account_id if v3.is_usable else account_of(data.rows) or agent.account_id
+    if account_id:
         config["account_id"] = account_id
     base_url = agent.base_url if agent.base_url != regions.data_api_url(agent.region) else None
     if base_url:
