@@ -46,10 +46,11 @@ class TestLoad:
             assert first.returncode == 0
             assert first.stderr == ""
             assert "\x1b" not in first.stdout
+            requests = 43 + sandbox.requests.kinds["agents"]
             assert re.match(
                 rf"{AGENT}: complete in \d+\.\d s — 40 listed, 40 new, 0 changed, 0 settled, "
                 r"0 unchanged, 0 failed\n  40 loaded of 40 at PolyAI, 0 missing.*\n"
-                r"  43 requests \(0 retries\), .* rows\n    conversations +40\n",
+                rf"  {requests} requests \(0 retries\), .* rows\n    conversations +40\n",
                 first.stdout,
             )
             assert first.stdout.endswith("polyai.duckdb, dataset polyai\n")

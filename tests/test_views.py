@@ -87,7 +87,7 @@ def test_each_view_comes_after_the_views_that_it_reads() -> None:
     for view in views().values():
         assert view.reads <= known, view.name
         known.add(view.name)
-    assert len(views()) == 17
+    assert len(views()) == 18
 
 
 def test_every_view_has_grain_question_and_column_meanings() -> None:
@@ -353,7 +353,7 @@ def test_command_creates_and_drops_views(command: typer.Typer) -> None:
     assert (report["reporting_time_zone"], report["failed"]) == ("Europe/London", {})
     assert set(report["created"]) == set(views())
     shown = CliRunner().invoke(command, ["--time-zone", "Europe/London"])
-    assert "17 views, local dates in Europe/London" in shown.stdout
+    assert "18 views, local dates in Europe/London" in shown.stdout
     assert CliRunner().invoke(command, ["--drop"]).exit_code == 0
     assert existing_views() == set()
 

@@ -48,6 +48,13 @@ class Warehouse:
             f"INSERT INTO polyai.{table} ({names}) VALUES ({marks})", list(row.values())
         )
 
+    def name(self, table: str, **values: Any) -> None:
+        row = {"agent_id": "A"} | values
+        self._connection.execute(
+            f"INSERT INTO polyai.{table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+            list(row.values()),
+        )
+
     def call(self, conversation_id: str = "c", **values: Any) -> None:
         plain = {
             "conversation_id": conversation_id,
@@ -220,6 +227,42 @@ def test_unknown_values_and_conversations_in_progress(
     assert (row["handle_time_seconds_mean"], row["timed_conversations"]) == (60, 2)
     (variant,) = warehouse.rows("dim_variants")
     assert (variant["variant_id"], variant["conversations"]) == ("none", 3)
+
+
+def test_dimensions_have_the_names_behind_ids(warehouse: Warehouse) -> None:
+    warehouse.call("c1", variant_id="v1", variant_name="Old", deployment_id="d1")
+    warehouse.call("c2", variant_id="v2", variant_name="Own", deployment_id="d2")
+    warehouse.call("c3")
+    warehouse.name("agents", agent_name="Bookings")
+    warehouse.name("variants", variant_id="v1", variant_name="New")
+    for number in (1, 3):
+        warehouse.name(
+            "deployments",
+            deployment_id=f"d{number}",
+            environment="live",
+            version=f"hash{number}",
+            created_at=NOON,
+            created_by="dev@example.com",
+            message="Fix",
+        )
+    agent = warehouse.row("dim_agents")
+    assert (agent["agent_name"], agent["conversations"]) == ("Bookings", 3)
+    variants = {row["variant_id"]: row for row in warehouse.rows("dim_variants")}
+    assert {key: row["variant_name"] for key, row in variants.items()} == {
+        "none": None,
+        "v1": "New",
+        "v2": "Own",
+    }
+    assert {row["conversations"] for row in variants.values()} == {1}
+    found = [
+        (row["deployment_id"], row["environment"], row["deployment_version"], row["conversations"])
+        for row in warehouse.rows("dim_deployments", "deployment_id")
+    ]
+    assert found == [
+        ("d1", "live", "hash1", 1),
+        ("d2", "live", None, 1),
+        ("d3", "live", "hash3", 0),
+    ]
 
 
 def test_score_scales_are_separate(warehouse: Warehouse) -> None:

@@ -17,9 +17,12 @@ SELECT
   MAX(l.region) AS region,
   MIN(l.local_date) AS first_local_date,
   MAX(l.local_date) AS last_local_date,
-  COUNT(l.conversation_id) AS conversations
+  COUNT(l.conversation_id) AS conversations,
+  MAX(n.agent_name) AS agent_name
 FROM known AS k
 LEFT JOIN polyai.conversations_local AS l
   ON l.agent_id = k.agent_id
+LEFT JOIN polyai.agents AS n
+  ON n.agent_id = k.agent_id
 GROUP BY
   k.agent_id;

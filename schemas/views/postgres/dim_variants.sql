@@ -1,6 +1,8 @@
 -- One row per agent and variant with conversations; `none` for conversations without a variant.
 -- Answers: Which variants answered, what are they called, and when were they in use?
 -- Key: agent_id, variant_id
+--
+-- The name is the one in `variants`, or else that of the newest conversation which has one.
 CREATE OR REPLACE VIEW polyai.dim_variants AS
 WITH named AS (
   SELECT
@@ -12,13 +14,15 @@ WITH named AS (
   FROM polyai.conversations_local
 )
 SELECT
-  agent_id,
-  variant_id,
-  MAX(CASE WHEN place = 1 THEN variant_name END) AS variant_name,
-  MIN(local_date) AS first_local_date,
-  MAX(local_date) AS last_local_date,
+  c.agent_id,
+  c.variant_id,
+  COALESCE(MAX(v.variant_name), MAX(CASE WHEN c.place = 1 THEN c.variant_name END)) AS variant_name,
+  MIN(c.local_date) AS first_local_date,
+  MAX(c.local_date) AS last_local_date,
   COUNT(*) AS conversations
-FROM named
+FROM named AS c
+LEFT JOIN polyai.variants AS v
+  ON v.agent_id = c.agent_id AND v.variant_id = c.variant_id
 GROUP BY
-  agent_id,
-  variant_id;
+  c.agent_id,
+  c.variant_id;

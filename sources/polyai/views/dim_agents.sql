@@ -14,7 +14,9 @@ SELECT
   max(l.region) AS region,
   min(l.local_date) AS first_local_date,
   max(l.local_date) AS last_local_date,
-  count(l.conversation_id) AS conversations
+  count(l.conversation_id) AS conversations,
+  max(n.agent_name) AS agent_name
 FROM known AS k
 LEFT JOIN conversations_local AS l ON l.agent_id = k.agent_id
+LEFT JOIN agents AS n ON n.agent_id = k.agent_id
 GROUP BY k.agent_id

@@ -12,6 +12,7 @@ from typing import Literal
 from ..tables.audit import SYNC_RUNS
 from ..tables.children import TURN_TOPICS
 from ..tables.conversations import CONVERSATIONS
+from ..tables.names import AGENTS
 
 FieldType = Literal["text", "bigint", "double", "bool", "timestamp", "local timestamp", "date"]
 """A local timestamp has no time zone; it is in the reporting time zone."""
@@ -75,6 +76,11 @@ _DECLARED: tuple[Field, ...] = (
     Field("last_turn_at", "timestamp", "UTC", "Time of the response in its last turn."),
     Field("first_local_date", "date", "", "Local date of the first conversation."),
     Field("last_local_date", "date", "", "Local date of the newest conversation."),
+    # names behind ids
+    Field("deployment_version", "text", "", "Version that was deployed, a hash; NULL if unknown."),
+    Field("deployed_at", "timestamp", "UTC", "Time of the deployment; NULL if unknown."),
+    Field("deployed_by", "text", "", "User who deployed it, an e-mail address; NULL if unknown."),
+    Field("deployment_message", "text", "", "Message of the deployment; NULL if unknown."),
     # outcome
     Field("is_finished", "bool", "", "The conversation had ended when it was fetched."),
     Field("is_handed_off", "bool", "", "Handed off to a human."),
@@ -410,7 +416,7 @@ _DECLARED: tuple[Field, ...] = (
 
 FROM_TABLES: tuple[Field, ...] = tuple(
     Field(column.name, column.type, column.unit, column.description)
-    for table in (SYNC_RUNS, TURN_TOPICS, CONVERSATIONS)
+    for table in (SYNC_RUNS, TURN_TOPICS, AGENTS, CONVERSATIONS)
     for column in table.columns
     if column.type != "json" and not any(column.name == field.name for field in _DECLARED)
 )
