@@ -757,7 +757,7 @@ def test_load_with_recordings_does_both(sandbox: Sandbox) -> None:
         "SELECT count(*) FILTER (status = 'stored'), count(*) FILTER (status <> 'stored') "
         "FROM polyai.recordings"
     )[0]
-    assert int(str(stored)) > 10 * int(str(other)) > 0
+    assert int(str(stored)) > 5 * int(str(other)) > 0
 
 
 def test_without_a_warehouse_there_is_nothing_to_download(sandbox: Sandbox) -> None:

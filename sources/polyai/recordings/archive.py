@@ -14,7 +14,7 @@ from ..warehouse.held import PRUNE
 from ..warehouse.queries import IDS_PER_QUERY, Warehouse
 from .short import call_seconds_sql, is_short, short_sql
 
-_WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
+_WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%RCS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
 """Channels without recordings; those of an unknown channel are requested."""
 
 _BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
