@@ -47,7 +47,7 @@ def test_output_agrees_with_the_database(database: str) -> None:
     shown = result.stdout
     assert "\x1b" not in shown
     assert re.search(
-        r"^60 .*conversations .* loaded in \d+\.\d s with 63 requests$",
+        r"^60 .*conversations .* loaded in \d+\.\d s with 71 requests$",
         shown,
         re.MULTILINE,
     )
