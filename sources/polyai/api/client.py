@@ -210,18 +210,6 @@ class DataApi(Transport):
         """
         return self._chat(f"/{encode_segment(chat_id)}", options, "conversation")
 
-    def deployments(self, *, environment: str, limit: int) -> Any:
-        """Fetches the newest deployments: `GET /v1/agents/{agentId}/deployments`.
-
-        An endpoint of the Agents API, on the same host; many keys have no access to it.
-
-        Raises:
-            ApiError: As for `Transport.get`.
-        """
-        query = urlencode({"environment": environment, "limit": limit})
-        path = f"/v1/agents/{encode_segment(self._agent.agent_id)}/deployments?{query}"
-        return self.get(path, subject="agent", accept=lambda payload, body: payload)
-
     def _chat(self, chat: str, options: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
         def accept(payload: Any, body: bytes) -> dict[str, Any]:
             if not isinstance(payload, dict) or not isinstance(payload.get("conversationId"), str):

@@ -33,7 +33,11 @@ class AgentsApi(Transport):
 
     def deployments(self) -> list[Json]:
         """Fetches the deployments: `GET /v1/agents/{agentId}/deployments?environment&limit`."""
-        return [one for name in _ENVIRONMENTS for one in self._deployments(name)]
+        return [one for name in _ENVIRONMENTS for one in self._deployments(name, _MOST_DEPLOYMENTS)]
+
+    def check_access(self) -> None:
+        """Requests one deployment, which fails if the key may not read names."""
+        self._deployments(_ENVIRONMENTS[0], 1)
 
     def variants(self) -> list[Json]:
         """Fetches the variants of all branches: `GET …/branches`, `…/branches/{id}/variants`."""
@@ -50,12 +54,12 @@ class AgentsApi(Transport):
         """Fetches the phone numbers: `GET /v1/agents/{agentId}/telephony/phone-numbers`."""
         return self._list(self._path("telephony/phone-numbers"), "phoneNumbers")
 
-    def _deployments(self, environment: str) -> list[Json]:
+    def _deployments(self, environment: str, limit: int) -> list[Json]:
         def of(parameters: dict[str, Any]) -> list[Json]:
             return self._list(self._path(f"deployments?{urlencode(parameters)}"), "deployments")
 
         try:
-            return of({"environment": environment, "limit": _MOST_DEPLOYMENTS})
+            return of({"environment": environment, "limit": limit})
         except ApiError as error:
             if error.status != HTTPStatus.BAD_REQUEST:
                 raise

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, Self
 
 from ..api.client import ConversationsV3, DataApi
+from ..api.names import AgentsApi
 from ..config import regions
-from ..config.agent import Agent
+from ..config.agent import DATA, Agent
 from ..config.settings import Settings
 from ..errors import (
     AccessError,
@@ -234,9 +235,11 @@ def _details(agent: Agent, settings: Settings, ids: Sequence[str]) -> Details:
 
 
 def _names_error(agent: Agent, settings: Settings) -> ApiError | ConfigurationError | None:
+    if problem := agent.problem_with(DATA):
+        return ConfigurationError(problem)
     try:
-        with DataApi(agent, **_quick(settings)) as api:
-            api.deployments(environment="live", limit=1)
-    except (ApiError, ConfigurationError) as error:
+        with AgentsApi(agent, **_quick(settings)) as api:
+            api.check_access()
+    except ApiError as error:
         return error
     return None
