@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import kpis
 from kpis import Key, Row
+from polyai.sandbox.deployments import Deployment
 from polyai.sandbox.model import Conversation, FunctionEvent, Turn
 
 ZONE = "Europe/London"
@@ -29,13 +30,19 @@ class Book:
         calls: Each conversation as it was when it was last fetched.
         read_again: Ids of the conversations that the last load fetched.
         read_at: Time of the last load, more than a day after the one before.
+        deployments: Deployments by agent and id.
         newest: Newest local date.
     """
 
     def __init__(
-        self, calls: Sequence[Conversation], read_again: Container[str], read_at: datetime
+        self,
+        calls: Sequence[Conversation],
+        read_again: Container[str],
+        read_at: datetime,
+        deployments: Mapping[Key, Deployment],
     ) -> None:
         self.calls = calls
+        self.deployments = deployments
         self.read_again = read_again
         self.read_at = read_at
         self.newest = max(self.day(call) for call in calls)
@@ -465,6 +472,36 @@ def who_hangs_up(book: Book) -> Rows:
     }
 
 
+def since_last_deployment(book: Book) -> Rows:
+    finished = [call for call in book.live() if kpis.is_finished(call) and call.deployment_id]
+    groups = book.grouped(finished, lambda call: call.deployment_id)
+    rows: Rows = {}
+    for agent in {agent for agent, _ in groups}:
+        of_agent = [(name, calls) for (owner, name), calls in groups.items() if owner == agent]
+
+        def first_start(group: tuple[Hashable, list[Conversation]]) -> datetime:
+            return min(call.started_at or call.created_at for call in group[1])
+
+        newest = sorted(of_agent, key=first_start, reverse=True)[:2]
+        for ago, (name, calls) in enumerate(newest):
+            deployment = book.deployments[agent, name]
+            scores = [
+                c.poly_score for c in calls if c.poly_score and c.created_at >= kpis.NEW_SCALE
+            ]
+            rows[agent, ago] = {
+                "deployment_id": name,
+                "deployment_version": deployment.version,
+                "deployed_at": deployment.created_at,
+                "deployed_by": deployment.created_by,
+                "deployment_message": deployment.message,
+                "finished_conversations": len(calls),
+                "containment_rate": kpis.ratio(sum(map(_is_contained, calls)), len(calls)),
+                "handle_time_seconds_mean": _handle_time(calls),
+                "poly_score_1_5_mean": kpis.mean(scores),
+            }
+    return rows
+
+
 def _handle_time(calls: Iterable[Conversation]) -> float | None:
     """Returns the mean handle time of the finished ones."""
     finished = filter(kpis.is_finished, calls)
@@ -576,5 +613,6 @@ ANSWERS: Mapping[str, tuple[tuple[str, ...], Callable[[Book], Rows]]] = {
         outbound_results,
     ),
     "22_who_hangs_up": (("agent_id", "channel", "hangup_category"), who_hangs_up),
+    "23_since_last_deployment": (("agent_id", "deployments_ago"), since_last_deployment),
 }
 """Key and calculation of each recipe."""

@@ -23,6 +23,7 @@ from polyai.load.run import load
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox.deployments import Deployment, Deployments
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.warehouse.open import PIPELINE_NAME as LOAD_PIPELINE
 from postgres_server import binaries, postgres
@@ -118,7 +119,13 @@ def _loaded(dialect: str, destination: Destination[Any, Any], folder: Path, fetc
         assert index is not None
         calls[conversation_id] = busy.conversation(OF_WEEKS.agents[0], index)
     assert not create_views(pipeline(name=PIPELINE_NAME), ZONE).failed
-    book = Book([*kpis.all_calls(quiet), *calls.values()], read_again, busy.now)
+    deployments: dict[kpis.Key, Deployment] = {
+        (agent_id, deployment.deployment_id): deployment
+        for config, now in ((OF_YEARS, quiet.now), (OF_WEEKS, busy.now))
+        for agent_id in config.agents[:1]
+        for deployment in Deployments(config, agent_id).listed("live", now)
+    }
+    book = Book([*kpis.all_calls(quiet), *calls.values()], read_again, busy.now, deployments)
     return Loaded(dialect, fetch, book)
 
 
