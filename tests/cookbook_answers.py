@@ -493,7 +493,7 @@ def since_last_deployment(book: Book) -> Rows:
                 "deployment_version": deployment.version,
                 "deployed_at": deployment.created_at,
                 "deployed_by": deployment.created_by,
-                "deployment_message": deployment.message,
+                "deployment_message": deployment.message or None,
                 "finished_conversations": len(calls),
                 "containment_rate": kpis.ratio(sum(map(_is_contained, calls)), len(calls)),
                 "handle_time_seconds_mean": _handle_time(calls),
