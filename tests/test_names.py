@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,10 @@ import duckdb
 import pytest
 
 from command import KEY
+from odd_server import Answer, OddServer, Request
 from polyai import open_pipeline, resolve
+from polyai.api.names import AgentsApi
+from polyai.load.names import read_names
 from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.sandbox import Key, Sandbox, SandboxConfig, serve
@@ -113,6 +117,8 @@ def test_a_key_without_access_loads_without_names(
         pytest.param({"kind": "status", "status": 401}, False, id="401"),
         pytest.param({"kind": "no_route"}, False, id="no route"),
         pytest.param({"kind": "status", "status": 500}, True, id="500"),
+        pytest.param({"kind": "status", "status": 429}, True, id="429"),
+        pytest.param({"kind": "status", "status": 429, "retry_after": "60"}, True, id="long pause"),
         pytest.param({"kind": "truncated_json"}, True, id="broken"),
     ],
 )
@@ -120,12 +126,33 @@ def test_errors_of_names_never_fail_a_load(
     site: Site, fault: dict[str, Any], is_tried_again: bool
 ) -> None:
     site.sandbox.faults.add(**fault, path="/(deployments|branches|telephony|agents$)")
+    began = time.monotonic()
     report = site.load()
+    assert time.monotonic() - began < 30, "the load waited for names"
     assert (report.status, report.error) == ("complete", None)
     assert counts() == dict.fromkeys(counts(), 0)
     site.sandbox.faults.clear()
     site.load()
     assert site.names_requests == (REQUESTS if is_tried_again else 0)
+
+
+def test_an_agent_without_a_usable_id_is_not_mistaken_for_another() -> None:
+    deployment = {"id": "d1", "accountId": "ws-1", "agentId": AGENT}
+    agents = [{"agentName": "Other"}, {"agentId": [AGENT]}, {"agentId": AGENT, "agentName": "Ours"}]
+    none: dict[str, list[Any]] = {"branches": [], "phoneNumbers": []}
+
+    def answer(request: Request) -> Answer:
+        if "/accounts/" in request.target:
+            return Answer(agents)
+        return Answer({"deployments": [deployment], **none})
+
+    with OddServer(answer) as server:
+        settings = resolve(agent_id=AGENT, api_key=KEY, base_url=server.url)
+        (agent,) = settings.agents
+        with AgentsApi(agent) as api:
+            found = read_names(api, agent, settings)
+    assert found is not None
+    assert [row["agent_name"] for row in found[AGENTS]] == ["Ours"]
 
 
 def test_numbers_and_addresses_are_redacted_as_in_conversations(site: Site) -> None:

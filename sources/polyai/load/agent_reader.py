@@ -34,7 +34,7 @@ from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher, Task
 from .listing_choice import ListingChoice, both_refused, first_choice, next_choice
-from .names import ATTEMPTS, Names, read_names
+from .names import CLIENT_OPTIONS, Names, read_names
 from .plan import Plan
 from .refetch import RefetchPolicy, Span
 from .report import RunReport
@@ -53,9 +53,6 @@ _POLL_SECONDS = 0.2
 
 _FILL_SECONDS = 3.0
 """Time that a chunk waits for more answers while other agents have some ready."""
-
-_FOR_NAMES = {"connections": 1, "max_attempts": ATTEMPTS}
-"""Options of the client that reads names."""
 
 
 class AgentReader:
@@ -129,7 +126,9 @@ class AgentReader:
         # no connection is opened before the first request
         self._data = None if agent.problem_with(DATA) else DataApi(agent, **options)
         self._v3 = None if agent.problem_with(V3) else ConversationsV3(agent, **options)
-        self._names = None if self._data is None else AgentsApi(agent, **options | _FOR_NAMES)
+        self._names = (
+            None if self._data is None else AgentsApi(agent, **{**options, **CLIENT_OPTIONS})
+        )
         self._fetcher = Fetcher(self._data, settings.workers, clock, self._newest_ids)
         self._plan = Plan(
             list(self._listings()),

@@ -27,8 +27,16 @@ logger = logging.getLogger("polyai")
 INTERVAL = timedelta(days=1)
 """Time after which names are read again."""
 
-ATTEMPTS = 2
-"""Attempts per request: the load does not wait for names."""
+_ATTEMPTS = 2
+_LONGEST_PAUSE_SECONDS = 2.0
+
+CLIENT_OPTIONS: Mapping[str, Any] = {
+    "connections": 1,
+    "max_attempts": _ATTEMPTS,
+    "max_pause_seconds": _LONGEST_PAUSE_SECONDS,
+    "rate_limit_seconds": _LONGEST_PAUSE_SECONDS,
+}
+"""Options of the client: the load waits for names neither after errors nor at a rate limit."""
 
 Names = Mapping[Table, list[Json]]
 """Rows by table, as the API has them."""
@@ -112,8 +120,10 @@ def _request(
     owned = [*found.get(DEPLOYMENTS, ()), *found.get(PHONE_NUMBERS, ())]
     if account_id := agent.account_id or _first(owned, "accountId"):
         # the agent may be configured by its slug
-        ids = {agent.agent_id, _first(owned, "agentId"), _first(owned, "projectId")}
-        read(AGENTS, lambda: [it for it in api.agents(account_id) if it.get("agentId") in ids])
+        ids = {agent.agent_id, _first(owned, "agentId"), _first(owned, "projectId")} - {None}
+        read(
+            AGENTS, lambda: [it for it in api.agents(account_id) if _first([it], "agentId") in ids]
+        )
     return found, refused
 
 
