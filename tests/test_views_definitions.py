@@ -329,6 +329,8 @@ def test_annotations_are_counted_by_type(warehouse: Warehouse) -> None:
         ({}, ANSWER, {"USER_HANGUP": "false"}, "true", "agent_in_dialogue"),
         ({}, ANSWER, {"CALL_COMPLETED": "true"}, '{"reason":"done"}', "agent_after_completion"),
         ({}, ANSWER, {"CALL_COMPLETED": "true"}, "false", "unknown_after_completion"),
+        ({}, ANSWER, {}, "{}", "unknown_in_dialogue"),
+        ({}, ANSWER, {}, "null", "unknown_in_dialogue"),
         ({"handoff": True}, ANSWER, {"USER_HANGUP": "true"}, None, "handoff"),
         (OUTBOUND, GREETING, {"CALL_CONNECTED": "false"}, None, "not_connected"),
         (OUTBOUND, ANSWER, {"OUTBOUND_CALL_STATUS": "Busy"}, None, "not_connected"),

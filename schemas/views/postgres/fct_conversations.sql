@@ -55,7 +55,7 @@ WITH spoken AS (
     l.next_local_date,
     COUNT(*) AS function_calls,
     COUNT(f.error) AS function_errors,
-    BOOL_OR(COALESCE(NOT LOWER(f.hangup) IN ('false', '0'), FALSE)) AS has_agent_hung_up
+    BOOL_OR(COALESCE(NOT LOWER(f.hangup) IN ('false', '0', 'null', '{}', '[]'), FALSE)) AS has_agent_hung_up
   FROM polyai.conversations_local AS l
   JOIN polyai.function_events AS f
     ON f.agent_id = l.agent_id AND f.conversation_id = l.conversation_id

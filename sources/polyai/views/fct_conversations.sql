@@ -47,7 +47,8 @@ WITH spoken AS (
     l.next_local_date,
     count(*) AS function_calls,
     count(f.error) AS function_errors,
-    bool_or(coalesce(lower(f.hangup) NOT IN ('false', '0'), FALSE)) AS has_agent_hung_up
+    bool_or(coalesce(lower(f.hangup) NOT IN ('false', '0', 'null', '{}', '[]'), FALSE))
+      AS has_agent_hung_up
   FROM conversations_local AS l
   JOIN function_events AS f ON f.agent_id = l.agent_id AND f.conversation_id = l.conversation_id
   GROUP BY l.agent_id, l.conversation_id, l.local_date, l.next_local_date
