@@ -215,6 +215,15 @@ class TestRows:
         loaded = _as_loaded(first)
         assert changed_rows(VARIANTS, rows, [loaded], NOW + DAY) == []
 
+    @pytest.mark.parametrize("metadata", [{}, {"metadata": {}}, {"metadata": "text"}])
+    def test_an_equal_deployment_without_a_message_is_not_written_again(
+        self, metadata: dict[str, Any]
+    ) -> None:
+        rows = name_rows(DEPLOYMENTS, AGENT, [{"id": "d1", **metadata}])
+        (first,) = changed_rows(DEPLOYMENTS, rows, [], NOW)
+        loaded = dict.fromkeys(column.name for column in DEPLOYMENTS.columns) | first
+        assert changed_rows(DEPLOYMENTS, rows, [loaded], NOW + DAY) == []
+
     def test_a_new_name_keeps_the_earlier_one(self) -> None:
         loaded: list[dict[str, Any]] = []
         for day, name in enumerate(("Spa", "Wellness", "Spa")):

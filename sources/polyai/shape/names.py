@@ -66,7 +66,7 @@ def changed_rows(
 
 def _row(table: Table, item: Json) -> Json:
     rest = dict(item)
-    row: Json = {}
+    row: Json = {"message": None} if table is DEPLOYMENTS else {}
     metadata = rest.get("metadata")
     if table is DEPLOYMENTS and isinstance(metadata, dict):
         rest["metadata"] = {
