@@ -221,6 +221,15 @@ class Gateway:
         return Answer(edited if isinstance(edited, bytes) else json.dumps(edited).encode())
 
 
+def conversations_of(document: Any) -> list[Json]:
+    """Returns the conversations of a page, or that of a detail; none of another answer."""
+    if not isinstance(document, dict):
+        return []
+    alone = [document] if "conversationId" in document else []
+    found: list[Json] = document.get("conversations", alone)
+    return found
+
+
 @contextmanager
 def edited(site: Site, edit: Callable[[str, Json], Json]) -> Iterator[Gateway]:
     """Puts a gateway before the sandbox."""
@@ -432,7 +441,7 @@ class TestSummaryHash:
             site.sandbox.edit(AGENT, conversation_id, tags=["a", "b", "c"])
 
         def shuffle(target: str, document: Json) -> Json:
-            for row in document.get("conversations", [document]):
+            for row in conversations_of(document):
                 signature = random.random()
                 row["audioUrl"] = f"https://cdn.example/{row['conversationId']}?sig={signature}"
                 row["tags"] = random.sample(row["tags"], len(row["tags"]))
@@ -508,7 +517,7 @@ class TestInProgress:
         stuck = set(site.oldest_first[::5])
 
         def unended(target: str, document: Json) -> Json:
-            for one in document.get("conversations", [document]):
+            for one in conversations_of(document):
                 if one.get("conversationId") in stuck:
                     one |= {"inProgress": True, "finishedAt": None}
             return document

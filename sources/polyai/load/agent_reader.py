@@ -34,7 +34,7 @@ from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher, Task
 from .listing_choice import ListingChoice, both_refused, first_choice, next_choice
-from .names import CLIENT_OPTIONS, Names, read_names
+from .names import Names, client_options, read_names
 from .plan import Plan
 from .refetch import RefetchPolicy, Span
 from .report import RunReport
@@ -126,9 +126,7 @@ class AgentReader:
         # no connection is opened before the first request
         self._data = None if agent.problem_with(DATA) else DataApi(agent, **options)
         self._v3 = None if agent.problem_with(V3) else ConversationsV3(agent, **options)
-        self._names = (
-            None if self._data is None else AgentsApi(agent, **{**options, **CLIENT_OPTIONS})
-        )
+        self._names = None if self._data is None else AgentsApi(agent, **client_options(options))
         self._fetcher = Fetcher(self._data, settings.workers, clock, self._newest_ids)
         self._plan = Plan(
             list(self._listings()),

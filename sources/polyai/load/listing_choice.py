@@ -36,6 +36,10 @@ def first_choice(agent: Agent, settings: Settings, warehouse: LoadState) -> List
 
     With `api = "auto"` that is the one that the last load of the agent read, else the Data API;
     the other one where the settings lack what it needs.
+
+    Raises:
+        ConfigurationError: The settings lack what both need, or the key for the details that the
+            agent was loaded with.
     """
     if settings.api != AUTO:
         return _choice(settings.api, agent, settings)
@@ -44,10 +48,14 @@ def first_choice(agent: Agent, settings: Settings, warehouse: LoadState) -> List
         source_api = DATA if not agent.problem_with(DATA) else V3
         return _choice(source_api, agent, settings)
     source_api, with_details = loaded
+    if with_details and (problem := agent.problem_with(DATA)):
+        raise ConfigurationError(
+            f"{problem}. The agent was loaded with its details until now; api = '{V3}' "
+            "(POLYAI_API) goes on without them"
+        )
     if agent.problem_with(source_api):
         source_api = _other(source_api)
-    details = with_details and bool(agent.api_key)
-    choice = _choice(source_api, agent, settings, details=details)
+    choice = _choice(source_api, agent, settings, details=with_details)
     return ListingChoice(choice.source_api, choice.details, is_known=True)
 
 

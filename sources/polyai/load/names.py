@@ -29,14 +29,24 @@ INTERVAL = timedelta(days=1)
 
 _ATTEMPTS = 2
 _LONGEST_PAUSE_SECONDS = 2.0
+_TIMEOUT_SECONDS = 10.0
 
-CLIENT_OPTIONS: Mapping[str, Any] = {
-    "connections": 1,
-    "max_attempts": _ATTEMPTS,
-    "max_pause_seconds": _LONGEST_PAUSE_SECONDS,
-    "rate_limit_seconds": _LONGEST_PAUSE_SECONDS,
-}
-"""Options of the client: the load waits for names neither after errors nor at a rate limit."""
+
+def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of the client that reads names, from those of the other clients.
+
+    The load does not wait for names after errors, at a rate limit or where nothing answers, because
+    the next load reads them.
+    """
+    return {
+        **options,
+        "connections": 1,
+        "request_timeout": min(options["request_timeout"], _TIMEOUT_SECONDS),
+        "max_attempts": _ATTEMPTS,
+        "max_pause_seconds": _LONGEST_PAUSE_SECONDS,
+        "rate_limit_seconds": _LONGEST_PAUSE_SECONDS,
+    }
+
 
 Names = Mapping[Table, list[Json]]
 """Rows by table, as the API has them."""
