@@ -6,6 +6,7 @@ Uses raw sockets, because server libraries do not support most of these faults.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import struct
@@ -84,7 +85,13 @@ class Answer:
         return head + body[: len(body) - self.cut]
 
 
+NO_ROUTE = Answer({"message": "no Route matched with those values"}, HTTPStatus.NOT_FOUND)
+"""Answer of PolyAI's gateway to unknown paths."""
+
 Script = Callable[[Request], Answer]
+
+_NAMES = re.compile(r"/v1/(agents/[^/]+/(deployments|branches|telephony)|accounts/[^/]+/agents)\b")
+"""Targets of the Agents API, which loads request once a day."""
 
 
 def in_turn(*answers: Answer) -> Script:
@@ -105,10 +112,14 @@ class OddServer:
     Args:
         script: Answers the requests.
         tls: Context of a server with a certificate for `localhost`; without one, plain HTTP.
+        has_names: Whether the script answers requests for names, too; else they have no route.
     """
 
-    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script, tls: ssl.SSLContext | None = None, *, has_names: bool = False
+    ) -> None:
         self.script = script
+        self._has_names = has_names
         self._tls = tls
         self.requests: list[Request] = []
         self.connections = 0
@@ -159,7 +170,10 @@ class OddServer:
                 body = stream.read(int(headers.get("content-length", 0)))
                 request = Request(target, headers, time.monotonic(), method, body)
                 self.requests.append(request)
-                answer = self.script(request)
+                if _NAMES.match(target) and not self._has_names:
+                    answer = NO_ROUTE
+                else:
+                    answer = self.script(request)
                 for piece in answer.pieces():
                     connection.sendall(piece)
                 if answer.then == "hang":

@@ -146,7 +146,7 @@ def test_an_agent_without_a_usable_id_is_not_mistaken_for_another() -> None:
             return Answer(agents)
         return Answer({"deployments": [deployment], **none})
 
-    with OddServer(answer) as server:
+    with OddServer(answer, has_names=True) as server:
         settings = resolve(agent_id=AGENT, api_key=KEY, base_url=server.url)
         (agent,) = settings.agents
         with AgentsApi(agent) as api:
