@@ -136,6 +136,63 @@ def test_errors_of_names_never_fail_a_load(
     assert site.names_requests == (REQUESTS if is_tried_again else 0)
 
 
+def test_an_error_of_one_table_keeps_the_others(site: Site) -> None:
+    site.sandbox.faults.add("status", status=500, path="/branches")
+    report = site.load()
+    assert (report.status, report.names_read_at) == ("complete", None)
+    found = counts()
+    assert found.pop("variants") == 0
+    assert all(found.values())
+    site.sandbox.faults.clear()
+    assert site.load().names_read_at == site.sandbox.now
+    assert counts()["variants"] == 3
+
+
+class TestByHand:
+    def test_names_fill_what_the_key_may_not_read(self, site: Site) -> None:
+        site.load("no-key")
+        ((variant,),) = query("SELECT max(variant_id) FROM polyai.conversations")
+        ((deployment,),) = query("SELECT max(deployment_id) FROM polyai.conversations")
+        names = {
+            "agents": {AGENT: "Front desk", "PROJECT-OTHER": "Other"},
+            "variants": {variant: "Spring menu", "VARIANT-NEVER-USED": "None"},
+            "deployments": {deployment: "New opening hours"},
+        }
+        site.load("no-key", names=names)
+        assert counts() == {"agents": 1, "deployments": 1, "variants": 1, "phone_numbers": 0}
+        assert query("SELECT agent_id, agent_name FROM polyai.agents") == [(AGENT, "Front desk")]
+        assert query("SELECT variant_id, variant_name FROM polyai.variants") == [
+            (variant, "Spring menu")
+        ]
+        assert query("SELECT deployment_id, message FROM polyai.deployments") == [
+            (deployment, "New opening hours")
+        ]
+        written = query("SELECT _dlt_load_id FROM polyai.agents")
+        site.load("no-key", names=names)
+        assert query("SELECT _dlt_load_id FROM polyai.agents") == written
+        site.load("no-key", names={"agents": {AGENT: "Reception"}})
+        ((name, earlier),) = query(
+            "SELECT agent_name, earlier_names->>'$[*].name' FROM polyai.agents"
+        )
+        assert (name, earlier) == ("Reception", ["Front desk"])
+
+    def test_names_take_the_place_of_those_that_were_read(self, site: Site) -> None:
+        site.load()
+        others = "SELECT * EXCLUDE (agent_name, earlier_names, _dlt_load_id) FROM polyai.agents"
+        read = query(others)
+        by_hand = {"agents": {AGENT: "Front desk"}}
+        site.load(names=by_hand)
+        assert query("SELECT agent_name FROM polyai.agents") == [("Front desk",)]
+        assert query(others) == read
+        written = query("SELECT _dlt_load_id FROM polyai.agents")
+        site.sandbox.advance(DAY)
+        site.load(names=by_hand)
+        assert query("SELECT _dlt_load_id FROM polyai.agents") == written
+        site.sandbox.advance(DAY)
+        site.load()
+        assert query("SELECT agent_name FROM polyai.agents") != [("Front desk",)]
+
+
 def test_an_agent_without_a_usable_id_is_not_mistaken_for_another() -> None:
     deployment = {"id": "d1", "accountId": "ws-1", "agentId": AGENT}
     agents = [{"agentName": "Other"}, {"agentId": [AGENT]}, {"agentId": AGENT, "agentName": "Ours"}]
@@ -151,8 +208,7 @@ def test_an_agent_without_a_usable_id_is_not_mistaken_for_another() -> None:
         (agent,) = settings.agents
         with AgentsApi(agent) as api:
             found = read_names(api, agent, settings)
-    assert found is not None
-    assert [row["agent_name"] for row in found[AGENTS]] == ["Ours"]
+    assert [row["agent_name"] for row in found.rows[AGENTS]] == ["Ours"]
 
 
 def test_numbers_and_addresses_are_redacted_as_in_conversations(site: Site) -> None:
@@ -204,6 +260,11 @@ class TestRows:
         (row,) = name_rows(AGENTS, AGENT, [sent])
         assert (row["agent_name"], row["created_at"]) == ("7", None)
         assert row["extra"] == {"agentId": "P", "createdAt": "long ago"}
+
+    def test_the_message_is_that_of_the_metadata(self) -> None:
+        sent = {"id": "d1", "deployment_message": "mine", "metadata": {"deployment_message": 7.5}}
+        (row,) = name_rows(DEPLOYMENTS, AGENT, [sent])
+        assert (row["message"], row["extra"]) == ("7.5", {"deployment_message": "mine"})
 
     @pytest.mark.parametrize("sent", [{}, {"number": None}, {"number": ""}])
     def test_no_id_is_no_row(self, sent: dict[str, Any]) -> None:

@@ -95,6 +95,7 @@ def test_defaults() -> None:
         pii="keep",
         pii_secret="",
         transcripts="keep",
+        names={},
         reporting_time_zone="UTC",
         publish_to=None,
         request_timeout=60,
@@ -227,6 +228,7 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         "LOCK_WAIT": "10m",
         "UNCERTAIN_WAIT": "1m",
         "REPORTING_TIME_ZONE": "europe/london",
+        "NAMES": '{"agents": {"A": " Front desk "}, "variants": {}}',
         "PUBLISH_TO": "published",
         "MAX_ATTEMPTS": "2",
     }
@@ -253,6 +255,7 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         pii="hash",
         pii_secret="pepper",
         transcripts="drop",
+        names={"agents": {"A": "Front desk"}},
         reporting_time_zone="Europe/London",
         publish_to=Path("published"),
         request_timeout=7.5,

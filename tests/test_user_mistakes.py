@@ -72,6 +72,9 @@ class TestUnknownNames:
                 "SOURCES_POLYAI_PII", "drop", "SOURCES__POLYAI__PII", marks=pytest.mark.slow
             ),
             ("SOURCES__POLYAI__PPI", "drop", "pii"),
+            pytest.param(
+                "SOURCES__POLYAI__NAMES__AGENTS__A", "Desk", "POLYAI_NAMES", marks=pytest.mark.slow
+            ),
             pytest.param("SOURCES__POLAI__PII", "drop", "[sources.polyai]", marks=pytest.mark.slow),
             pytest.param("SOURCE__POLYAI__PII", "drop", "[sources.polyai]", marks=pytest.mark.slow),
             pytest.param("SOURCES__POLYAI__POLYAI__PII", "drop", "polyai", marks=pytest.mark.slow),

@@ -40,6 +40,7 @@ from .validators import (
     durations,
     folder,
     key_text,
+    names_by_id,
     number,
     several,
     text,
@@ -55,6 +56,9 @@ ENVIRONMENTS = ("live", "sandbox", "pre-release")
 
 DIRECTIONS = ("combined", "user", "agent")
 """Voices that a recording can contain."""
+
+NAMED_TABLES = ("agents", "deployments", "variants")
+"""Tables whose rows can be named by hand; of deployments, it is the message."""
 
 _PAGE_SIZES: Mapping[str, int] = {DATA: 100, V3: 1000}
 """Default page size of each API's listing."""
@@ -87,6 +91,8 @@ class Settings:
         pii: Treatment of phone numbers and e-mail addresses.
         pii_secret: Key of the hash, empty for none; never in a repr or a message.
         transcripts: Treatment of the spoken and written words.
+        names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
+            API has.
         reporting_time_zone: IANA time zone of local dates in the views.
         publish_to: Folder for a copy of a DuckDB warehouse for readers; None for none.
         request_timeout: Seconds to wait for the next bytes of an answer.
@@ -114,6 +120,7 @@ class Settings:
     pii: Pii
     pii_secret: str = field(repr=False)
     transcripts: Transcripts
+    names: Mapping[str, Mapping[str, str]]
     reporting_time_zone: str
     publish_to: Path | None
     request_timeout: float
@@ -231,6 +238,7 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "pii": ("keep", choice(*get_args(Pii))),
     "pii_secret": ("", text),
     "transcripts": ("keep", choice(*get_args(Transcripts))),
+    "names": ({}, names_by_id(*NAMED_TABLES)),
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),
     "publish_to": (None, folder),
     "request_timeout": (60.0, number(float, 1, 3600)),

@@ -194,6 +194,12 @@ def _in_environment(known: Sequence[str]) -> Iterator[str]:
             yield f"the environment variable {name} is not read. Did you mean {same}?"
         elif "__" in name:
             path = name.lower().split("__")
+            if path[:3] == [*SECTION.split("."), "names"] and len(path) > 3:
+                yield (
+                    f"the environment variable {name} is not read, because ids have capitals. Set "
+                    'POLYAI_NAMES to JSON such as {"agents": {"PROJECT-1": "Front desk"}}'
+                )
+                continue
             nested: Any = value
             for part in reversed(path):
                 nested = {part: nested}

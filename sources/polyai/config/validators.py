@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,33 @@ def several(*allowed: str) -> Callable[[object], tuple[str, ...]]:
         return tuple(dict.fromkeys(validate_one(text(name)) for name in names))
 
     return validate
+
+
+def names_by_id(*tables: str) -> Callable[[object], dict[str, dict[str, str]]]:
+    """Returns a validator for names by id, by name of the table; also given as JSON text."""
+
+    def validate(value: object) -> dict[str, dict[str, str]]:
+        try:
+            given = json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            given = None
+        expected = f"expected names by id, for one or several of {', '.join(tables)}"
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(
+                f'{expected}, such as {{"{tables[0]}": {{"an id": "its name"}}}}'
+            )
+        if unknown := [name for name in given if name not in tables]:
+            raise ConfigurationError(f"{expected}, not of {', '.join(map(str, unknown))}")
+        found = {table: dict(_names_of(table, names)) for table, names in given.items()}
+        return {table: names for table, names in found.items() if names}
+
+    return validate
+
+
+def _names_of(table: str, names: object) -> Iterator[tuple[str, str]]:
+    if not isinstance(names, Mapping):
+        raise ConfigurationError(f"{table} is not a table of names by id")
+    for id_, name in names.items():
+        if not isinstance(name, str) or not unquoted(name):
+            raise ConfigurationError(f"the name of {id_} in {table} is not a text")
+        yield id_, name.strip()

@@ -34,7 +34,7 @@ from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher, Task
 from .listing_choice import ListingChoice, both_refused, first_choice, next_choice
-from .names import Names, client_options, read_names
+from .names import ReadNames, client_options, read_names
 from .plan import Plan
 from .refetch import RefetchPolicy, Span
 from .report import RunReport
@@ -77,7 +77,8 @@ class AgentReader:
         report: Report of the run, whose counts are updated in place.
         stopped_by: Error that ended reading, if any.
         reads_names: Whether to request the names behind ids once all else was read.
-        names: What was read of them; None if nothing was.
+        names: What was read of them.
+        names_by_hand: Names given by hand, as in `Settings.names`.
 
     Raises:
         ConfigurationError: The agent lacks what the chosen API needs.
@@ -150,7 +151,8 @@ class AgentReader:
         self._thread = threading.Thread(target=self._read, name="polyai-reading", daemon=True)
         self.stopped_by: BaseException | None = None
         self.reads_names = False
-        self.names: Names | None = None
+        self.names = ReadNames({}, is_whole=False)
+        self.names_by_hand = settings.names
 
     @property
     def _listing_v3(self) -> ConversationsV3 | None:

@@ -144,9 +144,8 @@ class LoadLoop:
             report.forgotten = len(erased | self._warehouse.forgotten(report.agent_id))
             report.pending += self._warehouse.count_unloaded_failures(report.agent_id)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
-        if reader.names is not None:
-            report.names_read_at = now = reader.now()
-            rows |= changed_names(self._warehouse, report.agent_id, reader.names, now)
+        if report.command == LOAD:
+            rows |= self._changed_names(reader)
         if reader.forgotten:
             rows[FORGOTTEN] = reader.forgotten
         ended = [report.as_row()]
@@ -154,6 +153,15 @@ class LoadLoop:
             # what the interrupted runs left partially loaded has been read again
             ended += one.interrupted
         self._committer.write(rows | {SYNC_RUNS: ended})
+
+    def _changed_names(self, reader: AgentReader) -> dict[Table, list[dict[str, Any]]]:
+        """Returns the rows of names to write; notes the time of reading them."""
+        report, now = reader.report, reader.now()
+        if reader.names.is_whole:
+            report.names_read_at = now
+        return changed_names(
+            self._warehouse, report.agent_id, reader.names.rows, reader.names_by_hand, now
+        )
 
     def _malformed_rows(self, reader: AgentReader, report: RunReport) -> list[dict[str, Any]]:
         """Returns rows of `fetch_failures` for list rows without an id, and for those gone."""

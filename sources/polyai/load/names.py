@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -16,11 +17,13 @@ from ..api.names import AgentsApi, Json
 from ..config.agent import Agent
 from ..config.settings import Settings
 from ..errors import ApiError, PolyAIError, StoppedError, UnavailableError, unexpected_error
-from ..shape.names import changed_rows, name_rows
+from ..shape.names import changed_rows, name_rows, with_given_names
 from ..shape.redaction import Redaction
 from ..tables.declaration import Table
 from ..tables.names import AGENTS, DEPLOYMENTS, PHONE_NUMBERS, VARIANTS
+from ..tables.registry import key_of, name_tables
 from ..warehouse.held import LoadState
+from ..warehouse.queries import id_batches
 
 logger = logging.getLogger("polyai")
 
@@ -52,89 +55,168 @@ Names = Mapping[Table, list[Json]]
 """Rows by table, as the API has them."""
 
 
+@dataclass(frozen=True)
+class ReadNames:
+    """Names that a run has read.
+
+    Attributes:
+        rows: Rows by table.
+        is_whole: Whether all was read, or refused: the next load need not try again.
+    """
+
+    rows: Names
+    is_whole: bool
+
+
 def are_due(warehouse: LoadState, agent_id: str, now: datetime) -> bool:
     """Returns whether the names of an agent have not been requested for a day."""
     read_at = warehouse.names_read_at(agent_id, now)
     return read_at is None or now - read_at >= INTERVAL
 
 
-def read_names(api: AgentsApi, agent: Agent, settings: Settings) -> Names | None:
+def read_names(api: AgentsApi, agent: Agent, settings: Settings) -> ReadNames:
     """Requests the names of an agent; what the key may not read is left out.
 
-    Returns:
-        The rows; None if the API does not answer.
+    An error of one table does not prevent the reading of the others, unless nothing answers or the
+    API limits the rate of requests.
     """
+    redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
+    reading = _Reading(agent.agent_id, redaction)
     try:
-        found, refused = _request(api, agent)
-        redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
-        rows = {
-            table: name_rows(table, agent.agent_id, map(redaction.apply, items))
-            for table, items in found.items()
-        }
+        reading.read(DEPLOYMENTS, api.deployments)
+        reading.read(VARIANTS, api.variants)
+        reading.read(PHONE_NUMBERS, api.phone_numbers)
+        owned = [*reading.sent.get(DEPLOYMENTS, ()), *reading.sent.get(PHONE_NUMBERS, ())]
+        if account_id := agent.account_id or _first(owned, "accountId"):
+            # the agent may be configured by its slug
+            ids = {agent.agent_id, _first(owned, "agentId"), _first(owned, "projectId")} - {None}
+            reading.read(
+                AGENTS,
+                lambda: [it for it in api.agents(account_id) if _first([it], "agentId") in ids],
+            )
     except StoppedError:
-        return None
+        return ReadNames(reading.rows, is_whole=False)
     except PolyAIError as error:
-        logger.warning(
-            "%s: names were not read, the next load tries again: %s", agent.agent_id, error
-        )
-        return None
-    except Exception as error:
-        # an odd answer must not stop the load of conversations
-        problem = unexpected_error("the answer cannot be read", error)
-        logger.warning("%s: names were not read: %s", agent.agent_id, problem)
-        return {}
-    if refused:
-        name, refusal = next(iter(refused.items()))
+        reading.failed.append(error)
+    if reading.refused:
+        name, refusal = next(iter(reading.refused.items()))
         logger.info(
             "%s: the key may not read the names in %s: HTTP %s of %s. Conversations are loaded "
             "without them",
             agent.agent_id,
-            ", ".join(refused),
+            ", ".join(reading.refused),
             refusal.status,
             refusal.url or name,
         )
-    return rows
+    if reading.failed:
+        logger.warning(
+            "%s: names were not all read, the next load tries again: %s",
+            agent.agent_id,
+            reading.failed[0],
+        )
+    return ReadNames(reading.rows, is_whole=not reading.failed)
+
+
+class _Reading:
+    """Names that were read so far, and errors.
+
+    Attributes:
+        sent: Objects as sent, by table.
+        rows: Their rows.
+        refused: Errors that remain tomorrow, by name of the table.
+        failed: Errors that may be over with the next load.
+    """
+
+    def __init__(self, agent_id: str, redaction: Redaction) -> None:
+        self._agent_id = agent_id
+        self._redaction = redaction
+        self.sent: dict[Table, list[Json]] = {}
+        self.rows: dict[Table, list[Json]] = {}
+        self.refused: dict[str, ApiError] = {}
+        self.failed: list[PolyAIError] = []
+
+    def read(self, table: Table, request: Callable[[], list[Json]]) -> None:
+        """Requests a table.
+
+        Raises:
+            UnavailableError: Further requests would fail too, or would take long.
+        """
+        if any(error.status == HTTPStatus.UNAUTHORIZED for error in self.refused.values()):
+            return
+        try:
+            self.sent[table] = sent = request()
+        except UnavailableError as error:
+            if error.status in (None, HTTPStatus.TOO_MANY_REQUESTS):
+                raise
+            self.failed.append(error)
+        except ApiError as error:
+            self.refused[table.name] = error
+        else:
+            self._shape(table, sent)
+
+    def _shape(self, table: Table, sent: list[Json]) -> None:
+        try:
+            self.rows[table] = name_rows(table, self._agent_id, map(self._redaction.apply, sent))
+        except Exception as error:
+            # an odd answer must not stop the load of conversations
+            problem = unexpected_error("the answer cannot be read", error)
+            logger.warning("%s: %s were not read: %s", self._agent_id, table.name, problem)
 
 
 def changed_names(
-    warehouse: LoadState, agent_id: str, names: Names, now: datetime
+    warehouse: LoadState,
+    agent_id: str,
+    read: Names,
+    by_hand: Mapping[str, Mapping[str, str]],
+    now: datetime,
 ) -> dict[Table, list[Json]]:
-    """Returns the rows to write: those that are new or differ from the loaded ones."""
-    changed = {
-        table: changed_rows(table, rows, _loaded(warehouse, table, agent_id), now)
-        for table, rows in names.items()
-    }
+    """Returns the rows to write: those that are new or differ from the loaded ones.
+
+    Args:
+        warehouse: The warehouse, with all conversations of the run.
+        agent_id: The agent.
+        read: Rows that were read from the API.
+        by_hand: Names by id, by name of the table, as in `Settings.names`. They take the place of
+            those that were read. One of a variant or deployment without a row is added if
+            conversations of the agent have its id.
+        now: Time of the load.
+    """
+    changed = {}
+    for table in name_tables():
+        names = by_hand.get(table.name, {})
+        if table not in read and not names:
+            continue
+        loaded = _loaded(warehouse, table, agent_id)
+        rows = read.get(table, [])
+        if names:
+            names = _names_in_use(warehouse, table, agent_id, names, [*rows, *loaded])
+            rows = with_given_names(table, agent_id, rows, loaded, names)
+        changed[table] = changed_rows(table, rows, loaded, now)
     return {table: rows for table, rows in changed.items() if rows}
 
 
-def _request(
-    api: AgentsApi, agent: Agent
-) -> tuple[Mapping[Table, list[Json]], Mapping[str, ApiError]]:
-    """Requests each table; returns what was read, and the refusals by table."""
-    found: dict[Table, list[Json]] = {}
-    refused: dict[str, ApiError] = {}
-
-    def read(table: Table, request: Callable[[], list[Json]]) -> None:
-        if any(error.status == HTTPStatus.UNAUTHORIZED for error in refused.values()):
-            return
-        try:
-            found[table] = request()
-        except UnavailableError:
-            raise
-        except ApiError as error:
-            refused[table.name] = error
-
-    read(DEPLOYMENTS, api.deployments)
-    read(VARIANTS, api.variants)
-    read(PHONE_NUMBERS, api.phone_numbers)
-    owned = [*found.get(DEPLOYMENTS, ()), *found.get(PHONE_NUMBERS, ())]
-    if account_id := agent.account_id or _first(owned, "accountId"):
-        # the agent may be configured by its slug
-        ids = {agent.agent_id, _first(owned, "agentId"), _first(owned, "projectId")} - {None}
-        read(
-            AGENTS, lambda: [it for it in api.agents(account_id) if _first([it], "agentId") in ids]
-        )
-    return found, refused
+def _names_in_use(
+    warehouse: LoadState,
+    table: Table,
+    agent_id: str,
+    names: Mapping[str, str],
+    known: Iterable[Mapping[str, Any]],
+) -> dict[str, str]:
+    """Returns the names of ids that the agent has: its own, with a row, or of conversations."""
+    key = key_of(table)[-1]
+    if table is AGENTS:
+        found = {agent_id}
+    else:
+        found = {row[key] for row in known}
+        for ids, marks in id_batches(sorted(names.keys() - found)):
+            rows = warehouse.rows(
+                f"SELECT DISTINCT {key} FROM {{conversations}} "
+                f"WHERE agent_id = %s AND {key} IN ({marks})",
+                agent_id,
+                *ids,
+            )
+            found |= {id_ for (id_,) in rows}
+    return {id_: name for id_, name in names.items() if id_ in found}
 
 
 def _first(items: Iterable[Json], field: str) -> str | None:
