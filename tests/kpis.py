@@ -13,8 +13,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from polyai.sandbox import Sandbox
+from polyai.sandbox import Sandbox, texts
+from polyai.sandbox.deployments import ENVIRONMENTS, Deployments
 from polyai.sandbox.model import Conversation
+from polyai.sandbox.traits import variant_id
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
@@ -44,6 +46,24 @@ def all_calls(sandbox: Sandbox) -> list[Conversation]:
         for agent in sandbox.config.agents
         for index in sandbox.listed(agent)
     ]
+
+
+def agent_names(sandbox: Sandbox) -> dict[str, str]:
+    return dict(zip(sandbox.config.agents, texts.AGENT_NAMES))
+
+
+def variant_names() -> dict[str, str]:
+    return {variant_id(number): name for number, name in enumerate(texts.VARIANTS)}
+
+
+def deployments(sandbox: Sandbox) -> dict[str | None, tuple[Any, ...]]:
+    """Returns version, time, user and message by id; those of no deployment are unknown."""
+    return {None: (None,) * 4} | {
+        one.deployment_id: (one.version, one.created_at, one.created_by, words(one.message))
+        for agent in sandbox.config.agents
+        for environment in ENVIRONMENTS
+        for one in Deployments(sandbox.config, agent).listed(environment, sandbox.now)
+    }
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:

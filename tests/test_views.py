@@ -20,6 +20,7 @@ import psycopg2
 import pytest
 import sqlglot
 import typer
+from sqlglot import exp
 from typer.testing import CliRunner
 
 from polyai import open_pipeline, resolve
@@ -88,6 +89,12 @@ def test_each_view_comes_after_the_views_that_it_reads() -> None:
         assert view.reads <= known, view.name
         known.add(view.name)
     assert len(views()) == 18
+
+
+def test_no_part_of_a_view_hides_a_table() -> None:
+    names = {table.name for table in registry.tables()} | set(views())
+    for view in views().values():
+        assert not {cte.alias for cte in view.query().find_all(exp.CTE)} & names, view.name
 
 
 def test_every_view_has_grain_question_and_column_meanings() -> None:
@@ -202,7 +209,7 @@ def test_fingerprint_changes_with_all_that_the_statements_depend_on(
     assert fingerprint() == seen[0]
 
 
-WORDED_2 = """\
+WORDED_3 = """\
 CREATE OR REPLACE VIEW polyai.example AS
 WITH days AS (
   SELECT
@@ -210,29 +217,42 @@ WITH days AS (
   FROM polyai.turns AS t
 )
 SELECT
-  'UTC' AS channel,
-  DATE_TRUNC('DAY', x.started_at) AS local_date
-FROM polyai.conversations AS x
-JOIN days
-  ON n = 1
+  ids.agent_id,
+  ids.channel,
+  ids.local_date,
+  agents.agent_name
+FROM (
+  SELECT
+    agent_id,
+    'UTC' AS channel,
+    DATE_TRUNC('DAY', x.started_at) AS local_date
+  FROM polyai.conversations AS x
+  JOIN days
+    ON n = 1
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id
 CREATE VIEW polyai.e
 DROP VIEW IF EXISTS polyai.example
 COMMENT ON VIEW polyai.example IS 'One row per day. How many?'
+COMMENT ON COLUMN polyai.example.agent_id IS '{agent_id}'
 COMMENT ON COLUMN polyai.example.channel IS '{channel}'
 COMMENT ON COLUMN polyai.example.local_date IS '{local_date}'
+COMMENT ON COLUMN polyai.example.agent_name IS '{agent_name}'
 COMMENT ON TABLE polyai.turn_topics IS '{turn_topics}'
 COMMENT ON COLUMN polyai.turn_topics.topic IS '{topic}'"""
-"""Statements of `test_wording_of_version_2`, with the place of descriptions."""
+"""Statements of `test_wording_of_version_3`, with the place of descriptions."""
 
 
 @pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
-def test_wording_of_version_2(dialect: str) -> None:
-    assert WORDING == 2, "record the statements of the new version"
+def test_wording_of_version_3(dialect: str) -> None:
+    assert WORDING == 3, "record the statements of the new version"
     view = definitions.view_of(
         "example",
         "-- One row per day.\n-- Answers: How many?\n-- Key: local_date\n"
-        "WITH days AS (SELECT 1 AS n FROM turns AS t) SELECT $reporting_time_zone AS channel, "
-        "date_trunc('day', x.started_at) AS local_date FROM conversations x JOIN days ON n = 1",
+        "WITH days AS (SELECT 1 AS n FROM turns AS t) SELECT agent_id, "
+        "$reporting_time_zone AS channel, date_trunc('day', x.started_at) AS local_date "
+        "FROM conversations x JOIN days ON n = 1",
     )
     statements = Statements(dialect, "polyai.{}".format, "UTC")
     worded = [
@@ -244,9 +264,8 @@ def test_wording_of_version_2(dialect: str) -> None:
         *statements.table_comments({"turn_topics": ["topic"]}),
     ]
     topic = next(column for column in TURN_TOPICS.columns if column.name == "topic")
-    assert "\n".join(worded) == WORDED_2.format(
-        channel=FIELDS["channel"].comment,
-        local_date=FIELDS["local_date"].comment,
+    assert "\n".join(worded) == WORDED_3.format(
+        **{field.name: field.comment for field in view.fields},
         turn_topics=TURN_TOPICS.description,
         topic=topic.description,
     ), "raise WORDING, so that the views are created again, and record these statements"

@@ -16,6 +16,7 @@ from polyai.errors import ConfigurationError
 from polyai.tables import registry
 from polyai.views import time_zone
 from polyai.views.definitions import views
+from polyai.views.names import NAMES
 from polyai.views.statements import Statements
 from schemas.generate.sql_types import DUCKDB_TYPES
 
@@ -99,6 +100,10 @@ class Warehouse:
     def clear(self) -> None:
         for table in registry.tables():
             self._connection.execute(f"DELETE FROM polyai.{table.name}")
+
+    def unname(self) -> None:
+        for names in NAMES:
+            self._connection.execute(f"DELETE FROM polyai.{names.table.name}")
 
     def rows(self, view: str, order: str = "1") -> list[dict[str, Any]]:
         found = self._connection.execute(f"SELECT * FROM polyai.{view} ORDER BY {order}")
@@ -229,10 +234,12 @@ def test_unknown_values_and_conversations_in_progress(
     assert (variant["variant_id"], variant["conversations"]) == ("none", 3)
 
 
-def test_dimensions_have_the_names_behind_ids(warehouse: Warehouse) -> None:
+@pytest.fixture
+def named(warehouse: Warehouse) -> Warehouse:
+    """Conversations with and without names: of agents A and B, variants and deployments."""
     warehouse.call("c1", variant_id="v1", variant_name="Old", deployment_id="d1")
     warehouse.call("c2", variant_id="v2", variant_name="Own", deployment_id="d2")
-    warehouse.call("c3")
+    warehouse.call("c3", direction="outbound", handoff=True)
     warehouse.name("agents", agent_name="Bookings")
     warehouse.name("variants", variant_id="v1", variant_name="New")
     for number in (1, 3):
@@ -245,9 +252,13 @@ def test_dimensions_have_the_names_behind_ids(warehouse: Warehouse) -> None:
             created_by="dev@example.com",
             message="Fix",
         )
-    agent = warehouse.row("dim_agents")
+    return warehouse
+
+
+def test_dimensions_have_the_names_behind_ids(named: Warehouse) -> None:
+    agent = named.row("dim_agents")
     assert (agent["agent_name"], agent["conversations"]) == ("Bookings", 3)
-    variants = {row["variant_id"]: row for row in warehouse.rows("dim_variants")}
+    variants = {row["variant_id"]: row for row in named.rows("dim_variants")}
     assert {key: row["variant_name"] for key, row in variants.items()} == {
         "none": None,
         "v1": "New",
@@ -256,13 +267,60 @@ def test_dimensions_have_the_names_behind_ids(warehouse: Warehouse) -> None:
     assert {row["conversations"] for row in variants.values()} == {1}
     found = [
         (row["deployment_id"], row["environment"], row["deployment_version"], row["conversations"])
-        for row in warehouse.rows("dim_deployments", "deployment_id")
+        for row in named.rows("dim_deployments", "deployment_id")
     ]
     assert found == [
         ("d1", "live", "hash1", 1),
         ("d2", "live", None, 1),
         ("d3", "live", "hash3", 0),
     ]
+
+
+def test_conversations_have_the_names_behind_their_ids(named: Warehouse) -> None:
+    named.call("c4", variant_id="v1", deployment_id="d3")
+    named.call("c5", agent_id="B", variant_id="v1", deployment_id="d1")
+    found = {row["conversation_id"]: row for row in named.rows("fct_conversations")}
+    assert {key: (row["agent_name"], row["variant_name"]) for key, row in found.items()} == {
+        "c1": ("Bookings", "Old"),
+        "c2": ("Bookings", "Own"),
+        "c3": ("Bookings", None),
+        "c4": ("Bookings", "New"),
+        "c5": (None, None),
+    }
+    deployment = ("deployment_version", "deployed_by", "deployment_message")
+    assert {key: tuple(row[name] for name in deployment) for key, row in found.items()} == {
+        "c1": ("hash1", "dev@example.com", "Fix"),
+        "c2": (None, None, None),
+        "c3": (None, None, None),
+        "c4": ("hash3", "dev@example.com", "Fix"),
+        "c5": (None, None, None),
+    }
+    assert found["c1"]["deployed_at"].astimezone(UTC) == NOON
+
+
+def test_names_add_no_row_and_change_no_other_column(named: Warehouse) -> None:
+    for number in (1, 2, 3):
+        named.metric("CSAT_SCORE", "4", conversation_id=f"c{number}")
+        named.metric("REPEAT_CALLER_7D", "true", conversation_id=f"c{number}")
+        named.add("turn_topics", conversation_id=f"c{number}", topic="hours")
+        named.add("function_events", conversation_id=f"c{number}", name="book", error="no")
+        named.turns({"latency_seconds": 3.5}, conversation_id=f"c{number}")
+    columns = {column for names in NAMES for column in names.columns}
+
+    def rows() -> dict[str, list[dict[str, Any]]]:
+        """Returns the other columns of all views but those whose rows are of names."""
+        return {
+            name: [
+                {key: value for key, value in row.items() if key not in columns}
+                for row in named.rows(name, "ALL")
+            ]
+            for name in views().keys() - {"dim_deployments"}
+        }
+
+    with_names = rows()
+    named.unname()
+    assert with_names == rows()
+    assert not [name for name, found in with_names.items() if not found]
 
 
 def test_score_scales_are_separate(warehouse: Warehouse) -> None:

@@ -22,6 +22,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views, views_are_current
 from polyai.views.definitions import views
+from polyai.views.names import PER_CONVERSATION
 from postgres_server import binaries, postgres
 from schemas.generate.sql_types import VIEW_TYPES
 from warehouse_rows import Fetch, from_duckdb, from_postgres
@@ -195,6 +196,28 @@ def test_dimensions_and_freshness_include_every_agent(loaded: Loaded) -> None:
     assert variants.keys() == {
         (call.agent_id, kpis.words(call.variant_id) or "none") for call in loaded.calls
     }
+
+
+def test_every_id_of_every_view_has_its_name(loaded: Loaded, sandbox: Sandbox) -> None:
+    _create_views(loaded, "UTC")
+    agents, variants = kpis.agent_names(sandbox), kpis.variant_names()
+    for view in views().values():
+        if view.name == PER_CONVERSATION:
+            continue
+        names = {field.name for field in view.fields}
+        assert ("agent_id" in names) == ("agent_name" in names), view.name
+        assert ("variant_id" in names) == ("variant_name" in names), view.name
+        for row in loaded.fetch(f"SELECT * FROM polyai.{view.name}") if "agent_id" in names else ():
+            assert row["agent_name"] == agents[row["agent_id"]], view.name
+            if "variant_id" in names:
+                assert row["variant_name"] == variants.get(row["variant_id"]), view.name
+    known = kpis.deployments(sandbox)
+    columns = ("deployment_version", "deployed_at", "deployed_by", "deployment_message")
+    for view_name in ("fct_conversations", "dim_deployments"):
+        rows = loaded.fetch(f"SELECT * FROM polyai.{view_name}")
+        assert {row["deployment_id"] for row in rows} <= known.keys()
+        for row in rows:
+            assert tuple(row[name] for name in columns) == known[row["deployment_id"]], view_name
 
 
 def test_declared_types_are_those_of_the_destination(loaded: Loaded) -> None:

@@ -24,6 +24,9 @@ the time zone {DEFAULT_ZONE}.
 - Daily views have no row for a day without data: join `dim_dates` to include such days.
 - Filter on `local_date`, `agent_id` or the key of a conversation: these filters are pushed down to
   the tables, so that other rows are not read.
+- Names stand beside the ids of agents, variants and deployments in every view but
+  `conversations_local`. They are NULL if the key may not read them. A name in a daily view is the
+  current one.
 """
 
 

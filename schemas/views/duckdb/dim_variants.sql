@@ -14,15 +14,27 @@ WITH named AS (
   FROM polyai.conversations_local
 )
 SELECT
-  c.agent_id,
-  c.variant_id,
-  COALESCE(MAX(v.variant_name), MAX(CASE WHEN c.place = 1 THEN c.variant_name END)) AS variant_name,
-  MIN(c.local_date) AS first_local_date,
-  MAX(c.local_date) AS last_local_date,
-  COUNT(*) AS conversations
-FROM named AS c
-LEFT JOIN polyai.variants AS v
-  ON v.agent_id = c.agent_id AND v.variant_id = c.variant_id
-GROUP BY
-  c.agent_id,
-  c.variant_id;
+  ids.agent_id,
+  ids.variant_id,
+  ids.variant_name,
+  ids.first_local_date,
+  ids.last_local_date,
+  ids.conversations,
+  agents.agent_name
+FROM (
+  SELECT
+    c.agent_id,
+    c.variant_id,
+    COALESCE(MAX(v.variant_name), MAX(CASE WHEN c.place = 1 THEN c.variant_name END)) AS variant_name,
+    MIN(c.local_date) AS first_local_date,
+    MAX(c.local_date) AS last_local_date,
+    COUNT(*) AS conversations
+  FROM named AS c
+  LEFT JOIN polyai.variants AS v
+    ON v.agent_id = c.agent_id AND v.variant_id = c.variant_id
+  GROUP BY
+    c.agent_id,
+    c.variant_id
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id;

@@ -17,6 +17,8 @@
 -- An outbound call is connected if the metric CALL_CONNECTED is true; without it, if
 -- OUTBOUND_CALL_STATUS is Success.
 --
+-- variant_name is the name that came with the conversation, or else the one in `variants`.
+--
 -- Each join includes both dates, so that a filter on either of them reaches the scan of the
 -- children.
 CREATE OR REPLACE VIEW polyai.fct_conversations AS
@@ -234,104 +236,194 @@ WITH spoken AS (
   FROM joined
 )
 SELECT
-  agent_id,
-  conversation_id,
-  account_id,
-  region,
-  channel,
-  is_voice,
-  direction,
-  environment,
-  language,
-  variant_id,
-  variant_name,
-  deployment_id,
-  from_number,
-  to_number,
-  created_at,
-  started_at,
-  finished_at,
-  began_at,
-  local_started_at,
-  local_date,
-  next_local_date,
-  local_hour,
-  is_finished,
-  duration_seconds,
-  polyai_duration_seconds,
-  handle_time_seconds,
-  is_handed_off,
-  is_contained,
-  is_abandoned,
-  is_contained AND NOT is_abandoned AS is_contained_excl_abandoned,
-  CASE
-    WHEN NOT is_finished
-    THEN NULL
-    WHEN NOT is_connected
-    THEN 'not_connected'
-    WHEN is_handed_off
-    THEN 'handoff'
-    ELSE CONCAT(
-      CASE
-        WHEN has_user_hung_up
-        THEN 'caller'
-        WHEN has_agent_hung_up
-        THEN 'agent'
-        WHEN is_abandoned
-        THEN 'caller'
-        ELSE 'unknown'
-      END,
-      CASE
-        WHEN NOT COALESCE(has_caller_spoken, TRUE)
-        THEN '_before_input'
-        WHEN is_call_completed
-        THEN '_after_completion'
-        ELSE '_in_dialogue'
-      END
-    )
-  END AS hangup_category,
-  handoff_destination,
-  handoff_reason,
-  poly_score,
-  poly_score_scale,
-  poly_score_band,
-  is_csat_offered,
-  csat_score,
-  summary_heading,
-  summary,
-  note,
-  num_turns,
-  num_user_turns,
-  num_silences,
-  num_ood,
-  num_barge_ins,
-  has_caller_spoken,
-  first_turn_at,
-  last_turn_at,
-  first_agent_response,
-  last_user_input,
-  last_agent_response,
-  latency_seconds_p50,
-  latency_seconds_p95,
-  num_turns_over_3s,
-  function_calls,
-  function_errors,
-  num_annotations,
-  num_missing_topic,
-  num_wrong_transcript,
-  num_wrong_info,
-  num_good_responses,
-  num_bad_responses,
-  is_repeat_caller,
-  is_connected,
-  is_call_completed,
-  answered_by,
-  is_answered_by_human,
-  is_answered_by_voicemail,
-  is_answered_by_ivr,
-  call_status,
-  sip_code,
-  is_transcript_withheld,
-  source_api,
-  fetched_at
-FROM ended;
+  ids.agent_id,
+  ids.conversation_id,
+  ids.account_id,
+  ids.region,
+  ids.channel,
+  ids.is_voice,
+  ids.direction,
+  ids.environment,
+  ids.language,
+  ids.variant_id,
+  COALESCE(ids.variant_name, variants.variant_name) AS variant_name,
+  ids.deployment_id,
+  ids.from_number,
+  ids.to_number,
+  ids.created_at,
+  ids.started_at,
+  ids.finished_at,
+  ids.began_at,
+  ids.local_started_at,
+  ids.local_date,
+  ids.next_local_date,
+  ids.local_hour,
+  ids.is_finished,
+  ids.duration_seconds,
+  ids.polyai_duration_seconds,
+  ids.handle_time_seconds,
+  ids.is_handed_off,
+  ids.is_contained,
+  ids.is_abandoned,
+  ids.is_contained_excl_abandoned,
+  ids.hangup_category,
+  ids.handoff_destination,
+  ids.handoff_reason,
+  ids.poly_score,
+  ids.poly_score_scale,
+  ids.poly_score_band,
+  ids.is_csat_offered,
+  ids.csat_score,
+  ids.summary_heading,
+  ids.summary,
+  ids.note,
+  ids.num_turns,
+  ids.num_user_turns,
+  ids.num_silences,
+  ids.num_ood,
+  ids.num_barge_ins,
+  ids.has_caller_spoken,
+  ids.first_turn_at,
+  ids.last_turn_at,
+  ids.first_agent_response,
+  ids.last_user_input,
+  ids.last_agent_response,
+  ids.latency_seconds_p50,
+  ids.latency_seconds_p95,
+  ids.num_turns_over_3s,
+  ids.function_calls,
+  ids.function_errors,
+  ids.num_annotations,
+  ids.num_missing_topic,
+  ids.num_wrong_transcript,
+  ids.num_wrong_info,
+  ids.num_good_responses,
+  ids.num_bad_responses,
+  ids.is_repeat_caller,
+  ids.is_connected,
+  ids.is_call_completed,
+  ids.answered_by,
+  ids.is_answered_by_human,
+  ids.is_answered_by_voicemail,
+  ids.is_answered_by_ivr,
+  ids.call_status,
+  ids.sip_code,
+  ids.is_transcript_withheld,
+  ids.source_api,
+  ids.fetched_at,
+  agents.agent_name,
+  deployments.version AS deployment_version,
+  deployments.created_at AS deployed_at,
+  deployments.created_by AS deployed_by,
+  deployments.message AS deployment_message
+FROM (
+  SELECT
+    agent_id,
+    conversation_id,
+    account_id,
+    region,
+    channel,
+    is_voice,
+    direction,
+    environment,
+    language,
+    variant_id,
+    variant_name,
+    deployment_id,
+    from_number,
+    to_number,
+    created_at,
+    started_at,
+    finished_at,
+    began_at,
+    local_started_at,
+    local_date,
+    next_local_date,
+    local_hour,
+    is_finished,
+    duration_seconds,
+    polyai_duration_seconds,
+    handle_time_seconds,
+    is_handed_off,
+    is_contained,
+    is_abandoned,
+    is_contained AND NOT is_abandoned AS is_contained_excl_abandoned,
+    CASE
+      WHEN NOT is_finished
+      THEN NULL
+      WHEN NOT is_connected
+      THEN 'not_connected'
+      WHEN is_handed_off
+      THEN 'handoff'
+      ELSE CONCAT(
+        CASE
+          WHEN has_user_hung_up
+          THEN 'caller'
+          WHEN has_agent_hung_up
+          THEN 'agent'
+          WHEN is_abandoned
+          THEN 'caller'
+          ELSE 'unknown'
+        END,
+        CASE
+          WHEN NOT COALESCE(has_caller_spoken, TRUE)
+          THEN '_before_input'
+          WHEN is_call_completed
+          THEN '_after_completion'
+          ELSE '_in_dialogue'
+        END
+      )
+    END AS hangup_category,
+    handoff_destination,
+    handoff_reason,
+    poly_score,
+    poly_score_scale,
+    poly_score_band,
+    is_csat_offered,
+    csat_score,
+    summary_heading,
+    summary,
+    note,
+    num_turns,
+    num_user_turns,
+    num_silences,
+    num_ood,
+    num_barge_ins,
+    has_caller_spoken,
+    first_turn_at,
+    last_turn_at,
+    first_agent_response,
+    last_user_input,
+    last_agent_response,
+    latency_seconds_p50,
+    latency_seconds_p95,
+    num_turns_over_3s,
+    function_calls,
+    function_errors,
+    num_annotations,
+    num_missing_topic,
+    num_wrong_transcript,
+    num_wrong_info,
+    num_good_responses,
+    num_bad_responses,
+    is_repeat_caller,
+    is_connected,
+    is_call_completed,
+    answered_by,
+    is_answered_by_human,
+    is_answered_by_voicemail,
+    is_answered_by_ivr,
+    call_status,
+    sip_code,
+    is_transcript_withheld,
+    source_api,
+    fetched_at
+  FROM ended
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id
+LEFT JOIN polyai.variants AS variants
+  ON variants.agent_id = ids.agent_id AND variants.variant_id = ids.variant_id
+LEFT JOIN polyai.deployments AS deployments
+  ON deployments.agent_id = ids.agent_id
+  AND deployments.deployment_id = ids.deployment_id;

@@ -8,7 +8,7 @@
 -- weekday in the four weeks before, as far back as the agent's first day; days without
 -- conversations count as 0. The volume of today is not evaluated before the day is over.
 CREATE OR REPLACE VIEW polyai.red_flags AS
-WITH agents AS (
+WITH first_days AS (
   SELECT
     agent_id,
     MIN(local_date) AS first_local_date
@@ -38,7 +38,7 @@ WITH agents AS (
     COALESCE(c.conversations, 0) AS conversations,
     COALESCE(c.finished_conversations, 0) AS finished_conversations,
     COALESCE(c.handed_off_conversations, 0) AS handed_off_conversations
-  FROM agents AS a
+  FROM first_days AS a
   JOIN polyai.dim_dates AS d
     ON d.local_date >= a.first_local_date
   LEFT JOIN counts AS c
@@ -146,12 +146,24 @@ WITH agents AS (
     local_date < CAST(CURRENT_TIMESTAMP AT TIME ZONE 'UTC' AS DATE)
 )
 SELECT
-  agent_id,
-  local_date,
-  flag,
-  value,
-  threshold,
-  baseline
-FROM judged
-WHERE
-  is_red;
+  ids.agent_id,
+  ids.local_date,
+  ids.flag,
+  ids.value,
+  ids.threshold,
+  ids.baseline,
+  agents.agent_name
+FROM (
+  SELECT
+    agent_id,
+    local_date,
+    flag,
+    value,
+    threshold,
+    baseline
+  FROM judged
+  WHERE
+    is_red
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id;

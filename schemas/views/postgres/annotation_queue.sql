@@ -38,7 +38,9 @@ SELECT
   poly_score,
   handoff_reason,
   num_turns,
-  summary
+  summary,
+  agent_name,
+  variant_name
 FROM counted
 WHERE
   num_reasons > 0;

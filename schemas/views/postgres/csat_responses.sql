@@ -12,6 +12,7 @@ WITH survey AS (
     l.channel,
     l.environment,
     l.variant_id,
+    l.variant_name,
     l.local_date,
     l.next_local_date,
     m.name,
@@ -48,7 +49,8 @@ WITH survey AS (
     BOOL_OR(name = 'CSAT_COMPLETED' AND is_yes) AS is_completed,
     MAX(CASE WHEN place = 1 THEN score END) AS csat_score,
     MAX(CASE WHEN place = 1 AND NOT score IS NULL THEN recorded_at END) AS csat_scored_at,
-    MAX(CASE WHEN place = 1 AND name = 'CSAT_FREE_FEEDBACK' THEN value END) AS csat_feedback
+    MAX(CASE WHEN place = 1 AND name = 'CSAT_FREE_FEEDBACK' THEN value END) AS csat_feedback,
+    MAX(variant_name) AS variant_name
   FROM survey
   GROUP BY
     agent_id,
@@ -60,27 +62,51 @@ WITH survey AS (
     next_local_date
 )
 SELECT
-  agent_id,
-  conversation_id,
-  channel,
-  environment,
-  variant_id,
-  local_date,
-  next_local_date,
-  is_accepted,
-  is_denied,
-  is_completed,
-  csat_score,
-  CASE
-    WHEN csat_score >= 4
-    THEN 'satisfied'
-    WHEN csat_score > 2
-    THEN 'neutral'
-    WHEN NOT csat_score IS NULL
-    THEN 'dissatisfied'
-  END AS csat_band,
-  csat_scored_at,
-  csat_feedback
-FROM answered
-WHERE
-  is_offered;
+  ids.agent_id,
+  ids.conversation_id,
+  ids.channel,
+  ids.environment,
+  ids.variant_id,
+  ids.local_date,
+  ids.next_local_date,
+  ids.is_accepted,
+  ids.is_denied,
+  ids.is_completed,
+  ids.csat_score,
+  ids.csat_band,
+  ids.csat_scored_at,
+  ids.csat_feedback,
+  COALESCE(ids.variant_name, variants.variant_name) AS variant_name,
+  agents.agent_name
+FROM (
+  SELECT
+    agent_id,
+    conversation_id,
+    channel,
+    environment,
+    variant_id,
+    local_date,
+    next_local_date,
+    is_accepted,
+    is_denied,
+    is_completed,
+    csat_score,
+    CASE
+      WHEN csat_score >= 4
+      THEN 'satisfied'
+      WHEN csat_score > 2
+      THEN 'neutral'
+      WHEN NOT csat_score IS NULL
+      THEN 'dissatisfied'
+    END AS csat_band,
+    csat_scored_at,
+    csat_feedback,
+    variant_name
+  FROM answered
+  WHERE
+    is_offered
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id
+LEFT JOIN polyai.variants AS variants
+  ON variants.agent_id = ids.agent_id AND variants.variant_id = ids.variant_id;

@@ -48,30 +48,49 @@ WITH loads AS (
     agent_id
 )
 SELECT
-  a.agent_id,
-  h.newest_conversation_at,
-  h.newest_fetched_at,
-  l.finished_at AS last_complete_load_at,
-  CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - l.finished_at) AS DOUBLE PRECISION) / 60 AS load_age_minutes,
-  COALESCE(h.conversations, 0) AS conversations,
-  COALESCE(h.in_progress_conversations, 0) AS in_progress_conversations,
-  COALESCE(h.withheld_conversations, 0) AS withheld_conversations,
-  COALESCE(f.open_failures, 0) AS open_failures,
-  l.gaps_repaired,
-  l.api_count AS api_conversations,
-  CASE
-    WHEN NOT l.api_count IS NULL
-    THEN GREATEST(
-      l.api_count + COALESCE(l.absent, 0) - COALESCE(e.conversations, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0) - COALESCE(l.count_excess, 0),
-      0
-    )
-  END AS missing_conversations
-FROM polyai.dim_agents AS a
-LEFT JOIN held AS h
-  ON h.agent_id = a.agent_id
-LEFT JOIN erased AS e
-  ON e.agent_id = a.agent_id
-LEFT JOIN failures AS f
-  ON f.agent_id = a.agent_id
-LEFT JOIN loads AS l
-  ON l.agent_id = a.agent_id AND l.place = 1;
+  ids.agent_id,
+  ids.newest_conversation_at,
+  ids.newest_fetched_at,
+  ids.last_complete_load_at,
+  ids.load_age_minutes,
+  ids.conversations,
+  ids.in_progress_conversations,
+  ids.withheld_conversations,
+  ids.open_failures,
+  ids.gaps_repaired,
+  ids.api_conversations,
+  ids.missing_conversations,
+  COALESCE(ids.agent_name, agents.agent_name) AS agent_name
+FROM (
+  SELECT
+    a.agent_id,
+    h.newest_conversation_at,
+    h.newest_fetched_at,
+    l.finished_at AS last_complete_load_at,
+    CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - l.finished_at) AS DOUBLE PRECISION) / 60 AS load_age_minutes,
+    COALESCE(h.conversations, 0) AS conversations,
+    COALESCE(h.in_progress_conversations, 0) AS in_progress_conversations,
+    COALESCE(h.withheld_conversations, 0) AS withheld_conversations,
+    COALESCE(f.open_failures, 0) AS open_failures,
+    l.gaps_repaired,
+    l.api_count AS api_conversations,
+    CASE
+      WHEN NOT l.api_count IS NULL
+      THEN GREATEST(
+        l.api_count + COALESCE(l.absent, 0) - COALESCE(e.conversations, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0) - COALESCE(l.count_excess, 0),
+        0
+      )
+    END AS missing_conversations,
+    a.agent_name
+  FROM polyai.dim_agents AS a
+  LEFT JOIN held AS h
+    ON h.agent_id = a.agent_id
+  LEFT JOIN erased AS e
+    ON e.agent_id = a.agent_id
+  LEFT JOIN failures AS f
+    ON f.agent_id = a.agent_id
+  LEFT JOIN loads AS l
+    ON l.agent_id = a.agent_id AND l.place = 1
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id;

@@ -30,18 +30,34 @@ WITH used AS (
   FROM polyai.deployments
 )
 SELECT
-  k.agent_id,
-  k.deployment_id,
-  COALESCE(d.environment, u.environment, 'unknown') AS environment,
-  d.version AS deployment_version,
-  d.created_at AS deployed_at,
-  d.created_by AS deployed_by,
-  d.message AS deployment_message,
-  u.first_local_date,
-  u.last_local_date,
-  COALESCE(u.conversations, 0) AS conversations
-FROM known AS k
-LEFT JOIN used AS u
-  ON u.agent_id = k.agent_id AND u.deployment_id = k.deployment_id
-LEFT JOIN polyai.deployments AS d
-  ON d.agent_id = k.agent_id AND d.deployment_id = k.deployment_id;
+  ids.agent_id,
+  ids.deployment_id,
+  ids.environment,
+  ids.deployment_version,
+  ids.deployed_at,
+  ids.deployed_by,
+  ids.deployment_message,
+  ids.first_local_date,
+  ids.last_local_date,
+  ids.conversations,
+  agents.agent_name
+FROM (
+  SELECT
+    k.agent_id,
+    k.deployment_id,
+    COALESCE(d.environment, u.environment, 'unknown') AS environment,
+    d.version AS deployment_version,
+    d.created_at AS deployed_at,
+    d.created_by AS deployed_by,
+    d.message AS deployment_message,
+    u.first_local_date,
+    u.last_local_date,
+    COALESCE(u.conversations, 0) AS conversations
+  FROM known AS k
+  LEFT JOIN used AS u
+    ON u.agent_id = k.agent_id AND u.deployment_id = k.deployment_id
+  LEFT JOIN polyai.deployments AS d
+    ON d.agent_id = k.agent_id AND d.deployment_id = k.deployment_id
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id;

@@ -42,20 +42,42 @@ WITH flagged AS (
   FROM numbered
 )
 SELECT
-  o.agent_id,
-  o.conversation_id,
-  o.channel,
-  o.environment,
-  o.variant_id,
-  o.local_date,
-  o.caller,
-  NOT f.conversation_id IS NULL AS is_repeat_caller,
-  o.contact_number,
-  o.previous_conversation_id,
-  o.previous_began_at,
-  CAST(EXTRACT(EPOCH FROM o.began_at - o.previous_began_at) AS DOUBLE PRECISION) / 3600 AS hours_since_previous
-FROM ordered AS o
-LEFT JOIN flagged AS f
-  ON f.agent_id = o.agent_id AND f.conversation_id = o.conversation_id
-WHERE
-  NOT f.conversation_id IS NULL OR o.contact_number > 1;
+  ids.agent_id,
+  ids.conversation_id,
+  ids.channel,
+  ids.environment,
+  ids.variant_id,
+  ids.local_date,
+  ids.caller,
+  ids.is_repeat_caller,
+  ids.contact_number,
+  ids.previous_conversation_id,
+  ids.previous_began_at,
+  ids.hours_since_previous,
+  COALESCE(ids.variant_name, variants.variant_name) AS variant_name,
+  agents.agent_name
+FROM (
+  SELECT
+    o.agent_id,
+    o.conversation_id,
+    o.channel,
+    o.environment,
+    o.variant_id,
+    o.local_date,
+    o.caller,
+    NOT f.conversation_id IS NULL AS is_repeat_caller,
+    o.contact_number,
+    o.previous_conversation_id,
+    o.previous_began_at,
+    CAST(EXTRACT(EPOCH FROM o.began_at - o.previous_began_at) AS DOUBLE PRECISION) / 3600 AS hours_since_previous,
+    o.variant_name
+  FROM ordered AS o
+  LEFT JOIN flagged AS f
+    ON f.agent_id = o.agent_id AND f.conversation_id = o.conversation_id
+  WHERE
+    NOT f.conversation_id IS NULL OR o.contact_number > 1
+) AS ids
+LEFT JOIN polyai.agents AS agents
+  ON agents.agent_id = ids.agent_id
+LEFT JOIN polyai.variants AS variants
+  ON variants.agent_id = ids.agent_id AND variants.variant_id = ids.variant_id;

@@ -11,6 +11,7 @@ WITH survey AS (
     l.channel,
     l.environment,
     l.variant_id,
+    l.variant_name,
     l.local_date,
     l.next_local_date,
     m.name,
@@ -44,7 +45,8 @@ WITH survey AS (
     bool_or(name = 'CSAT_COMPLETED' AND is_yes) AS is_completed,
     max(CASE WHEN place = 1 THEN score END) AS csat_score,
     max(CASE WHEN place = 1 AND score IS NOT NULL THEN recorded_at END) AS csat_scored_at,
-    max(CASE WHEN place = 1 AND name = 'CSAT_FREE_FEEDBACK' THEN value END) AS csat_feedback
+    max(CASE WHEN place = 1 AND name = 'CSAT_FREE_FEEDBACK' THEN value END) AS csat_feedback,
+    max(variant_name) AS variant_name
   FROM survey
   GROUP BY
     agent_id, conversation_id, channel, environment, variant_id, local_date, next_local_date
@@ -67,6 +69,7 @@ SELECT
     WHEN csat_score IS NOT NULL THEN 'dissatisfied'
   END AS csat_band,
   csat_scored_at,
-  csat_feedback
+  csat_feedback,
+  variant_name
 FROM answered
 WHERE is_offered

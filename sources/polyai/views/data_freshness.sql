@@ -52,7 +52,8 @@ SELECT
   l.gaps_repaired,
   l.api_count AS api_conversations,
   ${missing(l.api_count, h.conversations, e.conversations, l.absent, f.not_held, l.count_excess)}
-    AS missing_conversations
+    AS missing_conversations,
+  a.agent_name
 FROM dim_agents AS a
 LEFT JOIN held AS h ON h.agent_id = a.agent_id
 LEFT JOIN erased AS e ON e.agent_id = a.agent_id

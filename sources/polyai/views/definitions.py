@@ -13,6 +13,7 @@ from sqlglot import exp
 
 from ..tables.rules import render
 from .fields import FIELDS, Field
+from .names import PER_CONVERSATION, with_names
 
 DIALECT = "duckdb"
 """SQL dialect of the files, as named by sqlglot."""
@@ -48,12 +49,13 @@ class View:
     remarks: tuple[str, ...]
 
     def query(self) -> exp.Query:
-        """Returns a copy of the query, which the caller can change."""
+        """Returns a copy of the query, with names, which the caller can change."""
         return self._tree.copy()
 
     @cached_property
     def _tree(self) -> exp.Query:
-        return sqlglot.parse_one(self.sql, read=DIALECT, into=exp.Select)
+        query = sqlglot.parse_one(self.sql, read=DIALECT, into=exp.Select)
+        return query if self.name == PER_CONVERSATION else with_names(query, tables_of(query))
 
     @cached_property
     def reads(self) -> frozenset[str]:

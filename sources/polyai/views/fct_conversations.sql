@@ -17,6 +17,8 @@
 -- An outbound call is connected if the metric CALL_CONNECTED is true; without it, if
 -- OUTBOUND_CALL_STATUS is Success.
 --
+-- variant_name is the name that came with the conversation, or else the one in `variants`.
+--
 -- Each join includes both dates, so that a filter on either of them reaches the scan of the
 -- children.
 WITH spoken AS (

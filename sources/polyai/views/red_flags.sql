@@ -7,7 +7,7 @@
 -- the rate of the seven days before. `volume_down`: at least 30 % below the mean of the same
 -- weekday in the four weeks before, as far back as the agent's first day; days without
 -- conversations count as 0. The volume of today is not evaluated before the day is over.
-WITH agents AS (
+WITH first_days AS (
   SELECT agent_id, min(local_date) AS first_local_date
   FROM conversations_local
   WHERE environment = 'live'
@@ -30,7 +30,7 @@ WITH agents AS (
     coalesce(c.conversations, 0) AS conversations,
     coalesce(c.finished_conversations, 0) AS finished_conversations,
     coalesce(c.handed_off_conversations, 0) AS handed_off_conversations
-  FROM agents AS a
+  FROM first_days AS a
   JOIN dim_dates AS d ON d.local_date >= a.first_local_date
   LEFT JOIN counts AS c ON c.agent_id = a.agent_id AND c.local_date = d.local_date
 ), compared AS (

@@ -49,7 +49,8 @@ SELECT
   o.previous_began_at,
   CAST(
     extract(epoch FROM o.began_at - o.previous_began_at) AS DOUBLE
-  ) / 3600 AS hours_since_previous
+  ) / 3600 AS hours_since_previous,
+  o.variant_name
 FROM ordered AS o
 LEFT JOIN flagged AS f ON f.agent_id = o.agent_id AND f.conversation_id = o.conversation_id
 WHERE f.conversation_id IS NOT NULL OR o.contact_number > 1

@@ -22,7 +22,7 @@ COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
 DuckDB and PostgreSQL are tested; the others follow their manuals.
 """
 
-WORDING = 2
+WORDING = 3
 """Version of the code that words statements, here and in `definitions.address`; a part of the
 fingerprint. Raise it with each change that gives other statements for the same definitions."""
 
