@@ -24,6 +24,7 @@ from dashboards import AGENTS, DAYS, Loaded, copied, dashboard, load_all
 from polyai.dashboard.server import serve
 from polyai.errors import ConfigurationError
 from polyai.sandbox import serve as serve_api
+from polyai.sandbox import texts
 from polyai.sandbox.model import Conversation
 from polyai.views import query_reader as reader_module
 
@@ -43,6 +44,9 @@ PAGES = {
 """Titles of the tabs, and of one card on each page."""
 
 CHARTED = ("Overview", "Topics & handoffs", "Performance")
+
+LABELS = [f"{name} ({agent})" for name, agent in zip(texts.AGENT_NAMES, AGENTS)]
+"""Names of the agents with their ids."""
 
 FROM, TO = date(2026, 9, 20), date(2026, 11, 3)
 
@@ -141,7 +145,7 @@ def test_filters_change_the_numbers_correctly(
     with visit(browser, url, DAYS) as page:
         for label, choice, wanted in (
             ("Environment", "live", {"environment": "live"}),
-            ("Agent", AGENTS[1], {"environment": "live", "agent_id": AGENTS[1]}),
+            ("Agent", LABELS[1], {"environment": "live", "agent_id": AGENTS[1]}),
             (
                 "Channel",
                 "VOICE-SIP",
@@ -196,8 +200,9 @@ def test_a_conversation_can_be_searched_and_opened(
     call = next(
         call
         for call in selected(loaded.calls, environment="live")
-        if call.turns and len(call.turns) > 3 and call.turns[1].user_input
+        if call.turns and len(call.turns) > 3 and call.turns[1].user_input and call.variant_name
     )
+    version, _, deployed_by, _ = kpis.deployments(loaded.sandbox)[call.deployment_id]
     with visit(browser, url, f"{DAYS}&page=conversations") as page:
         page.get_by_label("Search").fill(call.conversation_id)
         page.get_by_label("Search").press("Enter")
@@ -209,6 +214,10 @@ def test_a_conversation_can_be_searched_and_opened(
         for turn in call.turns:
             for text in (turn.user_input, turn.agent_response):
                 assert not text or " ".join(text.split()) in map(" ".join, map(str.split, texts))
+        assert page.get_by_text(LABELS[AGENTS.index(call.agent_id)]).count() == 1
+        facts = card(page, "Facts").inner_text()
+        for fact in (f"{call.variant_name} ({call.variant_id})", version, deployed_by):
+            assert fact in facts
         assert quote(call.conversation_id, safe="") in page.url
         address = page.url
         page.get_by_role("button", name="Back to the list").click()
@@ -285,6 +294,9 @@ def test_untrusted_text_is_escaped(browser: BrowserContext, loaded: Loaded, tmp_
         connection.execute("UPDATE annotations SET comment = $1, annotated_by = $1", [EVIL])
         connection.execute("UPDATE conversation_tags SET tag = $1", [EVIL])
         connection.execute("UPDATE sync_runs SET error = $1, command = $1", [EVIL])
+        connection.execute("UPDATE agents SET agent_name = $1", [EVIL])
+        connection.execute("UPDATE variants SET variant_name = $1", [EVIL])
+        connection.execute("UPDATE deployments SET created_by = $1, message = $1", [EVIL])
 
     with dashboard(copied(loaded, tmp_path), inject) as url, visit(browser, url, DAYS) as page:
         for tab, title in PAGES.items():
@@ -320,8 +332,8 @@ def test_the_dashboard_works_during_a_load(
         expect_tile(page, "Conversations", f"{before:,}")
         loading = start("load", **access(api, agent_id=",".join(AGENTS)))
         while loading.poll() is None:
-            for agent in AGENTS:
-                page.get_by_label("Agent").select_option(agent)
+            for label, agent in zip(LABELS, AGENTS):
+                page.get_by_label("Agent").select_option(label)
                 page.wait_for_url(f"**agent={agent}*")
                 assert page.locator("[data-tile]").count() == 8
                 # leaves the cores to the load

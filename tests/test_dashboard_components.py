@@ -8,7 +8,9 @@ import pytest
 
 from polyai.dashboard import components, formats
 from polyai.dashboard.components import Change
+from polyai.dashboard.dashboard import Dashboard
 from polyai.dashboard.markup import Markup, joined, tag
+from polyai.dashboard.queries import Choices
 from polyai.dashboard.selection import Period, Selection, ending
 from polyai.dashboard.totals import Totals, total
 
@@ -127,6 +129,24 @@ def test_filters_become_conditions_with_bound_values() -> None:
         "agent": "A'",
         "channel": "B",
     }
+
+
+def test_filters_show_known_names_before_ids() -> None:
+    today = date(2026, 11, 3)
+    rows = (
+        ("A", "VOICE", "live", "v1"),
+        ("B", "VOICE", "live", "v2"),
+        ("B", "CHAT", "live", "none"),
+    )
+    choices = Choices(today, today, today, rows, {("A", "v1"): "London"}, {"B": "Spa"})
+    assert Dashboard.options("agent", choices) == {"All agents": None, "A": "A", "Spa (B)": "B"}
+    assert Dashboard.options("variant", choices) == {
+        "All variants": None,
+        "London (v1)": "v1",
+        "v2": "v2",
+        "No variant": "none",
+    }
+    assert list(Dashboard.options("variant", choices, "A")) == ["All variants", "London (v1)"]
 
 
 def test_rates_without_conversations_are_unknown() -> None:

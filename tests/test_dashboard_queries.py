@@ -20,7 +20,7 @@ from polyai.dashboard import queries
 from polyai.dashboard.selection import Period, Selection
 from polyai.dashboard.totals import total
 from polyai.load.run import load
-from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox import Sandbox, SandboxConfig, serve, texts
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.query_reader import Reader, open_reader
@@ -300,6 +300,11 @@ def test_filter_values_and_freshness_cover_all_agents(warehouse: Warehouse) -> N
     }
     days = [kpis.local_date(call, ZONE) for call in warehouse.calls]
     assert (choices.first, choices.newest) == (min(days), max(days))
+    names = dict(zip(AGENTS, texts.AGENT_NAMES))
+    assert choices.agent_names == names
+    rows, _ = queries.conversations(warehouse.reader, SELECTIONS["all"], "", None, 0)
+    for row in (*rows, *queries.freshness(warehouse.reader), *queries.runs(warehouse.reader)):
+        assert row["agent_name"] == names[row["agent_id"]]
     assert [row["agent_id"] for row in queries.freshness(warehouse.reader)] == sorted(AGENTS)
     assert {row["command"] for row in queries.runs(warehouse.reader)} == {"load"}
     assert queries.failures(warehouse.reader) == []

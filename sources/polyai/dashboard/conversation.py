@@ -75,12 +75,12 @@ def _heading(facts: Row, tags: list[str]) -> Markup:
             class_="pw-chips",
         ),
         note=f"{formats.moment(facts['local_started_at'])} · {facts['channel']} · "
-        f"{facts['agent_id']}",
+        f"{formats.named(facts.get('agent_name'), facts['agent_id'])}",
     )
 
 
 def _facts(facts: Row) -> Markup:
-    variant = facts["variant_name"] or facts["variant_id"]
+    variant = formats.named(facts["variant_name"], facts["variant_id"])
     return components.card(
         "Facts",
         components.facts(
@@ -99,11 +99,29 @@ def _facts(facts: Row) -> Markup:
                 ("Direction", formats.phrase(facts["direction"])),
                 ("Environment", facts["environment"]),
                 ("Variant", variant if variant != "none" else None),
+                *_deployment(facts),
                 ("Language", facts["language"]),
                 ("Id", facts["conversation_id"]),
             ]
         ),
     )
+
+
+def _deployment(facts: Row) -> list[tuple[str, str | None]]:
+    """Returns the facts of its deployment; none if neither version nor message is known."""
+    version, message = facts.get("deployment_version"), facts.get("deployment_message")
+    if not version and not message:
+        return []
+    deployed_at, deployed_by = facts["deployed_at"], facts["deployed_by"]
+    return [
+        (
+            "Deployment",
+            components.lines_of(version, tag("span", facts["deployment_id"], class_="pw-quiet")),
+        ),
+        ("Deployed", f"{formats.moment(deployed_at)} UTC" if deployed_at else None),
+        ("Deployed by", deployed_by),
+        ("Deployment message", message),
+    ]
 
 
 def _of_five(value: float | None) -> str:

@@ -91,17 +91,19 @@ def summary_of(row: Row, chips: Markup, facts: str) -> Markup:
     """Returns a conversation as a row of a list.
 
     Args:
-        row: With agent_id, channel, local_started_at, summary and conversation_id.
+        row: With agent_id, agent_name, channel, local_started_at, summary and conversation_id.
         chips: Highlights.
         facts: Additional numbers.
     """
     heading = row.get("summary_heading") or row["summary"] or row["conversation_id"]
     text = row["summary"] if row.get("summary_heading") else None
+    name, agent_id = row["agent_name"], row["agent_id"]
     return tag(
         "div",
         components.lines_of(
             tag("strong", formats.moment(row["local_started_at"])),
-            tag("span", f"{row['channel']} · {row['agent_id']}", class_="pw-quiet"),
+            tag("span", f"{row['channel']} · {name or agent_id}", class_="pw-quiet"),
+            tag("span", agent_id, class_="pw-quiet") if name else None,
         ),
         tag(
             "span",

@@ -128,22 +128,17 @@ class Dashboard:
             agent: Restricts the values to those of this agent.
         """
         column = FIELDS.index(field)
+        names: dict[str, str] = choices.agent_names if field == "agent" else {}
         options: dict[str, str | None] = {f"All {field}s": None}
         for row in choices.rows:
             if agent is None or row[0] == agent:
-                name = row[column]
+                value = row[column]
                 if field == "variant":
-                    variant_name = choices.variant_names.get((row[0], name))
-                    label = (
-                        "No variant"
-                        if name == _NO_VARIANT
-                        else f"{variant_name} ({name})"
-                        if variant_name
-                        else name
-                    )
-                    options[label] = name
+                    name = choices.variant_names.get((row[0], value))
+                    is_none = value == _NO_VARIANT
+                    options["No variant" if is_none else formats.named(name, value)] = value
                 else:
-                    options[name] = name
+                    options[formats.named(names.get(value), value)] = value
         return options
 
     @staticmethod

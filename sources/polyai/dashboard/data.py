@@ -58,7 +58,10 @@ def page(reader: Reader) -> Markup:
 
 def _fresh(row: Row) -> list[Child]:
     return [
-        tag("strong", row["agent_id"]),
+        components.lines_of(
+            tag("strong", row["agent_name"] or row["agent_id"]),
+            tag("span", row["agent_id"], class_="pw-quiet") if row["agent_name"] else None,
+        ),
         components.lines_of(
             formats.moment(row["last_complete_load_at"]),
             tag("span", f"{formats.age(row['load_age_minutes'])} ago", class_="pw-quiet")
@@ -86,7 +89,7 @@ def _run(row: Row) -> list[Child]:
     )
     return [
         formats.moment(row["started_at"]),
-        row["agent_id"],
+        formats.named(row["agent_name"], row["agent_id"]),
         row["command"],
         components.lines_of(
             components.chip(row["status"] or formats.UNKNOWN, kinds.get(row["status"], "")),
@@ -107,7 +110,8 @@ def _failures(rows: list[Row]) -> Markup:
         [
             formats.moment(row["last_failed_at"]),
             components.lines_of(
-                row["conversation_id"], tag("span", row["agent_id"], class_="pw-quiet")
+                row["conversation_id"],
+                tag("span", formats.named(row["agent_name"], row["agent_id"]), class_="pw-quiet"),
             ),
             row["stage"],
             formats.count(row["attempts"]),

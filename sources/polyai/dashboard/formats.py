@@ -102,6 +102,11 @@ def size(value: float | None) -> str:
     return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
 
 
+def named(name: str | None, identifier: str) -> str:
+    """Formats a name with its id: Bookings (PROJECT-1); the id alone if the name is unknown."""
+    return f"{name} ({identifier})" if name else identifier
+
+
 def phrase(name: str | None) -> str:
     """Formats an identifier as words: `wrong_info` is Wrong info."""
     if not name:

@@ -217,7 +217,7 @@ def _flags(reader: Reader, selection: Selection) -> Markup:
                 "li",
                 components.lines_of(
                     tag("strong", _FLAGS.get(row["flag"], formats.phrase(row["flag"]))),
-                    tag("span", f"{row['agent_id']} · {_when(row)}", class_="pw-quiet"),
+                    tag("span", f"{_agent(row)} · {_when(row)}", class_="pw-quiet"),
                 ),
                 components.lines_of(
                     tag("strong", flag_value(row["flag"], row["value"]), class_="pw-bad"),
@@ -231,6 +231,10 @@ def _flags(reader: Reader, selection: Selection) -> Markup:
     return components.card(
         title, listed, components.more(len(rows), rows[0]["flags"], "in this period"), note=note
     )
+
+
+def _agent(row: Row) -> str:
+    return formats.named(row["agent_name"], row["agent_id"])
 
 
 def _when(row: Row) -> str:

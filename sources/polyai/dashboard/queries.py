@@ -52,6 +52,7 @@ class Choices:
         newest: Local date of the newest conversation.
         rows: Existing combinations of agent_id, channel, environment and variant_id.
         variant_names: Names by agent_id and variant_id.
+        agent_names: Names by agent_id.
     """
 
     today: date
@@ -59,6 +60,7 @@ class Choices:
     newest: date
     rows: tuple[tuple[str, str, str, str], ...]
     variant_names: dict[tuple[str, str], str]
+    agent_names: dict[str, str]
 
 
 def choices(reader: Reader) -> Choices | None:
@@ -85,7 +87,22 @@ def choices(reader: Reader) -> Choices | None:
             (row["agent_id"], row["channel"], row["environment"], row["variant_id"]) for row in rows
         ),
         {(row["agent_id"], row["variant_id"]): row["variant_name"] for row in names},
+        agent_names(reader),
     )
+
+
+def agent_names(reader: Reader) -> dict[str, str]:
+    """Returns the known names of agents by agent_id."""
+    rows = _rows_if_table_exists(
+        reader, "SELECT agent_id, agent_name FROM agents WHERE agent_name IS NOT NULL"
+    )
+    return {row["agent_id"]: row["agent_name"] for row in rows}
+
+
+def _named(reader: Reader, rows: list[Row]) -> list[Row]:
+    """Returns the rows with the name of their agent as `agent_name`; None if it is unknown."""
+    names = agent_names(reader) if rows else {}
+    return [row | {"agent_name": names.get(row["agent_id"])} for row in rows]
 
 
 def daily(reader: Reader, selection: Selection) -> list[Row]:
@@ -153,7 +170,7 @@ def latencies(reader: Reader, selection: Selection) -> Latencies:
 def red_flags(reader: Reader, selection: Selection) -> list[Row]:
     """Returns the crossed thresholds per agent: the last crossing, and the number of `days`."""
     where, values = selection.where(fields=("agent",))
-    return reader.query(
+    rows = reader.query(
         "SELECT agent_id, local_date, flag, value, threshold, baseline, days, "
         "count(*) OVER () AS flags FROM (SELECT agent_id, local_date, flag, value, threshold, "
         "baseline, count(*) OVER (PARTITION BY agent_id, flag) AS days, row_number() OVER "
@@ -162,6 +179,7 @@ def red_flags(reader: Reader, selection: Selection) -> list[Row]:
         f"ORDER BY local_date DESC, days DESC, agent_id, flag LIMIT {_FLAGS}",
         **values,
     )
+    return _named(reader, rows)
 
 
 def topics(reader: Reader, selection: Selection) -> list[Row]:
@@ -266,6 +284,7 @@ def conversations(
         )
         values["search"] = search.lower()
     return _with_total(
+        reader,
         reader.query(
             "SELECT agent_id, conversation_id, channel, environment, local_started_at, "
             "is_finished, is_handed_off, handoff_reason, handle_time_seconds, duration_seconds, "
@@ -273,7 +292,7 @@ def conversations(
             f"count(*) OVER () AS number FROM {view} AS c WHERE {where} "
             f"ORDER BY local_started_at DESC, conversation_id {_limit(page)}",
             **values,
-        )
+        ),
     )
 
 
@@ -281,8 +300,8 @@ def _limit(page: int) -> str:
     return f"LIMIT {ROWS_OF_A_PAGE} OFFSET {page * ROWS_OF_A_PAGE}"
 
 
-def _with_total(rows: list[Row]) -> tuple[list[Row], int]:
-    return rows, rows[0]["number"] if rows else 0
+def _with_total(reader: Reader, rows: list[Row]) -> tuple[list[Row], int]:
+    return _named(reader, rows), rows[0]["number"] if rows else 0
 
 
 @dataclass(frozen=True)
@@ -350,34 +369,37 @@ def queue(reader: Reader, selection: Selection, page: int) -> tuple[list[Row], i
     """Returns a page of the review queue, most reasons first, and the total number."""
     where, values = selection.where()
     return _with_total(
+        reader,
         reader.query(
             f"SELECT *, count(*) OVER () AS number FROM annotation_queue WHERE {where} "
             f"ORDER BY num_reasons DESC, local_started_at DESC, conversation_id {_limit(page)}",
             **values,
-        )
+        ),
     )
 
 
 def freshness(reader: Reader) -> list[Row]:
     """Returns the rows of `data_freshness`, one per agent."""
-    return reader.query("SELECT * FROM data_freshness ORDER BY agent_id")
+    return _named(reader, reader.query("SELECT * FROM data_freshness ORDER BY agent_id"))
 
 
 def runs(reader: Reader) -> list[Row]:
     """Returns the newest runs."""
-    return reader.query(
+    rows = reader.query(
         "SELECT agent_id, command, started_at, finished_at, status, listed, new, changed, fetched, "
         f"failed, error FROM sync_runs ORDER BY started_at DESC LIMIT {2 * SHOWN}"
     )
+    return _named(reader, rows)
 
 
 def failures(reader: Reader) -> list[Row]:
     """Returns the newest open failures, and their number as `failures`."""
-    return reader.query(
+    rows = reader.query(
         "SELECT agent_id, conversation_id, stage, attempts, http_status, error_code, message, "
         "last_failed_at, count(*) OVER () AS failures FROM fetch_failures "
         f"WHERE resolved_at IS NULL ORDER BY last_failed_at DESC LIMIT {2 * SHOWN}"
     )
+    return _named(reader, rows)
 
 
 def time_zone(reader: Reader) -> str:
