@@ -18,6 +18,7 @@ from command import AGENT, access, error_of, query, run, run_in_terminal, start,
 from polyai.cli.commands import COMMANDS, imported
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.faults import FaultKind
+from polyai.sandbox.texts import AGENT_NAMES
 from polyai.tables.registry import name_tables
 
 pytestmark = pytest.mark.load
@@ -49,8 +50,9 @@ class TestLoad:
             assert "\x1b" not in first.stdout
             requests = 43 + sandbox.requests.kinds["agents"]
             assert re.match(
-                rf"{AGENT}: complete in \d+\.\d s — 40 listed, 40 new, 0 changed, 0 settled, "
-                r"0 unchanged, 0 failed\n  40 loaded of 40 at PolyAI, 0 missing.*\n"
+                rf"{AGENT} \({AGENT_NAMES[0]}\): complete in \d+\.\d s — 40 listed, 40 new, "
+                r"0 changed, 0 settled, 0 unchanged, 0 failed\n"
+                r"  40 loaded of 40 at PolyAI, 0 missing.*\n"
                 rf"  {requests} requests \(0 retries\), .* rows\n    conversations +40\n",
                 first.stdout,
             )
@@ -65,7 +67,7 @@ class TestLoad:
             (agent,) = report["agents"]
             assert report["exit_code"] == 0
             assert (agent["status"], agent["listed"], agent["unchanged"]) == ("complete", 40, 40)
-            assert agent["rows"] == {}
+            assert (agent["rows"], agent["agent_name"]) == ({}, AGENT_NAMES[0])
             assert sandbox.requests.count(DETAIL) == 0
 
     @pytest.mark.slow
@@ -105,7 +107,7 @@ class TestSomeConversationsFail:
         with serve(sandbox) as url:
             result = run("load", **access(url), POLYAI_MAX_ATTEMPTS="2")
             assert result.returncode == 3
-            assert f"{AGENT}: partial in " in result.stdout
+            assert f"{AGENT} ({AGENT_NAMES[0]}): partial in " in result.stdout
             assert "Traceback" not in result.stderr
             for conversation_id in bad:
                 assert f"\n  failed {conversation_id}: the API has a problem" in result.stdout
@@ -342,7 +344,7 @@ class TestTerminal:
         assert re.search(r"\n  150 listed · [1-9][\d,]* rows · \d+/s · 2 retries", shown)
         # a log line is printed above the bar
         assert re.search(r"(^|[\r\n])\d{4}-\d\d-\d\d [\d:,]+ WARNING retrying", shown)
-        assert f"{AGENT}: complete in " in shown.replace("\r\n", " ")
+        assert f"{AGENT} ({AGENT_NAMES[0]}): complete in " in shown.replace("\r\n", " ")
 
     @pytest.mark.matrix
     def test_json_is_separate_from_the_bar(self) -> None:

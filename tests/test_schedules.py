@@ -33,7 +33,7 @@ from polyai.cli.commands import COMMANDS, imported
 from polyai.config.agent_tables import AGENT_NAMES
 from polyai.config.settings import Settings
 from polyai.console.exit_codes import ExitCode
-from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox import Sandbox, SandboxConfig, serve, texts
 from postgres_server import binaries, postgres
 
 pytestmark = pytest.mark.process
@@ -359,7 +359,7 @@ class TestCron:
             bad, _ = set(sandbox.conversation_ids(AGENT)) - held
             sandbox.faults.add("status", path=bad, status=500)
             done = run_line(machine, load)
-            assert f"{AGENT}: partial" in done.stdout
+            assert f"{AGENT} ({texts.AGENT_NAMES[0]}): partial" in done.stdout
 
             write_settings(machine, base_url, api_key="sandbox-key-eu")
             done = run_line(machine, load)

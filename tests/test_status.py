@@ -25,6 +25,7 @@ from polyai.config.settings import Settings
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox.texts import AGENT_NAMES as NAMES
 from polyai.status.collect import collect_status
 from polyai.status.report import AgentStatus, Status
 from polyai.tables.registry import conversation_tables, reconciled_tables
@@ -129,6 +130,7 @@ class TestHealthy:
         first, second = found.agents
         assert found.is_healthy
         assert (first.agent_id, second.agent_id) == (A, B)
+        assert (first.agent_name, second.agent_name) == NAMES[:2]
         assert (first.api_count, first.conversations.held, first.missing) == (EACH, HELD, 0)
         assert (second.api_count, second.conversations.held, second.missing) == (EACH, EACH, 0)
         assert (first.absent, second.absent) == (0, 0)
@@ -627,6 +629,10 @@ class TestCommand:
         assert found["turns"]["unequal_conversations"] == []
         assert found["tables"]["turns"]["rows"] == found["turns"]["rows"]
 
+    def test_names_are_unknown_without_their_table(self, warehouse: Path) -> None:
+        change("DROP TABLE polyai.agents")
+        assert [each.agent_name for each in look(quick=True).agents] == [None, None]
+
     def test_output_in_a_log(self, warehouse: Path) -> None:
         change(f"UPDATE polyai.sync_runs SET status = 'running' WHERE agent_id = '{B}'")
         result = run("status")
@@ -635,7 +641,7 @@ class TestCommand:
         assert "\x1b" not in result.stdout
         first, second, place = result.stdout.split("\n\n")
         assert re.match(
-            rf"{A}: loaded \d+ (s|min) ago\n"
+            rf"{A} \({NAMES[0]}\): loaded \d+ (s|min) ago\n"
             rf"  listed by the API +{EACH} *\n"
             rf"  loaded +{HELD} +.*\d+ days.*\n"
             rf"  missing +0 *\n"
@@ -649,7 +655,7 @@ class TestCommand:
             rf"(  failed \S+: 1 attempt since .*, the API has a problem.*HTTP 500.*\n?){{2}}$",
             first,
         ), first
-        assert second.startswith(f"{B}: never loaded\n  running since 2026-")
+        assert second.startswith(f"{B} ({NAMES[1]}): never loaded\n  running since 2026-")
         assert re.fullmatch(r"warehouse: duckdb /.*polyai\.duckdb, dataset polyai\n", place)
 
     @pytest.mark.slow
@@ -666,7 +672,8 @@ class TestCommand:
         monkeypatch.setattr("command._ESCAPE", re.compile("(?!)"))
         code, shown = run_in_terminal(80, "status", "--max-age", "1h")
         assert code == 1
-        assert f"{A}\x1b[0m: \x1b[31mstale\x1b[0m, loaded 3 h ago (--max-age 60 min)" in shown
+        stale = "\x1b[31mstale\x1b[0m, loaded 3 h ago (--max-age 60 min)"
+        assert f"{A}\x1b[0m ({NAMES[0]}): {stale}" in shown
         plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
         *lines, place = plain.splitlines()
         assert [line for line in lines if len(line) > 80] == []

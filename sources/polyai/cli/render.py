@@ -9,7 +9,7 @@ import dlt
 from rich.console import Console
 from rich.markup import escape
 
-from ..console.format import SHOWN_FAILURES, seconds_of, without_internals
+from ..console.format import SHOWN_FAILURES, agent_heading, seconds_of, without_internals
 from ..load.report import RunReport
 from ..load.slices import SliceReport
 from ..tables.registry import loaded_tables
@@ -19,12 +19,13 @@ from ..warehouse.open import destination_label
 def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> None:
     """Prints a paragraph per agent; errors are printed elsewhere."""
     for report in reports:
+        agent = agent_heading(report.agent_id, report.agent_name)
         if report.status in ("failed", "busy") and not report.read:
-            console.print(f"[bold]{escape(report.agent_id)}[/]: {report.status}, nothing was read")
+            console.print(f"{agent}: {report.status}, nothing was read")
             continue
         seconds = seconds_of(report)
         console.print(
-            f"[bold]{escape(report.agent_id)}[/]: {report.status} in {seconds:.1f} s — "
+            f"{agent}: {report.status} in {seconds:.1f} s — "
             f"{report.listed:,} listed, {report.new:,} new, {report.changed:,} changed, "
             f"{report.settled:,} settled, {report.unchanged:,} unchanged, {report.failed:,} failed"
         )
@@ -92,6 +93,7 @@ def load_as_json(reports: list[RunReport], pipeline: dlt.Pipeline, code: int) ->
         "agents": [
             without_internals(report.as_row())
             | {
+                "agent_name": report.agent_name,
                 "held": report.held,
                 "missing": report.missing,
                 "failures": {name: str(error) for name, error in report.failures.items()},

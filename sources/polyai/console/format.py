@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
+
 from ..load.report import RunReport
 
 SHOWN_FAILURES = 10
@@ -13,6 +15,11 @@ SHOWN_FAILURES = 10
 def number_of(number: int, thing: str) -> str:
     """Formats a count with its noun, which is given in the singular."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def agent_heading(agent_id: str, name: str | None) -> str:
+    """Formats an agent as markup: its id in bold, with its name if that is known."""
+    return f"[bold]{escape(agent_id)}[/]" + (f" ({escape(name)})" if name else "")
 
 
 def seconds_of(report: RunReport) -> float:

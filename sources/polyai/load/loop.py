@@ -23,7 +23,7 @@ from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
 from .committer import Committer
 from .memory import cycles_collected_per_chunk
-from .names import are_due, changed_names
+from .names import agent_name, are_due, changed_names
 from .refetch import may_be_running
 from .report import RunReport
 
@@ -155,13 +155,15 @@ class LoadLoop:
         self._committer.write(rows | {SYNC_RUNS: ended})
 
     def _changed_names(self, reader: AgentReader) -> dict[Table, list[dict[str, Any]]]:
-        """Returns the rows of names to write; notes the time of reading them."""
+        """Returns the rows of names to write; notes the time of reading them, and the agent's."""
         report, now = reader.report, reader.now()
         if reader.names.is_whole:
             report.names_read_at = now
-        return changed_names(
+        changed = changed_names(
             self._warehouse, report.agent_id, reader.names.rows, reader.names_by_hand, now
         )
+        report.agent_name = agent_name(self._warehouse, report.agent_id, changed)
+        return changed
 
     def _malformed_rows(self, reader: AgentReader, report: RunReport) -> list[dict[str, Any]]:
         """Returns rows of `fetch_failures` for list rows without an id, and for those gone."""

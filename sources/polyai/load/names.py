@@ -195,6 +195,17 @@ def changed_names(
     return {table: rows for table, rows in changed.items() if rows}
 
 
+def agent_name(warehouse: LoadState, agent_id: str, changed: Names) -> str | None:
+    """Returns the name of an agent as it is with changed rows; None if it is unknown."""
+    rows = [row["agent_name"] for row in changed.get(AGENTS, ())] or [
+        name
+        for (name,) in warehouse.rows(
+            "SELECT agent_name FROM {agents} WHERE agent_id = %s", agent_id
+        )
+    ]
+    return rows[0] if rows else None
+
+
 def _names_in_use(
     warehouse: LoadState,
     table: Table,

@@ -59,6 +59,8 @@ class RunReport:
     """Everything that was listed throughout the run was seen."""
     pending: int = 0
     """Conversations known to the run that are not loaded: open failures and malformed rows."""
+    agent_name: str | None = None
+    """Name of the agent in the warehouse at the end of a load."""
     names_read_at: datetime | None = None
     """Time at which the names behind ids were requested."""
     gaps_repaired: int = 0

@@ -65,6 +65,7 @@ def collect_status(
     failures = _failures(warehouse, now - shared_setting("give_up_after"))
     conversations = conversation_counts(warehouse)
     forgotten = dict(warehouse.rows("SELECT agent_id, count(*) FROM {forgotten} GROUP BY agent_id"))
+    names = dict(warehouse.rows("SELECT agent_id, agent_name FROM {agents}"))
     turns = {} if quick else turn_counts(warehouse)
     tables = {} if quick else table_counts(warehouse)
     known = sorted({*runs, *conversations, *failures, *_configured()})
@@ -94,6 +95,7 @@ def collect_status(
                 conversations=conversations.get(agent_id, ConversationCounts()),
                 failures=failures.get(agent_id, Failures()),
                 forgotten=forgotten.get(agent_id, 0),
+                agent_name=names.get(agent_id),
                 turns=turns.get(agent_id),
                 unequal_turns=some_unequal_turns(warehouse, agent_id, SHOWN_CONVERSATIONS)
                 if is_unequal

@@ -94,6 +94,7 @@ class AgentStatus:
         conversations: Counts of the loaded conversations.
         failures: Conversations that could not be read.
         forgotten: Number of erased conversations.
+        agent_name: Name of the agent; None if it is unknown.
         turns: Turns compared with `num_turns`; None if they were not compared.
         unequal_turns: Some conversations whose turns differ: `num_turns` and number of rows.
         tables: Rows by table; empty if they were not counted.
@@ -111,6 +112,7 @@ class AgentStatus:
     conversations: ConversationCounts
     failures: Failures
     forgotten: int = 0
+    agent_name: str | None = None
     turns: TurnCounts | None = None
     unequal_turns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     tables: Mapping[str, TableCounts] = field(default_factory=dict)

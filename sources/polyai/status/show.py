@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from ..console.format import number_of
+from ..console.format import agent_heading, number_of
 from ..tables.rules import has_read_all
 from ..warehouse.counts import TableCounts
 from .report import AgentStatus, Run, Status
@@ -87,7 +87,7 @@ def _freshness(agent: AgentStatus, max_age: timedelta | None) -> str:
         wrong.append(f"[red]the last run {'failed' if ended[0].error else 'was interrupted'}[/]")
     if not agent.is_consistent:
         wrong.append("[red]rows are inconsistent[/]")
-    return f"[bold]{escape(agent.agent_id)}[/]: " + ", ".join([loaded, *wrong])
+    return f"{agent_heading(agent.agent_id, agent.agent_name)}: " + ", ".join([loaded, *wrong])
 
 
 def _facts(agent: AgentStatus, now: datetime) -> Iterator[tuple[str, int | None, str]]:
@@ -191,6 +191,7 @@ def status_as_json(result: Status, code: int) -> dict[str, Any]:
         "agents": [
             {
                 "agent_id": agent.agent_id,
+                "agent_name": agent.agent_name,
                 "is_stale": agent.is_stale,
                 "is_consistent": agent.is_consistent,
                 "age_seconds": _seconds(agent.age),
