@@ -300,6 +300,17 @@ def test_reader_sees_new_data_of_a_load(
             reader.query("SELECT nothing FROM turns")
 
 
+def test_reader_returns_times_in_utc(pipeline: dlt.Pipeline) -> None:
+    asked = "SELECT began_at, local_started_at FROM conversations_local ORDER BY began_at LIMIT 1"
+    with PublishedReader(pipeline, FOLDER) as reader:
+        before = reader.query(asked)
+        with duckdb.connect(str(FOLDER / "polyai.duckdb"), read_only=True) as other:
+            other.execute("SET GLOBAL TimeZone = 'Asia/Tokyo'")
+            assert reader.query(asked) == before
+            assert reader.query(asked)[0]["began_at"].utcoffset() == timedelta()
+        assert before[0]["local_started_at"].tzinfo is None
+
+
 def test_reader_keeps_the_older_copy_if_publishing_fails(
     pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -33,7 +33,7 @@ _JOIN_SECONDS = 1.0
 """Maximum wait for the publishing thread when a reader is closed."""
 
 Row = dict[str, Any]
-"""Row by column. Numbers are int or float, timestamps are time zone aware."""
+"""Row by column. Numbers are int or float; timestamps are in UTC, local ones without a zone."""
 
 
 class Reader(Protocol):
@@ -119,7 +119,7 @@ class PublishedReader:
     def as_of(self) -> datetime:
         (row,) = self.query(f"SELECT as_of FROM {INFO_TABLE}")
         moment: datetime = row["as_of"]
-        return in_utc(moment)
+        return moment
 
     def query(self, sql: str, **parameters: object) -> list[Row]:
         with self._lock, destination_errors():
@@ -202,4 +202,6 @@ def _rows(names: list[str], values: list[tuple[Any, ...]]) -> list[Row]:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, datetime) and value.tzinfo:
+        return in_utc(value)
     return float(value) if isinstance(value, Decimal) else value
