@@ -73,7 +73,7 @@ settings.load_profile("dev")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Reduces the layers of each test to the closest one, and marks matrix tests as slow.
+    """Reduces the layers of each test to the closest one; marks it as `slow` or `extras`.
 
     Tests of expensive layers run first, so that no worker ends with a long test alone.
     """
@@ -96,6 +96,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ]
         if item.get_closest_marker("matrix"):
             item.add_marker("slow")
+        if optional.needs_extras(item):
+            item.add_marker("extras")
     items.sort(key=lambda item: LAYERS.index(_layer(item)))
 
 

@@ -22,9 +22,20 @@ def are_installed(*modules: str) -> bool:
     return ARE_REQUIRED or all(find_spec(module) for module in modules)
 
 
+_REASONS: set[str] = set()
+
+
 def _needs(what: str, is_there: bool) -> pytest.MarkDecorator:
     reason = f"needs {what}: pip install -e '.[test-extras]'"
+    _REASONS.add(reason)
     return pytest.mark.skipif(not is_there, reason=reason)
+
+
+def needs_extras(item: pytest.Item) -> bool:
+    """Checks whether a test is skipped, or not even collected, without the packages."""
+    return item.path.name in MODULES or any(
+        mark.kwargs.get("reason") in _REASONS for mark in item.iter_markers("skipif")
+    )
 
 
 needs_s3 = _needs("an S3 server", are_installed("moto", "s3fs", "flask", "flask_cors"))
