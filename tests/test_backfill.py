@@ -361,6 +361,7 @@ def test_a_process_that_loads_many_slices_retains_no_documents(
 
 
 class TestJoining:
+    @pytest.mark.slow
     @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.matrix)])
     def test_adjacent_slices_with_few_conversations_are_joined(
         self, base_url: str, sandbox: Sandbox, workers: str

@@ -115,11 +115,16 @@ def test_a_key_without_access_loads_without_names(
     ("fault", "is_tried_again"),
     [
         pytest.param({"kind": "status", "status": 401}, False, id="401"),
-        pytest.param({"kind": "no_route"}, False, id="no route"),
+        pytest.param({"kind": "no_route"}, False, id="no route", marks=pytest.mark.slow),
         pytest.param({"kind": "status", "status": 500}, True, id="500"),
-        pytest.param({"kind": "status", "status": 429}, True, id="429"),
-        pytest.param({"kind": "status", "status": 429, "retry_after": "60"}, True, id="long pause"),
-        pytest.param({"kind": "truncated_json"}, True, id="broken"),
+        pytest.param({"kind": "status", "status": 429}, True, id="429", marks=pytest.mark.slow),
+        pytest.param(
+            {"kind": "status", "status": 429, "retry_after": "60"},
+            True,
+            id="long pause",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"kind": "truncated_json"}, True, id="broken", marks=pytest.mark.slow),
     ],
 )
 def test_errors_of_names_never_fail_a_load(
