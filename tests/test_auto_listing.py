@@ -20,7 +20,14 @@ from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.faults import DATA_LISTING
 from polyai.tables.registry import conversation_tables
-from warehouse_rows import NOT_SERVED, Rows, assert_equals_truth, from_duckdb, rows_by_table
+from warehouse_rows import (
+    NOT_SERVED,
+    Rows,
+    assert_equals_rows,
+    assert_equals_truth,
+    from_duckdb,
+    rows_by_table,
+)
 
 pytestmark = pytest.mark.load
 
@@ -48,10 +55,12 @@ class Site:
         }
         return resolve(**(defaults | options))
 
-    def load(self, **options: object) -> RunReport:
+    def load(self, full: Any = False, **options: Any) -> RunReport:
         """Runs a load, after clearing the recorded requests of earlier ones."""
         self.sandbox.requests.clear()
-        (report,) = load(self.settings(**options), open_pipeline(), clock=lambda: self.sandbox.now)
+        (report,) = load(
+            self.settings(**options), open_pipeline(), full=full, clock=lambda: self.sandbox.now
+        )
         return report
 
     def remove(self, api: str, **options: Any) -> None:
@@ -154,6 +163,25 @@ class TestKnownAgent:
             "SELECT count(*), count(DISTINCT conversation_id) FROM polyai.conversations"
         ) == [(60, 60)]
 
+    def test_the_setting_data_switches_back_from_v3_with_one_row_each(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="polyai")
+        site.load(api_key="sandbox-v3-key")
+        keys = {"v3_api_key": "sandbox-v3-key"}
+        for options, told in ((keys, 1), (keys | {"api": V3}, 0)):
+            caplog.clear()
+            report = site.load(**options)
+            assert report.source_api == V3
+            messages = [text for text in caplog.messages if "api = 'data' (POLYAI_API)" in text]
+            assert len(messages) == told
+        report = site.load(**keys, api=DATA, full=True)
+        assert (report.source_api, report.status, report.changed) == (DATA, "complete", 60)
+        # duplicate keys are an error of it
+        assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=(V3, DATA))
+        assert site.load(**keys).source_api == DATA
+        assert site.listed(V3) == 0
+
     @pytest.mark.slow
     def test_a_refused_key_is_no_reason_to_change_the_listing(self, site: Site) -> None:
         site.load()
@@ -174,6 +202,46 @@ class TestKnownAgent:
         assert report.status == "failed"
         assert "no Route matched" in str(report.error)
         assert "HTTP 401" in str(report.error)
+
+
+class TestOddities:
+    """Switches of the listing while answers deviate as recorded."""
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("first", "details"),
+        [
+            pytest.param(DATA, True, id="data to v3"),
+            pytest.param(V3, True, id="v3 with details to data"),
+            pytest.param(V3, False, id="v3 alone to data"),
+        ],
+    )
+    def test_rows_equal_what_the_apis_sent_of_each(self, first: str, details: bool) -> None:
+        sandbox = Sandbox(SandboxConfig(conversations=250, span=timedelta(days=5)))
+        with serve(sandbox) as base_url:
+            site = Site(sandbox, base_url)
+            site.load(api=first, details=details)
+            of_first = {row[0] for row in query("SELECT conversation_id FROM polyai.conversations")}
+            site.remove(first)
+            sandbox.advance(HOUR, arrivals=25)
+            # v3 is listed as a whole, so that each conversation has been read through both
+            site.load(full=True)
+            sandbox.advance(HOUR, arrivals=10)
+            site.load()
+            # past the last re-fetch age, so that notes have arrived that v3 does not list
+            sandbox.advance(timedelta(days=32))
+            report = site.load()
+        other = V3 if first == DATA else DATA
+        assert (report.status, report.source_api) == ("complete", other)
+        truth = [
+            both if other == V3 or both["conversations"][0]["conversation_id"] in of_first else data
+            for both, data in zip(
+                sandbox.truth(AGENT, (V3, DATA)), sandbox.truth(AGENT), strict=True
+            )
+        ]
+        for conversation in truth:
+            conversation["conversations"][0]["source_api"] = other
+        assert_equals_rows(truth, from_duckdb())
 
 
 class TestNewAgent:

@@ -53,14 +53,19 @@ def test_all_good(url: str) -> None:
     assert others[-2].endswith("live, sandbox, pre-release")
     assert recommended.startswith(f"ok {AGENT} listing: both listings can be used: api = 'auto'")
     assert "deprecated" in recommended
-    read = tomllib.loads(settings.partition("\n")[2].partition("ready")[0])["sources"]["polyai"]
-    assert read == {
+    exports, _, toml = settings.partition("\nor in ")
+    expected = {
         "agent_id": AGENT,
         "region": "us",
         "account_id": "ws-sandbox",
         "base_url": url,
         "api": "auto",
     }
+    lines = [f"export POLYAI_{name.upper()}={value}" for name, value in expected.items()]
+    assert exports.splitlines() == [", in the environment:", *lines]
+    heading, _, toml = toml.partition("\n")
+    assert "`unset POLYAI_AGENT_ID POLYAI_ACCOUNT_ID POLYAI_BASE_URL`" in heading
+    assert tomllib.loads(toml.partition("ready")[0])["sources"]["polyai"] == expected
     assert last == "ready: polyai-warehouse load"
 
 
@@ -81,7 +86,7 @@ def test_a_refused_v3_key_is_a_warning(url: str) -> None:
 def test_a_wrong_account_is_corrected_from_the_other_listing(url: str) -> None:
     found = findings(0, **access(url), POLYAI_ACCOUNT_ID="ws-other")
     assert found["conversations_v3"]["outcome"] == "warning"
-    assert "account_id = 'ws-sandbox'" in found["conversations_v3"]["message"]
+    assert "set account_id to 'ws-sandbox'" in found["conversations_v3"]["message"]
 
 
 def test_the_usable_listing_is_recommended(url: str) -> None:
@@ -166,10 +171,53 @@ def test_a_key_of_v3_alone_is_ready_with_an_account(url: str) -> None:
     assert "use api = 'conversations_v3'" in found["listing"]["message"]
     # from the rows of v3
     assert found["transcripts"]["outcome"] == found["metrics"]["outcome"] == "ok"
-    found = findings(1, **access(url) | key)
-    assert found["conversations_v3"]["outcome"] == "failed"
-    assert "set account_id" in found["conversations_v3"]["message"]
-    assert "region" not in found["conversations_v3"]["message"]
+    # nothing is wrong with a key that is not needed
+    assert found["key"]["outcome"] == "skipped"
+    _, first, *others = findings(1, **access(url) | key).values()
+    assert (first["subject"], first["outcome"]) == ("conversations_v3", "failed")
+    assert "set account_id (POLYAI_ACCOUNT_ID) to the Workspace ID" in first["message"]
+    assert "v3_api_key is enough" in first["message"]
+    assert "region" not in first["message"]
+    assert {one["outcome"] for one in others} == {"skipped"}
+
+
+@pytest.mark.parametrize("account", [{}, {"POLYAI_ACCOUNT_ID": "ws-sandbox"}], ids=["id", "both"])
+def test_swapped_keys_are_reported_as_such(url: str, account: dict[str, str]) -> None:
+    given = access(url, api_key="sandbox-v3-key") | account
+    result = run("check", **given, POLYAI_V3_API_KEY="sandbox-data-key")
+    assert result.returncode == 1
+    assert result.stdout.count("the two keys are swapped") == 2
+    assert "Likely causes" not in result.stdout
+    moved = 'export POLYAI_API_KEY="$POLYAI_V3_API_KEY" POLYAI_V3_API_KEY="$POLYAI_API_KEY"'
+    assert moved in result.stdout.splitlines()
+    assert "sandbox-v3-key" not in result.stdout
+    assert "sandbox-data-key" not in result.stdout
+
+
+def test_settings_in_files_are_printed_for_files(url: str) -> None:
+    Path(".dlt").mkdir()
+    settings = f'[sources.polyai]\nagent_id = "{AGENT}"\nbase_url = "{url}"\n'
+    Path(".dlt", "config.toml").write_text(settings, encoding="utf-8")
+    result = run("check", POLYAI_API_KEY=KEY)
+    assert result.returncode == 0
+    assert "settings to use, in .dlt/config.toml:\n[sources.polyai]\n" in result.stdout
+    assert "export" not in result.stdout
+
+
+def test_a_listing_that_a_load_would_keep_to_has_to_answer(url: str) -> None:
+    both = access(url) | {"POLYAI_ACCOUNT_ID": "ws-sandbox"}
+    assert run("load", **both, POLYAI_API="conversations_v3").returncode == 0
+    assert " ago through the Conversations API v3\n" in run("status", **both).stdout
+    listing = findings(0, **both)["listing"]["message"]
+    assert "goes on through the Conversations API v3" in listing
+    assert "api = 'data' (POLYAI_API)" in listing
+    # `auto` goes on through v3 and fails, until it is told otherwise
+    refused = both | {"POLYAI_V3_API_KEY": "wrong", "POLYAI_API_KEY": "sandbox-data-key"}
+    result = run("check", **refused)
+    assert result.returncode == 1
+    assert "export POLYAI_API=data\n" in result.stdout
+    assert run("load", **refused).returncode == 1
+    assert run("load", **refused, POLYAI_API="data").returncode == 0
 
 
 def test_names_that_the_key_may_not_read_are_skipped(url: str) -> None:
@@ -204,6 +252,14 @@ def test_secrets_that_others_can_read_are_a_warning(url: str) -> None:
     assert "chmod 600" in found["secrets"]["message"]
     secrets.chmod(0o600)
     assert "secrets" not in findings(0, **given)
+
+
+def test_files_without_secrets_of_ours_are_not_mentioned(url: str) -> None:
+    Path(".dlt").mkdir()
+    secrets = Path(".dlt", "secrets.toml")
+    secrets.write_text('[sources.others]\napi_key = "other"\n', encoding="utf-8")
+    secrets.chmod(0o644)
+    assert "secrets" not in findings(0, **access(url))
 
 
 def test_agent_without_conversations() -> None:

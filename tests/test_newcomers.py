@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,12 @@ KEYS = {
     "both": {"POLYAI_API_KEY": DATA_KEY, "POLYAI_V3_API_KEY": V3_KEY},
     "both swapped": {"POLYAI_API_KEY": V3_KEY, "POLYAI_V3_API_KEY": DATA_KEY},
     "of all rights": {"POLYAI_API_KEY": f'Bearer "{EVERY_KEY}"'},
+    "data in quotes": {"POLYAI_API_KEY": f"'{DATA_KEY}'"},
+    "v3 with Bearer": {"POLYAI_V3_API_KEY": f"Bearer {V3_KEY}"},
+    "both with Bearer in quotes": {
+        "POLYAI_API_KEY": f'"Bearer {DATA_KEY}"',
+        "POLYAI_V3_API_KEY": f'"Bearer {V3_KEY}"',
+    },
 }
 
 IDS = {
@@ -81,11 +88,12 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
 
 
 def cases() -> Iterator[object]:
-    """Yields every kind of key with ids alone, and the common ones with every form of the ids."""
+    """Yields every kind of key with every form of the ids; the common ones are no matrix."""
     for key, ids, place in itertools.product(KEYS, IDS, PLACES):
-        if key in ("data", "v3", "both") or ids in ("id", "id and account"):
-            marks = [] if (key, ids, place) in ALWAYS else [pytest.mark.slow]
-            yield pytest.param(key, ids, place, id=f"{key}-{ids}-{place}", marks=marks)
+        marks = [] if (key, ids, place) in ALWAYS else [pytest.mark.slow]
+        if key not in ("data", "v3", "both") and ids not in ("id", "id and account"):
+            marks.append(pytest.mark.matrix)
+        yield pytest.param(key, ids, place, id=f"{key}-{ids}-{place}", marks=marks)
 
 
 def environment(key: str, ids: str, place: str) -> dict[str, str]:
@@ -97,16 +105,35 @@ def environment(key: str, ids: str, place: str) -> dict[str, str]:
     return found | {"POLYAI_REGION": PLACES[place]}
 
 
-def follow(printed: str, given: dict[str, str]) -> dict[str, str]:
-    """Does what `check` printed; returns the variables that are left."""
-    _, _, block = printed.partition("settings to use")
-    text = block.partition("\n")[2].partition("ready: ")[0]
+Follow = Callable[[str, dict[str, str]], dict[str, str]]
+"""Function that does what `check` printed; returns the variables that are then set."""
+
+
+def paste_into_shell(printed: str, given: dict[str, str]) -> dict[str, str]:
+    """Runs the printed lines in a shell with the given variables."""
+    exports = re.findall(r"^export .*$", printed, re.MULTILINE)
+    shown = subprocess.run(
+        ["/bin/sh", "-euc", "\n".join([*exports, "/usr/bin/env"])],
+        env=given,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    pairs = (line.partition("=") for line in shown.splitlines())
+    return {name: value for name, _, value in pairs if name.startswith("POLYAI_")}
+
+
+def write_files(printed: str, given: dict[str, str]) -> dict[str, str]:
+    """Writes the printed file, and unsets and moves what it names."""
+    heading, _, text = printed.partition("\nor in .dlt/config.toml")[2].partition("\n")
+    text = text.partition("ready: ")[0]
+    unset = heading.partition("`unset ")[2].partition("`")[0].split()
     Path(".dlt").mkdir(exist_ok=True)
     Path(".dlt", "config.toml").write_text(text, encoding="utf-8")
     assert tomllib.loads(text)["sources"]["polyai"]["agent_id"]
-    keys = {name: value for name, value in given.items() if name.endswith("API_KEY")}
-    moved = re.findall(r"^# \w+ \((\w+)\): the key that is now (\w+)", text, re.MULTILINE)
-    return keys | {name: keys[f"POLYAI_{now.upper()}"] for name, now in moved}
+    left = {name: value for name, value in given.items() if name not in unset}
+    moved = re.findall(r"^# .* as (\w+): the key that is now (\w+)", text, re.MULTILINE)
+    return left | {name: given[f"POLYAI_{now.upper()}"] for name, now in moved}
 
 
 @pytest.mark.parametrize("hosts", [401], indirect=True)
@@ -118,7 +145,21 @@ def test_follows_check_to_a_load(
     hosts: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> None:
-    load_as_told(environment(key, ids, place), record_property)
+    load_as_told(environment(key, ids, place), paste_into_shell, record_property)
+
+
+@pytest.mark.parametrize("hosts", [401], indirect=True)
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(key, marks=[] if key == "both swapped" else [pytest.mark.slow])
+        for key in ("data", "v3", "both swapped")
+    ],
+)
+def test_follows_check_to_a_load_with_files(
+    key: str, hosts: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    load_as_told(environment(key, "id and account", "wrong region"), write_files, record_property)
 
 
 @pytest.mark.slow
@@ -127,22 +168,28 @@ def test_follows_check_to_a_load(
 def test_follows_check_whatever_another_region_answers(
     key: str, hosts: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
-    load_as_told(environment(key, "id and account", "wrong region"), record_property)
+    load_as_told(
+        environment(key, "id and account", "wrong region"), paste_into_shell, record_property
+    )
 
 
-def load_as_told(given: dict[str, str], record: Callable[[str, object], None]) -> None:
+def load_as_told(
+    given: dict[str, str], follow: Follow, record: Callable[[str, object], None]
+) -> None:
     """Follows `check` to a load of everything."""
     checked = run("check", **given)
+    record("check", checked.stdout)
     if "settings to use" not in checked.stdout:
         # the one thing that only Agent Studio shows
         assert checked.returncode == 1, checked.stdout
         assert re.search(r"set account_id|POLYAI_ACCOUNT_ID", checked.stdout)
         given |= {"POLYAI_ACCOUNT_ID": ACCOUNT}
         checked = run("check", **given)
-    record("check", checked.stdout)
+        record("check with the account", checked.stdout)
     assert "Traceback" not in checked.stderr
     left = follow(checked.stdout, given)
     loaded = run("load", **left)
+    record("exit code of load", int(loaded.returncode))
     assert loaded.returncode == 0, loaded.stderr
     assert query("SELECT count(*) FROM polyai.conversations") == [(COUNT,)]
     again = run("check", **left)

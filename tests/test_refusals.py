@@ -16,19 +16,23 @@ HOSTS = {DATA: "https://api.us.poly.ai", V3: "https://api.us-1.platform.polyai.a
 KEY = "secret-0123456789"
 
 
-def causes(status: int, source_api: str = DATA, key: str = KEY, **changes: Any) -> list[str]:
+def agent(**changes: Any) -> Agent:
     facts = {
         "agent_id": "PROJECT-1",
-        "api_key": key,
+        "api_key": KEY,
         "region": "us",
         "account_id": "ws-1",
         "base_url": HOSTS[DATA],
         "v3_base_url": HOSTS[V3],
     }
-    agent = Agent(**{**facts, **changes})
-    base_url = agent.base_url if source_api == DATA else str(agent.v3_base_url)
-    text = advice(status, agent, source_api, base_url, key)
-    assert key not in text
+    return Agent(**{**facts, **changes})
+
+
+def causes(status: int, source_api: str = DATA, key: str = KEY, **changes: Any) -> list[str]:
+    found = agent(**{"api_key": key, **changes})
+    base_url = found.base_url if source_api == DATA else str(found.v3_base_url)
+    text = advice(status, found, source_api, base_url, key)
+    assert KEY not in text
     return re.split(r"\(\d\) ", text)[1:]
 
 
@@ -62,7 +66,30 @@ def test_a_key_of_v3_is_a_cause_where_none_is_set() -> None:
 
 def test_a_key_of_the_data_api_is_a_cause_where_v3_has_none() -> None:
     assert [cause for cause in causes(401, V3) if "POLYAI_V3_API_KEY" in cause]
-    assert not [cause for cause in causes(401, V3, v3_api_key="other") if "V3_API_KEY" in cause]
+    alone = causes(401, V3, key="", v3_api_key=KEY)
+    assert [cause for cause in alone if "set it as api_key (POLYAI_API_KEY)" in cause]
+
+
+@pytest.mark.parametrize("source_api", [DATA, V3])
+def test_two_different_keys_may_be_swapped(source_api: str) -> None:
+    assert [cause for cause in causes(401, source_api, v3_api_key="other") if "swapped" in cause]
+    assert not [cause for cause in causes(401, source_api, v3_api_key=KEY) if "swapped" in cause]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_causes_are_in_order(status: int) -> None:
+    found = causes(status, key="Bearer:abc", agent_id="ws-1")
+    assert "POLYAI_REGION" in found[0]
+    assert "copy it alone" in found[1]
+    assert "ws-1 is the id of an account" in found[2]
+    assert ("permission" in found[-1]) == (status == 403)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_the_region_is_no_cause_where_each_one_refuses(status: int) -> None:
+    text = advice(status, agent(), DATA, HOSTS[DATA], KEY, is_refused_everywhere=True)
+    assert text.startswith("The other regions refuse it as well. Likely causes: (1)")
+    assert "POLYAI_REGION" not in text
 
 
 @pytest.mark.parametrize(

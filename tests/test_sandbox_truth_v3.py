@@ -172,9 +172,10 @@ def test_data_after_v3_keeps_what_only_v3_sent(call: Conversation, apis: tuple[s
     kept = {
         "state": {"topic": "book_table"},
         "variant_name": "Evening",
-        # the Data API sends neither for this call
+        # the Data API sends none of these for this call
         "started_at": call.created_at,
         "handoff": False,
+        "num_ood": call.ood_count,
     }
     assert rows.pop("conversations") == [conversation(call, DATA) | kept]
     alone.pop("conversations")

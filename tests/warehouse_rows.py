@@ -83,12 +83,23 @@ def assert_equals_truth(
 
     `apis` are those that the data was fetched from, in order. `environments` limits the comparison.
     """
-    loaded = rows_by_table(fetch)
     # substitutes for a sandbox need not support other APIs
     is_default = tuple(apis) == ("data",)
-    truth = truth_by_table(sandbox.truth(agent_id) if is_default else sandbox.truth(agent_id, apis))
+    truth = sandbox.truth(agent_id) if is_default else sandbox.truth(agent_id, apis)
+    assert_equals_rows(truth, fetch, has_data="data" in apis, environments=environments)
+
+
+def assert_equals_rows(
+    expected_rows: Any,
+    fetch: Fetch,
+    *,
+    has_data: bool = True,
+    environments: Sequence[str] | None = None,
+) -> None:
+    """Asserts that every row and column of every table equals the rows of `Sandbox.truth`."""
+    loaded, truth = rows_by_table(fetch), truth_by_table(expected_rows)
     for table, expected in truth.items():
-        if table != "notes" and ("data" in apis or table not in ONLY_DATA):
+        if table != "notes" and (has_data or table not in ONLY_DATA):
             assert expected, f"the sandbox serves nothing for {table}"
     if environments is not None:
         loaded, truth = _within(environments, loaded), _within(environments, truth)

@@ -101,7 +101,9 @@ class ApiError(PolyAIError):
         self.advice = f"{self.advice}. {advice}" if self.advice else advice
         return self
 
-    def __str__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """The message and its facts, without the advice."""
         facts = {
             "HTTP": self.status,
             "error_code": self.error_code,
@@ -111,7 +113,10 @@ class ApiError(PolyAIError):
         }
         known = ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
         text = f"{self.args[0]} ({known})" if known else f"{self.args[0]}"
-        return " ".join((f"{text}. {self.advice}" if self.advice else text).split())
+        return " ".join(text.split())
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.summary}. {self.advice}".split()) if self.advice else self.summary
 
 
 class AccessError(ApiError):

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from ..config import regions
-from ..config.agent import V3, Agent
+from ..config.agent import FIND_ACCOUNT, V3, Agent
 
 _SCHEMES = ("bearer", "basic", "token", "apikey", "api-key", "api_key", "x-api-key")
 
 
-def advice(status: int, agent: Agent, source_api: str, base_url: str, key: str) -> str:
+def advice(
+    status: int,
+    agent: Agent,
+    source_api: str,
+    base_url: str,
+    key: str,
+    *,
+    is_refused_everywhere: bool = False,
+) -> str:
     """Returns the likely causes, with the setting that removes each.
 
     Args:
@@ -20,20 +28,23 @@ def advice(status: int, agent: Agent, source_api: str, base_url: str, key: str) 
         source_api: API that refused.
         base_url: Its URL.
         key: Key that was sent; never shown.
+        is_refused_everywhere: Whether the other regions refused it as well.
     """
-    causes = [_region(agent, source_api, base_url)]
-    if status == 401:
-        causes += [*_key_text(key), *_kind_of_key(agent, source_api), "the key has expired"]
-    elif status == 404:
+    causes = [] if is_refused_everywhere else [_region(agent, source_api, base_url)]
+    causes += _key_text(key)
+    if status == 404:
         causes += _ids(agent, source_api)
     else:
-        causes += _kind_of_key(agent, source_api)
+        causes += [*_confused_ids(agent, source_api), *_kind_of_key(agent, source_api)]
         causes.append(
-            "the key has no permission to read this agent: ask an administrator of the workspace "
-            "for a key that can read conversations"
+            "the key has expired, or was not copied as a whole"
+            if status == 401
+            else "the key has no permission to read this agent: ask an administrator of the "
+            "workspace for a key that can read conversations"
         )
     numbered = "; ".join(f"({number}) {cause}" for number, cause in enumerate(causes, 1))
-    return f"Likely causes: {numbered}"
+    everywhere = "The other regions refuse it as well. " if is_refused_everywhere else ""
+    return f"{everywhere}Likely causes: {numbered}"
 
 
 def _region(agent: Agent, source_api: str, base_url: str) -> str:
@@ -58,43 +69,57 @@ def _key_text(key: str) -> Iterator[str]:
 
 def _kind_of_key(agent: Agent, source_api: str) -> Iterator[str]:
     """Yields that it is the key of another API, as far as the settings allow."""
-    if source_api == V3:
-        if not agent.v3_api_key:
-            yield (
-                "the Conversations API v3 has a key of its own, and that of api_key was sent: set "
-                "v3_api_key (POLYAI_V3_API_KEY)"
-            )
-    elif not agent.v3_api_key:
-        missing = (
-            ""
-            if agent.account_id
-            else (" and account_id, the Workspace ID in Agent Studio (POLYAI_ACCOUNT_ID)")
+    if agent.v3_api_key and agent.api_key and agent.v3_api_key != agent.api_key:
+        yield (
+            "the keys of the two APIs are swapped: exchange api_key (POLYAI_API_KEY, of the Data "
+            "API) and v3_api_key (POLYAI_V3_API_KEY)"
+        )
+    elif source_api == V3:
+        advice = (
+            "set v3_api_key (POLYAI_V3_API_KEY) to one of the Conversations API v3, which has keys "
+            "of its own"
+            if agent.api_key
+            else "set it as api_key (POLYAI_API_KEY)"
+        )
+        yield f"it is a key of the Data API: {advice}"
+    else:
+        account = (
+            "" if agent.account_id else f", and account_id (POLYAI_ACCOUNT_ID) to {FIND_ACCOUNT}"
         )
         yield (
-            "it is a key of the Conversations API v3: set api = 'conversations_v3' (POLYAI_API)"
-            f"{missing}"
+            "it is a key of the Conversations API v3, which is enough for that API: set api = "
+            f"'conversations_v3' (POLYAI_API){account}"
         )
+
+
+_URL = "its URL in Agent Studio, studio.REGION.poly.ai/ACCOUNT/AGENT"
+
+
+def _confused_ids(agent: Agent, source_api: str) -> Iterator[str]:
+    """Yields ids that are those of something else."""
+    if _is_account(agent.agent_id):
+        yield f"agent_id {agent.agent_id} is the id of an account: set POLYAI_AGENT_ID to {_URL}"
+    if source_api == V3 and (agent.account_id or "").startswith("PROJECT-"):
+        yield f"account_id {agent.account_id} is the id of an agent: set POLYAI_ACCOUNT_ID"
 
 
 def _ids(agent: Agent, source_api: str) -> Iterator[str]:
     """Yields what may be wrong with the ids, from their forms."""
-    account_id = agent.account_id if source_api == V3 else None
-    url = "its URL in Agent Studio, studio.REGION.poly.ai/ACCOUNT/AGENT"
-    if agent.agent_id.lower().startswith("ws-"):
-        yield f"agent_id {agent.agent_id} is the id of an account: set POLYAI_AGENT_ID to {url}"
-    elif not agent.agent_id.startswith("PROJECT-"):
+    yield from _confused_ids(agent, source_api)
+    if agent.agent_id.startswith("PROJECT-"):
+        yield f"there is no agent {agent.agent_id}: set POLYAI_AGENT_ID to {_URL}"
+    elif not _is_account(agent.agent_id):
         yield (
             f"agent_id {agent.agent_id} is not spelt as the API knows it: set POLYAI_AGENT_ID to "
-            f"the agent's id, PROJECT-…, or {url}"
+            f"the agent's id, PROJECT-…, or {_URL}"
         )
-    else:
-        yield f"there is no agent {agent.agent_id}: set POLYAI_AGENT_ID to {url}"
-    if account_id is None:
-        return
-    if account_id.startswith("PROJECT-"):
-        yield f"account_id {account_id} is the id of an agent: set POLYAI_ACCOUNT_ID"
-    else:
+    account_id = agent.account_id if source_api == V3 else None
+    if account_id and not account_id.startswith("PROJECT-"):
         yield (
             f"the agent is not in account {account_id}: set POLYAI_ACCOUNT_ID to the Workspace ID "
             "in Agent Studio, ws-…"
         )
+
+
+def _is_account(name: str) -> bool:
+    return name.lower().startswith("ws-")

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from ..api.client import ConversationsV3, DataApi
 from ..api.names import AgentsApi
+from ..api.refusals import advice
 from ..config import regions
-from ..config.agent import DATA, Agent
+from ..config.agent import DATA, V3, Agent
 from ..config.settings import Settings
 from ..errors import (
     AccessError,
@@ -23,7 +24,7 @@ from ..errors import (
 SAMPLE = 20
 """Newest conversations that are read to find out what the key may see."""
 
-_OTHER_KEY = {"api_key": "v3_api_key", "v3_api_key": "api_key"}
+OTHER_KEY = {"api_key": "v3_api_key", "v3_api_key": "api_key"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Attempt:
         error: Why the settings as they are do not work; None if they do.
         is_usable: Some settings work: those of `agent`.
         hint: Region in which the refusal has another status, and that refusal; only where nothing
-            works. The key may belong there.
+            works. The key may belong there. If there is none, the advice of `error` leaves out the
+            region.
     """
 
     agent: Agent
@@ -95,11 +97,11 @@ class Access:
     @classmethod
     def of(cls, agent: Agent, settings: Settings) -> Self:
         """Requests what the keys of an agent can read. Nothing is loaded."""
-        data = _first_answer(_data_variants(agent), _list_data, settings)
+        data = _first_answer(_data_variants(agent), _list_data, settings, DATA)
         found = data.agent if data.is_usable else agent
         known = account_of(data.rows)
         list_v3 = partial(_list_v3, settings.environments)
-        v3 = _first_answer(_v3_variants(agent, found.region, known), list_v3, settings)
+        v3 = _first_answer(_v3_variants(agent, found.region, known), list_v3, settings, V3)
         of_details = (
             found
             if data.is_usable or not v3.is_usable
@@ -116,25 +118,49 @@ def _first_answer(
     variants: Iterator[tuple[Agent, str]],
     ask: Callable[[Agent, dict[str, Any]], tuple[Sequence[dict[str, Any]], int | None]],
     settings: Settings,
+    source_api: str,
 ) -> Attempt:
     """Asks with the settings as they are, then with others; stops at the first answer."""
-    agent, key = next(variants)
+    agent, own = next(variants)
     try:
-        return Attempt(agent, key, *ask(agent, settings.request_limits), is_usable=True)
+        return Attempt(agent, own, *ask(agent, settings.request_limits), is_usable=True)
     except (ApiError, ConfigurationError) as error:
-        refused = Attempt(agent, key, error=error)
-    if isinstance(refused.error, AccessError | ConfigurationError) and not refused.is_gone:
-        for other, key in variants:
-            try:
-                answer = ask(other, _quick(settings))
-            except AccessError as error:
-                if refused.hint is None and error.status != refused.status:
-                    refused = replace(refused, hint=(other.region, error))
-            except (ApiError, ConfigurationError):
+        refused = Attempt(agent, own, error=error)
+    if refused.is_gone or not isinstance(refused.error, AccessError | ConfigurationError):
+        return refused
+    refused_in = {agent.region}
+    for other, key in variants:
+        try:
+            answer = ask(other, _quick(settings))
+        except AccessError as error:
+            if key != own or other.region == agent.region:
                 continue
-            else:
-                return Attempt(other, key, *answer, refused.error, is_usable=True)
+            refused_in.add(other.region)
+            if refused.hint is None and error.status != refused.status:
+                refused = replace(refused, hint=(other.region, error))
+        except (ApiError, ConfigurationError):
+            continue
+        else:
+            return Attempt(other, key, *answer, refused.error, is_usable=True)
+    url_of = regions.data_api_url if source_api == DATA else regions.conversations_v3_url
+    if refused.hint is None and refused_in >= {name for name in regions.REGIONS if url_of(name)}:
+        _leave_out_region(refused, source_api)
     return refused
+
+
+def _leave_out_region(refused: Attempt, source_api: str) -> None:
+    """Replaces the advice of an error that every region answers."""
+    agent, error = refused.agent, refused.error
+    if isinstance(error, AccessError) and error.status in (401, 403, 404):
+        url = agent.base_url if source_api == DATA else agent.v3_base_url or ""
+        error.advice = advice(
+            error.status,
+            agent,
+            source_api,
+            url,
+            getattr(agent, refused.key),
+            is_refused_everywhere=True,
+        )
 
 
 def account_of(rows: Sequence[dict[str, Any]]) -> str | None:
@@ -153,7 +179,7 @@ def _data_variants(agent: Agent) -> Iterator[tuple[Agent, str]]:
     yield agent, "api_key"
     for region in _regions(agent, agent.region):
         placed = replace(agent, region=region, base_url=_data_url(agent, region))
-        for key in (own, _OTHER_KEY[own]):
+        for key in (own, OTHER_KEY[own]):
             is_first = (region, key) == (agent.region, "api_key")
             if not is_first and (value := getattr(agent, key)):
                 yield replace(placed, api_key=value), key
@@ -168,7 +194,7 @@ def _v3_variants(
     accounts = dict.fromkeys(one for one in (agent.account_id, known_account) if one)
     for region in _regions(agent, likely_region):
         for account_id in accounts:
-            for key in (own, _OTHER_KEY[own]):
+            for key in (own, OTHER_KEY[own]):
                 url = _v3_url(agent, region)
                 is_first = (region, account_id, key) == (agent.region, agent.account_id, own)
                 if url and not is_first and (value := getattr(agent, key)):

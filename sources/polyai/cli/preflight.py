@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
 
 import dlt
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..config.agent import AUTO, DATA, V3, Agent
 from ..config.providers import secret_files
 from ..config.settings import Settings, resolve
 from ..console.exit_codes import ExitCode
@@ -27,28 +24,13 @@ from ..console.options import (
 )
 from ..console.terminal import print_json, stdout
 from ..errors import PolyAIError
-from ..shape.redaction import has_redacted_numbers
-from ..shape.v3_rows import to_data_api_names
+from ..warehouse.loaded_through import loaded_through
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 from ..warehouse.target import Target
-from .access import Access, Attempt
-from .recommendation import Recommendation, as_toml, recommend
-
-_SUBJECTS = {401: "key", 403: "permission", 404: "agent"}
-"""Subject of the finding when the listing is refused, by HTTP status; otherwise the API."""
-
-Outcome = Literal["ok", "warning", "failed", "skipped"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Outcome of one test, with advice if it failed."""
-
-    agent_id: str
-    subject: str
-    outcome: Outcome
-    message: str
+from .access import Access
+from .findings import AgentFindings, Finding
+from .recommendation import Recommendation, lines_of, recommend
 
 
 def check(
@@ -82,8 +64,8 @@ def check(
         )
     else:
         if recommendations:
-            stdout.print("\nsettings to use, in .dlt/config.toml or as POLYAI_<NAME>:")
-            for line in as_toml(recommendations):
+            stdout.print()
+            for line in lines_of(recommendations):
                 stdout.print(line, markup=False, soft_wrap=True)
         if not failed:
             stdout.print("ready: polyai-warehouse load")
@@ -96,15 +78,19 @@ def run_check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding | 
     A key that is refused is also tried on the other API and in the other regions of PolyAI. Nothing
     is loaded.
     """
-    yield _destination(pipeline)
+    destination = _destination(pipeline)
+    yield destination
     yield from _secrets()
     for agent in settings.agents:
         if agent.problem:
             yield Finding(agent.agent_id, "key", "failed", agent.problem)
             continue
+        loaded = None
+        if destination.outcome == "ok":
+            loaded = loaded_through(Warehouse(pipeline), agent.agent_id)
         access = Access.of(agent, settings)
-        yield from _Findings(agent, settings, access)
-        if (recommended := recommend(agent, access)) is not None:
+        yield from AgentFindings(agent, settings, access, loaded)
+        if (recommended := recommend(agent, access, settings.api, loaded)) is not None:
             yield recommended
 
 
@@ -128,176 +114,6 @@ def _secrets() -> Iterator[Finding]:
                 "warning",
                 f"other users of this machine can read {path}: chmod 600 {path}",
             )
-
-
-class _Findings:
-    """Findings about one agent.
-
-    Args:
-        agent: The agent as it is set.
-        settings: The settings.
-        access: What its keys can read.
-    """
-
-    def __init__(self, agent: Agent, settings: Settings, access: Access) -> None:
-        self._agent = agent
-        self._api = settings.api
-        self._settings = settings
-        self._access = access
-
-    def __iter__(self) -> Iterator[Finding]:
-        access = self._access
-        yield self._data()
-        yield from self._details()
-        yield from self._contents()
-        yield self._v3()
-        yield self._names()
-        yield self._listing(access.data, access.v3)
-
-    def _finding(self, subject: str, outcome: Outcome, message: str) -> Finding:
-        return Finding(self._agent.agent_id, subject, outcome, message)
-
-    def _refusal(self, source_api: str) -> Outcome:
-        """Returns how bad it is that a listing cannot be used as it is set."""
-        other = self._access.v3 if source_api == DATA else self._access.data
-        if self._api == AUTO:
-            return "warning" if other.is_as_set else "failed"
-        if self._api == source_api or (source_api == DATA and self._settings.details):
-            return "failed"
-        return "warning"
-
-    def _data(self) -> Finding:
-        data = self._access.data
-        if data.is_as_set:
-            message = f"lists {data.count or 0:,} conversations in region {self._agent.region}"
-            return self._finding("key", "ok", message)
-        status = data.status
-        subject = "key" if status is None and not self._agent.api_key else "api"
-        message = f"{data.error}{_elsewhere(data, self._agent)}"
-        return self._finding(_SUBJECTS.get(status or 0, subject), self._refusal(DATA), message)
-
-    def _v3(self) -> Finding:
-        v3, agent = self._access.v3, self._agent
-        if v3.is_as_set:
-            environments = ", ".join(self._settings.environments)
-            return self._finding(V3, "ok", f"lists conversations of {environments}")
-        outcome = self._refusal(V3)
-        if agent.account_id and agent.v3_base_url:
-            return self._finding(V3, outcome, f"{v3.error}{_elsewhere(v3, agent)}")
-        # it was not asked as it is set
-        if not agent.v3_base_url:
-            missing = f"region {agent.region} does not have it"
-        elif v3.is_usable:
-            missing = f"set account_id to {v3.agent.account_id!r} (POLYAI_ACCOUNT_ID)"
-        else:
-            missing = (
-                "set account_id (POLYAI_ACCOUNT_ID), the Workspace ID in Agent Studio, ws-…, or "
-                "agent_id to the agent's URL in Agent Studio, which has both"
-            )
-        is_meant = self._api == V3 or bool(agent.v3_api_key) or not agent.api_key
-        return self._finding(
-            V3,
-            "failed" if outcome == "failed" and is_meant else "skipped",
-            f"to use the Conversations API v3: {missing}{_elsewhere(v3, agent)}",
-        )
-
-    def _details(self) -> Iterator[Finding]:
-        data, details = self._access.data, self._access.details
-        if details is None:
-            if data.is_usable:
-                yield self._finding("detail", "skipped", "the agent has no conversation to read")
-        elif details.error is not None:
-            yield self._finding("detail", "failed", str(details.error))
-        elif not details.found:
-            yield self._finding(
-                "detail", "failed", f"none of {details.asked} conversations can be read by id"
-            )
-        else:
-            yield self._finding(
-                "detail",
-                "ok",
-                f"read {len(details.found)} of the {details.asked} newest conversations",
-            )
-
-    def _contents(self) -> Iterator[Finding]:
-        """Yields what the key may see of the newest conversations."""
-        details = self._access.details
-        rows: Sequence[Mapping[str, Any]] = details.found if details else ()
-        rows = rows or [to_data_api_names(row) for row in self._access.v3.rows]
-        if not rows:
-            return
-        for subject, name in (("transcripts", "turns"), ("metrics", "metrics")):
-            if any(row.get(name) for row in rows):
-                yield self._finding(subject, "ok", f"{name} are available")
-                continue
-            yield self._finding(
-                subject,
-                "warning",
-                f"none of {len(rows)} conversations has {name}: if that is unexpected, switch on "
-                f"{subject} in the key's Configuration, on the page API Keys in Agent Studio",
-            )
-        if has_redacted_numbers(rows):
-            yield self._finding(
-                "pii",
-                "warning",
-                "phone numbers arrive as REDACTED, and recordings are redacted: to distinguish "
-                "callers, use a key with PII access",
-            )
-        else:
-            yield self._finding("pii", "ok", "phone numbers are available")
-
-    def _names(self) -> Finding:
-        error = self._access.names_error
-        if error is None:
-            return self._finding("names", "ok", "deployments can be read (Agents API)")
-        status = getattr(error, "status", None)
-        why = f"HTTP {status}" if status else str(error)
-        return self._finding(
-            "names",
-            "skipped",
-            f"the names behind ids cannot be read with this key (Agents API: {why}); nothing else "
-            "depends on it",
-        )
-
-    def _listing(self, data: Attempt, v3: Attempt) -> Finding:
-        """Recommends one of the two listings."""
-        if data.is_usable and v3.is_usable:
-            message = (
-                "both listings can be used: api = 'auto' reads the Data API's, with notes, tags, "
-                "scores and function events, at one request per conversation. PolyAI has "
-                "deprecated it: when it is gone, a load goes on through the Conversations API v3. "
-                "For years of calls start with `backfill --api conversations_v3`, up to 1,000 "
-                "conversations per request"
-            )
-        elif v3.is_usable:
-            message = (
-                "use api = 'conversations_v3', the only listing that these settings can use; "
-                "notes, tags, scores and function events need a key of the Data API as well"
-            )
-        elif data.is_usable:
-            message = (
-                "use api = 'auto', which reads the Data API's listing. PolyAI has deprecated it: "
-                "set account_id and, if it is another one, v3_api_key (POLYAI_V3_API_KEY), so that "
-                "loads go on through the Conversations API v3 when it is gone"
-            )
-        else:
-            return self._finding("listing", "skipped", "neither listing can be used")
-        return self._finding("listing", "ok", message)
-
-
-def _elsewhere(attempt: Attempt, agent: Agent) -> str:
-    """Returns with which settings a refused listing works, or what another region answers."""
-    if not attempt.is_usable:
-        if attempt.hint is None or attempt.hint[0] == agent.region:
-            return ""
-        region, error = attempt.hint
-        return f". Region {region} answers differently: {error}"
-    changes = []
-    if attempt.agent.region != agent.region:
-        changes.append(f"region = '{attempt.agent.region}' (POLYAI_REGION)")
-    if attempt.agent.account_id != agent.account_id:
-        changes.append(f"account_id = '{attempt.agent.account_id}' (POLYAI_ACCOUNT_ID)")
-    return f". It works with {' and '.join(changes or [f'the key of {attempt.key}'])}"
 
 
 _OUTCOMES = {

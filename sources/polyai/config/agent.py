@@ -17,6 +17,11 @@ V3 = "conversations_v3"
 AUTO = "auto"
 """The setting `api` for what the warehouse was loaded with, else what answers."""
 
+FIND_ACCOUNT = (
+    "the Workspace ID in Agent Studio, ws-…, or agent_id to the agent's URL there, which has both"
+)
+"""Place of the setting `account_id`, after `set account_id to`."""
+
 _NOT_IN_A_KEY = frozenset(" \"'`")
 _NOT_IN_AN_ID = frozenset(" /?#\"'`[]{}<>")
 
@@ -76,7 +81,8 @@ class Agent:
         if not self.account_id:
             return (
                 f"account_id of agent {self.agent_id} is missing; the Conversations API v3 "
-                f"requires it. {how_to_set('account_id')}"
+                f"requires it. It is the Workspace ID in Agent Studio, ws-…. "
+                f"{how_to_set('account_id')}"
             )
         return ""
 

@@ -60,10 +60,13 @@ def other_files(provider: ConfigProvider) -> Iterator[Mapping[str, Any]]:
 
 
 def secret_files() -> Iterator[Path]:
-    """Yields the files from which dlt has read secrets."""
+    """Yields the files of secrets for a source of ours or a destination."""
     for provider in providers():
         if isinstance(provider, SecretsTomlProvider):
-            yield from map(Path, provider.present_locations)
+            for path in map(Path, provider.present_locations):
+                content = tomllib.loads(path.read_text(encoding="utf-8"))
+                if "destination" in content or "polyai" in content.get("sources", ()):
+                    yield path
 
 
 def invalid_file(error: TomlProviderReadException) -> ConfigurationError:

@@ -33,7 +33,7 @@ from .batch_shaper import BatchShaper
 from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fetch import Fetched, Fetcher, Task
-from .listing_choice import ListingChoice, both_refused, first_choice, next_choice
+from .listing_choice import ListingChoice, both_refused, first_choice, log_choice, next_choice
 from .names import ReadNames, client_options, read_names
 from .plan import Plan
 from .refetch import RefetchPolicy, Span
@@ -105,6 +105,8 @@ class AgentReader:
         self._choice = first_choice(agent, settings, warehouse)
         if self._landmarks.replaced_by:
             self._choice = ListingChoice(*self._landmarks.replaced_by, is_known=True)
+        if span is None:
+            log_choice(self._choice, agent, settings)
         self._refused: AccessError | None = None
         """Error that ended the listing."""
         self._first_refusal: AccessError | None = None

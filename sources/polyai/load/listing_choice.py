@@ -59,6 +59,20 @@ def first_choice(agent: Agent, settings: Settings, warehouse: LoadState) -> List
     return ListingChoice(choice.source_api, choice.details, is_known=True)
 
 
+def log_choice(choice: ListingChoice, agent: Agent, settings: Settings) -> None:
+    """Logs that v3 is read because it was before, where the Data API could be as well."""
+    is_chosen = settings.api == AUTO and choice.is_known and choice.source_api == V3
+    if is_chosen and not agent.problem_with(DATA):
+        logger.info(
+            "%s: going on through the %s, through which the last load read the agent; "
+            "api = '%s' (POLYAI_API) switches to the %s",
+            agent.agent_id,
+            _NAMES[V3],
+            DATA,
+            _NAMES[DATA],
+        )
+
+
 def next_choice(
     refused: ListingChoice, error: AccessError, agent: Agent, settings: Settings
 ) -> ListingChoice:

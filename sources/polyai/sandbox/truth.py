@@ -114,7 +114,8 @@ def _conversation(call: Conversation, apis: Sequence[str]) -> Row:
     row = _merged(apis, data, v3)
     if CONVERSATIONS_V3 in apis:
         # an answer of the Data API without these leaves what v3 sent in their place
-        row |= {name: v3[name] for name in ("started_at", "handoff") if row[name] is None}
+        names = ("started_at", "handoff", "num_silences", "num_ood")
+        row |= {name: v3[name] for name in names if row[name] is None}
     if row["direction"] is None and call.conversation_id.startswith("OUT-"):
         row["direction"] = "outbound"
     row |= {"region": call.region, "is_transcript_withheld": False, "source_api": apis[-1]}

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..clock import timestamp_or_none
-from ..config.agent import DATA
+from ..config.agent import DATA, V3
 from ..tables import children
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
@@ -205,7 +205,11 @@ def _counts(
     sent_counts = {name: _sent_count(answer.detail, name) for name in _SENT_COUNTS}
     silences, ood = sent_counts["num_silences"], sent_counts["num_ood"]
     if is_withheld:
-        num_turns = (loaded.num_turns if loaded else None) or sent_counts["num_turns"]
+        known = loaded.num_turns if loaded else None
+        # a loaded count without loaded turns was sent as well, and earlier
+        is_earlier = V3 in answer.apis and not (loaded and children.TURNS.name in loaded.children)
+        sent = sent_counts["num_turns"]
+        num_turns = (sent or known) if is_earlier else (known or sent)
         silences = loaded.num_silences if loaded and silences is None else silences
         ood = loaded.num_ood if loaded and ood is None else ood
     else:

@@ -21,6 +21,7 @@ from ..warehouse.counts import (
     table_counts,
     turn_counts,
 )
+from ..warehouse.loaded_through import loaded_through
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 from .report import AgentStatus, Failures, OpenFailure, Run, Status
@@ -80,6 +81,7 @@ def collect_status(
         ended_at = own.success.finished_at if own.success else None
         # never negative, also if this clock is behind the loader's
         age = max(now - ended_at, timedelta(0)) if ended_at else None
+        loaded = loaded_through(warehouse, agent_id)
         is_unequal = agent_id in turns and turns[agent_id].unequal > 0
         found.append(
             AgentStatus(
@@ -101,6 +103,7 @@ def collect_status(
                 if is_unequal
                 else {},
                 tables=tables.get(agent_id, {}),
+                source_api=loaded[0] if loaded else None,
             )
         )
     pipeline = warehouse.pipeline

@@ -98,6 +98,7 @@ class AgentStatus:
         turns: Turns compared with `num_turns`; None if they were not compared.
         unequal_turns: Some conversations whose turns differ: `num_turns` and number of rows.
         tables: Rows by table; empty if they were not counted.
+        source_api: API through which the last load read the agent; None if none has.
     """
 
     agent_id: str
@@ -116,6 +117,7 @@ class AgentStatus:
     turns: TurnCounts | None = None
     unequal_turns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     tables: Mapping[str, TableCounts] = field(default_factory=dict)
+    source_api: str | None = None
 
     @property
     def was_begun(self) -> bool:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from ..config.agent import V3
 from ..console.format import agent_heading, number_of
 from ..tables.rules import has_read_all
 from ..warehouse.counts import TableCounts
@@ -77,6 +78,8 @@ def _paragraph(console: Console, text: str) -> None:
 def _freshness(agent: AgentStatus, max_age: timedelta | None) -> str:
     """Returns the first line of an agent."""
     loaded = "never loaded" if agent.age is None else f"loaded {_age(agent.age)} ago"
+    if agent.source_api == V3:
+        loaded += " through the Conversations API v3"
     if agent.is_stale:
         loaded = f"[red]stale[/], {loaded} (--max-age {_age(max_age or timedelta(0))})"
     elif max_age is not None:
@@ -195,6 +198,7 @@ def status_as_json(result: Status, code: int) -> dict[str, Any]:
                 "is_stale": agent.is_stale,
                 "is_consistent": agent.is_consistent,
                 "age_seconds": _seconds(agent.age),
+                "source_api": agent.source_api,
                 "last_run": asdict(agent.runs[0]) if agent.runs else None,
                 "last_success": asdict(agent.last_success) if agent.last_success else None,
                 "running": [asdict(run) for run in agent.unfinished],

@@ -138,14 +138,14 @@ CONVERSATIONS = Table(
             "length of turns",
             "num_turns",
         ),
-        Column(
+        _kept(
             "num_silences",
             "bigint",
             "Turns without input from the caller.",
             "turns[].is_silence",
             "num_silences",
         ),
-        Column("num_ood", "bigint", "Out-of-domain turns.", "turns[].is_ood", "num_ood"),
+        _kept("num_ood", "bigint", "Out-of-domain turns.", "turns[].is_ood", "num_ood"),
         Column(
             "is_transcript_withheld",
             "bool",
