@@ -255,6 +255,7 @@ def latency_by_deployment(book: Book) -> Rows:
         waits = kpis.latencies(timed)
         if waits:
             rows[key] = {
+                **_deployment(book, *key),
                 "first_local_date": min(map(book.day, timed)),
                 "conversations": len(timed),
                 "latency_turns": len(waits),
@@ -263,6 +264,17 @@ def latency_by_deployment(book: Book) -> Rows:
                 "share_over_3s": sum(wait > 3 for wait in waits) / len(waits),
             }
     return rows
+
+
+def _deployment(book: Book, agent_id: Hashable, deployment_id: Hashable) -> Row:
+    """Returns the names of a deployment; conversations of channels without one have none."""
+    found = book.deployments.get((agent_id, deployment_id))
+    return {
+        "deployment_version": found and found.version,
+        "deployed_at": found and found.created_at,
+        "deployed_by": found and found.created_by,
+        "deployment_message": (found and found.message) or None,
+    }
 
 
 def minutes_by_channel(book: Book) -> Rows:
@@ -484,16 +496,12 @@ def since_last_deployment(book: Book) -> Rows:
 
         newest = sorted(of_agent, key=first_start, reverse=True)[:2]
         for ago, (name, calls) in enumerate(newest):
-            deployment = book.deployments[agent, name]
             scores = [
                 c.poly_score for c in calls if c.poly_score and c.created_at >= kpis.NEW_SCALE
             ]
             rows[agent, ago] = {
                 "deployment_id": name,
-                "deployment_version": deployment.version,
-                "deployed_at": deployment.created_at,
-                "deployed_by": deployment.created_by,
-                "deployment_message": deployment.message or None,
+                **_deployment(book, agent, name),
                 "finished_conversations": len(calls),
                 "containment_rate": kpis.ratio(sum(map(_is_contained, calls)), len(calls)),
                 "handle_time_seconds_mean": _handle_time(calls),

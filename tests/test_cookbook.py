@@ -22,7 +22,7 @@ from polyai.cookbook import Recipe, recipes
 from polyai.load.run import load
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS_PIPELINE
 from polyai.recordings.run import fetch_recordings
-from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox import Sandbox, SandboxConfig, serve, texts
 from polyai.sandbox.deployments import Deployment, Deployments
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.warehouse.open import PIPELINE_NAME as LOAD_PIPELINE
@@ -134,6 +134,12 @@ def test_results_equal_the_independent_calculation(loaded: Loaded) -> None:
         rows = _run(recipe, loaded)
         assert rows, recipe.name
         assert list(rows[0]) == list(recipe.columns), recipe.name
+        if "agent_id" in rows[0]:
+            # each agent is the first one of a sandbox
+            assert {row["agent_name"] for row in rows} == {texts.AGENT_NAMES[0]}, recipe.name
+        if "variant_id" in rows[0]:
+            names = kpis.variant_names()
+            assert all(row["variant_name"] == names.get(row["variant_id"]) for row in rows)
         key, calculate = ANSWERS[recipe.name]
         _assert_equal(recipe.name, _by(rows, key), calculate(loaded.book))
 

@@ -33,6 +33,7 @@ WITH months AS (
 )
 SELECT
   c.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = c.agent_id) AS agent_name,
   c.variant_id,
   v.variant_name,
   c.finished AS finished_conversations,

@@ -18,6 +18,7 @@ WITH reviewed AS (
 )
 SELECT
   t.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = t.agent_id) AS agent_name,
   left(lower(coalesce(t.translated_user_input, t.user_input)), 200) AS question,
   count(DISTINCT t.conversation_id) AS conversations,
   count(*) FILTER (WHERE t.is_ood) AS out_of_domain_turns,

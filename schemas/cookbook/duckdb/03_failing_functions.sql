@@ -22,6 +22,7 @@ WITH called AS (
 )
 SELECT
   c.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = c.agent_id) AS agent_name,
   c.function_name,
   sum(c.calls) AS function_calls,
   sum(c.errors) AS function_errors,

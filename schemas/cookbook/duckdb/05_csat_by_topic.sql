@@ -12,6 +12,7 @@ WITH asked AS (
 )
 SELECT
   a.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = a.agent_id) AS agent_name,
   a.topic,
   count(*) AS csat_offers,
   count(c.csat_score) AS csat_answers,

@@ -20,6 +20,7 @@ WITH asked AS (
 )
 SELECT
   a.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = a.agent_id) AS agent_name,
   a.topic,
   count(*) AS conversations,
   count(r.conversation_id) AS called_again,

@@ -22,6 +22,7 @@ WITH call AS (
 )
 SELECT
   c.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = c.agent_id) AS agent_name,
   c.conversation_id,
   c.local_started_at,
   c.from_number,

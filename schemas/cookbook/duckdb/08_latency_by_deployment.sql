@@ -12,7 +12,12 @@
 -- share_over_3s: Turns with a latency above 3 s ÷ turns.
 SELECT
   l.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = l.agent_id) AS agent_name,
   coalesce(l.deployment_id, 'unknown') AS deployment_id,
+  max(d.version) AS deployment_version,
+  max(d.created_at) AS deployed_at,
+  max(d.created_by) AS deployed_by,
+  max(d.message) AS deployment_message,
   min(l.local_date) AS first_local_date,
   count(DISTINCT l.conversation_id) AS conversations,
   count(*) AS latency_turns,
@@ -21,6 +26,8 @@ SELECT
   count(*) FILTER (WHERE t.latency_seconds > 3) / count(*) AS share_over_3s
 FROM polyai.conversations_local AS l
 JOIN polyai.turns AS t ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+LEFT JOIN polyai.deployments AS d
+  ON d.agent_id = l.agent_id AND d.deployment_id = l.deployment_id
 WHERE l.environment = 'live' AND t.latency_seconds IS NOT NULL
   AND l.local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 30
 GROUP BY l.agent_id, coalesce(l.deployment_id, 'unknown')

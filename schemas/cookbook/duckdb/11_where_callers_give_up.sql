@@ -11,6 +11,7 @@
 -- example_agent_response: Last response of the agent in one of the abandoned conversations.
 SELECT
   f.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = f.agent_id) AS agent_name,
   coalesce(t.current_node, 'none') AS last_node,
   count(*) AS finished_conversations,
   count(*) FILTER (WHERE f.is_abandoned) AS abandoned_conversations,

@@ -12,12 +12,13 @@
 -- last_annotated_at: Time of the newest annotation, UTC.
 SELECT
   agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = a.agent_id) AS agent_name,
   coalesce(annotated_by, 'unknown') AS annotated_by,
   role,
   annotation_type,
   count(*) AS annotations,
   count(DISTINCT conversation_id) AS conversations,
   max(annotated_at) AS last_annotated_at
-FROM polyai.annotations
+FROM polyai.annotations AS a
 GROUP BY agent_id, coalesce(annotated_by, 'unknown'), role, annotation_type
 ORDER BY annotations DESC, agent_id, annotated_by, role, annotation_type

@@ -32,6 +32,7 @@ WITH counted AS (
 )
 SELECT
   r.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = r.agent_id) AS agent_name,
   r.variant_id,
   v.variant_name,
   r.finished AS finished_conversations,

@@ -14,6 +14,7 @@ WITH newest AS (
 )
 SELECT
   l.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = l.agent_id) AS agent_name,
   l.local_date,
   count(*) AS conversations,
   max(l.fetched_at) AS last_fetched_at

@@ -11,6 +11,7 @@
 -- is_fresh: The last complete load ended within the last 60 minutes.
 SELECT
   agent_id,
+  agent_name,
   missing_conversations = 0 AND open_failures = 0 AS is_complete,
   coalesce(load_age_minutes <= 60, FALSE) AS is_fresh,
   last_complete_load_at,

@@ -8,6 +8,7 @@
 -- reached_and_contained_rate: Ended without a handoff and not given up ÷ answered conversations.
 SELECT
   agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = o.agent_id) AS agent_name,
   channel,
   sum(conversations) AS conversations,
   sum(finished_conversations) AS finished_conversations,
@@ -16,7 +17,7 @@ SELECT
   sum(handed_off_conversations) AS handed_off_conversations,
   sum(contained_excl_abandoned_conversations)
     / nullif(sum(answered_conversations), 0) AS reached_and_contained_rate
-FROM polyai.outbound_daily
+FROM polyai.outbound_daily AS o
 WHERE environment = 'live'
   AND local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 30
 GROUP BY agent_id, channel

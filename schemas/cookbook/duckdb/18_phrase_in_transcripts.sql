@@ -9,6 +9,7 @@
 -- is_said_by_caller: The caller said it; otherwise only the agent did.
 SELECT
   l.agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = l.agent_id) AS agent_name,
   l.conversation_id,
   l.local_started_at,
   t.turn_index,

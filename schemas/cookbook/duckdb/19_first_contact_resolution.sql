@@ -30,6 +30,7 @@ WITH outcomes AS (
 )
 SELECT
   agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = o.agent_id) AS agent_name,
   month,
   count(*) AS finished_conversations,
   count(*) FILTER (WHERE is_called_again) AS called_again,
@@ -37,6 +38,6 @@ SELECT
     AS resolved_conversations,
   count(*) FILTER (WHERE is_contained_excl_abandoned AND NOT is_called_again)
     / count(*) AS first_contact_resolution_rate
-FROM outcomes
+FROM outcomes AS o
 GROUP BY agent_id, month
 ORDER BY agent_id, month DESC

@@ -8,6 +8,7 @@
 -- caller_hangups: Calls that the person called ended.
 SELECT
   agent_id,
+  (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = f.agent_id) AS agent_name,
   call_status,
   sip_code,
   answered_by,
@@ -15,7 +16,7 @@ SELECT
   count(CASE WHEN is_call_completed THEN 1 END) AS completed_conversations,
   count(CASE WHEN starts_with(hangup_category, 'caller_') THEN 1 END) AS caller_hangups,
   avg(handle_time_seconds) AS handle_time_seconds_mean
-FROM polyai.fct_conversations
+FROM polyai.fct_conversations AS f
 WHERE environment = 'live' AND direction = 'outbound'
   AND local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 30
 GROUP BY agent_id, call_status, sip_code, answered_by

@@ -22,6 +22,13 @@ WITH reviewed AS (
 )
 SELECT
   t.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = t.agent_id
+  ) AS agent_name,
   LEFT(LOWER(COALESCE(t.translated_user_input, t.user_input)), 200) AS question,
   COUNT(DISTINCT t.conversation_id) AS conversations,
   COUNT(*) FILTER(WHERE

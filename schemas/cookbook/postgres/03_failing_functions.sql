@@ -25,6 +25,13 @@ WITH called AS (
 )
 SELECT
   c.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = c.agent_id
+  ) AS agent_name,
   c.function_name,
   SUM(c.calls) AS function_calls,
   SUM(c.errors) AS function_errors,

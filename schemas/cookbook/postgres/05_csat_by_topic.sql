@@ -15,6 +15,13 @@ WITH asked AS (
 )
 SELECT
   a.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = a.agent_id
+  ) AS agent_name,
   a.topic,
   COUNT(*) AS csat_offers,
   COUNT(c.csat_score) AS csat_answers,

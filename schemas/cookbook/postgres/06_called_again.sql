@@ -24,6 +24,13 @@ WITH asked AS (
 )
 SELECT
   a.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = a.agent_id
+  ) AS agent_name,
   a.topic,
   COUNT(*) AS conversations,
   COUNT(r.conversation_id) AS called_again,

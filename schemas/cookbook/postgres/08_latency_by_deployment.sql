@@ -12,7 +12,18 @@
 -- share_over_3s: Turns with a latency above 3 s ÷ turns.
 SELECT
   l.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = l.agent_id
+  ) AS agent_name,
   COALESCE(l.deployment_id, 'unknown') AS deployment_id,
+  MAX(d.version) AS deployment_version,
+  MAX(d.created_at) AS deployed_at,
+  MAX(d.created_by) AS deployed_by,
+  MAX(d.message) AS deployment_message,
   MIN(l.local_date) AS first_local_date,
   COUNT(DISTINCT l.conversation_id) AS conversations,
   COUNT(*) AS latency_turns,
@@ -25,6 +36,8 @@ SELECT
 FROM polyai.conversations_local AS l
 JOIN polyai.turns AS t
   ON t.agent_id = l.agent_id AND t.conversation_id = l.conversation_id
+LEFT JOIN polyai.deployments AS d
+  ON d.agent_id = l.agent_id AND d.deployment_id = l.deployment_id
 WHERE
   l.environment = 'live'
   AND NOT t.latency_seconds IS NULL

@@ -12,6 +12,13 @@
 -- contained_polyai_minutes: Minutes of the agent's part of conversations without a handoff.
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = l.agent_id
+  ) AS agent_name,
   CAST(DATE_TRUNC('MONTH', local_date) AS DATE) AS month,
   channel,
   environment,
@@ -20,7 +27,7 @@ SELECT
   CAST(SUM(handle_time_seconds) AS DOUBLE PRECISION) / 60 AS handle_minutes,
   CAST(SUM(polyai_duration_seconds) FILTER(WHERE
     is_contained) AS DOUBLE PRECISION) / 60 AS contained_polyai_minutes
-FROM polyai.conversations_local
+FROM polyai.conversations_local AS l
 WHERE
   is_finished
 GROUP BY

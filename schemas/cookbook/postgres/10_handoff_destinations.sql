@@ -10,12 +10,19 @@
 -- polyai_duration_seconds_mean: Mean duration of the agent's part before the handoff.
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = l.agent_id
+  ) AS agent_name,
   COALESCE(handoff_destination, 'unknown') AS handoff_destination,
   COALESCE(handoff_reason, 'unknown') AS handoff_reason,
   COUNT(*) AS handed_off_conversations,
   CAST(COUNT(*) AS DOUBLE PRECISION) / SUM(COUNT(*)) OVER (PARTITION BY agent_id) AS share_of_handoffs,
   AVG(polyai_duration_seconds) AS polyai_duration_seconds_mean
-FROM polyai.conversations_local
+FROM polyai.conversations_local AS l
 WHERE
   environment = 'live'
   AND is_finished

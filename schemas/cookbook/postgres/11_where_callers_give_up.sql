@@ -11,6 +11,13 @@
 -- example_agent_response: Last response of the agent in one of the abandoned conversations.
 SELECT
   f.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = f.agent_id
+  ) AS agent_name,
   COALESCE(t.current_node, 'none') AS last_node,
   COUNT(*) AS finished_conversations,
   COUNT(*) FILTER(WHERE

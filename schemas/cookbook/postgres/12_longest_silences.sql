@@ -50,12 +50,19 @@ WITH marked AS (
 )
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = s.agent_id
+  ) AS agent_name,
   conversation_id,
   local_started_at,
   before_turn_index,
   silent_turns,
   CAST(EXTRACT(EPOCH FROM spoke_again_at - answered_at) AS DOUBLE PRECISION) AS quiet_seconds
-FROM stretches
+FROM stretches AS s
 WHERE
   silent_turns > 0
 ORDER BY

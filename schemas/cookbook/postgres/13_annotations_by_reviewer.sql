@@ -12,13 +12,20 @@
 -- last_annotated_at: Time of the newest annotation, UTC.
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = a.agent_id
+  ) AS agent_name,
   COALESCE(annotated_by, 'unknown') AS annotated_by,
   role,
   annotation_type,
   COUNT(*) AS annotations,
   COUNT(DISTINCT conversation_id) AS conversations,
   MAX(annotated_at) AS last_annotated_at
-FROM polyai.annotations
+FROM polyai.annotations AS a
 GROUP BY
   agent_id,
   COALESCE(annotated_by, 'unknown'),

@@ -15,6 +15,13 @@ WITH newest AS (
 )
 SELECT
   l.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = l.agent_id
+  ) AS agent_name,
   l.local_date,
   COUNT(*) AS conversations,
   MAX(l.fetched_at) AS last_fetched_at

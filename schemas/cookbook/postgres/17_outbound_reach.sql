@@ -8,6 +8,13 @@
 -- reached_and_contained_rate: Ended without a handoff and not given up ÷ answered conversations.
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = o.agent_id
+  ) AS agent_name,
   channel,
   SUM(conversations) AS conversations,
   SUM(finished_conversations) AS finished_conversations,
@@ -15,7 +22,7 @@ SELECT
   CAST(SUM(answered_conversations) AS DOUBLE PRECISION) / NULLIF(SUM(finished_conversations), 0) AS answer_rate,
   SUM(handed_off_conversations) AS handed_off_conversations,
   CAST(SUM(contained_excl_abandoned_conversations) AS DOUBLE PRECISION) / NULLIF(SUM(answered_conversations), 0) AS reached_and_contained_rate
-FROM polyai.outbound_daily
+FROM polyai.outbound_daily AS o
 WHERE
   environment = 'live'
   AND local_date > (

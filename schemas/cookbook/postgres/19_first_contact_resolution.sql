@@ -37,6 +37,13 @@ WITH outcomes AS (
 )
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = o.agent_id
+  ) AS agent_name,
   month,
   COUNT(*) AS finished_conversations,
   COUNT(*) FILTER(WHERE
@@ -45,7 +52,7 @@ SELECT
     is_contained_excl_abandoned AND NOT is_called_again) AS resolved_conversations,
   CAST(COUNT(*) FILTER(WHERE
     is_contained_excl_abandoned AND NOT is_called_again) AS DOUBLE PRECISION) / COUNT(*) AS first_contact_resolution_rate
-FROM outcomes
+FROM outcomes AS o
 GROUP BY
   agent_id,
   month

@@ -8,6 +8,13 @@
 -- caller_hangups: Calls that the person called ended.
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = f.agent_id
+  ) AS agent_name,
   call_status,
   sip_code,
   answered_by,
@@ -15,7 +22,7 @@ SELECT
   COUNT(CASE WHEN is_call_completed THEN 1 END) AS completed_conversations,
   COUNT(CASE WHEN STARTS_WITH(hangup_category, 'caller_') THEN 1 END) AS caller_hangups,
   AVG(handle_time_seconds) AS handle_time_seconds_mean
-FROM polyai.fct_conversations
+FROM polyai.fct_conversations AS f
 WHERE
   environment = 'live'
   AND direction = 'outbound'

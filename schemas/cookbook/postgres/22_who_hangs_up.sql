@@ -10,12 +10,19 @@
 -- share: Share of the finished conversations of the agent and channel.
 SELECT
   agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = f.agent_id
+  ) AS agent_name,
   channel,
   hangup_category,
   COUNT(*) AS finished_conversations,
   CAST(COUNT(*) AS DOUBLE PRECISION) / SUM(COUNT(*)) OVER (PARTITION BY agent_id, channel) AS share,
   AVG(handle_time_seconds) AS handle_time_seconds_mean
-FROM polyai.fct_conversations
+FROM polyai.fct_conversations AS f
 WHERE
   environment = 'live'
   AND is_finished

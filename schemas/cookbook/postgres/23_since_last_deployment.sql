@@ -33,6 +33,13 @@ WITH counted AS (
 )
 SELECT
   o.agent_id,
+  (
+    SELECT
+      n.agent_name
+    FROM polyai.agents AS n
+    WHERE
+      n.agent_id = o.agent_id
+  ) AS agent_name,
   o.deployments_ago,
   o.deployment_id,
   d.deployment_version,

@@ -33,6 +33,7 @@ WITH months AS (
 )
 SELECT
   c.agent_id,
+  ${agent_name(c)},
   c.variant_id,
   v.variant_name,
   c.finished AS finished_conversations,

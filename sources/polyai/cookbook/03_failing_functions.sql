@@ -22,6 +22,7 @@ WITH called AS (
 )
 SELECT
   c.agent_id,
+  ${agent_name(c)},
   c.function_name,
   sum(c.calls) AS function_calls,
   sum(c.errors) AS function_errors,

@@ -12,6 +12,7 @@ WITH asked AS (
 )
 SELECT
   a.agent_id,
+  ${agent_name(a)},
   a.topic,
   count(*) AS csat_offers,
   count(c.csat_score) AS csat_answers,

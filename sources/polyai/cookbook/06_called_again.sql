@@ -20,6 +20,7 @@ WITH asked AS (
 )
 SELECT
   a.agent_id,
+  ${agent_name(a)},
   a.topic,
   count(*) AS conversations,
   count(r.conversation_id) AS called_again,

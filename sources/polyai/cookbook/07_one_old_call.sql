@@ -22,6 +22,7 @@ WITH call AS (
 )
 SELECT
   c.agent_id,
+  ${agent_name(c)},
   c.conversation_id,
   c.local_started_at,
   c.from_number,

@@ -12,6 +12,7 @@
 -- contained_polyai_minutes: Minutes of the agent's part of conversations without a handoff.
 SELECT
   agent_id,
+  ${agent_name(l)},
   CAST(date_trunc('month', local_date) AS DATE) AS month,
   channel,
   environment,
@@ -19,7 +20,7 @@ SELECT
   sum(polyai_duration_seconds) / 60 AS polyai_minutes,
   sum(handle_time_seconds) / 60 AS handle_minutes,
   sum(polyai_duration_seconds) FILTER (WHERE is_contained) / 60 AS contained_polyai_minutes
-FROM polyai.conversations_local
+FROM polyai.conversations_local AS l
 WHERE is_finished
 GROUP BY agent_id, CAST(date_trunc('month', local_date) AS DATE), channel, environment
 ORDER BY month DESC, agent_id, channel, environment

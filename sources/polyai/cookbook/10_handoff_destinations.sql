@@ -10,12 +10,13 @@
 -- polyai_duration_seconds_mean: Mean duration of the agent's part before the handoff.
 SELECT
   agent_id,
+  ${agent_name(l)},
   coalesce(handoff_destination, 'unknown') AS handoff_destination,
   coalesce(handoff_reason, 'unknown') AS handoff_reason,
   count(*) AS handed_off_conversations,
   count(*) / sum(count(*)) OVER (PARTITION BY agent_id) AS share_of_handoffs,
   avg(polyai_duration_seconds) AS polyai_duration_seconds_mean
-FROM polyai.conversations_local
+FROM polyai.conversations_local AS l
 WHERE environment = 'live' AND is_finished AND is_handed_off
   AND local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 30
 GROUP BY

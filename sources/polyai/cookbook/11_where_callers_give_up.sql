@@ -11,6 +11,7 @@
 -- example_agent_response: Last response of the agent in one of the abandoned conversations.
 SELECT
   f.agent_id,
+  ${agent_name(f)},
   coalesce(t.current_node, 'none') AS last_node,
   count(*) AS finished_conversations,
   count(*) FILTER (WHERE f.is_abandoned) AS abandoned_conversations,

@@ -39,12 +39,13 @@ WITH marked AS (
 )
 SELECT
   agent_id,
+  ${agent_name(s)},
   conversation_id,
   local_started_at,
   before_turn_index,
   silent_turns,
   CAST(extract(epoch FROM spoke_again_at - answered_at) AS DOUBLE) AS quiet_seconds
-FROM stretches
+FROM stretches AS s
 WHERE silent_turns > 0
 ORDER BY quiet_seconds DESC NULLS LAST, conversation_id, before_turn_index
 LIMIT 20

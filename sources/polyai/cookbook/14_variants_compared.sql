@@ -32,6 +32,7 @@ WITH counted AS (
 )
 SELECT
   r.agent_id,
+  ${agent_name(r)},
   r.variant_id,
   v.variant_name,
   r.finished AS finished_conversations,

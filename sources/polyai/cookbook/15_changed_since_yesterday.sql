@@ -14,6 +14,7 @@ WITH newest AS (
 )
 SELECT
   l.agent_id,
+  ${agent_name(l)},
   l.local_date,
   count(*) AS conversations,
   max(l.fetched_at) AS last_fetched_at

@@ -9,6 +9,7 @@
 -- is_said_by_caller: The caller said it; otherwise only the agent did.
 SELECT
   l.agent_id,
+  ${agent_name(l)},
   l.conversation_id,
   l.local_started_at,
   t.turn_index,

@@ -48,11 +48,12 @@ WITH newest AS (
 )
 SELECT
   agent_id,
+  ${agent_name(s)},
   topic,
   conversations,
   conversations_before,
   share,
   share_before,
   coalesce(share, 0) - coalesce(share_before, 0) AS share_change
-FROM shared
+FROM shared AS s
 ORDER BY agent_id, share_change DESC, topic

@@ -10,12 +10,13 @@
 -- share: Share of the finished conversations of the agent and channel.
 SELECT
   agent_id,
+  ${agent_name(f)},
   channel,
   hangup_category,
   count(*) AS finished_conversations,
   count(*) / sum(count(*)) OVER (PARTITION BY agent_id, channel) AS share,
   avg(handle_time_seconds) AS handle_time_seconds_mean
-FROM polyai.fct_conversations
+FROM polyai.fct_conversations AS f
 WHERE environment = 'live' AND is_finished
   AND local_date > (SELECT max(last_local_date) FROM polyai.dim_agents) - 30
 GROUP BY agent_id, channel, hangup_category

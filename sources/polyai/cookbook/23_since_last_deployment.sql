@@ -30,6 +30,7 @@ WITH counted AS (
 )
 SELECT
   o.agent_id,
+  ${agent_name(o)},
   o.deployments_ago,
   o.deployment_id,
   d.deployment_version,

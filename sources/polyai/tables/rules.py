@@ -1,7 +1,8 @@
 """Rules that several parts of the project share, in Python, as SQL, or both.
 
 Rules: complete load, missing conversations, start and end of a conversation, caller, abandoned
-conversation. SQL files of views and recipes contain a rule as `${name(arguments)}`; see `render`.
+conversation, name of an agent. SQL files of views and recipes contain a rule as
+`${name(arguments)}`; see `render`.
 """
 
 from __future__ import annotations
@@ -213,6 +214,16 @@ def abandoned_sql() -> str:
     )
 
 
+def agent_name_sql(alias: str) -> str:
+    """Returns the SQL column `agent_name` of an example query: the agent's name, NULL if unknown.
+
+    Args:
+        alias: Alias of a table or view with `agent_id` in the query.
+    """
+    found = f"SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = {alias}.agent_id"
+    return f"({found}) AS agent_name"
+
+
 _RENDERED: Mapping[str, Callable[..., str]] = {
     "complete_load": complete_load_sql,
     "missing": missing_sql,
@@ -220,6 +231,7 @@ _RENDERED: Mapping[str, Callable[..., str]] = {
     "caller_known": caller_known_sql,
     "caller_spoken": caller_spoken_sql,
     "abandoned": abandoned_sql,
+    "agent_name": agent_name_sql,
 }
 """Rules by the name that they have in SQL files."""
 
