@@ -202,5 +202,6 @@ def load_as_told(
 def test_an_expired_key_leads_to_no_settings(hosts: pytest.MonkeyPatch) -> None:
     checked = run("check", POLYAI_API_KEY="sandbox-key-expired", **IDS["id and account"])
     assert checked.returncode == 1
+    assert "The other regions refuse it as well" in checked.stdout
     assert "expired" in checked.stdout
     assert "settings to use" not in checked.stdout

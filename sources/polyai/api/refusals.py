@@ -18,7 +18,7 @@ def advice(
     base_url: str,
     key: str,
     *,
-    is_refused_everywhere: bool = False,
+    is_region_known: bool = False,
 ) -> str:
     """Returns the likely causes, with the setting that removes each.
 
@@ -28,9 +28,9 @@ def advice(
         source_api: API that refused.
         base_url: Its URL.
         key: Key that was sent; never shown.
-        is_refused_everywhere: Whether the other regions refused it as well.
+        is_region_known: Whether the region is no cause.
     """
-    causes = [] if is_refused_everywhere else [_region(agent, source_api, base_url)]
+    causes = [] if is_region_known else [_region(agent, source_api, base_url)]
     causes += _key_text(key)
     if status == 404:
         causes += _ids(agent, source_api)
@@ -43,8 +43,7 @@ def advice(
             "workspace for a key that can read conversations"
         )
     numbered = "; ".join(f"({number}) {cause}" for number, cause in enumerate(causes, 1))
-    everywhere = "The other regions refuse it as well. " if is_refused_everywhere else ""
-    return f"{everywhere}Likely causes: {numbered}"
+    return f"Likely causes: {numbered}"
 
 
 def _region(agent: Agent, source_api: str, base_url: str) -> str:

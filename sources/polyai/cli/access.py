@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -39,9 +39,7 @@ class Attempt:
         count: Conversations of the agent, where the API counts them.
         error: Why the settings as they are do not work; None if they do.
         is_usable: Some settings work: those of `agent`.
-        hint: Region in which the refusal has another status, and that refusal; only where nothing
-            works. The key may belong there. If there is none, the advice of `error` leaves out the
-            region.
+        hint: Region that seems to know the key, and its refusal; only where nothing works.
     """
 
     agent: Agent
@@ -128,39 +126,52 @@ def _first_answer(
         refused = Attempt(agent, own, error=error)
     if refused.is_gone or not isinstance(refused.error, AccessError | ConfigurationError):
         return refused
-    refused_in = {agent.region}
+    answers: dict[str, tuple[Agent, AccessError]] = {}
     for other, key in variants:
         try:
             answer = ask(other, _quick(settings))
         except AccessError as error:
-            if key != own or other.region == agent.region:
-                continue
-            refused_in.add(other.region)
-            if refused.hint is None and error.status != refused.status:
-                refused = replace(refused, hint=(other.region, error))
+            is_elsewhere = other.region != agent.region and other.account_id == agent.account_id
+            if key == own and is_elsewhere:
+                answers[other.region] = other, error
         except (ApiError, ConfigurationError):
             continue
         else:
             return Attempt(other, key, *answer, refused.error, is_usable=True)
+    return _with_answers_of_regions(refused, answers, source_api)
+
+
+def _with_answers_of_regions(
+    refused: Attempt, answers: Mapping[str, tuple[Agent, AccessError]], source_api: str
+) -> Attempt:
+    """Returns a refused attempt with what the answers of the other regions to its key show.
+
+    401 is the answer to an unknown key, so that a region with another one may know it.
+    """
+    agent, error = refused.agent, refused.error
+    if not isinstance(error, AccessError):
+        return refused
+    if error.status == 401:
+        for region, (other, answer) in answers.items():
+            if answer.status != 401:
+                there = replace(
+                    agent, region=region, base_url=other.base_url, v3_base_url=other.v3_base_url
+                )
+                answer.advice = _advice_in_region(there, refused.key, answer, source_api)
+                return replace(refused, hint=(region, answer))
     url_of = regions.data_api_url if source_api == DATA else regions.conversations_v3_url
-    if refused.hint is None and refused_in >= {name for name in regions.REGIONS if url_of(name)}:
-        _leave_out_region(refused, source_api)
+    was_asked = {agent.region, *answers} >= {name for name in regions.REGIONS if url_of(name)}
+    if was_asked and {answer.status for _, answer in answers.values()} <= {401, error.status}:
+        advice_here = _advice_in_region(agent, refused.key, error, source_api)
+        error.advice = f"The other regions refuse it as well. {advice_here}"
     return refused
 
 
-def _leave_out_region(refused: Attempt, source_api: str) -> None:
-    """Replaces the advice of an error that every region answers."""
-    agent, error = refused.agent, refused.error
-    if isinstance(error, AccessError) and error.status in (401, 403, 404):
-        url = agent.base_url if source_api == DATA else agent.v3_base_url or ""
-        error.advice = advice(
-            error.status,
-            agent,
-            source_api,
-            url,
-            getattr(agent, refused.key),
-            is_refused_everywhere=True,
-        )
+def _advice_in_region(agent: Agent, key: str, error: AccessError, source_api: str) -> str:
+    """Returns the likely causes of a refusal, without the region."""
+    url = agent.base_url if source_api == DATA else agent.v3_base_url or ""
+    value = getattr(agent, key)
+    return advice(error.status or 0, agent, source_api, url, value, is_region_known=True)
 
 
 def account_of(rows: Sequence[dict[str, Any]]) -> str | None:

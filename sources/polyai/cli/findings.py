@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..config.agent import AUTO, DATA, FIND_ACCOUNT, V3, Agent
 from ..config.settings import Settings
-from ..errors import ApiError
+from ..errors import AccessError, ApiError
 from ..shape.redaction import has_redacted_numbers
 from ..shape.v3_rows import to_data_api_names
 from .access import OTHER_KEY, Access, Attempt
@@ -53,7 +53,7 @@ class AgentFindings:
 
     def __iter__(self) -> Iterator[Finding]:
         access = self._access
-        only_v3 = not self._agent.api_key and not access.data.is_usable
+        only_v3 = not access.data.is_usable and (access.v3.is_usable or not self._agent.api_key)
         # what is needed comes first
         first, last = (self._v3, self._data) if only_v3 else (self._data, self._v3)
         yield first()
@@ -94,7 +94,15 @@ class AgentFindings:
         outcome = self._refusal(DATA)
         if agent.api_key or data.is_usable:
             subject = _SUBJECTS.get(data.status or 0, "api" if agent.api_key else "key")
-            return self._finding(subject, outcome, self._refused(data))
+            message = self._refused(data)
+            v3 = self._access.v3
+            is_of_v3 = v3.is_usable and v3.key == "api_key" and not data.is_usable
+            if is_of_v3 and isinstance(data.error, AccessError) and not data.is_gone:
+                message = (
+                    "the key of api_key is one of the Conversations API v3, and the Data API "
+                    f"refuses it: {data.error.summary}"
+                )
+            return self._finding(subject, outcome, message)
         if self._api == DATA or self._settings.details or self._goes_on_with(DATA):
             return self._finding("key", outcome, f"{data.error}")
         message = (
@@ -135,10 +143,13 @@ class AgentFindings:
         if attempt.is_usable:
             summary = error.summary if isinstance(error, ApiError) else f"{error}"
             return f"{self._changes(attempt)}. As it is set: {summary}"
-        if attempt.hint is None:
+        if attempt.hint is None or not isinstance(error, ApiError):
             return f"{error}"
         region, other = attempt.hint
-        return f"{error}. Region {region} answers differently: {other}"
+        return (
+            f"region {region} seems to know the key: set region to '{region}' (POLYAI_REGION). "
+            f"There {other}. As it is set: {error.summary}"
+        )
 
     def _changes(self, attempt: Attempt) -> str:
         """Returns the settings to change, with which a listing works."""
