@@ -148,6 +148,10 @@ def test_each_agent_is_tested(url: str) -> None:
     assert result.returncode == 1
     assert "\nfailed PROJECT-OTHER agent: agent PROJECT-OTHER is not known" in result.stdout
     assert f"\nok {AGENT} key: " in result.stdout
+    # variables cannot differ between agents
+    assert "export" not in result.stdout
+    assert "`unset POLYAI_AGENT_ID POLYAI_BASE_URL`:\n" in result.stdout
+    assert f'[[sources.polyai.agents]]\nagent_id = "{AGENT}"\n' in result.stdout
     assert "ready" not in result.stdout
 
 

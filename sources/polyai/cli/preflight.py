@@ -65,7 +65,7 @@ def check(
     else:
         if recommendations:
             stdout.print()
-            for line in lines_of(recommendations):
+            for line in lines_of(recommendations, is_alone=len(settings.agents) == 1):
                 stdout.print(line, markup=False, soft_wrap=True)
         if not failed:
             stdout.print("ready: polyai-warehouse load")

@@ -94,20 +94,25 @@ def recommend(
     return Recommendation(agent.agent_id, config, keys)
 
 
-def lines_of(recommendations: Sequence[Recommendation]) -> list[str]:
+def lines_of(recommendations: Sequence[Recommendation], *, is_alone: bool) -> list[str]:
     """Returns the settings as lines to print, in the form in which they are set now.
 
     Variables override the files, so that where some are set, the files alone change nothing.
+
+    Args:
+        recommendations: Those of the agents that can be read.
+        is_alone: Whether there is one agent only.
     """
+    is_alone = is_alone and look_up("agents", {}) is None  # else it stays in its table
     variables = [name for name in _CONFIG_NAMES if not is_empty(os.environ.get(_variable(name)))]
-    toml = as_toml(recommendations)
-    if not variables or len(recommendations) > 1 or look_up("agents", {}):
-        return ["settings to use, in .dlt/config.toml:", *toml]
-    unset = " ".join(map(_variable, variables))
+    unset = f", after `unset {' '.join(map(_variable, variables))}`" if variables else ""
+    place, toml = f"in .dlt/config.toml{unset}:", as_toml(recommendations, is_alone=is_alone)
+    if not (variables and is_alone):
+        return [f"settings to use, {place}", *toml]
     return [
         "settings to use, in the environment:",
         *as_variables(recommendations[0]),
-        f"or in .dlt/config.toml, after `unset {unset}`:",
+        f"or {place}",
         *toml,
     ]
 
@@ -132,9 +137,9 @@ def _quoted(value: object) -> str:
     return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
-def as_toml(recommendations: Sequence[Recommendation]) -> list[str]:
+def as_toml(recommendations: Sequence[Recommendation], *, is_alone: bool) -> list[str]:
     """Returns the lines for `.dlt/config.toml`."""
-    if len(recommendations) == 1:
+    if is_alone:
         (one,) = recommendations
         return [f"[{SECTION}]", *_lines(one.config), *_moves(one)]
     lines = [f"[{SECTION}]"]
