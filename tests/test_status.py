@@ -29,6 +29,7 @@ from polyai.sandbox.texts import AGENT_NAMES as NAMES
 from polyai.status.collect import collect_status
 from polyai.status.report import AgentStatus, Status
 from polyai.tables.registry import conversation_tables, name_tables, reconciled_tables
+from polyai.warehouse import counts
 from polyai.warehouse.counts import TableCounts, TurnCounts, unequal_turns
 from polyai.warehouse.read_only import open_to_read
 from postgres_server import binaries, postgres
@@ -118,9 +119,9 @@ def a_conversation(agent_id: str = A) -> str:
 def problems_of(found: AgentStatus) -> dict[str, tuple[int, int]]:
     """Returns orphans and duplicate keys of the tables that have any."""
     return {
-        name: (counts.orphans, counts.doubled)
-        for name, counts in found.tables.items()
-        if counts.orphans or counts.doubled
+        name: (of_table.orphans, of_table.doubled)
+        for name, of_table in found.tables.items()
+        if of_table.orphans or of_table.doubled
     }
 
 
@@ -152,11 +153,11 @@ class TestHealthy:
             assert each.turns == TurnCounts(expected=turns, rows=turns)
             assert each.tables.keys() <= TABLES
             assert each.tables.keys() >= {"conversations", "turns", "metrics", "sync_runs"}
-            for name, counts in each.tables.items():
+            for name, of_table in each.tables.items():
                 rows = number(
                     f"SELECT count(*) FROM polyai.{name} WHERE agent_id = '{each.agent_id}'"
                 )
-                assert counts == TableCounts(rows=rows)
+                assert of_table == TableCounts(rows=rows)
 
     def test_five_runs_newest_first(self, warehouse: Path) -> None:
         ((newest,),) = query(f"SELECT run_id FROM polyai.sync_runs WHERE agent_id = '{A}'")
@@ -470,6 +471,18 @@ class TestReconciliation:
         assert found.turns
         assert found.turns.unequal == with_turns
         assert agent(B).is_consistent
+
+    @pytest.mark.parametrize("keys_per_part", [40, 1_000_000])
+    def test_duplicates_of_large_tables(
+        self, warehouse: Path, monkeypatch: pytest.MonkeyPatch, keys_per_part: int
+    ) -> None:
+        monkeypatch.setattr(counts, "_SMALL", 0)
+        monkeypatch.setattr(counts, "_KEYS_PER_PART", keys_per_part)
+        assert agent(A).is_consistent
+        chosen = f"conversation_id = '{a_conversation()}'"
+        rows = number(f"SELECT count(*) FROM polyai.metrics WHERE {chosen}")
+        change(f"INSERT INTO polyai.metrics SELECT * FROM polyai.metrics WHERE {chosen}")
+        assert problems_of(agent(A)) == {"metrics": (0, rows)}
 
     def test_a_duplicate_turn_instead_of_a_lost_one(self, warehouse: Path) -> None:
         # the number of rows is right, only the keys differ

@@ -45,6 +45,14 @@ COPY_CONFIG: Mapping[str, Any] = {
 """DuckDB settings for copying a whole file: what exceeds the limit spills to disk, so that memory
 does not grow with the warehouse."""
 
+READ_CONFIG: Mapping[str, Any] = {
+    "threads": 2,
+    "memory_limit": "170MB",
+    "preserve_insertion_order": False,
+}
+"""DuckDB settings for reading a whole warehouse: memory grows with the number of threads, and what
+exceeds the limit spills to disk."""
+
 READERS_SECONDS = 20.0
 """Time that a load waits for another process to close the DuckDB file."""
 

@@ -164,6 +164,11 @@ class Warehouse:
         """Returns the quoted name of a column."""
         return str(self._client.escape_column_name(column))
 
+    def hash_of(self, columns: Iterable[str]) -> str | None:
+        """Renders a hash of 64 bits of several columns; None where SQL has no cheap one."""
+        is_cheap = self._client.capabilities.sqlglot_dialect == "duckdb"
+        return f"hash({', '.join(columns)})" if is_cheap else None
+
     def json_text(self, column: str) -> str:
         """Renders SQL for a JSON column as text, which has all digits of its numbers.
 

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import dlt
 from dlt.common.destination import Destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from ..errors import BusyError, DestinationError
-from .duckdb_file import LOCKED, READERS_SECONDS, duckdb_path
+from .duckdb_file import LOCKED, READ_CONFIG, READERS_SECONDS, duckdb_path
 from .open import destination_label, open_pipeline
 from .queries import Warehouse
 from .retry import retry
@@ -65,12 +66,25 @@ def open_to_read(
                     "run the command in the folder of the warehouse, or set "
                     "DESTINATION__DUCKDB__CREDENTIALS to its file"
                 )
-            # without the limits for loading; the user's own settings remain
-            read_only: Any = dlt.destinations.duckdb(
-                DuckDbCredentials(str(database), read_only=True)
-            )
-            pipeline.destination = read_only
+            _make_read_only(pipeline, database, Path(folder, "duckdb"))
         yield _SharedWarehouse(pipeline, wait)
+
+
+def _make_read_only(pipeline: dlt.Pipeline, database: Path, spill: Path) -> None:
+    """Lets a pipeline open its DuckDB file for reading, in bounded memory.
+
+    Args:
+        pipeline: Pipeline whose destination is replaced.
+        database: The file.
+        spill: Folder for what exceeds the limit of memory: that of the file may be read only.
+    """
+    credentials: Any = DuckDbCredentials(str(database), read_only=True)
+    # without the limits for loading; the user's own settings remain
+    pipeline.destination = cast(Any, dlt.destinations.duckdb(credentials))
+    resolved: Any = pipeline.destination_client().config.credentials
+    limits = {**READ_CONFIG, "temp_directory": str(spill)}
+    resolved.global_config = limits | (resolved.global_config or {})
+    pipeline.destination = cast(Any, dlt.destinations.duckdb(resolved))
 
 
 class _SharedWarehouse(Warehouse):
