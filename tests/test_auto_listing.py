@@ -95,6 +95,10 @@ def comparable(database: Path | str = "polyai.duckdb") -> dict[str, Rows]:
             key: {name: value for name, value in row.items() if name not in ignored}
             for key, row in rows[table.name].items()
         }
+    for row in rows["conversations"].values():
+        if not row["num_turns"]:
+            # only v3 sends these; the Data API's are counted from turns
+            row |= {"num_silences": None, "num_ood": None}
     return rows
 
 
