@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from examples import examples
 from polyai.api.decoding import decode
 from polyai.clock import parse_timestamp
+from polyai.config.agent import V3
 from polyai.shape.answer import Answer, LoadedConversation, NoteVersion
 from polyai.shape.shaping import Shaped, shape
 from polyai.shape.values import number
@@ -712,6 +713,17 @@ class TestWithheldTranscripts:
         assert one({"num_turns": 7, "turns": [{}]})["extra"] == {"num_turns": 7}
         row = one({"num_turns": 7}, loaded=LOADED_TURNS)
         assert (row["num_turns"], row["extra"]) == (4, {"num_turns": 7})
+
+    @pytest.mark.parametrize(
+        ("children", "expected"), [({}, 7), ({"turns": {(0,): {}}}, 4)], ids=["none", "some"]
+    )
+    def test_a_newer_count_of_v3_replaces_one_without_loaded_turns(
+        self, children: dict[str, Any], expected: int
+    ) -> None:
+        loaded = replace(LOADED_TURNS, children=children)
+        result = shaped(answer({"num_turns": 7}, loaded, apis=frozenset({V3})))
+        (row,) = rows(result, "conversations")
+        assert (row["num_turns"], row["is_transcript_withheld"]) == (expected, True)
 
     def test_a_conversation_without_turns(self) -> None:
         result = shaped({"turns": []})
