@@ -199,6 +199,22 @@ def load_as_told(
 
 @pytest.mark.parametrize("hosts", [401], indirect=True)
 @pytest.mark.slow
+@pytest.mark.usefixtures("hosts")
+def test_a_gateway_without_the_route_may_be_of_another_region(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=COUNT))
+    sandbox.faults.add("no_route", path=".")
+    with serve(sandbox) as url:
+        urls = dict.fromkeys(regions.REGIONS, url) | {HOME: regions.data_api_url(HOME)}
+        monkeypatch.setattr(regions, "data_api_url", urls.__getitem__)
+        checked = run("check", **environment("data", "id", "wrong region"))
+    assert "set region to 'eu' (POLYAI_REGION)" in checked.stdout
+    assert "export POLYAI_REGION=eu\n" in checked.stdout
+
+
+@pytest.mark.parametrize("hosts", [401], indirect=True)
+@pytest.mark.slow
 def test_an_expired_key_leads_to_no_settings(hosts: pytest.MonkeyPatch) -> None:
     checked = run("check", POLYAI_API_KEY="sandbox-key-expired", **IDS["id and account"])
     assert checked.returncode == 1

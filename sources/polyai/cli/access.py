@@ -124,7 +124,7 @@ def _first_answer(
         return Attempt(agent, own, *ask(agent, settings.request_limits), is_usable=True)
     except (ApiError, ConfigurationError) as error:
         refused = Attempt(agent, own, error=error)
-    if refused.is_gone or not isinstance(refused.error, AccessError | ConfigurationError):
+    if not isinstance(refused.error, AccessError | ConfigurationError):
         return refused
     answers: dict[str, tuple[Agent, AccessError]] = {}
     for other, key in variants:
@@ -149,7 +149,7 @@ def _with_answers_of_regions(
     401 is the answer to an unknown key, so that a region with another one may know it.
     """
     agent, error = refused.agent, refused.error
-    if not isinstance(error, AccessError):
+    if not isinstance(error, AccessError) or refused.is_gone:
         return refused
     if error.status == 401:
         for region, (other, answer) in answers.items():
