@@ -300,6 +300,16 @@ def test_reader_sees_new_data_of_a_load(
             reader.query("SELECT nothing FROM turns")
 
 
+def test_views_of_an_older_version_are_published(pipeline: dlt.Pipeline) -> None:
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute(
+            "CREATE OR REPLACE VIEW polyai.topics_daily AS SELECT DISTINCT agent_id, "
+            "DATE '2026-11-03' AS local_date, topic FROM polyai.turn_topics"
+        )
+    with PublishedReader(pipeline, FOLDER) as reader:
+        assert reader.query("SELECT topic FROM topics_daily")
+
+
 def test_reader_returns_times_in_utc(pipeline: dlt.Pipeline) -> None:
     asked = "SELECT began_at, local_started_at FROM conversations_local ORDER BY began_at LIMIT 1"
     with PublishedReader(pipeline, FOLDER) as reader:

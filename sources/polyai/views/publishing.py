@@ -218,7 +218,8 @@ def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View) -> None:
     with _opened(pipeline, draft) as copy:
         copy.execute(f"DROP VIEW {name}")
         copy.execute(f"ALTER TABLE {table} RENAME TO {name}")
-        for statement in _STATEMENTS.comments_on_copy(view):
+        existing = [column for column, *_ in copy.execute(f"DESCRIBE {name}").fetchall()]
+        for statement in _STATEMENTS.comments_on_copy(view, existing):
             copy.execute(statement)
 
 

@@ -74,12 +74,15 @@ class Statements:
         """Returns the statement that comments on a view; none if there are no comments."""
         return self._comments("VIEW", view.name, view.comment, {})
 
-    def comments_on_copy(self, view: View) -> list[str]:
-        """Returns the comments on a table that a view was copied into, and on its columns."""
-        return [
-            *self._comments("TABLE", view.name, view.comment, {}),
-            *self.view_column_comments(view),
-        ]
+    def comments_on_copy(self, view: View, existing: Collection[str]) -> list[str]:
+        """Returns the comments on a table that a view was copied into, and on its columns.
+
+        Args:
+            view: The view.
+            existing: Its columns in the warehouse; a view of an older version has fewer.
+        """
+        meanings = {field.name: field.comment for field in view.fields if field.name in existing}
+        return self._comments("TABLE", view.name, view.comment, meanings)
 
     def view_column_comments(self, view: View) -> list[str]:
         """Returns the statements that comment on the columns of a view."""
