@@ -21,6 +21,7 @@ import pytest
 import sqlglot
 import typer
 from sqlglot import exp
+from sqlglot.errors import UnsupportedError
 from typer.testing import CliRunner
 
 from polyai import open_pipeline, resolve
@@ -305,6 +306,22 @@ def test_refused_view_is_reported_and_does_not_stop_others(pipeline: dlt.Pipelin
     # the older views still exist
     assert existing_views() == set(views())
     assert views_are_current(pipeline, "Europe/London")
+
+
+def test_view_that_a_dialect_cannot_express_does_not_stop_others(
+    pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query_of = Statements.query
+
+    def refuse_one(statements: Statements, view: definitions.View) -> str:
+        if view.name == "kpi_daily":
+            raise UnsupportedError("no such function")
+        return query_of(statements, view)
+
+    monkeypatch.setattr(Statements, "query", refuse_one)
+    report = create_views(pipeline, "Asia/Kolkata")
+    assert report.failed == {"kpi_daily": "no such function"}
+    assert set(report.created) == set(views()) - {"kpi_daily"}
 
 
 def test_drop_keeps_the_tables(pipeline: dlt.Pipeline) -> None:

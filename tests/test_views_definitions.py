@@ -8,8 +8,10 @@ from typing import Any
 
 import duckdb
 import pytest
+import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlglot.errors import SqlglotError
 
 from examples import examples
 from polyai.errors import ConfigurationError
@@ -536,3 +538,26 @@ def test_zone_by_its_iana_name(given_name: str, zone: str) -> None:
 def test_other_names_are_refused(name: object) -> None:
     with pytest.raises(ConfigurationError):
         time_zone(name)
+
+
+WITHOUT = {"mysql": {"conversations_local", "dim_dates", "red_flags"}}
+"""Views that sqlglot cannot word in a dialect."""
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "dialect",
+    ["athena", "bigquery", "clickhouse", "databricks", "dremio", "fabric", "mysql", "redshift",
+     "snowflake", "sqlite", "tsql"],
+)  # fmt: skip
+def test_dialects_of_other_destinations_have_an_equal_query(dialect: str) -> None:
+    statements = Statements(dialect, "polyai.{}".format, "Europe/London")
+    without = set()
+    for view in views().values():
+        try:
+            worded = statements.create(view, replacing=True)
+        except SqlglotError:
+            without.add(view.name)
+        else:
+            sqlglot.parse_one(worded, read=dialect)
+    assert without == WITHOUT.get(dialect, set())

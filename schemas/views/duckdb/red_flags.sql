@@ -49,14 +49,16 @@ WITH first_days AS (
     local_date,
     conversations,
     CAST(handed_off_conversations AS DOUBLE) / NULLIF(finished_conversations, 0) AS handoff_rate,
-    CAST(SUM(handed_off_conversations) OVER week AS DOUBLE) / NULLIF(SUM(finished_conversations) OVER week, 0) AS handoff_rate_baseline,
-    CAST(AVG(conversations) OVER weekdays AS DOUBLE) AS conversations_baseline
+    CAST(SUM(handed_off_conversations) OVER (PARTITION BY agent_id ORDER BY local_date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING) AS DOUBLE) / NULLIF(
+      SUM(finished_conversations) OVER (PARTITION BY agent_id ORDER BY local_date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING),
+      0
+    ) AS handoff_rate_baseline,
+    CAST(AVG(conversations) OVER (
+      PARTITION BY agent_id, iso_weekday
+      ORDER BY local_date
+      ROWS BETWEEN 4 PRECEDING AND 1 PRECEDING
+    ) AS DOUBLE) AS conversations_baseline
   FROM days
-  WINDOW week AS (PARTITION BY agent_id ORDER BY local_date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING), weekdays AS (
-    PARTITION BY agent_id, iso_weekday
-    ORDER BY local_date
-    ROWS BETWEEN 4 PRECEDING AND 1 PRECEDING
-  )
 ), latencies AS (
   SELECT
     l.agent_id,

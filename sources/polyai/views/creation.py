@@ -13,6 +13,7 @@ from typing import Any
 import dlt
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
+from sqlglot.errors import SqlglotError
 
 from ..config.time_zones import DEFAULT_ZONE, time_zone
 from ..errors import BusyError, DestinationError, first_line
@@ -49,7 +50,8 @@ class ViewsReport:
     Attributes:
         zone: IANA name of the reporting time zone.
         created: Created views, in order of creation.
-        failed: Views that the destination refused, with its message. An older view of the name
+        failed: Views that the destination refused, with its message, or that its dialect cannot
+            express. An older view of the name
             still exists.
         tables_made: Tables that did not exist and were created empty.
     """
@@ -230,10 +232,9 @@ def _create(
 ) -> None:
     for view in views().values():
         if view.name not in failed:
-            statement = statements.create(view, replacing=view.name not in dropped)
             try:
-                client.execute_sql(statement)
-            except DatabaseException as error:
+                client.execute_sql(statements.create(view, replacing=view.name not in dropped))
+            except (DatabaseException, SqlglotError) as error:
                 raise _ViewRefusedError(view.name, first_line(error)) from error
 
 

@@ -39,16 +39,23 @@ WITH first_days AS (
     local_date,
     conversations,
     CAST(handed_off_conversations AS DOUBLE) / nullif(finished_conversations, 0) AS handoff_rate,
-    CAST(sum(handed_off_conversations) OVER week AS DOUBLE)
-      / nullif(sum(finished_conversations) OVER week, 0) AS handoff_rate_baseline,
-    CAST(avg(conversations) OVER weekdays AS DOUBLE) AS conversations_baseline
+    CAST(
+      sum(handed_off_conversations) OVER (
+        PARTITION BY agent_id ORDER BY local_date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING
+      ) AS DOUBLE
+    ) / nullif(
+      sum(finished_conversations) OVER (
+        PARTITION BY agent_id ORDER BY local_date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING
+      ),
+      0
+    ) AS handoff_rate_baseline,
+    CAST(
+      avg(conversations) OVER (
+        PARTITION BY agent_id, iso_weekday ORDER BY local_date
+        ROWS BETWEEN 4 PRECEDING AND 1 PRECEDING
+      ) AS DOUBLE
+    ) AS conversations_baseline
   FROM days
-  WINDOW
-    week AS (PARTITION BY agent_id ORDER BY local_date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING),
-    weekdays AS (
-      PARTITION BY agent_id, iso_weekday ORDER BY local_date
-      ROWS BETWEEN 4 PRECEDING AND 1 PRECEDING
-    )
 ), latencies AS (
   SELECT
     l.agent_id,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from sqlglot import exp
+from sqlglot import Dialect, ErrorLevel, exp
 
 from ..tables.declaration import TOMBSTONE
 from ..tables.registry import tables
@@ -47,14 +47,24 @@ class Statements:
     fingerprint: str = ""
 
     def query(self, view: View) -> str:
-        """Returns the query of a view."""
+        """Returns the query of a view.
+
+        Raises:
+            SqlglotError: The dialect has no equal query.
+        """
         tree = view.query()
         values = {"reporting_time_zone": self.zone, "fingerprint": self.fingerprint}
         address(tree, self.dialect, self.qualified, values)
         if self.dialect == DIALECT:
             use_offsets_of_days(tree)
+        if Dialect.get_or_raise(self.dialect).NULL_ORDERING == "nulls_are_small":
+            # the views order by what valid rows have, and not every dialect has NULLS LAST
+            for order in tree.find_all(exp.Ordered):
+                order.set("nulls_first", not order.args.get("desc"))
         # the header becomes a comment of the database instead
-        return tree.sql(self.dialect, pretty=True, comments=False)
+        return tree.sql(
+            self.dialect, pretty=True, comments=False, unsupported_level=ErrorLevel.RAISE
+        )
 
     def create(self, view: View, *, replacing: bool) -> str:
         """Returns the statement that creates a view.
@@ -62,6 +72,9 @@ class Statements:
         Args:
             view: The view.
             replacing: Replace an existing view of the name.
+
+        Raises:
+            SqlglotError: The dialect has no equal query.
         """
         verb = "CREATE OR REPLACE VIEW" if replacing else "CREATE VIEW"
         return f"{verb} {self.qualified(view.name)} AS\n{self.query(view)}"
