@@ -53,7 +53,7 @@ distinct values, whose memory would grow with the warehouse."""
 _CONVERSATIONS_PER_RANGE = 100_000
 """Conversations in a range of days of a view of daily figures."""
 
-_PER_CONVERSATION = {"fct_conversations": 15_000}
+_PER_CONVERSATION = {"fct_conversations": 10_000}
 """Conversations in a range of days of a view with percentiles per conversation."""
 
 _STATEMENTS = Statements("duckdb", lambda name: name, zone="")
