@@ -28,6 +28,7 @@ from polyai.views import publishing as publishing_module
 from polyai.views.definitions import views
 from polyai.views.publishing import KEPT_AS_VIEWS, is_published
 from polyai.views.query_reader import PublishedReader, open_reader
+from polyai.warehouse.duckdb_file import COPY_CONFIG, execute_in_memory_limit
 
 pytestmark = pytest.mark.load
 
@@ -359,3 +360,13 @@ def test_load_runs_while_the_copy_is_created(
     assert copies
     publish(pipeline, FOLDER)
     assert of_copy("SELECT count(*) FROM polyai.fct_conversations") == [(80,)]
+
+
+def test_statement_that_exceeds_the_memory_limit_is_repeated_without_it(tmp_path: Path) -> None:
+    limited = {**COPY_CONFIG, "memory_limit": "20MB", "temp_directory": ""}
+    wide = "SELECT list(repeat(i::VARCHAR, 200)) AS texts FROM range(100_000) AS numbers(i)"
+    with duckdb.connect(str(tmp_path / "file.duckdb"), config=limited) as connection:
+        with pytest.raises(duckdb.OutOfMemoryException):
+            connection.execute(f"CREATE TABLE refused AS {wide}")
+        execute_in_memory_limit(connection, f"CREATE TABLE copied AS {wide}")
+        assert connection.execute("SELECT len(texts) FROM copied").fetchall() == [(100_000,)]

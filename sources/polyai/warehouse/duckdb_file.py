@@ -240,6 +240,9 @@ def execute_in_memory_limit(connection: duckdb.DuckDBPyConnection, sql: str) -> 
     except duckdb.OutOfMemoryException:
         logger.info("a statement needs more memory than usual: DuckDB's limit is lifted")
         connection.execute("RESET memory_limit")
+        # alone, that changes the setting, but not what DuckDB enforces
+        ((default,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+        connection.execute(f"SET memory_limit = '{default}'")
         connection.execute(sql)
 
 
