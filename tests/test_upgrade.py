@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -18,7 +20,8 @@ import pytest
 from command import AGENT, KEY
 from odd_server import Answer, OddServer, Request
 from polyai import open_pipeline, resolve
-from polyai.load import upgrade
+from polyai.load import committer, upgrade
+from polyai.load.chunk import Chunk
 from polyai.load.committer import Committer
 from polyai.load.run import load
 from polyai.load.upgrade import UPGRADED_TABLES
@@ -26,6 +29,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATIONS
 from polyai.tables.declaration import Column, Table
 from polyai.tables.registry import name_tables
+from polyai.warehouse.held import LoadState
 from warehouse_rows import Rows, from_duckdb, rows_by_table
 
 pytestmark = pytest.mark.load
@@ -122,6 +126,27 @@ def test_a_load_fills_new_columns_and_requests_only_what_is_due(api_0_1: OddServ
             assert len(upgraded[name].keys() - expected.keys()) == 2
             upgraded[name] = {key: upgraded[name][key] for key in expected}
         assert upgraded[name] == expected, name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warehouse_0_1")
+def test_others_can_open_the_file_between_its_chunks(
+    api_0_1: OddServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def chunks(warehouse: LoadState) -> Iterator[Chunk]:
+        for chunk in upgrade.upgrade_chunks(warehouse):
+            yield chunk
+            reader = "import duckdb; duckdb.connect('polyai.duckdb', read_only=True)"
+            seen.append(subprocess.run([sys.executable, "-c", reader]).returncode)
+
+    monkeypatch.setattr(upgrade, "CHUNK_SIZE", 10)
+    monkeypatch.setattr(committer, "upgrade_chunks", chunks)
+    settings = resolve(agent_id=AGENT, api_key=KEY, base_url=api_0_1.url)
+    load(settings, open_pipeline(), clock=lambda: LOADED_AT)
+    assert len(seen) > 1
+    assert set(seen) == {0}
 
 
 @pytest.mark.slow

@@ -144,6 +144,8 @@ class Committer:
         self._indexes = Indexes(pipeline)
         self._complete: set[Table] = set()
         """Tables that are known to have all columns."""
+        self._is_upgraded = False
+        """Whether the warehouse is known to have the values of new columns."""
         is_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
         self._commits = [_COMMITS] if is_one_at_a_time else []
         """Leases on any commit, as far as the destination needs one."""
@@ -193,20 +195,26 @@ class Committer:
         If one is missing, all tables of the registry are created, because queries and views of
         users expect them. One run at a time, because two at once would fail.
 
+        What an earlier version loaded is upgraded, unless the caller keeps the destination open:
+        then the next call does it.
+
         Args:
             tables: The tables that are looked up, beside `sync_runs`.
         """
         unknown = [table for table in (SYNC_RUNS, *tables) if table not in self._complete]
-        if not unknown:
-            return
-        with self.kept_open():
-            if self._is_incomplete(unknown) or not self._has_upgraded():
-                with self._hold([_TABLES, *self._commits]):
-                    if self._is_incomplete((*registered_tables(), *unknown)):
-                        self._create(registered_tables())
-                self._upgrade()
-        self._complete.update(unknown)
-        self._indexes.create(self._complete)
+        if unknown:
+            with self.kept_open():
+                self._is_upgraded = self._is_upgraded or is_upgraded(self.warehouse)
+                if self._is_incomplete(unknown) or not self._is_upgraded:
+                    with self._hold([_TABLES, *self._commits]):
+                        if self._is_incomplete((*registered_tables(), *unknown)):
+                            self._create(registered_tables())
+            self._complete.update(unknown)
+            self._indexes.create(self._complete)
+        # long, and each chunk opens the destination by itself, so that others can use it between
+        if not (self._is_upgraded or self.warehouse.is_kept_open):
+            self._upgrade()
+            self._is_upgraded = True
 
     def begin(
         self, report: RunReport, commands: Sequence[str], tables: Iterable[Table] = ()
@@ -297,10 +305,6 @@ class Committer:
             self.warehouse.has_columns(table.name, (column.name for column in table.columns))
             for table in tables
         )
-
-    def _has_upgraded(self) -> bool:
-        """Returns whether the warehouse has the values of new columns; looks it up once."""
-        return bool(self._complete) or is_upgraded(self.warehouse)
 
     def _upgrade(self) -> None:
         """Moves what an earlier version loaded into new columns; one run at a time, and once."""

@@ -112,6 +112,8 @@ class LoadLoop:
             if report.command == LOAD:
                 now = reader.now()
                 reader.reads_names = are_due(self._warehouse, report.agent_id, now)
+        # upgrades the warehouse of an earlier version
+        self._committer.create_tables(())
         reader.start()
 
         def others_wait() -> bool:

@@ -97,6 +97,11 @@ class Warehouse:
                 self._is_open = False
                 self._client.close_connection()
 
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether `kept_open` keeps the connection open."""
+        return self._is_open
+
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Runs a query.
 
