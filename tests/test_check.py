@@ -198,6 +198,29 @@ def test_swapped_keys_are_reported_as_such(url: str, account: dict[str, str]) ->
     assert "sandbox-data-key" not in result.stdout
 
 
+def test_a_listing_that_answers_rules_out_the_region_of_the_other(url: str) -> None:
+    account = {"POLYAI_ACCOUNT_ID": "ws-sandbox"}
+    found = findings(0, **access(url, api_key="sandbox-data-key"), **account)
+    assert found["key"]["outcome"] == "ok"
+    message = found["conversations_v3"]["message"]
+    assert "POLYAI_REGION" not in message
+    assert "(1) it is a key of the Data API: set v3_api_key" in message
+    assert "set account_id" not in found["listing"]["message"]
+
+
+@pytest.mark.parametrize("v3_key", [None, "sandbox-v3-key"])
+def test_a_workspace_key_is_named_as_such(url: str, v3_key: str | None) -> None:
+    environment = access(url, api_key="sandbox-workspace-key") | {"POLYAI_ACCOUNT_ID": "ws-sandbox"}
+    if v3_key:
+        environment["POLYAI_V3_API_KEY"] = v3_key
+    found = findings(0 if v3_key else 1, **environment)
+    assert found["names"]["outcome"] == "ok"
+    (message,) = (it["message"] for it in found.values() if "is a workspace key" in it["message"])
+    assert "swapped" not in message
+    assert ("Set api_key (POLYAI_API_KEY) to a key of the Data API" in message) == (v3_key is None)
+    assert found["conversations_v3"]["outcome"] == ("ok" if v3_key else "failed")
+
+
 def test_settings_in_files_are_printed_for_files(url: str) -> None:
     Path(".dlt").mkdir()
     settings = f'[sources.polyai]\nagent_id = "{AGENT}"\nbase_url = "{url}"\n'

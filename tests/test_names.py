@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -151,6 +152,16 @@ def test_an_error_of_one_table_keeps_the_others(site: Site) -> None:
     site.sandbox.faults.clear()
     assert site.load().names_read_at == site.sandbox.now
     assert counts()["variants"] == 3
+
+
+def test_a_branch_that_is_gone_keeps_the_variants_of_the_others(site: Site) -> None:
+    site.load()
+    variants = counts()["variants"]
+    Path("polyai.duckdb").unlink()
+    site.sandbox.faults.add("status", status=404, path="/branches/[^/]+/variants", times=1)
+    assert site.load().names_read_at == site.sandbox.now
+    assert 0 < counts()["variants"] <= variants
+    assert query("SELECT count(*) FROM polyai.sync_runs WHERE status <> 'complete'") == [(0,)]
 
 
 class TestByHand:

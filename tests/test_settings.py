@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -329,6 +330,23 @@ def test_agent_id_and_tables_in_one_place_are_rejected(monkeypatch: pytest.Monke
     monkeypatch.setenv("SOURCES__POLYAI__AGENT_ID", "D")
     with pytest.raises(ConfigurationError, match="agent_id and agents are both set"):
         resolve(api_key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("text", "expected names by id"),
+        ({"agent": {}}, "not of agent"),
+        ({"agents": {"A": ""}}, "the name of 'A' in agents"),
+        ({"agents": {"A": "\0"}}, "the name of 'A' in agents"),
+        ({"agents": {"A": "\ud800"}}, "the name of 'A' in agents"),
+        ({"agents": {"A": 1}}, "the name of 'A' in agents"),
+        ({"agents": "A"}, "agents is not a table"),
+    ],
+)
+def test_names_that_are_no_texts_are_refused(names: object, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        resolve(**NAMED, names=names)
 
 
 def test_a_key_in_config_toml_is_refused(tmp_path: Path) -> None:

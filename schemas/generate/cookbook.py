@@ -15,7 +15,7 @@ _INTRODUCTION = f"""\
 # Cookbook
 
 Generated from `sources/polyai/cookbook/` by `{COMMAND}`.
-The queries read the views: create them once with `polyai-warehouse views`. The queries on this
+The queries read the views, which each load creates. The queries on this
 page are for DuckDB; the files in `cookbook/` are for DuckDB and PostgreSQL, and run unchanged:
 
 ```sh

@@ -47,7 +47,12 @@ class AgentsApi(Transport):
             branch_id = branch.get("branchId") or branch.get("id")
             if isinstance(branch_id, str) and branch_id:
                 path = self._path(f"branches/{encode_segment(branch_id)}/variants")
-                found += self._list(path, "variants")
+                try:
+                    found += self._list(path, "variants")
+                except ApiError as error:
+                    # a branch may have been deleted meanwhile, or be another user's
+                    if error.status not in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+                        raise
         return found
 
     def phone_numbers(self) -> list[Json]:

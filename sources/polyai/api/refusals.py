@@ -19,6 +19,7 @@ def advice(
     key: str,
     *,
     is_region_known: bool = False,
+    is_other_key_right: bool = False,
 ) -> str:
     """Returns the likely causes, with the setting that removes each.
 
@@ -29,18 +30,22 @@ def advice(
         base_url: Its URL.
         key: Key that was sent; never shown.
         is_region_known: Whether the region is no cause.
+        is_other_key_right: Whether the other API accepts the other key: they are not swapped.
     """
     causes = [] if is_region_known else [_region(agent, source_api, base_url)]
     causes += _key_text(key)
     if status == 404:
         causes += _ids(agent, source_api)
     else:
-        causes += [*_confused_ids(agent, source_api), *_kind_of_key(agent, source_api)]
+        causes += _confused_ids(agent, source_api)
+        if not is_other_key_right or not (agent.api_key and agent.v3_api_key):
+            causes += _kind_of_key(agent, source_api)
         causes.append(
             "the key has expired, or was not copied as a whole"
             if status == 401
-            else "the key has no permission to read this agent: ask an administrator of the "
-            "workspace for a key that can read conversations"
+            else f"the key has no permission to read agent {agent.agent_id}: check "
+            "POLYAI_AGENT_ID, or ask an administrator of the workspace for a key that can read its "
+            "conversations"
         )
     numbered = "; ".join(f"({number}) {cause}" for number, cause in enumerate(causes, 1))
     return f"Likely causes: {numbered}"

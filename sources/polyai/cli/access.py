@@ -100,6 +100,7 @@ class Access:
         known = account_of(data.rows)
         list_v3 = partial(_list_v3, settings.environments)
         v3 = _first_answer(_v3_variants(agent, found.region, known), list_v3, settings, V3)
+        data, v3 = _without_region(data, v3, DATA), _without_region(v3, data, V3)
         of_details = (
             found
             if data.is_usable or not v3.is_usable
@@ -167,11 +168,28 @@ def _with_answers_of_regions(
     return refused
 
 
-def _advice_in_region(agent: Agent, key: str, error: AccessError, source_api: str) -> str:
+def _without_region(refused: Attempt, other: Attempt, source_api: str) -> Attempt:
+    """Leaves the region, and swapped keys, out of the causes if the other API accepts its key."""
+    agent, error = refused.agent, refused.error
+    is_same_region = other.is_as_set and other.agent.region == agent.region
+    if is_same_region and isinstance(error, AccessError) and not refused.is_gone:
+        error.advice = _advice_in_region(agent, refused.key, error, source_api, is_other_right=True)
+    return refused
+
+
+def _advice_in_region(
+    agent: Agent, key: str, error: AccessError, source_api: str, *, is_other_right: bool = False
+) -> str:
     """Returns the likely causes of a refusal, without the region."""
-    url = agent.base_url if source_api == DATA else agent.v3_base_url or ""
-    value = getattr(agent, key)
-    return advice(error.status or 0, agent, source_api, url, value, is_region_known=True)
+    return advice(
+        error.status or 0,
+        agent,
+        source_api,
+        agent.base_url if source_api == DATA else agent.v3_base_url or "",
+        getattr(agent, key),
+        is_region_known=True,
+        is_other_key_right=is_other_right,
+    )
 
 
 def account_of(rows: Sequence[dict[str, Any]]) -> str | None:

@@ -96,8 +96,19 @@ class AgentFindings:
             subject = _SUBJECTS.get(data.status or 0, "api" if agent.api_key else "key")
             message = self._refused(data)
             v3 = self._access.v3
+            is_refused = isinstance(data.error, AccessError) and not data.is_gone
             is_of_v3 = v3.is_usable and v3.key == "api_key" and not data.is_usable
-            if is_of_v3 and isinstance(data.error, AccessError) and not data.is_gone:
+            if is_refused and isinstance(data.error, ApiError) and self._access.names_error is None:
+                message = (
+                    "the key of api_key is a workspace key, which reads names (Agents API) but no "
+                    f"conversations: {data.error.summary}"
+                )
+                if not v3.is_usable:
+                    message += (
+                        ". Set api_key (POLYAI_API_KEY) to a key of the Data API, or v3_api_key "
+                        "(POLYAI_V3_API_KEY) to one of the Conversations API v3"
+                    )
+            elif is_of_v3 and is_refused and isinstance(data.error, ApiError):
                 message = (
                     "the key of api_key is one of the Conversations API v3, and the Data API "
                     f"refuses it: {data.error.summary}"
@@ -225,7 +236,10 @@ class AgentFindings:
             if not self._agent.api_key
             else f"cannot be read (Agents API: {error})"
         )
-        message = f"the names behind ids {why}; nothing else depends on it"
+        message = (
+            f"the names behind ids {why}; nothing else depends on it. A workspace key as api_key "
+            "reads them, or give them by hand in [sources.polyai.names]"
+        )
         return self._finding("names", "skipped", message)
 
     def _listing(self, data: Attempt, v3: Attempt) -> Finding:
@@ -258,9 +272,10 @@ class AgentFindings:
                 f"{_ONLY_DATA} need a key of the Data API as well"
             )
         else:
+            missing = "" if self._agent.account_id else "account_id and, if it is another one, "
             message = (
                 f"use api = '{api}', which reads the Data API's listing. PolyAI has deprecated it: "
-                "set account_id and, if it is another one, v3_api_key (POLYAI_V3_API_KEY), so that "
-                "loads go on through the Conversations API v3 when it is gone"
+                f"set {missing}v3_api_key (POLYAI_V3_API_KEY), so that loads go on through the "
+                "Conversations API v3 when it is gone"
             )
         return self._finding("listing", "ok", f"{chosen}{message}")

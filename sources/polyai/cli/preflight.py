@@ -69,6 +69,8 @@ def check(
                 stdout.print(line, markup=False, soft_wrap=True)
         if not failed:
             stdout.print("ready: polyai-warehouse load")
+        elif recommendations:
+            stdout.print("# set these, then run polyai-warehouse check again")
     raise typer.Exit(ExitCode.CONFIGURATION if failed else ExitCode.DONE)
 
 

@@ -40,6 +40,13 @@ def sandbox(
                     soft_wrap=True,
                     markup=False,
                 )
+                stdout.print(
+                    f"Keys of one kind, as PolyAI's are: {config.data_api_key} (Data API), "
+                    f"{config.v3_api_key} (Conversations API v3), {config.workspace_api_key} "
+                    f"(Agents API, debug chats). The account is {config.account_id}.",
+                    soft_wrap=True,
+                    markup=False,
+                )
                 stop.wait()
         except OSError as error:
             raise ConfigurationError(f"port {port} cannot be served: {error}") from error

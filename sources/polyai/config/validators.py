@@ -213,6 +213,16 @@ def _names_of(table: str, names: object) -> Iterator[tuple[str, str]]:
     if not isinstance(names, Mapping):
         raise ConfigurationError(f"{table} is not a table of names by id")
     for id_, name in names.items():
-        if not isinstance(name, str) or not unquoted(name):
-            raise ConfigurationError(f"the name of {id_} in {table} is not a text")
-        yield id_, name.strip()
+        # as in everything that is loaded
+        cleaned = name.replace("\0", "").strip() if isinstance(name, str) else ""
+        if not cleaned or not _is_encodable(cleaned) or not _is_encodable(str(id_)):
+            raise ConfigurationError(f"the name of {id_!r} in {table} is not a text")
+        yield id_, cleaned
+
+
+def _is_encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -46,7 +46,7 @@ RegionOption = Annotated[
     str | None, typer.Option(help="Region in which the API key was created: us, eu, uk or studio.")
 ]
 BaseUrlOption = Annotated[
-    str | None, typer.Option(help="Base URL of the Data API, for a proxy or the sandbox.")
+    str | None, typer.Option(help="Base URL of the APIs, for a proxy or the sandbox.")
 ]
 ApiOption = Annotated[
     str | None,

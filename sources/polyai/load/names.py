@@ -32,14 +32,13 @@ INTERVAL = timedelta(days=1)
 
 _ATTEMPTS = 2
 _LONGEST_PAUSE_SECONDS = 2.0
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = 5.0
 
 
 def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options of the client that reads names, from those of the other clients.
 
-    The load does not wait for names after errors, at a rate limit or where nothing answers, because
-    the next load reads them.
+    The load waits for names no longer than some seconds, because the next load reads them.
     """
     return {
         **options,
@@ -227,6 +226,8 @@ def _names_in_use(
                 *ids,
             )
             found |= {id_ for (id_,) in rows}
+    if table is not AGENTS and (unknown := sorted(names.keys() - found)):
+        logger.info("%s: no conversation has the %s %s", agent_id, table.name, ", ".join(unknown))
     return {id_: name for id_, name in names.items() if id_ in found}
 
 
