@@ -446,18 +446,15 @@ def outbound_reach(book: Book) -> Rows:
 
 def outbound_results(book: Book) -> Rows:
     def result(call: Conversation) -> Key:
-        statuses = kpis.samples(call, "OUTBOUND_CALL_STATUS")
-        codes = kpis.samples(call, "OUTBOUND_CALL_SIP_CODE")
-        code = int(codes[0]) if codes else None
-        return statuses[0] if statuses else None, code, kpis.call_answered_by(call)
+        code = kpis.last(call, "OUTBOUND_CALL_SIP_CODE")
+        status = kpis.last(call, "OUTBOUND_CALL_STATUS")
+        return status, code and int(code), kpis.call_answered_by(call)
 
     calls = filter(kpis.is_outbound, book.live(30))
     return {
         (agent, *where): {
             "conversations": len(found),
-            "completed_conversations": sum(
-                kpis.is_true(kpis.samples(call, "CALL_COMPLETED")) for call in found
-            ),
+            "completed_conversations": sum(map(kpis.is_completed, found)),
             "caller_hangups": sum(
                 (kpis.hangup_category(call) or "").startswith("caller") for call in found
             ),
@@ -485,17 +482,20 @@ def who_hangs_up(book: Book) -> Rows:
 
 
 def since_last_deployment(book: Book) -> Rows:
-    finished = [call for call in book.live() if kpis.is_finished(call) and call.deployment_id]
-    groups = book.grouped(finished, lambda call: call.deployment_id)
+    answered = [call for call in book.live() if call.deployment_id]
+    groups = book.grouped(answered, lambda call: call.deployment_id)
     rows: Rows = {}
-    for agent in {agent for agent, _ in groups}:
-        of_agent = [(name, calls) for (owner, name), calls in groups.items() if owner == agent]
 
-        def first_start(group: tuple[Hashable, list[Conversation]]) -> datetime:
-            return min(call.started_at or call.created_at for call in group[1])
+    def began(key: Key) -> datetime:
+        if deployment := book.deployments.get(key):
+            return deployment.created_at
+        return min(call.started_at or call.created_at for call in groups[key])
 
-        newest = sorted(of_agent, key=first_start, reverse=True)[:2]
-        for ago, (name, calls) in enumerate(newest):
+    newest = sorted(groups.keys() | book.deployments.keys(), key=began, reverse=True)
+    for agent in {agent for agent, _ in newest}:
+        of_agent = [name for owner, name in newest if owner == agent]
+        for ago, name in enumerate(of_agent[:2]):
+            calls = list(filter(kpis.is_finished, groups.get((agent, name), ())))
             scores = [
                 c.poly_score for c in calls if c.poly_score and c.created_at >= kpis.NEW_SCALE
             ]

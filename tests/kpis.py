@@ -129,6 +129,16 @@ def is_true(values: Sequence[Any]) -> bool:
     return any(text and text.lower() != "false" and text not in ("0", "0.0") for text in texts)
 
 
+def last(call: Conversation, name: str) -> Any:
+    """Returns the last value of a metric that has one, as of a call that was tried again."""
+    known = [value for value in samples(call, name) if value not in (None, "")]
+    return known[-1] if known else None
+
+
+def is_confirmed(value: Any) -> bool:
+    return str(value).lower() in ("true", "yes", "1", "1.0")
+
+
 def csat_score(call: Conversation) -> float | None:
     scores = [float(value) for value in samples(call, "CSAT_SCORE")]
     valid = [score for score in scores if 1 <= score <= 5]
@@ -302,9 +312,9 @@ def outbound_daily(calls: Sequence[Conversation], zone: str) -> dict[Key, Row]:
         attempted = [c for c in found if is_finished(c) or samples(c, "OUTBOUND_CALL_STATUS")]
         connected = [c for c in found if is_connected(c)]
         answered_by = Counter(who for c in found for who in all_who_answered(c))
-        statuses = Counter(status for c in found for status in samples(c, "OUTBOUND_CALL_STATUS"))
-        codes = Counter(code[0] for c in found for code in samples(c, "OUTBOUND_CALL_SIP_CODE"))
-        completed = [c for c in found if is_true(samples(c, "CALL_COMPLETED"))]
+        statuses = Counter(last(c, "OUTBOUND_CALL_STATUS") for c in found)
+        codes = Counter(str(last(c, "OUTBOUND_CALL_SIP_CODE"))[0] for c in found)
+        completed = [c for c in found if is_completed(c)]
         answered = sum(is_finished(c) and has_spoken(c) for c in found)
         rows[key] = {
             "conversations": day["conversations"],
@@ -338,10 +348,14 @@ def is_outbound(call: Conversation) -> bool:
 def is_connected(call: Conversation) -> bool | None:
     if not is_outbound(call):
         return None
-    if connected := samples(call, "CALL_CONNECTED"):
-        return is_true(connected)
-    status = samples(call, "OUTBOUND_CALL_STATUS")
-    return "Success" in status if status else None
+    if samples(call, "CALL_CONNECTED"):
+        return is_confirmed(last(call, "CALL_CONNECTED"))
+    status = last(call, "OUTBOUND_CALL_STATUS")
+    return status == "Success" if status else None
+
+
+def is_completed(call: Conversation) -> bool:
+    return is_confirmed(last(call, "CALL_COMPLETED"))
 
 
 def all_who_answered(call: Conversation) -> set[str]:
@@ -361,14 +375,15 @@ def hangup_category(call: Conversation) -> str | None:
         return "not_connected"
     if is_handed_off(call):
         return "handoff"
-    hung_up = is_true(samples(call, "USER_HANGUP"))
+    is_person = call_answered_by(call) != "voicemail"
+    hung_up = is_confirmed(last(call, "USER_HANGUP")) and is_person
     by_agent = any(event.extra.get("hangup") for event in call.function_events or ())
     who = "caller" if hung_up else "agent" if by_agent else None
-    who = who or ("caller" if is_abandoned(call) else "unknown")
+    gave_up = is_abandoned(call) and not is_outbound(call)
+    who = who or ("caller" if gave_up else "unknown")
     if call.turns and not has_spoken(call):
         return f"{who}_before_input"
-    is_completed = is_true(samples(call, "CALL_COMPLETED"))
-    return f"{who}_after_completion" if is_completed else f"{who}_in_dialogue"
+    return f"{who}_after_completion" if is_completed(call) else f"{who}_in_dialogue"
 
 
 def has_spoken(call: Conversation) -> bool:

@@ -18,7 +18,7 @@ from polyai import open_pipeline, resolve
 from polyai.config.settings import Settings
 from polyai.load.report import RunReport
 from polyai.load.run import load
-from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.sandbox import Key, Sandbox, SandboxConfig, serve
 from polyai.sandbox.world import World
 from polyai.views import PIPELINE_NAME, create_views
 from warehouse_rows import assert_equals_truth, from_duckdb
@@ -373,3 +373,39 @@ def test_outbound_calls_fill_their_view(monkeypatch: pytest.MonkeyPatch) -> None
     assert found == tuple(sum(row[name] for row in expected) for name in names)
     assert found[0] == 450
     assert all(found[: 3 + len(_ANSWERED)])
+
+
+def shown_names() -> dict[str, dict[str, str | None]]:
+    """Returns the names of variants that views show, by id."""
+    create_views(open_pipeline(name=PIPELINE_NAME), "UTC")
+    found = {}
+    for view in ("fct_conversations", "dim_variants", "kpi_daily", "turn_latency_daily"):
+        rows = query(f"SELECT DISTINCT variant_id, variant_name FROM polyai.{view}")
+        found[view] = dict(rows)
+        assert len(rows) == len(found[view]), view
+    return found
+
+
+def test_a_key_of_v3_alone_has_the_same_names_of_variants_in_all_views() -> None:
+    keys = {"v3-only": Key(("v3",))}
+    sandbox = Sandbox(SandboxConfig(conversations=40, keys=keys))
+    with serve(sandbox) as base_url:
+        site = Site(sandbox, base_url)
+
+        def load_alone(**options: object) -> RunReport:
+            return site.load(V3, full=False, api_key=None, v3_api_key="v3-only", **options)
+
+        assert load_alone().new == 40
+        names = query("SELECT DISTINCT variant_id, variant_name FROM polyai.conversations")
+        expected: dict[str, str | None] = {id_ or "none": name for id_, name in names}
+        assert expected.keys() == {"none", "VARIANT-0", "VARIANT-1", "VARIANT-2"}
+        assert all(name == expected for name in shown_names().values())
+        written = query("SELECT variant_id, _dlt_load_id FROM polyai.variants ORDER BY ALL")
+        load_alone()
+        assert query("SELECT variant_id, _dlt_load_id FROM polyai.variants ORDER BY ALL") == written
+        load_alone(names={"variants": {"VARIANT-2": "By hand"}})
+        by_hand = expected | {"VARIANT-2": "By hand"}
+        assert all(name == by_hand for name in shown_names().values())
+        # without it, the name that the conversations have
+        load_alone()
+        assert all(name == expected for name in shown_names().values())

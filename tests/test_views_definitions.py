@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlglot.errors import SqlglotError
 
 from examples import examples
+from polyai.cookbook.recipes import recipes
 from polyai.errors import ConfigurationError
 from polyai.tables import registry
 from polyai.views import time_zone
@@ -98,6 +99,13 @@ class Warehouse:
             "api_count) VALUES ('A', ?, 'load', ?, ?, 7)",
             [run_id, status, finished_at],
         )
+
+    def recipe(self, name: str) -> list[dict[str, Any]]:
+        """Returns the rows of a recipe of the cookbook."""
+        (recipe,) = (each for each in recipes() if each.name == name)
+        found = self._connection.execute(recipe.file("duckdb"))
+        rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+        return rows
 
     def clear(self) -> None:
         for table in registry.tables():
@@ -283,7 +291,7 @@ def test_conversations_have_the_names_behind_their_ids(named: Warehouse) -> None
     named.call("c5", agent_id="B", variant_id="v1", deployment_id="d1")
     found = {row["conversation_id"]: row for row in named.rows("fct_conversations")}
     assert {key: (row["agent_name"], row["variant_name"]) for key, row in found.items()} == {
-        "c1": ("Bookings", "Old"),
+        "c1": ("Bookings", "New"),
         "c2": ("Bookings", "Own"),
         "c3": ("Bookings", None),
         "c4": ("Bookings", "New"),
@@ -298,6 +306,25 @@ def test_conversations_have_the_names_behind_their_ids(named: Warehouse) -> None
         "c5": (None, None, None),
     }
     assert found["c1"]["deployed_at"].astimezone(UTC) == NOON
+
+
+def test_a_variant_has_one_name_in_all_views(warehouse: Warehouse) -> None:
+    warehouse.call("c1", variant_id="v1", variant_name="Own", num_silences=2, from_number="+1")
+    warehouse.call("c2", variant_id="v1", direction="inbound", from_number="+1")
+    warehouse.name("variants", variant_id="v1", variant_name="By hand")
+    warehouse.turns({"latency_seconds": 3.5}, conversation_id="c1")
+    warehouse.metric("CSAT_SCORE", "4", conversation_id="c1")
+    warehouse.metric("REPEAT_CALLER_7D", "true", conversation_id="c1")
+    found = {
+        view.name: {row["variant_name"] for row in warehouse.rows(view.name)}
+        for view in views().values()
+        if view.name != "conversations_local"
+        and "variant_name" in {field.name for field in view.fields}
+    }
+    filled = {name: names for name, names in found.items() if names}
+    assert filled.keys() >= {"annotation_queue", "csat_responses", "dim_variants", "kpi_daily"}
+    assert filled.keys() >= {"fct_conversations", "repeat_callers", "turn_latency_daily"}
+    assert all(names == {"By hand"} for names in filled.values()), filled
 
 
 def test_names_add_no_row_and_change_no_other_column(named: Warehouse) -> None:
@@ -395,6 +422,16 @@ def test_annotations_are_counted_by_type(warehouse: Warehouse) -> None:
         (OUTBOUND, GREETING, {"CALL_CONNECTED": "false"}, None, "not_connected"),
         (OUTBOUND, ANSWER, {"OUTBOUND_CALL_STATUS": "Busy"}, None, "not_connected"),
         (OUTBOUND, ANSWER, {"OUTBOUND_CALL_STATUS": "Success"}, "true", "agent_in_dialogue"),
+        (OUTBOUND, GREETING, {}, None, "unknown_before_input"),
+        (OUTBOUND, ANSWER, {"USER_HANGUP": "true"}, None, "caller_in_dialogue"),
+        (OUTBOUND, ANSWER, {"USER_HANGUP": "no"}, None, "unknown_in_dialogue"),
+        (
+            OUTBOUND,
+            ANSWER,
+            {"USER_HANGUP": "true", "CALL_ANSWERED_BY": "VOICEMAIL"},
+            None,
+            "unknown_in_dialogue",
+        ),
         (
             {"direction": "inbound"},
             ANSWER,
@@ -458,6 +495,107 @@ def test_outbound_calls_by_status_and_sip_code(warehouse: Warehouse) -> None:
     assert (row["connected_conversations"], row["connection_rate"]) == (1, 0.2)
     assert (row["busy_conversations"], row["unavailable_conversations"]) == (2, 1)
     assert [row[f"sip_{n}xx_conversations"] for n in (2, 4, 5, 6)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "status", "code", "is_connected"),
+    [
+        ([("Busy", "486", "false"), ("Success", "200", "true")], "Success", 200, True),
+        ([("Success", "200", "true"), ("Busy", "486", "false")], "Busy", 486, False),
+        ([("Busy", "603", None), ("Unavailable", "480", None)], "Unavailable", 480, False),
+        ([("Success", "200", "true"), (None, None, None)], "Success", 200, True),
+    ],
+    ids=repr,
+)
+def test_the_last_attempt_is_the_result_of_a_call(
+    warehouse: Warehouse,
+    attempts: list[tuple[str | None, str | None, str | None]],
+    status: str,
+    code: int,
+    is_connected: bool,
+) -> None:
+    warehouse.call(**OUTBOUND)
+    names = ("OUTBOUND_CALL_STATUS", "OUTBOUND_CALL_SIP_CODE", "CALL_CONNECTED")
+    for occurrence, values in enumerate(attempts):
+        for name, value in zip(names, values):
+            if name != "CALL_CONNECTED" or any(each[2] for each in attempts):
+                warehouse.metric(name, value, occurrence)
+    row = warehouse.row("fct_conversations")
+    assert (row["call_status"], row["sip_code"], row["is_connected"]) == (
+        status,
+        code,
+        is_connected,
+    )
+    day = warehouse.row("outbound_daily")
+    assert day[f"sip_{code // 100}xx_conversations"] == 1
+    assert sum(day[f"sip_{n}xx_conversations"] for n in (2, 4, 5, 6)) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "is_connected"),
+    [("true", True), ("True", True), ("yes", True), ("1", True), ("1.0", True), ("no", False),
+     ("false", False), ("0", False), ("No answer", False), (None, False)],
+)  # fmt: skip
+def test_a_call_is_connected_by_words_that_mean_yes(
+    warehouse: Warehouse, value: str | None, is_connected: bool
+) -> None:
+    warehouse.call(**OUTBOUND)
+    warehouse.metric("CALL_CONNECTED", value)
+    assert warehouse.row("fct_conversations")["is_connected"] is is_connected
+
+
+def test_people_who_were_called_hang_up_only_by_the_metric(warehouse: Warehouse) -> None:
+    # a mailbox that was connected for 2 s, a call without metrics, and a person who hung up
+    short = {"total_duration_seconds": 2.0}
+    metrics: dict[str, dict[str, str]] = {
+        "voicemail": {"CALL_CONNECTED": "true", "CALL_ANSWERED_BY": "VOICEMAIL"},
+        "unknown": {},
+        "person": {"CALL_CONNECTED": "true", "USER_HANGUP": "true", "CALL_ANSWERED_BY": "HUMAN"},
+    }
+    for name, values in metrics.items():
+        warehouse.call(name, **OUTBOUND, **short)
+        for metric, value in values.items():
+            warehouse.metric(metric, value, conversation_id=name)
+    found = {row["conversation_id"]: row for row in warehouse.rows("fct_conversations")}
+    assert {name: row["hangup_category"] for name, row in found.items()} == {
+        "voicemail": "unknown_in_dialogue",
+        "unknown": "unknown_in_dialogue",
+        "person": "caller_in_dialogue",
+    }
+    row = warehouse.row("outbound_daily")
+    assert (row["caller_hangups"], row["attempted_conversations"]) == (1, 3)
+
+
+def test_the_last_deployment_need_not_have_a_finished_conversation(warehouse: Warehouse) -> None:
+    # the older one is used for longer, so that its first conversation can also be the newer
+    for number, environment in enumerate(("live", "live", "live", "sandbox")):
+        warehouse.name(
+            "deployments",
+            deployment_id=f"d{number}",
+            environment=environment,
+            created_at=NOON + timedelta(days=number),
+        )
+    warehouse.call("c0", deployment_id="d0", started_at=NOON + timedelta(days=5))
+    warehouse.call("c1", deployment_id="d1", started_at=NOON + timedelta(days=4))
+    found = warehouse.recipe("23_since_last_deployment")
+    columns = ("deployment_id", "finished_conversations", "containment_rate")
+    assert [tuple(row[name] for name in columns) for row in found] == [
+        ("d2", 0, None),
+        ("d1", 1, 1.0),
+    ]
+
+
+def test_deployments_without_a_known_time_are_ordered_by_conversations(
+    warehouse: Warehouse,
+) -> None:
+    warehouse.call("c0", deployment_id="d0")
+    warehouse.call("c1", deployment_id="d1", started_at=NOON + timedelta(days=1))
+    warehouse.call("c2", deployment_id="d2", started_at=NOON + timedelta(days=2), in_progress=True)
+    found = warehouse.recipe("23_since_last_deployment")
+    assert [(row["deployment_id"], row["finished_conversations"]) for row in found] == [
+        ("d2", 0),
+        ("d1", 1),
+    ]
 
 
 def test_hidden_numbers_are_not_callers(warehouse: Warehouse) -> None:

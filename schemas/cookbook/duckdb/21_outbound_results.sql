@@ -1,11 +1,12 @@
 -- What came of our outbound calls: status, SIP code, and who answered?
 --
--- Outbound `live` calls over the last 30 days, from PolyAI's metrics of outbound calls. A call without
--- them is in the row without status. 480 is nobody available, 486 busy, 603 declined.
+-- Outbound `live` calls over the last 30 days, from PolyAI's metrics of outbound calls, of the last
+-- attempt where there were several. A call without them is in the row without status. 480 is nobody
+-- available, 486 busy, 603 declined.
 --
 -- Columns:
 -- completed_conversations: Calls with CALL_COMPLETED.
--- caller_hangups: Calls that the person called ended.
+-- caller_hangups: Calls that the person called ended, as USER_HANGUP says.
 SELECT
   agent_id,
   (SELECT n.agent_name FROM polyai.agents AS n WHERE n.agent_id = f.agent_id) AS agent_name,

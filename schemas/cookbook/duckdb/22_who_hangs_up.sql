@@ -2,8 +2,8 @@
 --
 -- Finished `live` conversations over the last 30 days by `hangup_category`, which is a definition of
 -- this project (see `views.md`). PolyAI reports who hung up in the metric USER_HANGUP and in function
--- calls only; without either, an abandoned call counts as ended by its caller, and any other end is
--- unknown.
+-- calls only; without either, an abandoned call counts as ended by its caller unless it is outbound,
+-- and any other end is unknown.
 --
 -- Columns:
 -- finished_conversations: Conversations that ended in this way.

@@ -1,9 +1,11 @@
 -- What changed since the last deployment?
 --
--- The two newest deployments of each agent in `live`, by the first conversation that each answered,
--- newest first: who deployed what, and how finished conversations went with it. Version, user and
--- message are NULL where the key may not read the names behind ids. The newer deployment has had
--- less time: compare the rates, with an eye on the number of conversations behind them.
+-- The two newest deployments of each agent in `live`, newest first: who deployed what, and how finished
+-- conversations went with it. The newest is the last one deployed, even if it has not finished a
+-- conversation yet; its rates are then NULL. Where the key may not read the names behind ids, version,
+-- user and message are NULL, and the first conversation counts as the time of the deployment. The
+-- newer deployment has had less time: compare the rates, with an eye on the number of conversations
+-- behind them.
 --
 -- Columns:
 -- deployments_ago: 0 for the newest deployment, 1 for the one before.
@@ -12,24 +14,41 @@ WITH counted AS (
   SELECT
     agent_id,
     deployment_id,
-    MIN(started_at) AS first_started_at,
-    COUNT(*) AS finished_conversations,
+    MIN(began_at) AS first_began_at,
+    COUNT(*) FILTER(WHERE
+      is_finished) AS finished_conversations,
     COUNT(*) FILTER(WHERE
       is_contained) AS contained,
     AVG(handle_time_seconds) AS handle_time_seconds_mean,
     AVG(poly_score) FILTER(WHERE
-      poly_score_scale = '1-5') AS poly_score_1_5_mean
+      is_finished AND poly_score_scale = '1-5') AS poly_score_1_5_mean
   FROM polyai.fct_conversations
   WHERE
-    environment = 'live' AND is_finished AND NOT deployment_id IS NULL
+    environment = 'live' AND NOT deployment_id IS NULL
   GROUP BY
     agent_id,
     deployment_id
 ), ordered AS (
   SELECT
-    *,
-    ROW_NUMBER() OVER (PARTITION BY agent_id ORDER BY first_started_at DESC NULLS LAST, deployment_id) - 1 AS deployments_ago
-  FROM counted
+    d.agent_id,
+    d.deployment_id,
+    d.deployment_version,
+    d.deployed_at,
+    d.deployed_by,
+    d.deployment_message,
+    COALESCE(c.finished_conversations, 0) AS finished_conversations,
+    c.contained,
+    c.handle_time_seconds_mean,
+    c.poly_score_1_5_mean,
+    ROW_NUMBER() OVER (
+      PARTITION BY d.agent_id
+      ORDER BY COALESCE(d.deployed_at, c.first_began_at) DESC NULLS LAST, d.deployment_id
+    ) - 1 AS deployments_ago
+  FROM polyai.dim_deployments AS d
+  LEFT JOIN counted AS c
+    ON c.agent_id = d.agent_id AND c.deployment_id = d.deployment_id
+  WHERE
+    d.environment = 'live' OR NOT c.deployment_id IS NULL
 )
 SELECT
   o.agent_id,
@@ -42,17 +61,15 @@ SELECT
   ) AS agent_name,
   o.deployments_ago,
   o.deployment_id,
-  d.deployment_version,
-  d.deployed_at,
-  d.deployed_by,
-  d.deployment_message,
+  o.deployment_version,
+  o.deployed_at,
+  o.deployed_by,
+  o.deployment_message,
   o.finished_conversations,
-  CAST(o.contained AS DOUBLE PRECISION) / o.finished_conversations AS containment_rate,
+  CAST(o.contained AS DOUBLE PRECISION) / NULLIF(o.finished_conversations, 0) AS containment_rate,
   o.handle_time_seconds_mean,
   o.poly_score_1_5_mean
 FROM ordered AS o
-LEFT JOIN polyai.dim_deployments AS d
-  ON d.agent_id = o.agent_id AND d.deployment_id = o.deployment_id
 WHERE
   o.deployments_ago < 2
 ORDER BY

@@ -76,7 +76,7 @@ SELECT
   ids.csat_band,
   ids.csat_scored_at,
   ids.csat_feedback,
-  COALESCE(ids.variant_name, variants.variant_name) AS variant_name,
+  COALESCE(variants.variant_name, ids.variant_name) AS variant_name,
   agents.agent_name
 FROM (
   SELECT

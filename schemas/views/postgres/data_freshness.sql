@@ -60,7 +60,7 @@ SELECT
   ids.gaps_repaired,
   ids.api_conversations,
   ids.missing_conversations,
-  COALESCE(ids.agent_name, agents.agent_name) AS agent_name
+  COALESCE(agents.agent_name, ids.agent_name) AS agent_name
 FROM (
   SELECT
     a.agent_id,

@@ -10,14 +10,18 @@
 --
 -- hangup_category is a definition of this project: who ended the conversation, and at which point.
 -- not_connected: an outbound call that was not connected. handoff: it ended with a handoff. Else the
--- first word is caller (the metric USER_HANGUP is true, or the conversation is abandoned), agent (a
--- function requested the hang-up) or unknown, and the rest is before_input (the caller had not
--- spoken), after_completion (the metric CALL_COMPLETED is true) or in_dialogue.
+-- first word is caller, agent (a function requested the hang-up) or unknown, and the rest is
+-- before_input (the caller had not spoken), after_completion (the metric CALL_COMPLETED is true) or
+-- in_dialogue. The caller ended it if the metric USER_HANGUP is true and not only a voicemail
+-- answered. Without that metric and a hang-up of the agent, the caller of an abandoned conversation
+-- counts as having ended it, unless it is outbound: nobody may have answered.
 --
 -- An outbound call is connected if the metric CALL_CONNECTED is true; without it, if
--- OUTBOUND_CALL_STATUS is Success.
+-- OUTBOUND_CALL_STATUS is Success. CALL_CONNECTED, CALL_COMPLETED and USER_HANGUP are true if they
+-- are true, yes or 1. If the call was tried again, the last value of each of these metrics and of
+-- OUTBOUND_CALL_SIP_CODE counts; CALL_ANSWERED_BY lists all that answered.
 --
--- variant_name is the name that came with the conversation, or else the one in `variants`.
+-- variant_name is the name in `variants`, or else the one that came with the conversation.
 --
 -- Each join includes both dates, so that a filter on either of them reaches the scan of the
 -- children.
@@ -95,7 +99,12 @@ WITH spoken AS (
     m.name,
     m.value,
     m.value_number,
-    COALESCE(m.value_boolean, m.value_number <> 0, NOT m.value IS NULL) AS is_yes
+    COALESCE(m.value_boolean, m.value_number <> 0, NOT m.value IS NULL) AS is_yes,
+    COALESCE(m.value_boolean, m.value_number = 1, LOWER(m.value) = 'yes', FALSE) AS is_true,
+    ROW_NUMBER() OVER (
+      PARTITION BY l.agent_id, l.conversation_id, l.local_date, l.next_local_date, m.name
+      ORDER BY CASE WHEN m.value IS NULL THEN 1 ELSE 0 END, m.occurrence DESC NULLS LAST
+    ) AS place
   FROM polyai.conversations_local AS l
   JOIN polyai.metrics AS m
     ON m.agent_id = l.agent_id AND m.conversation_id = l.conversation_id
@@ -118,14 +127,19 @@ WITH spoken AS (
     next_local_date,
     BOOL_OR(name = 'CHAT_ABANDONED' AND is_yes) AS is_chat_abandoned,
     BOOL_OR(STARTS_WITH(name, 'REPEAT_CALLER_') AND is_yes) AS is_repeat_caller,
-    BOOL_OR(name = 'USER_HANGUP' AND is_yes) AS has_user_hung_up,
-    BOOL_OR(name = 'CALL_COMPLETED' AND is_yes) AS is_call_completed,
-    BOOL_OR(CASE WHEN name = 'CALL_CONNECTED' THEN is_yes END) AS is_reported_connected,
-    BOOL_OR(CASE WHEN name = 'OUTBOUND_CALL_STATUS' THEN LOWER(value) = 'success' END) AS is_success,
-    MAX(CASE WHEN name = 'OUTBOUND_CALL_STATUS' THEN value END) AS call_status,
+    BOOL_OR(name = 'USER_HANGUP' AND place = 1 AND is_true) AS has_user_hung_up,
+    BOOL_OR(name = 'CALL_COMPLETED' AND place = 1 AND is_true) AS is_call_completed,
+    BOOL_OR(CASE WHEN name = 'CALL_CONNECTED' AND place = 1 THEN is_true END) AS is_reported_connected,
+    BOOL_OR(
+      CASE
+        WHEN name = 'OUTBOUND_CALL_STATUS' AND place = 1
+        THEN LOWER(value) = 'success'
+      END
+    ) AS is_success,
+    MAX(CASE WHEN name = 'OUTBOUND_CALL_STATUS' AND place = 1 THEN value END) AS call_status,
     MAX(
       CASE
-        WHEN name = 'OUTBOUND_CALL_SIP_CODE' AND value_number BETWEEN 100 AND 699
+        WHEN name = 'OUTBOUND_CALL_SIP_CODE' AND place = 1 AND value_number BETWEEN 100 AND 699
         THEN value_number
       END
     ) AS sip_code,
@@ -244,7 +258,7 @@ SELECT
   ids.environment,
   ids.language,
   ids.variant_id,
-  COALESCE(ids.variant_name, variants.variant_name) AS variant_name,
+  COALESCE(variants.variant_name, ids.variant_name) AS variant_name,
   ids.deployment_id,
   ids.from_number,
   ids.to_number,
@@ -355,11 +369,11 @@ FROM (
       THEN 'handoff'
       ELSE CONCAT(
         CASE
-          WHEN has_user_hung_up
+          WHEN has_user_hung_up AND COALESCE(answered_by <> 'voicemail', TRUE)
           THEN 'caller'
           WHEN has_agent_hung_up
           THEN 'agent'
-          WHEN is_abandoned
+          WHEN is_abandoned AND direction <> 'outbound'
           THEN 'caller'
           ELSE 'unknown'
         END,

@@ -54,7 +54,7 @@ SELECT
   ids.previous_conversation_id,
   ids.previous_began_at,
   ids.hours_since_previous,
-  COALESCE(ids.variant_name, variants.variant_name) AS variant_name,
+  COALESCE(variants.variant_name, ids.variant_name) AS variant_name,
   agents.agent_name
 FROM (
   SELECT

@@ -162,7 +162,12 @@ class LoadLoop:
         if reader.names.is_whole:
             report.names_read_at = now
         changed = changed_names(
-            self._warehouse, report.agent_id, reader.names.rows, reader.names_by_hand, now
+            self._warehouse,
+            report.agent_id,
+            reader.names.rows,
+            reader.names_by_hand,
+            now,
+            has_news=bool(report.load_ids) or reader.reads_names,
         )
         report.agent_name = agent_name(self._warehouse, report.agent_id, changed)
         return changed

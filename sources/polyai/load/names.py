@@ -22,6 +22,7 @@ from ..shape.redaction import Redaction
 from ..tables.declaration import Table
 from ..tables.names import AGENTS, DEPLOYMENTS, PHONE_NUMBERS, VARIANTS
 from ..tables.registry import key_of, name_tables
+from ..tables.rules import PLACED_AT
 from ..warehouse.held import LoadState
 from ..warehouse.queries import id_batches
 
@@ -168,6 +169,8 @@ def changed_names(
     read: Names,
     by_hand: Mapping[str, Mapping[str, str]],
     now: datetime,
+    *,
+    has_news: bool,
 ) -> dict[Table, list[Json]]:
     """Returns the rows to write: those that are new or differ from the loaded ones.
 
@@ -179,14 +182,20 @@ def changed_names(
             those that were read. One of a variant or deployment without a row is added if
             conversations of the agent have its id.
         now: Time of the load.
+        has_news: Conversations may have brought names of variants that are not loaded.
     """
     changed = {}
+    own = _names_in_conversations(warehouse, agent_id) if has_news else {}
     for table in name_tables():
         names = by_hand.get(table.name, {})
-        if table not in read and not names:
+        found = own if table is VARIANTS else {}
+        if table not in read and not names and not found:
             continue
         loaded = _loaded(warehouse, table, agent_id)
         rows = read.get(table, [])
+        if found:
+            found = _without_listed(found, [*loaded, *rows])
+            rows = with_given_names(table, agent_id, rows, loaded, found)
         if names:
             names = _names_in_use(warehouse, table, agent_id, names, [*rows, *loaded])
             rows = with_given_names(table, agent_id, rows, loaded, names)
@@ -229,6 +238,35 @@ def _names_in_use(
     if table is not AGENTS and (unknown := sorted(names.keys() - found)):
         logger.info("%s: no conversation has the %s %s", agent_id, table.name, ", ".join(unknown))
     return {id_: name for id_, name in names.items() if id_ in found}
+
+
+def _names_in_conversations(warehouse: LoadState, agent_id: str) -> dict[str, str]:
+    """Returns the names that conversations of v3 have of their variants, by id; the newest ones."""
+    return dict(
+        warehouse.rows(
+            "SELECT variant_id, variant_name FROM {conversations} "
+            "WHERE agent_id = %s AND variant_id IS NOT NULL AND variant_name IS NOT NULL "
+            "GROUP BY variant_id, variant_name "
+            f"ORDER BY max({PLACED_AT.sql()}), variant_name",
+            agent_id,
+        )
+    )
+
+
+def _without_listed(names: Mapping[str, str], known: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Leaves out the variants that the Agents API named: a row of another origin has no values.
+
+    Args:
+        names: Names by id.
+        known: Rows of `variants`; the last one of an id counts.
+    """
+    listed = {
+        id_
+        for id_, row in {row["variant_id"]: row for row in known}.items()
+        if row["variant_name"] is not None
+        and (row["is_default"] is not None or row["extra"] is not None)
+    }
+    return {id_: name for id_, name in names.items() if id_ not in listed}
 
 
 def _first(items: Iterable[Json], field: str) -> str | None:

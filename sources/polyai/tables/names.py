@@ -96,8 +96,8 @@ DEPLOYMENTS = Table(
 
 VARIANTS = Table(
     "variants",
-    "One row per variant of an agent, from any of its branches; stays when PolyAI no longer lists "
-    "it.",
+    "One row per variant of an agent, from any of its branches, or that only conversations of v3 "
+    "name; stays when PolyAI no longer lists it.",
     (
         AGENT_ID,
         Column(

@@ -124,15 +124,16 @@ _DECLARED: tuple[Field, ...] = (
         "",
         "End of the conversation as this project classifies it: not_connected, handoff, or who "
         "hung up (caller, agent, unknown) and when (before_input, in_dialogue, after_completion), "
-        "such as caller_in_dialogue; NULL while in progress.",
+        "such as caller_in_dialogue; NULL while in progress. Of outbound calls, caller needs the "
+        "metric USER_HANGUP.",
     ),
     # outbound calls
     Field(
         "is_connected",
         "bool",
         "",
-        "Outbound call that was connected: CALL_CONNECTED is true, or the status is Success; NULL "
-        "if unknown or inbound.",
+        "Outbound call that was connected: CALL_CONNECTED is true, yes or 1; without it, the "
+        "status is Success; NULL if unknown or inbound.",
     ),
     Field("is_call_completed", "bool", "", "The metric CALL_COMPLETED is true."),
     Field(
@@ -148,9 +149,14 @@ _DECLARED: tuple[Field, ...] = (
         "call_status",
         "text",
         "",
-        "Status from OUTBOUND_CALL_STATUS: Success, Unavailable or Busy; NULL if unknown.",
+        "OUTBOUND_CALL_STATUS of the last attempt: Success, Unavailable or Busy; NULL if unknown.",
     ),
-    Field("sip_code", "bigint", "", "SIP code from OUTBOUND_CALL_SIP_CODE; NULL if unknown."),
+    Field(
+        "sip_code",
+        "bigint",
+        "",
+        "OUTBOUND_CALL_SIP_CODE of the last attempt; NULL if unknown.",
+    ),
     # turns
     Field("num_user_turns", "bigint", "", "Turns with input of the caller; NULL without turns."),
     Field("num_barge_ins", "bigint", "", "Turns with barge-in: the caller spoke over the agent."),
@@ -265,14 +271,20 @@ _DECLARED: tuple[Field, ...] = (
         "attempted_conversations",
         "bigint",
         "",
-        "Outbound calls that were placed: finished, or with a status.",
+        "Outbound calls that were placed: finished, with or without metrics, or with a status.",
     ),
     Field("connected_conversations", "bigint", "", "Outbound calls that were connected."),
     Field("human_conversations", "bigint", "", "Outbound calls that a human answered."),
     Field("voicemail_conversations", "bigint", "", "Outbound calls that a mailbox answered."),
     Field("ivr_conversations", "bigint", "", "Outbound calls that an IVR answered."),
     Field("completed_conversations", "bigint", "", "Outbound calls with CALL_COMPLETED."),
-    Field("caller_hangups", "bigint", "", "Outbound calls that the person called ended."),
+    Field(
+        "caller_hangups",
+        "bigint",
+        "",
+        "Outbound calls that the person called ended: connected, no handoff, and USER_HANGUP is "
+        "true, unless only a voicemail answered.",
+    ),
     Field("busy_conversations", "bigint", "", "Outbound calls with the status Busy."),
     Field("unavailable_conversations", "bigint", "", "Outbound calls with the status Unavailable."),
     Field("sip_2xx_conversations", "bigint", "", "Outbound calls with a SIP code 200 to 299."),

@@ -51,7 +51,7 @@ def with_names(query: exp.Select, reads: Collection[str]) -> exp.Select:
 
     Names are joined to the rows of the view, after they are grouped: no row is added or lost, and
     filters are pushed down as before. A name that the view selects keeps its place. If it is the
-    conversation's own, the one in the table replaces NULL.
+    conversation's own, it only fills in where the table has no name.
 
     Args:
         query: The query, part of the result.
@@ -70,7 +70,7 @@ def with_names(query: exp.Select, reads: Collection[str]) -> exp.Select:
         for name in wanted:
             known: exp.Expr = exp.column(names.columns[name], table.name)
             if name in columns:
-                known = exp.func("coalesce", columns[name], known)
+                known = exp.func("coalesce", known, columns[name])
             columns[name] = known
     return _joined(query, columns, joined) if joined else query
 

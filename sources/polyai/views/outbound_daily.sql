@@ -2,10 +2,12 @@
 -- Answers: How many people were called, how many answered, and how did the calls end?
 -- Key: agent_id, channel, environment, variant_id, local_date
 --
--- Attempted, connected, answered by, SIP codes and completed are from PolyAI's metrics of outbound
--- calls: OUTBOUND_CALL_STATUS, CALL_CONNECTED, CALL_ANSWERED_BY, OUTBOUND_CALL_SIP_CODE,
+-- Attempted are all calls that have finished, with or without metrics, or that have a status.
+-- Connected, answered by, SIP codes, completed and caller hang-ups are from PolyAI's metrics of
+-- outbound calls: OUTBOUND_CALL_STATUS, CALL_CONNECTED, CALL_ANSWERED_BY, OUTBOUND_CALL_SIP_CODE,
 -- CALL_COMPLETED and USER_HANGUP. Without them, the counts that depend on them are 0. A call that
--- was answered by several, as when a menu leads to a person, counts for each of them.
+-- was tried again has the result of its last attempt. A call that was answered by several, as when a
+-- menu leads to a person, counts for each of them.
 SELECT
   agent_id,
   channel,
