@@ -38,12 +38,15 @@ priority."""
 
 COPY_CONFIG: Mapping[str, Any] = {
     "threads": 1,
-    "memory_limit": "160MB",
+    "memory_limit": "190MB",
     "preserve_insertion_order": False,
     **_STORAGE,
 }
 """DuckDB settings for copying a whole file: what exceeds the limit spills to disk, so that memory
 does not grow with the warehouse."""
+
+_RAISED_LIMITS = ("260MB", "520MB", "1TB")
+"""Limits for a statement that needs more than `COPY_CONFIG` allows, one after the other."""
 
 READ_CONFIG: Mapping[str, Any] = {
     "threads": 2,
@@ -231,19 +234,19 @@ def retry_while_locked(action: Callable[[], T]) -> T:
 
 
 def execute_in_memory_limit(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Executes a statement on a connection with `COPY_CONFIG`; if need be, without its limit.
+    """Executes a statement on a connection with `COPY_CONFIG`; if need be, with higher limits.
 
-    DuckDB cannot spill everything, such as long texts.
+    DuckDB cannot spill everything, such as long texts; without a limit, it spills nothing.
     """
-    try:
-        connection.execute(sql)
-    except duckdb.OutOfMemoryException:
-        logger.info("a statement needs more memory than usual: DuckDB's limit is lifted")
-        connection.execute("RESET memory_limit")
-        # alone, that changes the setting, but not what DuckDB enforces
-        ((default,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
-        connection.execute(f"SET memory_limit = '{default}'")
-        connection.execute(sql)
+    for limit in _RAISED_LIMITS:
+        try:
+            connection.execute(sql)
+        except duckdb.OutOfMemoryException:
+            logger.info("a statement needs more memory than usual: DuckDB's limit is raised")
+            connection.execute(f"SET memory_limit = '{limit}'")
+        else:
+            return
+    connection.execute(sql)
 
 
 def lift_memory_limit(pipeline: dlt.Pipeline, error: BaseException) -> bool:
