@@ -37,6 +37,7 @@ V3, DATA = "conversations_v3", "data"
 LISTINGS = {DATA: DATA_LISTING, V3: "^/v3/"}
 _REQUESTS = {DATA: r" /v1/agents/[^/]+/conversations\?", V3: " /v3/"}
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 class Site:
@@ -144,15 +145,15 @@ class TestKnownAgent:
 
         site.load(api=first, details=details)
         load_reference()
-        for arrivals, requests in ((5, 1), (2, 0)):
+        # the second run asks once whether the listing is back
+        for arrivals, requests in ((5, 2), (2, 1)):
             site.sandbox.advance(HOUR, arrivals=arrivals)
             site.remove(first)
             report = site.load()
             assert (report.status, report.source_api, report.new) == ("complete", other, arrivals)
-            # the second run asks the other one at once
+            assert report.replaced_api == first
             assert site.listed(first) == requests
-            warnings = [text for text in caplog.messages if f"api = '{other}'" in text]
-            assert len(warnings) == requests
+            assert len([text for text in caplog.messages if f"api = '{other}'" in text]) == 1
             load_reference()
         assert comparable() == comparable(reference / "polyai.duckdb")
 
@@ -206,6 +207,144 @@ class TestKnownAgent:
         assert report.status == "failed"
         assert "no Route matched" in str(report.error)
         assert "HTTP 401" in str(report.error)
+
+
+@pytest.fixture
+def everywhere() -> Iterator[Site]:
+    """Site with conversations of environments that v3 does not list."""
+    config = SandboxConfig(conversations=60, span=timedelta(days=5), all_environments=True)
+    sandbox = Sandbox(config)
+    with serve(sandbox) as base_url:
+        yield Site(sandbox, base_url)
+
+
+class TestFallback:
+    def test_one_answer_without_a_route_changes_nothing(self, everywhere: Site) -> None:
+        assert everywhere.load().new == 60
+        for path in (DATA_LISTING, "^/v1/agents/[^/]+/conversations/"):
+            everywhere.sandbox.faults.add("no_route", path=path, times=1)
+        everywhere.sandbox.advance(DAY, arrivals=30)
+        report = everywhere.load()
+        assert (report.status, report.source_api, report.new) == ("complete", DATA, 30)
+        assert everywhere.sandbox.faults.hits == 2
+
+    def test_is_partial_and_ends_with_all_that_arrived_in_between(
+        self, everywhere: Site, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        everywhere.load()
+        everywhere.remove(DATA)
+        for full in (False, True):
+            caplog.clear()
+            everywhere.sandbox.advance(DAY, arrivals=30)
+            report = everywhere.load(full=full)
+            assert (report.status, report.source_api) == ("partial", V3)
+            assert report.replaced_api == DATA
+            assert report.new < 30
+            assert set(report.unlisted) <= {"draft", "test", "scenarios"}
+            assert report.unlisted
+            (warning,) = [text for text in caplog.messages if "going on through" in text]
+            assert "live, sandbox, pre-release" in warning
+        everywhere.sandbox.faults.clear()
+        everywhere.sandbox.advance(3 * DAY, arrivals=30)
+        report = everywhere.load()
+        assert (report.status, report.source_api, report.replaced_api) == ("complete", DATA, None)
+        assert query(
+            "SELECT count(*), count(DISTINCT conversation_id) FROM polyai.conversations"
+        ) == [(150, 150)]
+        listed = everywhere.listed(DATA)
+        assert everywhere.load().status == "complete"
+        assert everywhere.listed(DATA) <= listed
+        assert query("SELECT source_api, replaced_api FROM polyai.sync_runs ORDER BY started_at")[
+            1:4
+        ] == [(V3, DATA), (V3, DATA), (DATA, None)]
+
+    def test_a_listing_that_vanishes_leaves_what_it_counted_as_missing(
+        self, everywhere: Site
+    ) -> None:
+        everywhere.remove(DATA, after=1)
+        report = everywhere.load(page_size=20)
+        missing = 60 - report.new
+        assert missing > 0
+        assert (report.status, report.missing, report.api_count) == ("partial", missing, 60)
+        # new ones do not stand in for them
+        everywhere.sandbox.advance(DAY, arrivals=30)
+        report = everywhere.load()
+        assert (report.status, report.missing) == ("partial", missing)
+        everywhere.sandbox.faults.clear()
+        assert everywhere.load().status == "complete"
+        assert query("SELECT count(*) FROM polyai.conversations") == [(90,)]
+
+    def test_goes_on_without_details_while_they_are_gone_too(
+        self,
+        site: Site,
+        caplog: pytest.LogCaptureFixture,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> None:
+        caplog.set_level(logging.WARNING, logger="polyai")
+        reference = tmp_path_factory.mktemp("reference")
+
+        def load_reference() -> None:
+            """Loads another warehouse at the same time, through the Data API."""
+            site.sandbox.faults.clear()
+            with chdir(reference):
+                site.load(api=DATA)
+
+        site.load()
+        load_reference()
+        held = rows_by_table(from_duckdb("polyai.duckdb"))
+        site.sandbox.faults.add("no_route", path="^/v1/")
+        site.sandbox.advance(HOUR, arrivals=5)
+        report = site.load()
+        assert (report.status, report.source_api, report.new) == ("complete", V3, 5)
+        (warning,) = [text for text in caplog.messages if "going on through" in text]
+        assert "without details" in warning
+        rows = rows_by_table(from_duckdb("polyai.duckdb"))
+        names = ("note", "summary", "csat_score", "handoff_reason")
+        for key, row in held["conversations"].items():
+            for name in names:
+                assert rows["conversations"][key].get(name) == row.get(name)
+        assert held["function_events"].keys() <= rows["function_events"].keys()
+        load_reference()
+        site.sandbox.advance(3 * DAY, arrivals=1)
+        report = site.load()
+        assert (report.status, report.source_api, report.new) == ("complete", DATA, 1)
+        load_reference()
+        loaded, expected = comparable(), comparable(reference / "polyai.duckdb")
+        for name in ("conversations", "turns", "function_events", "metrics"):
+            assert loaded[name] == expected[name]
+        assert loaded["annotations"].keys() == expected["annotations"].keys()
+
+    @pytest.mark.slow
+    def test_of_a_killed_run_ends_with_the_next_one(self, everywhere: Site) -> None:
+        everywhere.load()
+        everywhere.remove(DATA)
+        everywhere.sandbox.advance(DAY, arrivals=30)
+        everywhere.load()
+        with duckdb.connect("polyai.duckdb") as connection:
+            # as it is written at the start
+            connection.execute(
+                "UPDATE polyai.sync_runs SET status = 'running', replaced_api = NULL, "
+                f"source_api = '{DATA}', finished_at = NULL WHERE replaced_api IS NOT NULL"
+            )
+        everywhere.sandbox.faults.clear()
+        report = everywhere.load()
+        assert (report.status, report.source_api) == ("complete", DATA)
+        assert query("SELECT count(*) FROM polyai.conversations") == [(90,)]
+
+    @pytest.mark.slow
+    def test_of_a_backfill_is_partial(self, everywhere: Site) -> None:
+        everywhere.load()
+        everywhere.remove(DATA)
+        everywhere.sandbox.advance(DAY, arrivals=30)
+        span = Span(everywhere.sandbox.now - 2 * DAY, everywhere.sandbox.now)
+        result = backfill(
+            span, settings=everywhere.settings(), slice_length=DAY, workers=1, resume=False
+        )
+        assert {one.status for one in result.slices} == {"partial"}
+        everywhere.sandbox.faults.clear()
+        report = everywhere.load()
+        assert (report.status, report.source_api) == ("complete", DATA)
+        assert query("SELECT count(*) FROM polyai.conversations") == [(90,)]
 
 
 class TestOddities:
@@ -299,5 +438,5 @@ class TestBackfill:
             resume=False,
         )
         assert {one.status for one in result.slices} == {"complete"}
-        assert site.listed(DATA) == 1
+        assert site.listed(DATA) == 2
         assert query("SELECT count(*) FROM polyai.conversations") == [(60,)]

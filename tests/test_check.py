@@ -263,6 +263,8 @@ def test_a_listing_that_is_gone_is_reported_with_the_answer_of_the_gateway() -> 
     found = {finding["subject"]: finding for finding in report["findings"]}
     assert "no Route matched with those values" in found["agent"]["message"]
     assert found["detail"]["outcome"] == "ok"
+    assert "details = true" in found["listing"]["message"]
+    assert "need a key" not in found["listing"]["message"]
     (settings,) = report["settings"]
     assert settings["config"]["api"] == "conversations_v3"
     assert settings["config"]["details"] is True

@@ -201,6 +201,15 @@ class Retrier:
                 else:
                     self._throttle.sleep(delay_seconds)
 
+    def pause(self) -> None:
+        """Waits a moment before a request is repeated whose answer is doubtful.
+
+        Raises:
+            StoppedError: `stop` was called.
+        """
+        self._traffic.add(retries=1)
+        self._throttle.sleep(self._policy.backoff_seconds)
+
     def _counted(self, attempt: Callable[[], T]) -> T:
         """Calls `attempt`, counted in `_in_flight`."""
         with self._rounds_lock:

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from ..config.agent import DATA, Agent
 from ..config.version import installed_version
-from ..errors import ConfigurationError, UncertainError
+from ..errors import ConfigurationError, RouteGoneError, UncertainError
 from .body import Body
 from .deadline import (
     MAX_STREAM_BYTES,
@@ -100,6 +100,7 @@ class Transport:
     Attributes:
         traffic: Counters of the requests so far.
         max_body: As given.
+        confirms_gone: Whether a route that seems to be gone is requested a second time.
     """
 
     source_api: ClassVar[str] = DATA
@@ -125,6 +126,7 @@ class Transport:
         agent.check_usable()
         self.traffic = traffic or Traffic()
         self.max_body = max_body
+        self.confirms_gone = False
         self._agent = agent
         key = api_key or agent.api_key
         self._base_url = base_url or agent.base_url
@@ -270,11 +272,20 @@ class Transport:
         return DirectGet(self._pool[0], self._headers)
 
     def _send(self, request: _Request, accept: Callable[[Body], T]) -> T:
-        return self._retrier.run(
+        send = partial(
+            self._retrier.run,
             partial(self._attempt, request, accept),
             is_idempotent=request.is_idempotent,
             max_timeouts=request.max_timeouts,
         )
+        try:
+            return send()
+        except RouteGoneError:
+            if not self.confirms_gone:
+                raise
+        # a gateway also answers so for a moment while it is deployed
+        self._retrier.pause()
+        return send()
 
     def _attempt(self, request: _Request, accept: Callable[[Body], T]) -> T:
         """Sends the request once."""

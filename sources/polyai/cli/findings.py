@@ -267,9 +267,16 @@ class AgentFindings:
                 "conversations per request"
             )
         elif v3.is_usable:
+            details = self._access.details
+            if details is not None and details.found:
+                others = f"details = true adds {_ONLY_DATA}, at one request per conversation"
+            elif data.is_gone and self._agent.api_key:
+                others = f"{_ONLY_DATA} cannot be read, because the Data API offers no details"
+            else:
+                others = f"{_ONLY_DATA} need a key of the Data API as well"
             message = (
                 "use api = 'conversations_v3', the only listing that these settings can use; "
-                f"{_ONLY_DATA} need a key of the Data API as well"
+                f"{others}"
             )
         else:
             missing = "" if self._agent.account_id else "account_id and, if it is another one, "

@@ -53,6 +53,15 @@ def load(console: Console, reports: list[RunReport], pipeline: dlt.Pipeline) -> 
                 f"  [red]{report.unaccounted:,} missing[/] without a known id: PolyAI counts them "
                 "and does not list them"
             )
+        if report.unlisted:
+            unlisted = ", ".join(
+                f"{environment} ({loaded:,} loaded)"
+                for environment, loaded in report.unlisted.items()
+            )
+            console.print(
+                "  [red]not listed[/] by the Conversations API v3, in place of the Data API: "
+                f"conversations of {escape(unlisted)}"
+            )
         if not report.is_proven:
             console.print(
                 "  [red]not proven[/]: the list changed from one answer to the next; "

@@ -32,14 +32,14 @@ class Landmarks:
         count: Last known number of rows; None before the first page.
         points: Times, in microseconds since 1970, and their positions; both ascending.
         inversion_us: Largest disorder of the times seen so far, in microseconds.
-        replaced_by: API that takes the place of one whose listing was refused, and whether details
-            are read; None for none.
+        replaced_by: API that takes the place of one whose listing was refused, whether details are
+            read, and the API whose listing was gone, if it was; None for none.
     """
 
     count: int | None = None
     points: list[tuple[int, int]] = field(default_factory=list)
     inversion_us: int = 0
-    replaced_by: tuple[str, bool] | None = None
+    replaced_by: tuple[str, bool, str | None] | None = None
 
     def __post_init__(self) -> None:
         points, self.points = self.points, []

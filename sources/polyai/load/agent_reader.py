@@ -28,10 +28,12 @@ from ..listing.data_api import DataListing
 from ..listing.landmarks import Landmarks
 from ..listing.protocol import Listing, MalformedRow
 from ..listing.v3 import V3Listing
+from ..warehouse.fallback import fallback
 from ..warehouse.held import LoadState
 from .batch_shaper import BatchShaper
 from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
+from .fallback import offers_details
 from .fetch import Fetched, Fetcher, Task
 from .listing_choice import ListingChoice, both_refused, first_choice, log_choice, next_choice
 from .names import ReadNames, client_options, read_names
@@ -50,6 +52,7 @@ _QUEUE_SIZE = 100
 """Answers that wait to be shaped, beside those in the look-ahead of the fetcher."""
 
 _POLL_SECONDS = 0.2
+
 
 _FILL_SECONDS = 3.0
 """Time that a chunk waits for more answers while other agents have some ready."""
@@ -79,6 +82,7 @@ class AgentReader:
         reads_names: Whether to request the names behind ids once all else was read.
         names: What was read of them.
         names_by_hand: Names given by hand, as in `Settings.names`.
+        environments: Environments that v3 lists.
 
     Raises:
         ConfigurationError: The agent lacks what the chosen API needs.
@@ -105,6 +109,7 @@ class AgentReader:
         self._choice = first_choice(agent, settings, warehouse)
         if self._landmarks.replaced_by:
             self._choice = ListingChoice(*self._landmarks.replaced_by, is_known=True)
+        before = fallback(warehouse, agent.agent_id)
         if span is None:
             log_choice(self._choice, agent, settings)
         self._refused: AccessError | None = None
@@ -117,6 +122,7 @@ class AgentReader:
             "backfill" if span else "load",
             traffic,
             source_api=self._choice.source_api,
+            replaced_api=self._choice.replaced_api,
             started_at=clock(),
             range_from=span.since if span else None,
             range_to=span.before if span else None,
@@ -129,6 +135,8 @@ class AgentReader:
         # no connection is opened before the first request
         self._data = None if agent.problem_with(DATA) else DataApi(agent, **options)
         self._v3 = None if agent.problem_with(V3) else ConversationsV3(agent, **options)
+        # of a listing that was gone in the last run, one more answer is enough
+        self._confirm_gone(but=before.replaced_api if before else None)
         self._names = None if self._data is None else AgentsApi(agent, **client_options(options))
         self._fetcher = Fetcher(self._data, settings.workers, clock, self._newest_ids)
         self._plan = Plan(
@@ -146,6 +154,7 @@ class AgentReader:
             ),
             by_id=self._choice.details,
             report=self.report,
+            fallback=before,
         )
         self._shaper = BatchShaper(agent, settings, warehouse, self._plan, self.report)
         self._arrived: queue.Queue[Fetched | None] = queue.Queue(_QUEUE_SIZE)
@@ -155,6 +164,7 @@ class AgentReader:
         self.reads_names = False
         self.names = ReadNames({}, is_whole=False)
         self.names_by_hand = settings.names
+        self.environments = settings.environments
 
     @property
     def _listing_v3(self) -> ConversationsV3 | None:
@@ -168,6 +178,12 @@ class AgentReader:
                 yield V3Listing(v3, environment, size, clock, details=self._choice.details)
         elif self._data is not None:
             yield DataListing(self._data, size, clock, self._landmarks)
+
+    def _confirm_gone(self, but: str | None = None) -> None:
+        """Lets the APIs ask a second time before a route counts as gone, except for one API."""
+        for api in (self._data, self._v3):
+            if api is not None:
+                api.confirms_gone = api.source_api != but
 
     def _newest_ids(self) -> list[str]:
         """Requests the ids of some of the newest conversations, for probes."""
@@ -306,10 +322,21 @@ class AgentReader:
         if self.report.listed and not isinstance(refusal, RouteGoneError):
             # the key was accepted at first
             raise refusal
-        self._choice = next_choice(self._choice, refusal, self._agent, self._settings)
+        refused = self._choice
+        self._confirm_gone()
+        choice = self._choice = next_choice(
+            refused,
+            refusal,
+            self._agent,
+            self._settings,
+            lambda: offers_details(self._data, is_known=refused.is_known),
+        )
         self._first_refusal = refusal
-        self._landmarks.replaced_by = (self._choice.source_api, self._choice.details)
-        self.report.restart(self._choice.source_api)
+        self._landmarks.replaced_by = (choice.source_api, choice.details, choice.replaced_api)
+        if self.report.api_count is None and self._landmarks.count is not None:
+            # counted by a page whose rows were not compared yet
+            self.report.api_count, self.report.counted_at = self._landmarks.count, self._clock()
+        self.report.restart(choice.source_api, choice.replaced_api)
         self._plan.restart(list(self._listings()), by_id=self._choice.details)
 
     def _put(self, fetched: Fetched | None) -> None:

@@ -174,6 +174,7 @@ def _run_in_workers(
     landmarks: dict[str, Landmarks] = {}
     pool = {number: _start_worker(number, shared) for number in range(1, workers + 1)}
     is_notified = False
+    logged: set[str] = set()
     try:
         for worker in pool.values():
             _assign(worker, waiting, landmarks, stop, on_change)
@@ -188,7 +189,7 @@ def _run_in_workers(
             for worker in busy:
                 if worker.connection not in readable:
                     continue
-                ended = _receive(worker, landmarks, on_change)
+                ended = _receive(worker, landmarks, on_change, logged)
                 if ended is None:
                     continue
                 waiting.adapt(ended)
@@ -234,9 +235,16 @@ def _assign(
 
 
 def _receive(
-    worker: _Worker, landmarks: dict[str, Landmarks], on_change: OnChange
+    worker: _Worker, landmarks: dict[str, Landmarks], on_change: OnChange, logged: set[str]
 ) -> SliceReport | None:
-    """Handles one message of a worker; returns the report of its slice if that has ended."""
+    """Handles one message of a worker; returns the report of its slice if that has ended.
+
+    Args:
+        worker: The worker.
+        landmarks: Known positions in the listing of each agent.
+        on_change: Called with the progress of the slice.
+        logged: Warnings that were logged, of which equal ones of other workers are dropped.
+    """
     slice_ = worker.slice
     if slice_ is None:
         return None
@@ -249,7 +257,11 @@ def _receive(
         error = f"its process died ({cause}); run the backfill again to load it"
         return without_run(slice_, "failed", error)
     if kind == "log":
-        logger.log(*content)
+        level, _, text = content
+        if text not in logged:
+            logger.log(*content)
+        if level == logging.WARNING:
+            logged.add(text)
     elif kind == "progress":
         on_change(content)
     else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ..config.agent import AUTO, DATA, V3, Agent
 from ..config.settings import Settings
@@ -23,19 +24,22 @@ class ListingChoice:
     Attributes:
         source_api: `data` or `conversations_v3`.
         details: Whether the Data API's detail of each conversation is read.
+        replaced_api: API whose listing is gone, in whose place this one is read.
         is_known: Conversations of the agent were loaded through this API before.
     """
 
     source_api: str
     details: bool = True
+    replaced_api: str | None = None
     is_known: bool = False
 
 
 def first_choice(agent: Agent, settings: Settings, warehouse: LoadState) -> ListingChoice:
     """Returns the API to try first; sends no request.
 
-    With `api = "auto"` that is the one that the last load of the agent read, else the Data API;
-    the other one where the settings lack what it needs.
+    With `api = "auto"` that is the one that the last load of the agent read, or the one in whose
+    place it did so, because the listing was gone; else the Data API. It is the other one where the
+    settings lack what it needs.
 
     Raises:
         ConfigurationError: The settings lack what both need, or the key for the details that the
@@ -56,7 +60,7 @@ def first_choice(agent: Agent, settings: Settings, warehouse: LoadState) -> List
     if agent.problem_with(source_api):
         source_api = _other(source_api)
     choice = _choice(source_api, agent, settings, details=with_details)
-    return ListingChoice(choice.source_api, choice.details, is_known=True)
+    return replace(choice, is_known=True)
 
 
 def log_choice(choice: ListingChoice, agent: Agent, settings: Settings) -> None:
@@ -74,12 +78,23 @@ def log_choice(choice: ListingChoice, agent: Agent, settings: Settings) -> None:
 
 
 def next_choice(
-    refused: ListingChoice, error: AccessError, agent: Agent, settings: Settings
+    refused: ListingChoice,
+    error: AccessError,
+    agent: Agent,
+    settings: Settings,
+    offers_details: Callable[[], bool],
 ) -> ListingChoice:
     """Returns the other API, after the listing of one was refused; logs a warning.
 
     A listing that was loaded from before is only replaced if its route is gone: its key may be
-    wrong for a while. Details go on, so that rows are the same as before.
+    wrong for a while. Details go on where they can be read, so that rows are the same as before.
+
+    Args:
+        refused: The choice that was refused.
+        error: The refusal.
+        agent: The agent.
+        settings: The settings.
+        offers_details: Asks whether the Data API still offers details.
 
     Raises:
         AccessError: The same error, because the other API cannot take over.
@@ -90,18 +105,27 @@ def next_choice(
     other = _other(refused.source_api)
     if problem := agent.problem_with(other):
         raise error.with_advice(f"The {_NAMES[other]} cannot take over: {problem}")
-    # a key that lists through the Data API, or that has another one beside it, reads details
-    has_data_key = bool(agent.api_key and (refused.is_known or agent.v3_api_key))
-    choice = _choice(other, agent, settings, details=is_gone and has_data_key)
-    what = "no longer offers" if is_gone else "does not accept the key for"
+    if not is_gone:
+        choice = _choice(other, agent, settings)
+        what, until, selected = "does not accept the key for", "", f"api = '{other}' (POLYAI_API)"
+    else:
+        what, until, selected = "does not offer", " until it does", f"api = '{other}' (POLYAI_API)"
+        details = other == DATA or offers_details()
+        choice = ListingChoice(other, details, replaced_api=refused.source_api)
+        if not details:
+            until += ", without details, which it does not offer either"
+            selected += " with details = false (POLYAI_DETAILS)"
+        if other == V3:
+            until += f". It lists only conversations of {', '.join(settings.environments)}"
     logger.warning(
-        "%s: PolyAI %s the listing of the %s: going on through the %s, which "
-        "api = '%s' (POLYAI_API) selects from the start",
+        "%s: PolyAI %s the listing of the %s: going on through the %s%s. %s selects that from "
+        "the start",
         agent.agent_id,
         what,
         _NAMES[refused.source_api],
         _NAMES[other],
-        other,
+        until,
+        selected,
     )
     return choice
 

@@ -22,6 +22,7 @@ from ..warehouse.held import LOAD, LOAD_COMMANDS
 from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
 from .committer import Committer
+from .fallback import note_limits
 from .memory import cycles_collected_per_chunk
 from .names import agent_name, are_due, changed_names
 from .refetch import may_be_running
@@ -145,6 +146,7 @@ class LoadLoop:
             erased = {row["conversation_id"] for row in reader.forgotten}
             report.forgotten = len(erased | self._warehouse.forgotten(report.agent_id))
             report.pending += self._warehouse.count_unloaded_failures(report.agent_id)
+        note_limits(report, self._warehouse, reader.environments)
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
         if report.command == LOAD:
             rows |= self._changed_names(reader)

@@ -12,18 +12,23 @@ from datetime import datetime, timedelta
 from ..listing.protocol import Listed, Listing, MalformedRow
 from ..shape.audit_rows import Failure
 from ..shape.caller_identity import ForgottenCallers
+from ..warehouse.fallback import Fallback, listed_until
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
 from .fetch import Reason, Task
 from .reconciliation import Reconciliation
-from .refetch import RefetchPolicy, Span, in_progress_interval, is_in_progress_due, may_be_running
+from .refetch import (
+    RefetchPolicy,
+    Span,
+    in_progress_interval,
+    is_in_progress_due,
+    may_be_running,
+    windows,
+)
 from .report import RunReport
 from .stale_details import is_due
 
 ROWS_PER_COMPARISON = 2_000
 """Listed conversations that are compared with the warehouse in one query."""
-
-LONGEST_GAP = timedelta(hours=1)
-"""Longest time between neighbours among conversations that are read in one listing window."""
 
 CATCH_UP = timedelta(days=30)
 """Time before the newest read in which re-fetch ages count as not yet applied, where no run is
@@ -42,6 +47,7 @@ class Plan:
         policy: Rules for reading conversations again.
         by_id: Whether a conversation that is not listed can be read.
         report: Takes the counts.
+        fallback: Fallback of the newest runs.
 
     Attributes (set when `tasks` begins):
         failures: Open failures by conversation.
@@ -60,7 +66,9 @@ class Plan:
         *,
         by_id: bool,
         report: RunReport,
+        fallback: Fallback | None = None,
     ) -> None:
+        self._fallback = fallback
         self._warehouse = warehouse
         self._agent_id = agent_id
         self._policy = policy
@@ -165,8 +173,10 @@ class Plan:
             return None
         if listing.has_count and warehouse.was_interrupted_at_first(agent_id, self._report.run_id):
             return None
-        watermark = warehouse.watermark(agent_id, listing.environment, now=policy.now)
-        return watermark - policy.lookback if watermark else None
+        start = listed_until(
+            warehouse, agent_id, listing, self._fallback, policy.now, details=self._by_id
+        )
+        return start - policy.lookback if start else None
 
     def _given_up(self) -> Iterator[str]:
         """Yields conversations whose failures are no longer retried."""
@@ -251,7 +261,8 @@ class Plan:
         loaded = {} if self.is_first_load else self._loaded_hashes(by_id)
         report = self._report
         report.listed += len(by_id)
-        report.api_count = listing.api_count
+        if listing.api_count is not None:
+            report.api_count, report.counted_at = listing.api_count, rows[-1].fetched_at
         report.gaps_repaired = listing.gaps_repaired
         report.expected = report.api_count if is_whole else report.listed + len(self._due)
         for conversation_id, row in by_id.items():
@@ -337,6 +348,8 @@ class Plan:
         An age that was added since does not apply to conversations that had crossed it before: an
         upgrade would otherwise read all of them at once.
         """
+        if self._fallback is not None and self._fallback.since is not None:
+            return self._fallback.since  # later runs may have read no details
         last = self._warehouse.last_complete_run(self._agent_id, self._policy.now)
         if last is not None:
             return last
@@ -371,20 +384,8 @@ class Plan:
                 and start is not None
                 and row.created_at < start
             )
-            for since, before in _windows(moments):
+            for since, before in windows(moments):
                 yield from self._listed_tasks(listing, since, before)
-
-
-def _windows(moments: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
-    """Covers ascending times with as few windows as possible, without long gaps in them."""
-    start = last = None
-    for moment in moments:
-        if start is not None and last is not None and moment - last > LONGEST_GAP:
-            yield start, last + _SECOND
-            start = None
-        start, last = start or moment, moment
-    if start is not None and last is not None:
-        yield start, last + _SECOND
 
 
 def _grouped(pages: Iterable[list[Listed]]) -> Iterator[list[Listed]]:

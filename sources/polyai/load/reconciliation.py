@@ -139,6 +139,8 @@ class Reconciliation:
         """
         listed = pa.array(self._listed, pa.uint64()).unique()
         self._report.listed = len(listed)
+        if self._report.replaced_api is not None:
+            return  # the API whose listing is gone may still have what this one does not list
         absent = 0
         for ids in (
             () if is_first_load else self._warehouse.conversation_ids(self._agent_id, environments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,11 @@ IN_PROGRESS_INTERVALS = (
 old was probably never ended at PolyAI."""
 
 LONGEST_IN_PROGRESS_INTERVAL = timedelta(days=7)
+
+LONGEST_GAP = timedelta(hours=1)
+"""Longest time between neighbours among conversations that are read in one listing window."""
+
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -83,3 +88,15 @@ def in_progress_interval(row: Due, now: datetime) -> timedelta:
 def may_be_running(run: Mapping[str, Any], now: datetime) -> bool:
     """Checks whether a run without an end may be a slice of a backfill that is still running."""
     return bool(run["range_from"]) and run["started_at"] > now - LONGEST_SLICE
+
+
+def windows(moments: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """Covers ascending times with as few windows as possible, without long gaps in them."""
+    start = last = None
+    for moment in moments:
+        if start is not None and last is not None and moment - last > LONGEST_GAP:
+            yield start, last + _SECOND
+            start = None
+        start, last = start or moment, moment
+    if start is not None and last is not None:
+        yield start, last + _SECOND

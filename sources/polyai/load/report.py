@@ -34,6 +34,8 @@ class RunReport:
     traffic: Traffic
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     source_api: str = "data"
+    replaced_api: str | None = None
+    """API whose listing was gone, so that `source_api` is listed in its place."""
     range_from: datetime | None = None
     range_to: datetime | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -41,6 +43,13 @@ class RunReport:
     status: Status = "running"
     listed: int = 0
     api_count: int | None = None
+    counted_at: datetime | None = None
+    """Time of `api_count`."""
+    counted_missing: int | None = None
+    """Of a run in place of a listing that was gone: conversations missing of those that the API
+    counted last; None if unknown."""
+    unlisted: dict[str, int] = field(default_factory=dict)
+    """Of such a run: loaded conversations by environment, of those that are not listed."""
     new: int = 0
     changed: int = 0
     settled: int = 0
@@ -82,11 +91,18 @@ class RunReport:
     expected: int | None = None
     """Estimate of the conversations that the run will have compared at its end."""
 
-    def restart(self, source_api: str) -> None:
-        """Begins to count again what is listed, through another API."""
-        self.source_api = source_api
+    def restart(self, source_api: str, replaced_api: str | None) -> None:
+        """Begins to count again what is listed, through another API.
+
+        What the first one has counted stays: the other one may list less.
+
+        Args:
+            source_api: The other API.
+            replaced_api: The first one, if its listing is gone.
+        """
+        self.source_api, self.replaced_api = source_api, replaced_api
         self.listed = self.unchanged = 0
-        self.api_count = self.expected = None
+        self.expected = None
 
     @property
     def done(self) -> int:
@@ -121,6 +137,8 @@ class RunReport:
         Erased conversations are not missing. Conversations that the API no longer has are taken
         into account as of the last time that the whole listing was read.
         """
+        if self.replaced_api is not None:
+            return self.counted_missing
         return missing(
             self.api_count,
             self.held,
@@ -132,8 +150,8 @@ class RunReport:
     @property
     def unaccounted(self) -> int | None:
         """Missing conversations of which not even the id is known; None if unknown."""
-        if self.missing is None:
-            return None
+        if self.missing is None or self.replaced_api is not None:
+            return self.missing
         return max(0, self.missing - self.pending)
 
     def finish(
@@ -154,7 +172,7 @@ class RunReport:
         elif error is not None:
             self.status = "failed"
         else:
-            is_missing = self.failed or self.unaccounted or self.undated
+            is_missing = self.failed or self.unaccounted or self.undated or self.unlisted
             is_complete = self.is_proven and not is_missing
             self.status = "complete" if is_complete else "partial"
 

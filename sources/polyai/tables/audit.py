@@ -38,6 +38,12 @@ SYNC_RUNS = Table(
         ),
         Column("source_api", "text", "API that was listed: data or conversations_v3."),
         Column(
+            "replaced_api",
+            "text",
+            "API whose listing was gone, so that `source_api` was listed in its place; NULL "
+            "otherwise.",
+        ),
+        Column(
             "range_from",
             "timestamp",
             "Start of the range (inclusive) that a backfill loaded; NULL if there was no range.",

@@ -105,6 +105,8 @@ class RunHistory(Warehouse):
     def whole_walks(self, agent_id: str, now: datetime) -> WholeWalks:
         """Returns what loads recorded about the whole list of the agent.
 
+        Loads in place of a listing that was gone do not count: they may list less.
+
         Args:
             agent_id: The agent.
             now: Current time; a run in the future is ignored.
@@ -113,6 +115,7 @@ class RunHistory(Warehouse):
             rows = self.rows(
                 "SELECT started_at, count_excess, absent, unaccounted, walks FROM {sync_runs} "
                 f"WHERE agent_id = %s AND started_at <= %s AND {complete_load_sql()} "
+                "AND replaced_api IS NULL "
                 "AND (absent IS NOT NULL OR count_excess IS NOT NULL OR walks > 0) "
                 "ORDER BY started_at DESC LIMIT 1000",
                 agent_id,
