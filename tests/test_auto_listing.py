@@ -314,6 +314,42 @@ class TestFallback:
             assert loaded[name] == expected[name]
         assert loaded["annotations"].keys() == expected["annotations"].keys()
 
+    def test_after_a_backfill_of_everything_does_not_list_it_again_each_time(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        site.remove(DATA)
+        end = site.sandbox.now
+        backfill(
+            Span(end - 6 * DAY, end + DAY),
+            settings=site.settings(),
+            slice_length=7 * DAY,
+            workers=1,
+            resume=False,
+        )
+        first, second = site.load(), site.load()
+        assert (first.status, second.status) == ("complete", "complete")
+        assert (first.listed, first.new + second.new) == (60, 0)
+        assert second.listed < 60
+        site.sandbox.advance(HOUR, arrivals=5)
+        assert site.load().new == 5
+        assert query("SELECT count(*) FROM polyai.conversations") == [(65,)]
+
+    @pytest.mark.slow
+    def test_of_a_backfill_in_several_processes_is_logged_once(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, logger="polyai")
+        site.remove(DATA)
+        end = datetime(2026, 11, 2, tzinfo=UTC)
+        backfill(
+            Span(end - 6 * DAY, end),
+            settings=site.settings(),
+            slice_length=DAY,
+            workers=2,
+            resume=False,
+        )
+        assert len([text for text in caplog.messages if "going on through" in text]) == 1
+
     @pytest.mark.slow
     def test_of_a_killed_run_ends_with_the_next_one(self, everywhere: Site) -> None:
         everywhere.load()

@@ -173,9 +173,8 @@ class Plan:
             return None
         if listing.has_count and warehouse.was_interrupted_at_first(agent_id, self._report.run_id):
             return None
-        start = listed_until(
-            warehouse, agent_id, listing, self._fallback, policy.now, details=self._by_id
-        )
+        state = (warehouse, agent_id, listing, self._fallback, policy.now)
+        start = listed_until(*state, details=self._by_id, environments=len(self._listings))
         return start - policy.lookback if start else None
 
     def _given_up(self) -> Iterator[str]:

@@ -11,7 +11,7 @@ from ..config.agent import V3
 from ..listing.protocol import Listing
 from ..listing.v3 import WITH_DETAIL
 from ..tables.rules import complete_load_sql, has_read_all, missing
-from .held import LOAD, LOAD_COMMANDS, OF_LOADS, LoadState
+from .held import COMPLETE_PACKAGES, LOAD, LOAD_COMMANDS, OF_LOADS, LoadState
 from .queries import Warehouse
 
 _MAX_RUNS = 100
@@ -43,7 +43,7 @@ def fallback(warehouse: Warehouse, agent_id: str) -> Fallback | None:
     usual = "SELECT max(started_at) FROM {sync_runs} WHERE agent_id = %s AND replaced_api IS NULL "
     usual += f"AND {complete_load_sql()}"
     ((ended_at,),) = warehouse.rows(usual, agent_id) or [(None,)]
-    commands, after = ", ".join(f"'{command}'" for command in LOAD_COMMANDS), (ended_at,)
+    commands, after = ", ".join(f"'{command}'" for command in LOAD_COMMANDS), (in_utc(ended_at),)
     runs = warehouse.rows(
         "SELECT replaced_api, command, status, source_api FROM {sync_runs} WHERE agent_id = %s "
         f"AND command IN ({commands}){' AND started_at > %s' if ended_at else ''} "
@@ -76,6 +76,7 @@ def listed_until(
     now: datetime,
     *,
     details: bool,
+    environments: int,
 ) -> datetime | None:
     """Returns the time up to which conversations have been listed, and read with details.
 
@@ -89,6 +90,7 @@ def listed_until(
         before: Fallback that the newest runs were in.
         now: Current time.
         details: Whether details are read.
+        environments: Number of environments that are listed one by one.
 
     Returns:
         None for the beginning.
@@ -98,10 +100,41 @@ def listed_until(
             return None
         now = min(now, before.since)
     watermark = warehouse.watermark(agent_id, listing.environment, now=now)
-    if watermark is None or before is None or not details:
+    if before is None:
+        return watermark
+    if watermark is None and before.replaced_api != listing.source_api:
+        watermark = _walked_until(warehouse, agent_id, listing, environments)
+    if watermark is None or not details:
         return watermark
     oldest = _oldest_without_detail(warehouse, agent_id, before.since)
     return min(watermark, oldest) if oldest else watermark
+
+
+def _walked_until(
+    warehouse: LoadState, agent_id: str, listing: Listing, environments: int
+) -> datetime | None:
+    """Returns the watermark of a load in place of another API that found nothing to load.
+
+    It has walked over the whole list, of which backfills had loaded everything.
+    """
+    ((walked_at,),) = warehouse.rows(
+        "SELECT max(started_at) FROM {sync_runs} WHERE agent_id = %s AND replaced_api IS NOT NULL "
+        f"AND source_api = %s AND walks >= %s AND {complete_load_sql()}",
+        agent_id,
+        listing.source_api,
+        environments,
+    )
+    if walked_at is None:
+        return None
+    rows = warehouse.rows(
+        "SELECT max(created_at) FROM {conversations} WHERE agent_id = %s AND created_at <= %s "
+        f"AND _dlt_load_id IN ({COMPLETE_PACKAGES})"
+        f"{' AND environment = %s' if listing.environment else ''}",
+        agent_id,
+        in_utc(walked_at),
+        *((listing.environment,) if listing.environment else ()),
+    )
+    return in_utc(rows[0][0]) if rows else None
 
 
 def _oldest_without_detail(
