@@ -7,17 +7,15 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ..clock import in_utc
-from ..config.agent import V3
+from ..config.agent import DATA, V3
 from ..listing.protocol import Listing
 from ..listing.v3 import WITH_DETAIL
 from ..tables.rules import complete_load_sql, has_read_all, missing
-from .held import COMPLETE_PACKAGES, LOAD, LOAD_COMMANDS, OF_LOADS, LoadState
+from .held import COMPLETE_PACKAGES, LOAD, OF_LOADS, LoadState
 from .queries import Warehouse
 
 _MAX_RUNS = 100
 """Limit of the runs that are looked at: newer than the last one through the usual listing."""
-
-_UNFINISHED = ("running", "interrupted")
 
 
 class Fallback(NamedTuple):
@@ -36,32 +34,31 @@ def fallback(warehouse: Warehouse, agent_id: str) -> Fallback | None:
     """Returns the fallback that the newest runs of the agent were in; None if they were in none.
 
     It ends with a load that reads everything without one. A killed load has not recorded its
-    fallback: it is known from conversations that came from another API than it began with.
+    fallback: it began with the Data API, and what was loaded last came from v3. v3 in turn is
+    listed in whole by the Data API, with which such a load may go on.
     """
     if not warehouse.has_columns("sync_runs", ("replaced_api",)):
         return None  # written by an earlier version
     usual = "SELECT max(started_at) FROM {sync_runs} WHERE agent_id = %s AND replaced_api IS NULL "
     usual += f"AND {complete_load_sql()}"
-    ((ended_at,),) = warehouse.rows(usual, agent_id) or [(None,)]
-    commands, after = ", ".join(f"'{command}'" for command in LOAD_COMMANDS), (in_utc(ended_at),)
+    ((ended_at,),) = warehouse.rows(usual, agent_id)
     runs = warehouse.rows(
-        "SELECT replaced_api, command, status, source_api FROM {sync_runs} WHERE agent_id = %s "
-        f"AND command IN ({commands}){' AND started_at > %s' if ended_at else ''} "
-        f"ORDER BY started_at DESC LIMIT {_MAX_RUNS}",
+        "SELECT replaced_api FROM {sync_runs} WHERE agent_id = %s "
+        "AND (replaced_api IS NOT NULL OR "
+        f"(command = '{LOAD}' AND source_api = '{DATA}' AND status IN ('running', 'interrupted'))) "
+        f"{'AND started_at > %s ' if ended_at else ''}ORDER BY started_at DESC LIMIT {_MAX_RUNS}",
         agent_id,
-        *(after if ended_at else ()),
+        *((in_utc(ended_at),) if ended_at else ()),
     )
-    replaced_api = next((run[0] for run in runs if run[0]), None)
-    killed = [run for run in runs if run[1] == LOAD and run[2] in _UNFINISHED]
-    if replaced_api is None and killed:
+    replaced_api = next((replaced for (replaced,) in runs if replaced), None)
+    if replaced_api is None and runs:
         newest = warehouse.rows(
             "SELECT source_api FROM {conversations} "
             f"WHERE agent_id = %s AND _dlt_load_id IN ({OF_LOADS}) "
             "ORDER BY fetched_at DESC LIMIT 1",
             agent_id,
         )
-        began_with = killed[0][3]
-        replaced_api = began_with if newest and newest[0][0] != began_with else None
+        replaced_api = DATA if newest == [(V3,)] else None
     if replaced_api is None:
         return None
     ((since,),) = warehouse.rows(f"{usual} AND source_api = %s", agent_id, replaced_api)
