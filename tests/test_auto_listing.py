@@ -168,6 +168,7 @@ class TestKnownAgent:
             "SELECT count(*), count(DISTINCT conversation_id) FROM polyai.conversations"
         ) == [(60, 60)]
 
+    @pytest.mark.slow
     def test_the_setting_data_switches_back_from_v3_with_one_row_each(
         self, site: Site, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -258,6 +259,7 @@ class TestFallback:
             1:4
         ] == [(V3, DATA), (V3, DATA), (DATA, None)]
 
+    @pytest.mark.slow
     def test_a_listing_that_vanishes_leaves_what_it_counted_as_missing(
         self, everywhere: Site
     ) -> None:
@@ -274,6 +276,7 @@ class TestFallback:
         assert everywhere.load().status == "complete"
         assert query("SELECT count(*) FROM polyai.conversations") == [(90,)]
 
+    @pytest.mark.slow
     def test_goes_on_without_details_while_they_are_gone_too(
         self,
         site: Site,
@@ -314,6 +317,7 @@ class TestFallback:
             assert loaded[name] == expected[name]
         assert loaded["annotations"].keys() == expected["annotations"].keys()
 
+    @pytest.mark.slow
     def test_after_a_backfill_of_everything_does_not_list_it_again_each_time(
         self, site: Site, caplog: pytest.LogCaptureFixture
     ) -> None:

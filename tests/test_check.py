@@ -231,6 +231,7 @@ def test_settings_in_files_are_printed_for_files(url: str) -> None:
     assert "export" not in result.stdout
 
 
+@pytest.mark.slow
 def test_a_listing_that_a_load_would_keep_to_has_to_answer(url: str) -> None:
     both = access(url) | {"POLYAI_ACCOUNT_ID": "ws-sandbox"}
     assert run("load", **both, POLYAI_API="conversations_v3").returncode == 0

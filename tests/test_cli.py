@@ -365,6 +365,7 @@ class TestSandboxCommand:
         variables = dict(part.split("=") for part in exports.split()[1:])
         assert variables == access(variables["POLYAI_BASE_URL"])
         assert load == "  polyai-warehouse load\n"
+        assert "The account is ws-sandbox" in process.stdout.readline()
         path = f"/v1/agents/{AGENT}/conversations?limit=1"
         headers = {"X-API-KEY": variables["POLYAI_API_KEY"]}
         answer = requests.get(variables["POLYAI_BASE_URL"] + path, headers=headers, timeout=10)

@@ -460,4 +460,5 @@ def test_a_listing_that_is_gone_names_the_other_one(api: str, other: str) -> Non
     assert "no Route matched with those values" in error
     assert f'api = "{other}"' in error
     assert "is not known" not in error
-    assert len(server.requests) == 1
+    # asked a second time, because a gateway may answer so for a moment
+    assert len(server.requests) == 2

@@ -86,6 +86,7 @@ def runs() -> list[tuple[Any, ...]]:
     )
 
 
+@pytest.mark.slow
 def test_times_up_to_half_an_hour_out_of_order() -> None:
     with site(450, disorder_seconds=1800) as listing:
         report = listing.load()

@@ -55,7 +55,6 @@ PLACES = {"right region": HOME, "wrong region": ELSEWHERE}
 ALWAYS = {
     ("data", "id", "right region"),
     ("v3", "id", "wrong region"),
-    ("both", "Jupiter URL", "wrong region"),
 }
 """Newcomers of the fast suite."""
 
@@ -156,10 +155,7 @@ def test_follows_check_to_a_load(
 @pytest.mark.parametrize("hosts", [401], indirect=True)
 @pytest.mark.parametrize(
     "key",
-    [
-        pytest.param(key, marks=[] if key == "both swapped" else [pytest.mark.slow])
-        for key in ("data", "v3", "both swapped")
-    ],
+    [pytest.param(key, marks=pytest.mark.slow) for key in ("data", "v3", "both swapped")],
 )
 def test_follows_check_to_a_load_with_files(
     key: str, hosts: pytest.MonkeyPatch, record_property: Callable[[str, object], None]

@@ -284,6 +284,7 @@ def test_outbound_calls_have_the_metrics_of_the_platform() -> None:
     assert {"CALL_COMPLETED", "USER_HANGUP", "AI_ONLY_CALL_DURATION"} <= set(seen)
 
 
+@pytest.mark.slow
 def test_inventions_occur_only_where_they_are_asked_for() -> None:
     config = SandboxConfig(conversations=2000)
     found = Sandbox(config)

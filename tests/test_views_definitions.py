@@ -678,6 +678,18 @@ def test_other_names_are_refused(name: object) -> None:
         time_zone(name)
 
 
+_OTHER_DIALECTS = (
+    "athena",
+    "bigquery",
+    "clickhouse",
+    "databricks",
+    "dremio",
+    "fabric",
+    "redshift",
+    "snowflake",
+    "sqlite",
+)
+
 WITHOUT = {"mysql": {"conversations_local", "dim_dates", "red_flags"}}
 """Views that sqlglot cannot word in a dialect."""
 
@@ -685,9 +697,12 @@ WITHOUT = {"mysql": {"conversations_local", "dim_dates", "red_flags"}}
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "dialect",
-    ["athena", "bigquery", "clickhouse", "databricks", "dremio", "fabric", "mysql", "redshift",
-     "snowflake", "sqlite", "tsql"],
-)  # fmt: skip
+    [
+        "mysql",
+        "tsql",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHER_DIALECTS),
+    ],
+)
 def test_dialects_of_other_destinations_have_an_equal_query(dialect: str) -> None:
     statements = Statements(dialect, "polyai.{}".format, "Europe/London")
     without = set()
