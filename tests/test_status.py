@@ -483,6 +483,9 @@ class TestReconciliation:
         rows = number(f"SELECT count(*) FROM polyai.metrics WHERE {chosen}")
         change(f"INSERT INTO polyai.metrics SELECT * FROM polyai.metrics WHERE {chosen}")
         assert problems_of(agent(A)) == {"metrics": (0, rows)}
+        change(f"UPDATE polyai.metrics SET conversation_id = 'x' WHERE {chosen}")
+        orphans, doubled = problems_of(agent(A))["metrics"]
+        assert (orphans, doubled) == (2 * rows, rows)
 
     def test_a_duplicate_turn_instead_of_a_lost_one(self, warehouse: Path) -> None:
         # the number of rows is right, only the keys differ

@@ -211,7 +211,9 @@ def table_counts(warehouse: Warehouse) -> dict[str, dict[str, TableCounts]]:
     loaded = [table for table in tables if table.name in sizes]
     children = [table for table in conversation_tables() if table.name != CONVERSATIONS.name]
     possible = [table for table in loaded if table in children]
-    orphans = _orphans(warehouse, [it for it in possible if _may_have_orphans(warehouse, it)])
+    if sizes[CONVERSATIONS.name] > _SMALL:
+        possible = [table for table in possible if _may_have_orphans(warehouse, table)]
+    orphans = _orphans(warehouse, possible)
     duplicates: dict[_Of, int] = {}
     # one query per large table, since a load may be waiting for the DuckDB file
     large = [table for table in loaded if sizes[table.name] > _SMALL]
@@ -231,7 +233,8 @@ def table_counts(warehouse: Warehouse) -> dict[str, dict[str, TableCounts]]:
 
 
 _SMALL = 100_000
-"""Maximum rows of a table that is grouped by its key together with other tables."""
+"""Maximum rows of a table that is grouped by its key together with other tables, and of
+conversations to which the children of all tables are compared together."""
 
 _KEYS_PER_PART = 3_000_000
 """Hashes of keys that are grouped together, which takes some 100 MB."""
