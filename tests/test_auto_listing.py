@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import chdir
 from datetime import UTC, datetime, timedelta
@@ -340,8 +341,10 @@ class TestFallback:
 
     @pytest.mark.slow
     def test_of_a_backfill_in_several_processes_is_logged_once(
-        self, site: Site, caplog: pytest.LogCaptureFixture
+        self, site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # a worker of pytest-xdist has none, and multiprocessing looks it up
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
         caplog.set_level(logging.WARNING, logger="polyai")
         site.remove(DATA)
         end = datetime(2026, 11, 2, tzinfo=UTC)
