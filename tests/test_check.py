@@ -239,7 +239,7 @@ def test_a_listing_that_a_load_would_keep_to_has_to_answer(url: str) -> None:
     listing = findings(0, **both)["listing"]["message"]
     assert "goes on through the Conversations API v3" in listing
     assert "api = 'data' (POLYAI_API)" in listing
-    # `auto` goes on through v3 and fails, until it is told otherwise
+    # a load with `auto` keeps to v3, which refuses the key
     refused = both | {"POLYAI_V3_API_KEY": "wrong", "POLYAI_API_KEY": "sandbox-data-key"}
     result = run("check", **refused)
     assert result.returncode == 1

@@ -23,7 +23,7 @@ import pytest
 import command
 from command import access, query
 from command import run as run_command
-from odd_server import Answer, OddServer, Request
+from odd_server import NO_ROUTE, Answer, OddServer, Request
 from polyai import open_pipeline, resolve
 from polyai.load import plan
 from polyai.load.report import RunReport
@@ -457,8 +457,7 @@ def test_details_that_cannot_be_read_cost_only_themselves() -> None:
     ("api", "other"), [("data", "conversations_v3"), ("conversations_v3", "data")]
 )
 def test_a_listing_that_is_gone_names_the_other_one(api: str, other: str) -> None:
-    gone = Answer({"message": "no Route matched with those values"}, 404)
-    with OddServer(lambda _: gone) as server:
+    with OddServer(lambda _: NO_ROUTE) as server:
         report = run(server.url, api=api, account_id="ws-sandbox")
     error = str(report.error)
     assert report.status == "failed"

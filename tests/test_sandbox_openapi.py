@@ -59,7 +59,7 @@ KNOWN: dict[Deviation, str] = {
     ("turns.[].intents", "NoneType"): NULL,
     ("turns.[].latency", "dict"): "an object in the Data API, as in the recorded detail",
 }
-"""Where recorded answers disagree with the documents: there the recordings are right."""
+"""Differences between recorded answers and the documents, in which the recordings are right."""
 RARE = {("deploymentId", "NoneType"), ("language", "NoneType")}
 """Those of them that only the oddities reproduce."""
 ODD: dict[Deviation, str] = {

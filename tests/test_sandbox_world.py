@@ -242,7 +242,7 @@ ACCEPTED: dict[str, Check] = {
     ),
     "webchats have no summary": lambda d: d["channel"] != "WEBCHAT" or d["shortSummary"] is None,
 }
-"""What PolyAI's own clients rely on, and how channels and ids go together."""
+"""Properties that PolyAI's own clients rely on, and how channels and ids go together."""
 
 
 @pytest.fixture(scope="module")

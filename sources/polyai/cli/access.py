@@ -100,7 +100,8 @@ class Access:
         known = account_of(data.rows)
         list_v3 = partial(_list_v3, settings.environments)
         v3 = _first_answer(_v3_variants(agent, found.region, known), list_v3, settings, V3)
-        data, v3 = _without_region(data, v3, DATA), _without_region(v3, data, V3)
+        _rule_out_causes(data, v3, DATA)
+        _rule_out_causes(v3, data, V3)
         of_details = (
             found
             if data.is_usable or not v3.is_usable
@@ -168,13 +169,12 @@ def _with_answers_of_regions(
     return refused
 
 
-def _without_region(refused: Attempt, other: Attempt, source_api: str) -> Attempt:
+def _rule_out_causes(refused: Attempt, other: Attempt, source_api: str) -> None:
     """Leaves the region, and swapped keys, out of the causes if the other API accepts its key."""
     agent, error = refused.agent, refused.error
     is_same_region = other.is_as_set and other.agent.region == agent.region
     if is_same_region and isinstance(error, AccessError) and not refused.is_gone:
         error.advice = _advice_in_region(agent, refused.key, error, source_api, is_other_right=True)
-    return refused
 
 
 def _advice_in_region(

@@ -168,7 +168,7 @@ class ResultRedaction:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
+        self._redaction = Redaction.of(settings)
         self._drops_transcripts = settings.transcripts == "drop"
 
     def scenario(self, result: ScenarioResult) -> ScenarioResult:

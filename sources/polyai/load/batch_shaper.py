@@ -54,7 +54,7 @@ class BatchShaper:
         report: RunReport,
     ) -> None:
         self._agent = agent
-        self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
+        self._redaction = Redaction.of(settings)
         self._warehouse = warehouse
         self._plan = plan
         self._report = report

@@ -145,7 +145,7 @@ class Committer:
         self._complete: set[Table] = set()
         """Tables that are known to have all columns."""
         self._is_upgraded = False
-        """Whether the warehouse is known to have the values of new columns."""
+        """True once the warehouse is known to have the values of new columns."""
         is_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
         self._commits = [_COMMITS] if is_one_at_a_time else []
         """Leases on any commit, as far as the destination needs one."""

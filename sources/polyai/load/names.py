@@ -80,8 +80,7 @@ def read_names(api: AgentsApi, agent: Agent, settings: Settings) -> ReadNames:
     An error of one table does not prevent the reading of the others, unless nothing answers or the
     API limits the rate of requests.
     """
-    redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
-    reading = _Reading(agent.agent_id, redaction)
+    reading = _Reading(agent.agent_id, Redaction.of(settings))
     try:
         reading.read(DEPLOYMENTS, api.deployments)
         reading.read(VARIANTS, api.variants)
@@ -275,10 +274,6 @@ def _first(items: Iterable[Json], field: str) -> str | None:
 
 
 def _loaded(warehouse: LoadState, table: Table, agent_id: str) -> list[dict[str, Any]]:
-    columns = ", ".join(
-        warehouse.json_text(column.name) if column.type == "json" else warehouse.name(column.name)
-        for column in table.columns
-    )
     return warehouse.rows_by_column(
-        f"SELECT {columns} FROM {{{table.name}}} WHERE agent_id = %s", agent_id
+        f"SELECT {warehouse.columns_of(table)} FROM {{{table.name}}} WHERE agent_id = %s", agent_id
     )

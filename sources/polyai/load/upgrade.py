@@ -117,15 +117,11 @@ def _parts(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def _rows(
     warehouse: LoadState, table: Table, agent_id: str, conversation_ids: Sequence[str]
 ) -> list[Row]:
-    columns = ", ".join(
-        warehouse.json_text(column.name) if column.type == "json" else warehouse.name(column.name)
-        for column in table.columns
-    )
     return [
         row
         for ids, marks in id_batches(conversation_ids)
         for row in warehouse.rows_by_column(
-            f"SELECT {columns} FROM {{{table.name}}} "
+            f"SELECT {warehouse.columns_of(table)} FROM {{{table.name}}} "
             f"WHERE agent_id = %s AND conversation_id IN ({marks})",
             agent_id,
             *ids,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
-from ..config.settings import Pii, Transcripts
+from ..config.settings import Pii, Settings, Transcripts
 from ..tables.rules import DROPPED, REDACTED
 from .caller_identity import caller_hash
 
@@ -75,6 +75,11 @@ class Redaction:
         self._pii = pii
         self._secret = secret
         self._drops_transcripts = transcripts == "drop"
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Returns the redaction that the settings ask for."""
+        return cls(settings.pii, settings.pii_secret, settings.transcripts)
 
     def apply(self, detail: Json) -> Json:
         """Returns the redacted detail; the same object where nothing is to be redacted."""

@@ -14,6 +14,7 @@ from dlt.common.destination.dataset import DBApiCursor
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
+from ..tables.declaration import Table
 from .clients import sql_client
 from .dialects import parse, to_sql
 from .duckdb_file import file_lock, retry_while_locked
@@ -99,7 +100,7 @@ class Warehouse:
 
     @property
     def is_kept_open(self) -> bool:
-        """Whether `kept_open` keeps the connection open."""
+        """True while `kept_open` keeps the connection open."""
         return self._is_open
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -168,6 +169,13 @@ class Warehouse:
     def name(self, column: str) -> str:
         """Returns the quoted name of a column."""
         return str(self._client.escape_column_name(column))
+
+    def columns_of(self, table: Table) -> str:
+        """Renders the columns of a table for a query, JSON ones as text; see `json_text`."""
+        return ", ".join(
+            self.json_text(column.name) if column.type == "json" else self.name(column.name)
+            for column in table.columns
+        )
 
     def hash_of(self, columns: Iterable[str]) -> str | None:
         """Renders a hash of 64 bits of several columns; None where SQL has no cheap one."""

@@ -76,7 +76,7 @@ class AgentWriteBacks:
         self._overwrite = overwrite
         self._stop = stop
         self._clock = clock
-        self._redaction = Redaction(settings.pii, settings.pii_secret, settings.transcripts)
+        self._redaction = Redaction.of(settings)
         self._api = DataApi(
             agent,
             **settings.request_limits,
