@@ -93,6 +93,11 @@ DELETED_AT_THE_END = history(
 )
 """A page that ends where the low count says, and deletions that empty the page beyond it."""
 
+AT_THE_HEAD_AFTER_THE_WALK = history(
+    seconds=[0] * 3, changes=[(0, 0, 0, 1), (0, 0, 0, 1)], cap=2, shuffles_ties=True
+)
+"""An old row that is only in the page that looks for arrivals once the walk has ended."""
+
 
 def yielded(walk: OffsetListing, since: float | None, before: float | None) -> list[str]:
     return [
@@ -109,6 +114,7 @@ def yielded(walk: OffsetListing, since: float | None, before: float | None) -> l
 @example(history=ONLY_IN_A_PROBE)
 @example(history=SHRINKING_AT_THE_END)
 @example(history=DELETED_AT_THE_END)
+@example(history=AT_THE_HEAD_AFTER_THE_WALK)
 def test_a_whole_walk_misses_no_row_or_is_not_proven(history: dict[str, Any]) -> None:
     listing = MisbehavingList(**history)
     walk = OffsetListing(listing.fetch, 5)

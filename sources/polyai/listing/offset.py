@@ -174,10 +174,10 @@ class OffsetListing:
             yield from self._walk_up(page, walk, None)
             self.count_excess = self._proven_excess(walk, previous, totals)
             self.is_proven = self.count_excess is not None
-            if self.is_proven:
-                return
             if strays := self._take_strays(number):
                 yield strays
+            if self.is_proven:
+                return
             totals.append(None if self._reader.is_count_wrong else self.api_count)
             previous = walk
 
@@ -197,8 +197,10 @@ class OffsetListing:
         listed, count = self._seen.count(walk.number), self.api_count or 0
         if walk.is_regular and not reader.is_count_wrong and listed - walk.deleted >= count:
             return 0
-        if walk.is_regular and reader.is_count_wrong and self._has_length(walk, listed):
-            return count - listed
+        if walk.is_regular and reader.is_count_wrong:
+            length = self._proven_length(walk, listed)
+            if length is not None:
+                return count - length
         for number, total in enumerate(totals, 1):
             # as many as were listed at that moment, seen both before and since, are all of them
             is_known = total is not None and not reader.is_count_wrong
@@ -226,20 +228,24 @@ class OffsetListing:
         self._reader.strays = {}
         return list(strays.values())
 
-    def _has_length(self, walk: Walk, listed: int) -> bool:
-        """Returns whether the list, by its end as found by looking, has as many rows as listed."""
+    def _proven_length(self, walk: Walk, listed: int) -> int | None:
+        """Returns the rows of the list if they are those of the walk and those above; else None.
+
+        Those above are among the strays, so they are yielded as well: an unseen row at the head has
+        not always arrived, it may have changed its place among others of its time.
+        """
         reader = self._reader
         head = reader.page(0)
         for _ in range(_LENGTH_TRIES):
-            arrived = walk.unseen_above(head)
+            above = walk.unseen_above(head)
             oldest = reader.find_end(head)
             head = reader.page(0)
             if not walk.saw_all(oldest):
-                return False
-            if reader.is_end_seen and walk.unseen_above(head) == arrived:
+                return None
+            if reader.is_end_seen and walk.unseen_above(head) == above:
                 # nothing arrived while the end was looked for
-                return reader.end == listed + arrived
-        return False
+                return reader.end if reader.end == listed + len(above) else None
+        return None
 
     def _range(self, since: datetime | None, before: datetime | None) -> Iterator[list[Row]]:
         """Yields the rows of a range and of the tolerance around it, in one walk or several."""

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from ..api.answers import Page
-from .pages import Row, created_at, key_of
+from .pages import Row, created_at, key_of, keys_of
 from .seen_ids import SeenIds
 
 _RECENT_PAGES = 10
@@ -93,12 +93,14 @@ class Walk:
         """Returns whether the walk saw any row of the page."""
         return any(self._seen.has(key_of(row), self.number) for row in page.conversations)
 
-    def unseen_above(self, page: Page) -> int:
-        """Returns the number of rows of a page that are newer than the newest one seen."""
-        for number, row in enumerate(page.conversations):
-            if self._seen.has(key_of(row), self.number):
-                return number
-        return len(page.conversations)
+    def unseen_above(self, page: Page) -> set[str]:
+        """Returns the keys of a page's rows above the newest one that the walk saw."""
+        keys: set[str] = set()
+        for key in keys_of(page):
+            if self._seen.has(key, self.number):
+                break
+            keys.add(key)
+        return keys
 
     def restart(self) -> None:
         """Continues from the oldest row, because all rows seen were deleted."""
