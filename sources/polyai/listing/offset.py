@@ -174,7 +174,9 @@ class OffsetListing:
             yield from self._walk_up(page, walk, None)
             self.count_excess = self._proven_excess(walk, previous, totals)
             self.is_proven = self.count_excess is not None
-            if strays := self._take_strays(number):
+            # the proof of a length counts rows above the walk; a proof by the count only rows of it
+            is_any_left_out = self._reader.is_count_wrong or not self.is_proven
+            if is_any_left_out and (strays := self._take_strays(number)):
                 yield strays
             if self.is_proven:
                 return
