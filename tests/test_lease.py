@@ -30,6 +30,7 @@ from polyai.errors import DestinationError, LeaseLostError
 from polyai.locking import lease_table
 from polyai.locking.lease_table import sql_for
 from polyai.locking.leases import Leases
+from polyai.warehouse.capabilities import support_of
 from postgres_server import binaries, postgres
 
 pytestmark = pytest.mark.server
@@ -528,7 +529,7 @@ def test_a_hanging_renewal_is_detected_at_the_end_of_the_term(
         ("filesystem", False),
     ],
 )
-def test_leases_require_a_sql_database(
+def test_leases_require_atomic_statements(
     tmp_path: Path, destination: str, is_supported: bool
 ) -> None:
     make: dict[str, Any] = {
@@ -543,7 +544,7 @@ def test_leases_require_a_sql_database(
         dataset_name="polyai",
     )
 
-    assert Leases.supports(pipeline) is is_supported
+    assert support_of(pipeline).has_leases is is_supported
 
 
 _NAMES = [

@@ -87,7 +87,7 @@ def in_ducklake(folder: Path) -> Iterator[Target]:
         named = {
             "DESTINATION_TYPE": "ducklake",
             "DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG": url,
-            "DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE": str(folder / "lake"),
+            "DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL": str(folder / "lake"),
         }
         yield Target(home | named, rows)
 

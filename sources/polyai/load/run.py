@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -17,12 +18,15 @@ from ..locking.leases import Holder
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATIONS
 from ..tables.registry import loaded_tables
+from ..warehouse.capabilities import advice_without_leases
 from ..warehouse.held import LOAD_SCHEMA
 from .agent_reader import AgentReader
 from .committer import open_committer
 from .loop import LoadLoop, OnBegin
 from .memory import fix_mmap_threshold
 from .report import RunReport, no_op
+
+logger = logging.getLogger("polyai")
 
 LOCK_ENDING = ".lock"
 """Ending of the lock file of `load` beside a DuckDB file."""
@@ -66,6 +70,8 @@ def load(
     tables = selected_tables(select)
     timeout = LockTimeout(settings.lock_wait, stop)
     fix_mmap_threshold()
+    if advice := advice_without_leases(pipeline):
+        logger.warning("%s", advice)
     agent_ids = [agent.agent_id for agent in settings.agents]
     reports: list[RunReport] = []
     with open_committer(pipeline, LOCK_ENDING, lambda: agent_ids, timeout, LOAD_SCHEMA) as (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from ..clock import Clock, utc_now
 from ..config.settings import Settings
 from ..listing.landmarks import Landmarks
 from ..locking.files import LockTimeout, free_pipeline_name
+from ..warehouse.capabilities import advice_without_leases
 from ..warehouse.held import BACKFILL_SCHEMA
 from ..warehouse.open import BACKFILL_PIPELINE, open_pipeline, working_folder
 from ..warehouse.target import Target
@@ -21,6 +23,8 @@ from .memory import fix_mmap_threshold
 from .refetch import Span
 from .report import RunReport, no_op
 from .run import selected_tables
+
+logger = logging.getLogger("polyai")
 
 MAX_PIPELINES = 256
 """Limit of the loaders that use one folder of working directories at once."""
@@ -45,6 +49,8 @@ class SliceLoader:
         self._first_pipeline = first_pipeline
         self._opened = ExitStack()
         self._committer: Committer | None = None
+        self._is_advised = False
+        """True once the lack of leases was logged."""
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +115,9 @@ class SliceLoader:
             free_pipeline_name(folder, BACKFILL_PIPELINE, self._first_pipeline, MAX_PIPELINES)
         )
         pipeline = open_pipeline(target.destination, target.dataset, folder, name)
+        if not self._is_advised and (advice := advice_without_leases(pipeline)):
+            logger.warning("%s", advice)
+        self._is_advised = True
         timeout = LockTimeout(settings.lock_wait, self._stop)
         committer, _ = self._opened.enter_context(
             open_committer(pipeline, None, lambda: (), timeout, BACKFILL_SCHEMA)

@@ -4,9 +4,9 @@ Each covers what the other cannot:
 
 - Locks on files: one on dlt's working directory and, for DuckDB, which only one process can write,
   one beside the database. The operating system releases them when a process ends in any way.
-- A lease in the warehouse for each agent (`Leases`), on every other SQL destination, which excludes
-  other machines too. A run in the same working directory takes over the lease of a killed run
-  immediately, one in another directory when the lease expires.
+- A lease in the warehouse for each agent (`Leases`), on every other destination that can keep
+  leases, which excludes other machines too. A run in the same working directory takes over the
+  lease of a killed run immediately, one in another directory when the lease expires.
 
 Merges are separated as well: each working directory has a staging dataset of its own.
 """
@@ -30,6 +30,7 @@ import dlt
 from filelock import Timeout
 
 from ..errors import BusyError
+from ..warehouse.capabilities import support_of
 from ..warehouse.clients import sql_client
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.working_directory import lock_file, lock_on
@@ -143,7 +144,7 @@ def agent_leases(
     Yields:
         The leases, None if the destination needs or supports none; the holders of the others.
     """
-    if duckdb_path(pipeline) is not None or not Leases.supports(pipeline):
+    if duckdb_path(pipeline) is not None or not support_of(pipeline).has_leases:
         yield None, {}
         return
     identity = _identity(pipeline.pipelines_dir, pipeline.pipeline_name)

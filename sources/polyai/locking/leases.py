@@ -25,7 +25,6 @@ from typing import Any, Self
 
 import dlt
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
-from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from ..clock import in_utc
@@ -39,12 +38,6 @@ TERM = timedelta(minutes=5)
 
 HEARTBEATS_PER_TERM = 5
 """Renewals within a term; all but one may fail."""
-
-DIALECTS = frozenset({"bigquery", "databricks", "duckdb", "postgres", "redshift", "snowflake"})
-"""sqlglot's names of the dialects whose destinations change a row atomically.
-
-Tested on PostgreSQL, DuckDB and DuckLake; the others according to their documentation.
-"""
 
 _SILENT_WAITS = 10
 """Attempts at the lease for a step before the wait is logged."""
@@ -103,14 +96,6 @@ class Leases:
         self._renewed_at = time.monotonic()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-
-    @staticmethod
-    def supports(pipeline: dlt.Pipeline) -> bool:
-        """Checks whether the destination can keep leases, without connecting to it."""
-        client = pipeline.destination_client()
-        return (
-            isinstance(client, SqlJobClientBase) and client.capabilities.sqlglot_dialect in DIALECTS
-        )
 
     def acquire(self, agent_ids: Iterable[str]) -> dict[str, Holder]:
         """Tries once to acquire the leases of agents.

@@ -10,6 +10,7 @@ from dlt.common.exceptions import DltException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from ..errors import DestinationError, PolyAIError, first_line
+from .drivers import missing_driver
 
 _CONFLICTS = (
     "Failed to commit DuckLake transaction",
@@ -24,6 +25,9 @@ _CONFLICTS = (
 )
 """Messages of DuckLake, DuckDB and PostgreSQL for conflicts between two transactions."""
 
+_OWN_PACKAGES = frozenset({"pyarrow", "sqlglot", __name__.partition(".")[0]})
+"""Packages whose errors show a fault of this package, not of the destination."""
+
 _STEP_FAILURES = {"load": "rejected the load", "sync": "cannot be opened"}
 """Messages for the steps of dlt that fail because of the destination."""
 
@@ -36,10 +40,13 @@ def destination_errors() -> Iterator[None]:
     destination raise as they are.
 
     Raises:
+        ConfigurationError: A module that the destination needs is not installed.
         DestinationError: The destination cannot be used.
     """
     try:
         yield
+    except ImportError as error:
+        raise missing_driver("the destination", "", error) from error
     except PipelineStepFailed as error:
         cause = root_cause(error)
         if isinstance(cause, (PolyAIError, KeyboardInterrupt)):
@@ -94,6 +101,11 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def _is_driver_error(error: Exception) -> bool:
-    """Checks whether a database driver raised the error: a subclass of its module's `Error`."""
-    driver = sys.modules.get(type(error).__module__.partition(".")[0])
-    return isinstance(error, getattr(driver, "Error", ()))
+    """Checks whether a database driver raised the error, or a library that the driver is made of.
+
+    That is an `Error` of its module, as of `sqlite3`, or an error of any other installed package.
+    """
+    package = type(error).__module__.partition(".")[0]
+    if isinstance(error, getattr(sys.modules.get(package), "Error", ())):
+        return True
+    return package not in sys.stdlib_module_names | _OWN_PACKAGES

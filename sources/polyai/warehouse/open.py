@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dlt
-from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.configuration.exceptions import (
+    ConfigFieldMissingException,
+    ConfigurationException,
+)
 from dlt.common.destination import Destination
 from dlt.common.exceptions import DltException
 from dlt.common.storages import WithLocalFiles
-from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from ..config.settings import check_names
 from ..errors import ConfigurationError, first_line
+from .capabilities import label_of, require_support, variable_of
 from .clients import sql_client
 from .dataset import DATASETS, MAIN, loaded_schemas, schema_of
+from .drivers import drivers_required
 from .duckdb_destination import DUCKDB
 from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
+from .ducklake import DUCKLAKE, check_lake, check_storage_name
 from .errors import destination_errors, is_conflict
 from .retry import retry
 from .working_directory import lock_on, remove_partial_state, remove_state
@@ -31,7 +37,14 @@ BACKFILL_PIPELINE = "polyai_backfill"
 
 DATASET_NAME = "polyai"
 
-_DUCKDBS = (DUCKDB, "dlt.destinations.ducklake")
+_MISSING_FIELDS = re.compile(
+    r"(?:missing field\(s\)|Missing \d+ field\(s\)[^:]*): (?!.*Union [2-9])(.+)"
+)
+"""Line of dlt's message about missing settings; of several ways to log in, of the first one."""
+
+_NAME = re.compile(r"`(\w+)`")
+
+_DUCKDBS = (DUCKDB, DUCKLAKE)
 
 _DUCKDB_LOAD_WORKERS = 1
 """Tables loaded concurrently. Each takes memory, and DuckDB loads them one by one anyway; on
@@ -66,8 +79,8 @@ def open_pipeline(
         wait_seconds: Time to wait for another process that is writing the DuckDB file.
 
     Raises:
-        ConfigurationError: The destination is unknown, not configured, or not a database; or a
-            setting is unknown; or a DuckDB file has two datasets of ours.
+        ConfigurationError: The destination is unknown, not configured, or refused; or its driver is
+            not installed; or a setting is unknown; or a DuckDB file has two datasets of ours.
     """
     check_names()
     folder = working_folder(pipelines_dir)
@@ -107,14 +120,14 @@ def _resolve(
     pipeline: dlt.Pipeline, dataset: str, wait_seconds: float
 ) -> tuple[Destination[Any, Any], str]:
     """Resolves the destination from dlt's configuration, and the name of its dataset."""
-    destination = pipeline.destination
-    if not issubclass(destination.client_class, SqlJobClientBase):
-        raise ConfigurationError(
-            f"destination: {destination.destination_name} is not a database, and cannot replace "
-            "the rows of a changed conversation. Set another destination, such as duckdb or "
-            "postgres"
-        )
-    kind = destination.destination_type
+    destination, kind = pipeline.destination, pipeline.destination.destination_type
+    support = require_support(pipeline)
+    if kind == DUCKLAKE:
+        check_storage_name(pipeline)
+    with drivers_required(label_of(pipeline), support.packages):
+        config = _configuration(pipeline)
+    if kind == DUCKLAKE:
+        check_lake(pipeline, config)
     if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
         dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
     if kind != DUCKDB:
@@ -126,6 +139,21 @@ def _resolve(
         # dlt takes `main`, which every file has, for a dataset with all tables that it remembers
         remove_state(Path(pipeline.working_dir))
     return duckdb, schema
+
+
+def _configuration(pipeline: dlt.Pipeline) -> Any:
+    """Resolves the configuration of a destination with its driver, without connecting to it."""
+    try:
+        return pipeline.destination_client().config
+    except ConfigFieldMissingException as error:
+        # the last such line is of the innermost section, whose fields have no fields themselves
+        *_, fields = _MISSING_FIELDS.findall(str(error))
+        names = ", ".join(_NAME.findall(fields))
+        raise ConfigurationError(
+            f"destination: {label_of(pipeline)} is not configured: it lacks {names}. Set "
+            f"{variable_of(pipeline)}, or dlt's settings of the destination; "
+            "pipelines/destinations.md has an example"
+        ) from error
 
 
 def _in_current_folder(reference: str | Destination[Any, Any]) -> Destination[Any, Any]:

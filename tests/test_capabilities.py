@@ -1,0 +1,204 @@
+"""Support of dlt's destinations: levels, refusals, drivers, and the places of a DuckLake."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import dlt
+import dlt.destinations
+import pytest
+
+from polyai.errors import ConfigurationError
+from polyai.warehouse.capabilities import (
+    DATABASES,
+    DESTINATIONS,
+    SQLALCHEMY,
+    advice_without_leases,
+    label_of,
+    missing_capabilities,
+    support_of,
+)
+from polyai.warehouse.open import open_pipeline
+
+pytestmark = pytest.mark.unit
+
+REFUSED = {name for name, support in DESTINATIONS.items() if support.level == "refused"}
+
+LAKE = "DESTINATION__DUCKLAKE__CREDENTIALS"
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(destination: Any) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        open_pipeline(destination)
+    message = str(refused.value)
+    assert message.startswith("destination: ")
+    assert "\n" not in message
+    return message
+
+
+class TestTable:
+    """Table of all destinations of the installed dlt."""
+
+    def test_has_every_destination(self) -> None:
+        assert DESTINATIONS.keys() == set(dlt.destinations.__all__)
+
+    @pytest.mark.parametrize("name", sorted(DESTINATIONS.keys() - REFUSED))
+    def test_dlt_declares_what_a_load_needs(self, name: str) -> None:
+        capabilities = getattr(dlt.destinations, name)().capabilities()
+        assert list(missing_capabilities(capabilities)) == []
+        assert capabilities.sqlglot_dialect
+        assert capabilities.supports_tz_aware_datetime
+
+    def test_refusals_have_an_alternative(self) -> None:
+        for support in (*DESTINATIONS.values(), *DATABASES.values()):
+            assert bool(support.alternative) is (support.level == "refused")
+            assert support.reason
+
+    @pytest.mark.parametrize("name", sorted(REFUSED - {SQLALCHEMY, "destination"}))
+    def test_refused_destination_is_refused_without_its_driver(self, name: str) -> None:
+        support = DESTINATIONS[name]
+        message = refusal(name)
+        assert f"{name} is refused: {support.reason}" in message
+        assert support.alternative in message
+
+    def test_capabilities_of_the_filesystem_are_the_reason(self) -> None:
+        for caps in ("filesystem", "lance", "qdrant", "weaviate"):
+            lacking = missing_capabilities(getattr(dlt.destinations, caps)().capabilities())
+            assert list(lacking) == ["the merge strategy delete-insert"]
+        assert "ducklake" in refusal(dlt.destinations.filesystem("lake"))
+        assert "views --publish" in refusal("filesystem")
+
+    def test_destination_of_a_function(self) -> None:
+        @dlt.destination
+        def own(items: Any, table: Any) -> None:
+            """Receives rows."""
+
+        assert "function that receives rows" in refusal(own())
+
+    def test_destination_with_other_capabilities(self) -> None:
+        own = dlt.destinations.postgres(
+            "postgresql://a:b@127.0.0.1:1/c", supported_merge_strategies=["upsert"]
+        )
+        assert "lacks the merge strategy delete-insert" in refusal(own)
+
+    def test_named_destination(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DESTINATION__ARCHIVE__DESTINATION_TYPE", "filesystem")
+        assert "archive is refused" in refusal("archive")
+
+
+class TestDatabasesOfSqlalchemy:
+    """dlt's destination `sqlalchemy`, whose databases differ."""
+
+    @pytest.mark.parametrize("variable", ["DESTINATION", "POLYAI__DESTINATION"])
+    @pytest.mark.parametrize(
+        ("url", "database"),
+        [
+            ("mysql+pymysql://a:b@127.0.0.1:1/c", "mysql"),
+            ("mariadb+pymysql://a:b@127.0.0.1:1/c", "mariadb"),
+            ("sqlite:///warehouse.db", "sqlite"),
+        ],
+    )
+    def test_each_has_its_support(
+        self, variable: str, url: str, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(f"{variable}__SQLALCHEMY__CREDENTIALS", url)
+        pipeline = open_pipeline("sqlalchemy")
+        assert support_of(pipeline) is DATABASES[database]
+        assert label_of(pipeline) == f"sqlalchemy ({database})"
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("oracle+oracledb://a:b@127.0.0.1:1/c", "(oracle) is refused.*Use postgres"),
+            ("postgresql://a:b@127.0.0.1:1/c", "(postgresql) is refused.*Use postgres"),
+            ("trino://127.0.0.1:1/c", "(trino) is refused.*only MySQL, MariaDB and SQLite"),
+        ],
+    )
+    def test_others_are_refused(
+        self, url: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", url)
+        kind, _, rest = message.partition(".*")
+        refused = refusal("sqlalchemy")
+        assert kind in refused
+        assert rest in refused
+
+    def test_without_a_database(self) -> None:
+        assert "set DESTINATION__SQLALCHEMY__CREDENTIALS" in refusal("sqlalchemy")
+
+
+class TestDrivers:
+    """Missing drivers, and missing settings."""
+
+    @pytest.mark.parametrize(
+        ("name", "module", "credentials"),
+        [
+            ("postgres", "psycopg2", "postgresql://a:b@127.0.0.1:1/c"),
+            ("redshift", "psycopg2", "redshift://a:b@127.0.0.1:1/c"),
+            ("snowflake", "snowflake", "snowflake://a:b@account/c"),
+            ("bigquery", "google", '{"project_id": "a", "private_key": "b", "client_email": "c"}'),
+        ],
+    )
+    def test_missing_driver_names_the_extra(
+        self, name: str, module: str, credentials: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(f"DESTINATION__{name.upper()}__CREDENTIALS", credentials)
+        for known in [one for one in sys.modules if f".impl.{name}." in one]:
+            monkeypatch.delitem(sys.modules, known)
+        if name == "redshift":
+            monkeypatch.delitem(sys.modules, "dlt.destinations.impl.postgres.sql_client", False)
+        monkeypatch.setitem(sys.modules, module, None)
+        message = refusal(name)
+        assert f"{name} requires the module " in message
+        assert message.endswith(f": pip install {DESTINATIONS[name].packages}")
+
+    def test_missing_driver_of_a_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "MySQLdb", None)
+        monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", "mysql://a:b@127.0.0.1:1/c")
+        message = refusal("sqlalchemy")
+        assert "(mysql) requires the module MySQLdb: pip install pymysql" in message
+        assert "mysql+pymysql://" in message
+
+    def test_missing_settings_are_named(self) -> None:
+        message = refusal("postgres")
+        assert "postgres is not configured: it lacks database, password, username, host" in message
+        assert "DESTINATION__POSTGRES__CREDENTIALS" in message
+
+
+class TestLakes:
+    """Places of a DuckLake's catalog and files."""
+
+    @pytest.mark.parametrize("place", ["s3://bucket/lake", "files"])
+    def test_setting_that_dlt_ignores(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(f"{LAKE}__STORAGE", place)
+        assert f"Set {LAKE}__STORAGE__BUCKET_URL" in refusal("ducklake")
+
+    @pytest.mark.parametrize("place", ["", "files"])
+    @pytest.mark.parametrize("catalog", ["postgresql://a:b@127.0.0.1:1/c", "mysql://a:b@h/c"])
+    def test_catalog_on_a_server_with_files_in_the_working_directory(
+        self, place: str, catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(f"{LAKE}__CATALOG", catalog)
+        if place:
+            monkeypatch.setenv(f"{LAKE}__STORAGE__BUCKET_URL", place)
+        message = refusal("ducklake")
+        assert str(tmp_path / (place or "ducklake.files")) in message
+        assert f"Set {LAKE}__STORAGE__BUCKET_URL" in message
+
+    @pytest.mark.parametrize("prefix", ["", "file://"])
+    def test_catalog_on_a_server_with_files_in_a_shared_folder(
+        self, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(f"{LAKE}__CATALOG", "postgresql://a:b@127.0.0.1:1/c")
+        monkeypatch.setenv(f"{LAKE}__STORAGE__BUCKET_URL", f"{prefix}{tmp_path}/files")
+        open_pipeline("ducklake")
+
+    def test_all_local(self) -> None:
+        assert advice_without_leases(open_pipeline("ducklake")) == ""
