@@ -41,6 +41,7 @@ def needs_extras(item: pytest.Item) -> bool:
 needs_s3 = _needs("an S3 server", are_installed("moto", "s3fs", "flask", "flask_cors"))
 needs_ducklake = _needs("the extensions of DuckLake", ARE_REQUIRED or bool(extensions()))
 needs_schemas = _needs("check-jsonschema", are_installed("check_jsonschema"))
+needs_sqlalchemy = _needs("SQLAlchemy and PyMySQL", are_installed("sqlalchemy", "pymysql"))
 needs_hatchling = _needs("hatchling", are_installed("hatchling"))
 needs_certificates = _needs("trustme", are_installed("trustme"))
 

@@ -10,6 +10,7 @@ import dlt
 import dlt.destinations
 import pytest
 
+from optional import needs_sqlalchemy
 from polyai.errors import ConfigurationError
 from polyai.warehouse.capabilities import (
     DATABASES,
@@ -93,6 +94,7 @@ class TestTable:
         assert "archive is refused" in refusal("archive")
 
 
+@needs_sqlalchemy
 class TestDatabasesOfSqlalchemy:
     """dlt's destination `sqlalchemy`, whose databases differ."""
 
@@ -159,6 +161,7 @@ class TestDrivers:
         assert f"{name} requires the module " in message
         assert message.endswith(f": pip install {DESTINATIONS[name].packages}")
 
+    @needs_sqlalchemy
     def test_missing_driver_of_a_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "MySQLdb", None)
         monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", "mysql://a:b@127.0.0.1:1/c")

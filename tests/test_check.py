@@ -41,10 +41,12 @@ def test_all_good(url: str) -> None:
     assert result.returncode == 0
     assert result.stderr == ""
     printed, _, settings = result.stdout.partition("\nsettings to use")
-    destination, *others, recommended = printed.splitlines()
+    destination, support, leases, *others, recommended = printed.splitlines()
     *_, last = settings.splitlines()
     assert destination.startswith("ok destination: duckdb /")
     assert destination.endswith("polyai.duckdb, dataset polyai: 0 conversations loaded")
+    assert support.startswith("ok support: duckdb is proven: ")
+    assert leases.startswith("ok leases: ")
     subjects = ["key", "detail", "transcripts", "metrics", "pii", "conversations_v3", "names"]
     assert [line.partition(":")[0] for line in others] == [
         f"ok {AGENT} {subject}" for subject in subjects
@@ -135,6 +137,8 @@ def test_refused(url: str, wrong: dict[str, str], subject: str, message: str) ->
     found = findings(1, **access(**{"base_url": url} | wrong))
     assert outcomes(found) == {
         "destination": "ok",
+        "support": "ok",
+        "leases": "ok",
         subject: "failed",
         "conversations_v3": "skipped",
         "names": "skipped",
@@ -177,7 +181,7 @@ def test_a_key_of_v3_alone_is_ready_with_an_account(url: str) -> None:
     assert found["transcripts"]["outcome"] == found["metrics"]["outcome"] == "ok"
     # nothing is wrong with a key that is not needed
     assert found["key"]["outcome"] == "skipped"
-    _, first, *others = findings(1, **access(url) | key).values()
+    _, _, _, first, *others = findings(1, **access(url) | key).values()
     assert (first["subject"], first["outcome"]) == ("conversations_v3", "failed")
     assert "set account_id (POLYAI_ACCOUNT_ID) to the Workspace ID" in first["message"]
     assert "v3_api_key is enough" in first["message"]
@@ -311,6 +315,8 @@ def test_unusable_destination(url: str) -> None:
     found = findings(1, **access(url), DESTINATION__DUCKDB__CREDENTIALS=missing)
     assert outcomes(found) == {
         "destination": "failed",
+        "support": "ok",
+        "leases": "ok",
         "key": "ok",
         "detail": "ok",
         "transcripts": "ok",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-import dlt
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -23,12 +22,11 @@ from ..console.options import (
     RegionOption,
 )
 from ..console.terminal import print_json, stdout
-from ..errors import PolyAIError
 from ..warehouse.loaded_through import loaded_through
-from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 from ..warehouse.target import Target
 from .access import Access
+from .destination import OpenedDestination
 from .findings import AgentFindings, Finding
 from .recommendation import Recommendation, lines_of, recommend
 
@@ -46,7 +44,8 @@ def check(
     settings = resolve(api=api, region=region, base_url=base_url).only(agent or ())
     findings: list[Finding] = []
     recommendations: list[Recommendation] = []
-    for found in run_check(settings, Target(destination, dataset).open()):
+    opened = OpenedDestination.of(Target(destination, dataset))
+    for found in run_check(settings, opened):
         if isinstance(found, Recommendation):
             recommendations.append(found)
             continue
@@ -58,6 +57,7 @@ def check(
         print_json(
             {
                 "ok": not failed,
+                "destination": opened.as_json(),
                 "findings": [vars(finding) for finding in findings],
                 "settings": [vars(one) for one in recommendations],
             }
@@ -74,15 +74,18 @@ def check(
     raise typer.Exit(ExitCode.CONFIGURATION if failed else ExitCode.DONE)
 
 
-def run_check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding | Recommendation]:
+def run_check(settings: Settings, opened: OpenedDestination) -> Iterator[Finding | Recommendation]:
     """Tests the destination, then what each agent's keys can read, with some requests per agent.
 
     A key that is refused is also tried on the other API and in the other regions of PolyAI. Nothing
-    is loaded.
+    is loaded, and nothing is requested if the destination is refused or not configured.
     """
-    destination = _destination(pipeline)
+    destination, *others = opened.findings()
     yield destination
+    yield from others
     yield from _secrets()
+    if (pipeline := opened.pipeline) is None:
+        return
     for agent in settings.agents:
         if agent.problem:
             yield Finding(agent.agent_id, "key", "failed", agent.problem)
@@ -94,16 +97,6 @@ def run_check(settings: Settings, pipeline: dlt.Pipeline) -> Iterator[Finding | 
         yield from AgentFindings(agent, settings, access, loaded)
         if (recommended := recommend(agent, access, settings.api, loaded)) is not None:
             yield recommended
-
-
-def _destination(pipeline: dlt.Pipeline) -> Finding:
-    try:
-        held = Warehouse(pipeline).count_rows("conversations")
-    except PolyAIError as error:
-        return Finding("", "destination", "failed", str(error))
-    return Finding(
-        "", "destination", "ok", f"{destination_label(pipeline)}: {held:,} conversations loaded"
-    )
 
 
 def _secrets() -> Iterator[Finding]:

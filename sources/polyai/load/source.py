@@ -22,6 +22,7 @@ from ..shape.audit_rows import audit_table
 from ..tables.audit import FETCH_FAILURES, FORGOTTEN, FORGOTTEN_CALLERS
 from ..tables.declaration import Table
 from ..tables.registry import loaded_tables
+from ..warehouse.capabilities import require_support
 from ..warehouse.held import LoadState
 from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
@@ -136,6 +137,8 @@ def polyai(
     settings = resolve(agent_id=agent_id, api_key=api_key, region=region, **options)
 
     def pages() -> Iterator[_Page]:
+        if (pipeline := dlt.current.pipeline()).destination:
+            require_support(pipeline)
         warehouse = _state_after_refresh()
         stopped: dict[str, PolyAIError] = {}
         for agent in settings.agents:

@@ -8,7 +8,7 @@ as merge strategies, is asked from dlt's capabilities.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import dlt
@@ -161,6 +161,23 @@ DATABASES: Mapping[str, Support] = {
 SQLALCHEMY = "sqlalchemy"
 """dlt's name of the destination whose databases differ."""
 
+
+class RefusedError(ConfigurationError):
+    """The destination is refused.
+
+    Attributes:
+        name: Its name.
+        support: Its support.
+    """
+
+    def __init__(self, name: str, support: Support) -> None:
+        super().__init__(
+            f"destination: {name} is refused: {support.reason}. Use {support.alternative}"
+        )
+        self.name = name
+        self.support = support
+
+
 _UNKNOWN = Support("refused", "it is not a destination of dlt's", alternative=_RELATIONAL)
 
 
@@ -204,8 +221,8 @@ def require_support(pipeline: dlt.Pipeline) -> Support:
     """Returns the support of a pipeline's destination.
 
     Raises:
-        ConfigurationError: The destination is refused; the message has the reason and an
-            alternative.
+        ConfigurationError: No database of SQLAlchemy is set.
+        RefusedError: The destination is refused; the message has the reason and an alternative.
     """
     if name_of(pipeline.destination) == SQLALCHEMY and not database_of(pipeline):
         raise ConfigurationError(
@@ -214,15 +231,11 @@ def require_support(pipeline: dlt.Pipeline) -> Support:
         )
     support = support_of(pipeline)
     if support.level == "refused":
-        raise ConfigurationError(
-            f"destination: {label_of(pipeline)} is refused: {support.reason}. "
-            f"Use {support.alternative}"
-        )
+        raise RefusedError(label_of(pipeline), support)
     if lacking := ", ".join(missing_capabilities(pipeline.destination.capabilities())):
-        raise ConfigurationError(
-            f"destination: {label_of(pipeline)} is refused: as it is configured, it lacks "
-            f"{lacking}. Use {_RELATIONAL}"
-        )
+        reason = f"as it is configured, it lacks {lacking}"
+        refused = replace(support, level="refused", reason=reason, alternative=_RELATIONAL)
+        raise RefusedError(label_of(pipeline), refused)
     return support
 
 

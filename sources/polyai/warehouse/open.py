@@ -26,7 +26,7 @@ from .dataset import DATASETS, MAIN, loaded_schemas, schema_of
 from .drivers import drivers_required
 from .duckdb_destination import DUCKDB
 from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
-from .ducklake import DUCKLAKE, check_lake, check_storage_name
+from .ducklake import DUCKLAKE, check_lake, check_storage_name, places
 from .errors import destination_errors, is_conflict
 from .retry import retry
 from .working_directory import lock_on, remove_partial_state, remove_state
@@ -226,8 +226,10 @@ def owner_only() -> Iterator[None]:
 def destination_label(pipeline: dlt.Pipeline) -> str:
     """Describes a pipeline's destination and dataset for messages."""
     name, dataset = str(pipeline.destination.destination_name), pipeline.dataset_name
-    credentials: Any = pipeline.destination_client().config.credentials
-    if not (database := getattr(credentials, "database", None)):
+    config: Any = pipeline.destination_client().config
+    if pipeline.destination.destination_type == DUCKLAKE:
+        return f"{name}, {places(config)}, dataset {dataset}"
+    if not (database := getattr(config.credentials, "database", None)):
         return f"{name}, dataset {dataset}"
     # see `open_pipeline` for files with the dataset's name
     dataset = Path(database).stem if dataset == "main" else dataset

@@ -1,0 +1,138 @@
+"""Commands with a destination that is refused, not configured, or rejects the login."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pytest
+
+from command import AGENT, KEY, access, error_of, run
+from ducklake import home_with_extensions
+from optional import needs_ducklake, needs_sqlalchemy
+from polyai import polyai
+from polyai.errors import DestinationError
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.warehouse.errors import destination_errors
+
+pytestmark = pytest.mark.server
+
+COMMANDS = {
+    "load": ("load", "--recordings"),
+    "backfill": ("backfill", "--from", "2024-01-01"),
+    "recordings": ("recordings",),
+    "recordings verify": ("recordings", "verify"),
+    "recordings prune": ("recordings", "prune", "--older-than", "1d", "--yes"),
+    "views": ("views",),
+    "views --drop": ("views", "--drop"),
+    "dashboard": ("dashboard", "--no-browser"),
+    "annotate": ("annotate", "rows.json"),
+    "note": ("note", "rows.json"),
+    "note --query": ("note", "--query", "select 1"),
+    "debug-chat": ("debug-chat", "suite.yaml"),
+    "forget": ("forget", "CONV-1", "--yes"),
+    "status": ("status",),
+}
+
+MYSQL = {"DESTINATION__SQLALCHEMY__CREDENTIALS": "mysql+pymysql://a:b@127.0.0.1:1/c"}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    return Sandbox(SandboxConfig(conversations=5))
+
+
+@pytest.fixture(scope="module")
+def url(sandbox: Sandbox) -> Iterator[str]:
+    with serve(sandbox) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def files() -> None:
+    note = {"conversation_id": "CONV-1", "note": "checked"}
+    row = {"turn_index": 0, "role": "agent", "annotation_type": "missing_topic"}
+    Path("rows.json").write_text(json.dumps([note | row]))
+    Path("suite.yaml").write_text("scenarios:\n  - name: one\n    turns:\n      - say: hello\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_refused_before_the_first_request(command: str, url: str, sandbox: Sandbox) -> None:
+    sandbox.requests.clear()
+    result = run(*COMMANDS[command], "--destination", "filesystem", **access(url))
+    assert result.returncode == 1
+    message = error_of(result)
+    assert "filesystem is refused" in message
+    assert "ducklake" in message
+    assert sandbox.requests.count("") == 0
+
+
+def test_check_shows_the_refusal(url: str, sandbox: Sandbox) -> None:
+    sandbox.requests.clear()
+    result = run("check", "--json", "--destination", "lance", **access(url))
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert [one["outcome"] for one in report["findings"]] == ["failed"]
+    assert report["destination"]["level"] == "refused"
+    assert report["destination"]["alternative"] in report["findings"][0]["message"]
+    assert sandbox.requests.count("") == 0
+
+
+def test_the_dlt_source_refuses_too(url: str, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.requests.clear()
+    own: Any = dlt.pipeline(
+        "own", pipelines_dir=str(tmp_path), destination=dlt.destinations.filesystem("lake")
+    )
+    with pytest.raises(Exception, match="filesystem is refused"):
+        own.run(polyai(AGENT, KEY, base_url=url))
+    assert sandbox.requests.count("") == 0
+
+
+@needs_sqlalchemy
+@pytest.mark.parametrize("command", ["load", "status"])
+def test_server_that_cannot_be_reached(command: str, url: str, sandbox: Sandbox) -> None:
+    sandbox.requests.clear()
+    result = run(command, "--destination", "sqlalchemy", **access(url) | MYSQL)
+    assert result.returncode == 1
+    assert "refused" in error_of(result)
+    assert sandbox.requests.count("") == 0
+
+
+@needs_sqlalchemy
+def test_check_finds_what_a_driver_raises(url: str) -> None:
+    result = run("check", "--json", "--destination", "sqlalchemy", **access(url) | MYSQL)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    report = json.loads(result.stdout)
+    failed = [one for one in report["findings"] if one["outcome"] == "failed"]
+    assert [one["subject"] for one in failed] == ["destination"]
+    assert "pymysql" in failed[0]["message"]
+
+
+@pytest.mark.unit
+def test_error_of_any_driver_is_one_of_the_destination() -> None:
+    class LoginError(Exception):
+        __module__ = "driver.errors"
+
+    with pytest.raises(DestinationError, match="no such user"), destination_errors():
+        raise LoginError("no such user\nmore")
+    # a fault of this package shows where it is
+    for fault in (TypeError("fault"), KeyError("fault")):
+        with pytest.raises(type(fault)), destination_errors():
+            raise fault
+
+
+@needs_ducklake
+def test_check_shows_where_a_lake_is(url: str) -> None:
+    catalog = {"DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG": "duckdb:///lake.duckdb"}
+    home = home_with_extensions(Path("home").resolve())
+    result = run("check", "--destination", "ducklake", **access(url) | catalog | home)
+    destination, support, leases, *_ = result.stdout.splitlines()
+    folder = Path.cwd()
+    assert f"catalog in duckdb {folder}/lake.duckdb" in destination
+    assert f"files in {folder}/ducklake.files" in destination
+    assert "ducklake is proven" in support
+    assert leases.startswith("ok leases: ")
