@@ -20,8 +20,8 @@ def shops() -> Iterator[dict[str, str]]:
 
 def main() -> None:
     """Loads new and changed conversations with their turns, and the shops."""
-    # fetch_failures belongs to conversations: it records what the next run has to retry
-    source = polyai().with_resources("conversations", "turns", "fetch_failures")
+    # conversations is required: the next run compares it with the listing to find what to fetch
+    source = polyai().with_resources("conversations", "turns")
     # DuckDB names the database after the file, so the dataset needs another name
     pipeline = dlt.pipeline("my_calls", destination="duckdb", dataset_name="calls")
     print(pipeline.run([source, shops()]))

@@ -28,11 +28,11 @@ def load_conversations() -> LoadInfo:
 def load_turns() -> LoadInfo:
     """Loads the transcripts only, without metrics, tags and other tables.
 
-    `conversations` and `fetch_failures` are required: the next run compares them with the listing
-    to find what to fetch.
+    `conversations` is required: the next run compares it with the listing to find what to fetch.
+    What fails is recorded in `fetch_failures`, which need not be selected.
     """
     pipeline = dlt.pipeline("polyai_turns", destination="duckdb", dataset_name="polyai")
-    return pipeline.run(polyai().with_resources("conversations", "turns", "fetch_failures"))
+    return pipeline.run(polyai().with_resources("conversations", "turns"))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def comparable(database: Path | str = "polyai.duckdb") -> dict[str, Rows]:
 
 
 class TestKnownAgent:
-    @pytest.mark.parametrize("api", [pytest.param(DATA, marks=pytest.mark.slow), V3])
+    @pytest.mark.parametrize("api", [DATA, V3])
+    @pytest.mark.slow
     def test_goes_on_through_the_listing_it_was_loaded_with(self, api: str, site: Site) -> None:
         site.load(api=api)
         site.sandbox.advance(HOUR, arrivals=3)
@@ -221,6 +222,7 @@ def everywhere() -> Iterator[Site]:
 
 
 class TestFallback:
+    @pytest.mark.slow
     def test_one_answer_without_a_route_changes_nothing(self, everywhere: Site) -> None:
         assert everywhere.load().new == 60
         for path in (DATA_LISTING, "^/v1/agents/[^/]+/conversations/"):
@@ -230,6 +232,7 @@ class TestFallback:
         assert (report.status, report.source_api, report.new) == ("complete", DATA, 30)
         assert everywhere.sandbox.faults.hits == 2
 
+    @pytest.mark.slow
     def test_is_partial_and_ends_with_all_that_arrived_in_between(
         self, everywhere: Site, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -439,7 +442,7 @@ class TestNewAgent:
         ("keys", "requests"),
         [
             pytest.param({"api_key": None, "v3_api_key": "sandbox-v3-key"}, 0, id="v3_api_key"),
-            pytest.param({"api_key": "sandbox-v3-key"}, 1, id="api_key"),
+            pytest.param({"api_key": "sandbox-v3-key"}, 1, id="api_key", marks=pytest.mark.slow),
         ],
     )
     def test_is_read_through_v3_with_a_key_of_v3_alone(

@@ -76,6 +76,7 @@ def init(destination: str, repository: Path, project: Path) -> str:
     return run(*command, "--location", str(repository), folder=project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "destination", ["duckdb", pytest.param("postgres", marks=pytest.mark.slow)]
 )

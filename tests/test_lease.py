@@ -389,6 +389,7 @@ def test_a_run_whose_lease_was_taken_over_cannot_merge(
         suspended.renew()
 
 
+@pytest.mark.slow
 @needs_postgres
 def test_two_machines_can_drop_the_same_staging_dataset_concurrently(
     on_postgres: Warehouse,

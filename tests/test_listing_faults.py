@@ -98,6 +98,7 @@ def test_times_up_to_half_an_hour_out_of_order() -> None:
         assert listing.details == 0
 
 
+@pytest.mark.slow
 def test_a_date_of_2030_in_the_middle_of_the_list() -> None:
     with site(300, absurd_created_at=datetime(2030, 1, 1, tzinfo=UTC)) as listing:
         report = listing.load()

@@ -125,6 +125,7 @@ class TestFirstLoad:
             report = run(base_url)
         assert (report.status, report.listed, report.fetched) == ("complete", 0, 0)
 
+    @pytest.mark.slow
     def test_the_acceptance_query_works_in_a_file_of_any_name(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -188,6 +189,7 @@ class TestLaterLoads:
         assert report.new == 7
         assert sandbox.requests.count(DETAIL) == 7
 
+    @pytest.mark.slow
     def test_a_fresh_working_directory_changes_nothing(
         self, sandbox: Sandbox, base_url: str
     ) -> None:

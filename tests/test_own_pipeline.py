@@ -118,6 +118,7 @@ class TestLimits:
         ids = loaded_ids()
         assert len(ids) == len(set(ids)) == 230
 
+    @pytest.mark.slow
     def test_a_limit_of_rows_and_of_a_selection(self, base_url: str) -> None:
         selected = source(base_url).with_resources("conversations", "turns")
         pipeline().run(selected.add_limit(150, count_rows=True))

@@ -83,6 +83,7 @@ _EARLIER_VERSION = """
 """Statements that turn a warehouse into one of a version without the columns and the table."""
 
 
+@pytest.mark.slow
 def test_a_warehouse_of_an_earlier_version_gets_the_values_of_new_columns(database: str) -> None:
     fetch = from_postgres(database)
     sandbox = Sandbox(SandboxConfig(conversations=60))
@@ -113,6 +114,7 @@ def indexes(url: str) -> set[object]:
     }
 
 
+@pytest.mark.slow
 def test_a_load_creates_no_table_or_column_after_its_beginning(database: str) -> None:
     """Two loads at once would both create it, and PostgreSQL would reject one of them."""
     columns = (
@@ -132,6 +134,7 @@ def test_a_load_creates_no_table_or_column_after_its_beginning(database: str) ->
     assert execute(database, columns) == created
 
 
+@pytest.mark.slow
 class TestIndexes:
     """Indexes of all tables, for merges and queries of single conversations."""
 

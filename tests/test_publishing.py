@@ -96,6 +96,7 @@ def _rounded(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_tables_of_the_copy_have_comments(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     columns = (
@@ -139,6 +140,7 @@ def test_open_connections_keep_reading_the_older_copy(pipeline: dlt.Pipeline) ->
         reader.stdin.close()
 
 
+@pytest.mark.slow
 def test_copy_includes_the_write_ahead_log_of_a_killed_run(pipeline: dlt.Pipeline) -> None:
     code = (
         "import duckdb, os; c = duckdb.connect('polyai.duckdb')\n"
@@ -307,6 +309,7 @@ def test_views_of_an_older_version_are_published(pipeline: dlt.Pipeline) -> None
         assert reader.query("SELECT topic FROM topics_daily")
 
 
+@pytest.mark.slow
 def test_reader_returns_times_in_utc(pipeline: dlt.Pipeline) -> None:
     asked = "SELECT began_at, local_started_at FROM conversations_local ORDER BY began_at LIMIT 1"
     with PublishedReader(pipeline, FOLDER) as reader:
@@ -359,6 +362,7 @@ def test_load_runs_while_the_copy_is_created(
     assert of_copy("SELECT count(*) FROM polyai.fct_conversations") == [(80,)]
 
 
+@pytest.mark.slow
 def test_statement_that_exceeds_the_memory_limit_is_repeated_without_it(tmp_path: Path) -> None:
     limited = {**COPY_CONFIG, "memory_limit": "20MB", "temp_directory": ""}
     wide = "SELECT list(repeat(i::VARCHAR, 200)) AS texts FROM range(100_000) AS numbers(i)"

@@ -78,6 +78,7 @@ def test_load_makes_a_resource_of_it() -> None:
     assert TICKETS.name in polyai(AGENT, KEY, region="us").resources
 
 
+@pytest.mark.slow
 def test_erasure_deletes_its_rows(conversation_id: str) -> None:
     erased = forget(
         open_pipeline(name=FORGET_PIPELINE),

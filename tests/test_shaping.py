@@ -1075,6 +1075,7 @@ class TestDrift:
         assert set(keys_of(sent)) <= kept.keys | kept.texts
         assert plain(shaped(other)) == plain(result, "other")
 
+    @pytest.mark.slow
     @given(st.data())
     @examples(200)
     def test_missing_or_null_fields_do_not_change_keys_of_other_rows(

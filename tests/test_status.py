@@ -472,7 +472,14 @@ class TestReconciliation:
         assert found.turns.unequal == with_turns
         assert agent(B).is_consistent
 
-    @pytest.mark.parametrize("keys_per_part", [40, pytest.param(1_000_000, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        "keys_per_part",
+        [
+            400,
+            pytest.param(40, marks=pytest.mark.slow),
+            pytest.param(1_000_000, marks=pytest.mark.slow),
+        ],
+    )
     def test_duplicates_of_large_tables(
         self, warehouse: Path, monkeypatch: pytest.MonkeyPatch, keys_per_part: int
     ) -> None:

@@ -442,6 +442,7 @@ def on_postgres(server: str, tmp_path: Path) -> Iterator[OnPostgres]:
     warehouse.query("DROP SCHEMA polyai CASCADE")
 
 
+@pytest.mark.slow
 def test_postgres_replaces_a_view_of_other_columns_and_keeps_grants(
     on_postgres: OnPostgres,
 ) -> None:
@@ -497,6 +498,7 @@ def test_postgres_has_comments(on_postgres: OnPostgres) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_concurrent_run_is_refused(on_postgres: OnPostgres, tmp_path: Path) -> None:
     on_postgres.query(
         "INSERT INTO polyai.load_leases VALUES "

@@ -327,6 +327,7 @@ def test_a_variant_has_one_name_in_all_views(warehouse: Warehouse) -> None:
     assert all(names == {"By hand"} for names in filled.values()), filled
 
 
+@pytest.mark.slow
 def test_names_add_no_row_and_change_no_other_column(named: Warehouse) -> None:
     for number in (1, 2, 3):
         named.metric("CSAT_SCORE", "4", conversation_id=f"c{number}")

@@ -103,7 +103,13 @@ def _loaded(
     return Loaded(pipeline, fetch, kpis.all_calls(sandbox))
 
 
-@pytest.mark.parametrize("zone", ODD_DAYS)
+@pytest.mark.parametrize(
+    "zone",
+    [
+        pytest.param(zone, marks=[] if zone in ("UTC", "Pacific/Chatham") else pytest.mark.slow)
+        for zone in ODD_DAYS
+    ],
+)
 def test_every_view_equals_the_independent_calculation(loaded: Loaded, zone: str) -> None:
     _create_views(loaded, zone)
     for name, (further, calculate) in kpis.DAILY.items():
