@@ -9,9 +9,12 @@ from typing import Any
 import dlt
 import dlt.destinations
 import pytest
+from sqlglot.errors import SqlglotError
 
 from optional import needs_sqlalchemy
 from polyai.errors import ConfigurationError
+from polyai.views.definitions import views
+from polyai.views.statements import Statements
 from polyai.warehouse.capabilities import (
     DATABASES,
     DESTINATIONS,
@@ -68,6 +71,17 @@ class TestTable:
         message = refusal(name)
         assert f"{name} is refused: {support.reason}" in message
         assert support.alternative in message
+
+    @pytest.mark.parametrize("database", ["mysql", "sqlite"])
+    def test_views_that_a_database_cannot_express_are_left_out(self, database: str) -> None:
+        statements = Statements(database, "polyai.{}".format, "Europe/London")
+        left_out = []
+        for view in views().values():
+            try:
+                statements.create(view, replacing=True)
+            except SqlglotError:
+                left_out.append(view.name)
+        assert sorted(left_out) == sorted(DATABASES[database].without_views)
 
     def test_capabilities_of_the_filesystem_are_the_reason(self) -> None:
         for caps in ("filesystem", "lance", "qdrant", "weaviate"):

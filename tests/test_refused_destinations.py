@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from optional import needs_ducklake, needs_sqlalchemy
 from polyai import polyai
 from polyai.errors import DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.warehouse import capabilities
+from polyai.warehouse.capabilities import DATABASES
 from polyai.warehouse.errors import destination_errors
 
 pytestmark = pytest.mark.server
@@ -99,6 +102,27 @@ def test_server_that_cannot_be_reached(command: str, url: str, sandbox: Sandbox)
     assert result.returncode == 1
     assert "refused" in error_of(result)
     assert sandbox.requests.count("") == 0
+
+
+@needs_sqlalchemy
+@pytest.mark.parametrize(
+    ("command", "has_leases"),
+    [
+        (("load",), False),
+        (("load",), True),
+        (("backfill", "--from", "2026-01-01", "--slice", "1000d", "--workers", "1"), False),
+    ],
+)
+def test_lack_of_leases_is_logged_once(
+    command: tuple[str, ...], has_leases: bool, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support = replace(DATABASES["mysql"], has_leases=has_leases)
+    monkeypatch.setattr(capabilities, "DATABASES", {"mysql": support})
+    # it is logged before the server is found to be missing
+    result = run(*command, "--destination", "sqlalchemy", **access(url) | MYSQL)
+    warnings = [line for line in result.stderr.splitlines() if "keeps no leases" in line]
+    assert len(warnings) == (not has_leases)
+    assert all("one machine and one working directory at a time" in line for line in warnings)
 
 
 @needs_sqlalchemy
