@@ -210,7 +210,7 @@ def test_fingerprint_changes_with_all_that_the_statements_depend_on(
     assert fingerprint() == seen[0]
 
 
-WORDED_3 = """\
+WORDED_4 = """\
 CREATE OR REPLACE VIEW polyai.example AS
 WITH days AS (
   SELECT
@@ -242,12 +242,12 @@ COMMENT ON COLUMN polyai.example.local_date IS '{local_date}'
 COMMENT ON COLUMN polyai.example.agent_name IS '{agent_name}'
 COMMENT ON TABLE polyai.turn_topics IS '{turn_topics}'
 COMMENT ON COLUMN polyai.turn_topics.topic IS '{topic}'"""
-"""Statements of `test_wording_of_version_3`, with the place of descriptions."""
+"""Statements of `test_wording_of_version_4`, with the place of descriptions."""
 
 
 @pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
-def test_wording_of_version_3(dialect: str) -> None:
-    assert WORDING == 3, "record the statements of the new version"
+def test_wording_of_version_4(dialect: str) -> None:
+    assert WORDING == 4, "record the statements of the new version"
     view = definitions.view_of(
         "example",
         "-- One row per day.\n-- Answers: How many?\n-- Key: local_date\n"
@@ -265,7 +265,7 @@ def test_wording_of_version_3(dialect: str) -> None:
         *statements.table_comments({"turn_topics": ["topic"]}),
     ]
     topic = next(column for column in TURN_TOPICS.columns if column.name == "topic")
-    assert "\n".join(worded) == WORDED_3.format(
+    assert "\n".join(worded) == WORDED_4.format(
         **{field.name: field.comment for field in view.fields},
         turn_topics=TURN_TOPICS.description,
         topic=topic.description,

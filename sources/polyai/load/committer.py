@@ -35,12 +35,12 @@ from ..tables.registry import erased_tables, loaded_tables
 from ..tables.registry import tables as registered_tables
 from ..warehouse.clients import sql_client
 from ..warehouse.direct_write import MOST_ROWS, can_write_directly, record_load, replace_rows
-from ..warehouse.duckdb_destination import merges_without_staging
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.errors import destination_errors, is_conflict
 from ..warehouse.held import LoadState
 from ..warehouse.indexes import Indexes
 from ..warehouse.open import connect, owner_only
+from ..warehouse.packages import merges_without_staging
 from ..warehouse.queries import id_batches
 from ..warehouse.retry import retry
 from .chunk import Batch, Chunk, Days

@@ -23,10 +23,10 @@ from ..tables.registry import tables
 from ..warehouse.clients import sql_client
 from ..warehouse.duckdb_file import kept_open
 from ..warehouse.errors import destination_errors
-from ..warehouse.queries import Warehouse
+from ..warehouse.queries import Warehouse, column_names
 from .definitions import INFO_VIEW, tables_read, views, with_dependents
 from .grants import grants_on
-from .statements import Statements
+from .statements import WITHOUT_REPLACE, Statements
 
 logger = logging.getLogger("polyai")
 
@@ -169,7 +169,7 @@ def _columns(client: SqlClientBase[Any], table: str) -> frozenset[str]:
     """Returns the column names of a table in lower case."""
     place = client.make_qualified_table_name(table)
     with client.execute_query(f"SELECT * FROM {place} WHERE 1 = 0") as cursor:
-        return frozenset(column[0].lower() for column in cursor.description or ())
+        return frozenset(name.lower() for name in column_names(cursor))
 
 
 def _create_all(client: SqlClientBase[Any], statements: Statements) -> dict[str, str]:
@@ -233,7 +233,10 @@ def _create(
     for view in views().values():
         if view.name not in failed:
             try:
-                client.execute_sql(statements.create(view, replacing=view.name not in dropped))
+                create = statements.create(view, replacing=view.name not in dropped)
+                if statements.dialect in WITHOUT_REPLACE:
+                    client.execute_sql(statements.drop(view.name))
+                client.execute_sql(create)
             except (DatabaseException, SqlglotError) as error:
                 raise _ViewRefusedError(view.name, first_line(error)) from error
 

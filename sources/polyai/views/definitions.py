@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from graphlib import TopologicalSorter
 from importlib.resources import files
 
@@ -12,6 +12,7 @@ import sqlglot
 from sqlglot import exp
 
 from ..tables.rules import render
+from ..warehouse.dialects import portable, qualify_tables, tables_of
 from .fields import FIELDS, Field
 from .names import PER_CONVERSATION, with_names
 
@@ -108,12 +109,6 @@ def with_dependents(name: str) -> list[str]:
     return found
 
 
-def tables_of(tree: exp.Expr) -> frozenset[str]:
-    """Returns the tables and views that a query reads, without its own common table expressions."""
-    own = {cte.alias for cte in tree.find_all(exp.CTE)}
-    return frozenset(table.name for table in tree.find_all(exp.Table)) - own
-
-
 def address(
     tree: exp.Expr,
     dialect: str,
@@ -128,20 +123,10 @@ def address(
         qualified: Returns the full, quoted name of a table or view.
         values: Values by parameter.
     """
-    read = tables_of(tree)
-    for table in list(tree.find_all(exp.Table)):
-        if table.name in read:
-            place = _place(qualified(table.name), dialect).copy()
-            place.set("alias", table.args.get("alias"))
-            table.replace(place)
+    qualify_tables(tree, dialect, qualified)
     for mark in list(tree.find_all(exp.Placeholder)):
         mark.replace(exp.convert(values[mark.name]))
-
-
-@lru_cache(maxsize=100)
-def _place(name: str, dialect: str) -> exp.Table:
-    """Parses a qualified name, which several views have."""
-    return exp.to_table(name, dialect=dialect)
+    portable(tree, dialect)
 
 
 def view_of(name: str, sql: str) -> View:

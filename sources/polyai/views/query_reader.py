@@ -18,9 +18,12 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from ..clock import in_utc, utc_now
 from ..errors import PolyAIError
+from ..warehouse.dialects import to_sql
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.errors import destination_errors
 from ..warehouse.open import working_folder
+from ..warehouse.queries import column_names
+from ..warehouse.values import rows_of
 from .definitions import DIALECT, address
 from .publishing import INFO_TABLE, is_published, publish, published_file
 
@@ -188,13 +191,15 @@ class DestinationReader:
 
     def _rows(self, statement: str) -> list[Row]:
         with self._client.execute_query(statement) as cursor:
-            return _rows([column[0] for column in cursor.description or ()], cursor.fetchall())
+            names = column_names(cursor)
+            dialect = str(self._client.capabilities.sqlglot_dialect)
+            return _rows(names, rows_of(names, cursor.fetchall(), dialect))
 
     def _transpiled(self, sql: str, parameters: dict[str, object]) -> str:
         tree = sqlglot.parse_one(sql, read=DIALECT)
         dialect = str(self._client.capabilities.sqlglot_dialect)
         address(tree, dialect, self._client.make_qualified_table_name, parameters)
-        return tree.sql(dialect)
+        return to_sql(tree, dialect)
 
 
 def _rows(names: list[str], values: list[tuple[Any, ...]]) -> list[Row]:

@@ -12,6 +12,7 @@ from sqlglot import Dialect, ErrorLevel, exp
 
 from ..tables.declaration import TOMBSTONE
 from ..tables.registry import tables
+from ..warehouse.dialects import to_sql
 from .definitions import DIALECT, View, address, sql_files
 from .fields import FIELDS
 from .local_times import use_offsets_of_days
@@ -22,7 +23,10 @@ COMMENTING = frozenset({"duckdb", "postgres", "redshift", "snowflake"})
 DuckDB and PostgreSQL are tested; the others follow their manuals.
 """
 
-WORDING = 3
+WITHOUT_REPLACE = frozenset({"sqlite"})
+"""Dialects that have no statement to replace a view: it is dropped first."""
+
+WORDING = 4
 """Version of the code that words statements, here and in `definitions.address`; a part of the
 fingerprint. Raise it with each change that gives other statements for the same definitions."""
 
@@ -54,7 +58,9 @@ class Statements:
         """
         tree = view.query()
         values = {"reporting_time_zone": self.zone, "fingerprint": self.fingerprint}
-        address(tree, self.dialect, self.qualified, values)
+        # SQLite looks up tables in the file of the view, by whatever name it is attached
+        name = _bare if self.dialect == "sqlite" else self.qualified
+        address(tree, self.dialect, name, values)
         if self.dialect == DIALECT:
             use_offsets_of_days(tree)
         if Dialect.get_or_raise(self.dialect).NULL_ORDERING == "nulls_are_small":
@@ -62,8 +68,12 @@ class Statements:
             for order in tree.find_all(exp.Ordered):
                 order.set("nulls_first", not order.args.get("desc"))
         # the header becomes a comment of the database instead
-        return tree.sql(
-            self.dialect, pretty=True, comments=False, unsupported_level=ErrorLevel.RAISE
+        return to_sql(
+            tree,
+            self.dialect,
+            pretty=True,
+            comments=False,
+            unsupported_level=ErrorLevel.RAISE,
         )
 
     def create(self, view: View, *, replacing: bool) -> str:
@@ -76,7 +86,8 @@ class Statements:
         Raises:
             SqlglotError: The dialect has no equal query.
         """
-        verb = "CREATE OR REPLACE VIEW" if replacing else "CREATE VIEW"
+        is_replaced = replacing and self.dialect not in WITHOUT_REPLACE
+        verb = "CREATE OR REPLACE VIEW" if is_replaced else "CREATE VIEW"
         return f"{verb} {self.qualified(view.name)} AS\n{self.query(view)}"
 
     def drop(self, name: str) -> str:
@@ -161,6 +172,10 @@ class Statements:
 
     def _literal(self, text: str) -> str:
         return exp.Literal.string(text).sql(self.dialect)
+
+
+def _bare(name: str) -> str:
+    return f'"{name}"'
 
 
 def with_header(view: View, statements: Statements) -> str:

@@ -19,6 +19,10 @@ from ..tables.registry import conversation_tables, reconciled_tables
 from .held import COMPLETE_PACKAGES
 from .queries import Warehouse
 
+_COMPLETE = f"(SELECT p.load_id, 1 AS is_complete FROM ({COMPLETE_PACKAGES}) p)"
+"""Complete packages with a mark to test after an outer join: ClickHouse fills the columns of rows
+without a match with 0 and '', not with NULL."""
+
 _IS_WITHHELD = "coalesce(is_transcript_withheld, FALSE)"
 
 
@@ -111,13 +115,12 @@ def conversation_counts(warehouse: Warehouse) -> dict[str, ConversationCounts]:
             max(CASE WHEN is_loaded = 1 THEN created_at END), sum(1 - is_loaded)
         FROM (
             SELECT c.agent_id AS agent_id,
-                max(CASE WHEN l.load_id IS NULL THEN 0 ELSE 1 END) AS is_loaded,
+                max(CASE WHEN l.is_complete = 1 THEN 1 ELSE 0 END) AS is_loaded,
                 max(CASE WHEN c.in_progress THEN 1 ELSE 0 END) AS in_progress,
                 max(CASE WHEN c.is_transcript_withheld THEN 1 ELSE 0 END) AS withheld,
                 max(coalesce(c.created_at, c.started_at)) AS created_at
             FROM {{conversations}} c
-            LEFT JOIN ({COMPLETE_PACKAGES}) l
-            ON l.load_id = c._dlt_load_id
+            LEFT JOIN {_COMPLETE} l ON l.load_id = c._dlt_load_id
             GROUP BY c.agent_id, c.conversation_id
         ) each_once
         GROUP BY agent_id
@@ -147,10 +150,10 @@ _TURNS_OF_LOADED = f"""
         GROUP BY agent_id, conversation_id
     ) t ON t.agent_id = c.agent_id AND t.conversation_id = c.conversation_id
     LEFT JOIN (
-        SELECT DISTINCT agent_id, conversation_id FROM {{turns}}
+        SELECT DISTINCT agent_id, conversation_id, 1 AS is_incomplete FROM {{turns}}
         WHERE _dlt_load_id NOT IN ({COMPLETE_PACKAGES})
     ) i ON i.agent_id = c.agent_id AND i.conversation_id = c.conversation_id
-    WHERE i.agent_id IS NULL
+    WHERE coalesce(i.is_incomplete, 0) = 0
 """
 """Loaded conversations with their rows in `turns`, except those with rows of a running load."""
 
@@ -252,9 +255,9 @@ def _rows(warehouse: Warehouse, tables: Sequence[Table]) -> dict[_Of, tuple[int,
     )
     rows = warehouse.rows(
         f"""
-        SELECT p.agent_id, p.table_name, sum(CASE WHEN l.load_id IS NULL THEN 0 ELSE p.n END),
-            sum(CASE WHEN l.load_id IS NULL THEN p.n ELSE 0 END)
-        FROM ({counted}) p LEFT JOIN ({COMPLETE_PACKAGES}) l ON l.load_id = p._dlt_load_id
+        SELECT p.agent_id, p.table_name, sum(CASE WHEN l.is_complete = 1 THEN p.n ELSE 0 END),
+            sum(CASE WHEN l.is_complete = 1 THEN 0 ELSE p.n END)
+        FROM ({counted}) p LEFT JOIN {_COMPLETE} l ON l.load_id = p._dlt_load_id
         GROUP BY p.agent_id, p.table_name
         """
     )

@@ -7,39 +7,29 @@ end. Here a reader sees all of a package or nothing of it, and a killed load lea
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import dlt
-from dlt.common.configuration.container import Container
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
-from dlt.common.destination.client import FollowupJobRequest, LoadJob, RunnableLoadJob
+from dlt.common.destination.client import FollowupJobRequest, LoadJob
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_columns_names_with_prop
-from dlt.common.storages.load_package import (
-    LoadJobInfo,
-    LoadPackageStateInjectableContext,
-)
+from dlt.common.storages.load_package import LoadJobInfo
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
+
+from .packages import FileToMerge, files_by_table
 
 DUCKDB = "dlt.destinations.duckdb"
 """dlt's type of the DuckDB destination."""
 
 _CHECKPOINT_THRESHOLD = "16MB"
 """Size of a transaction from which on DuckDB writes it into the file at once: its default."""
-
-
-class _FileToMerge(RunnableLoadJob):
-    """Load job of one file of a package, which `complete_load` merges with the others."""
-
-    def run(self) -> None:
-        """Does nothing yet."""
 
 
 class PackageClient(DuckDbClient):
@@ -65,7 +55,7 @@ class PackageClient(DuckDbClient):
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
     ) -> LoadJob:
-        return _FileToMerge(file_path)
+        return FileToMerge(file_path)
 
     def create_table_chain_completed_followup_jobs(
         self,
@@ -76,7 +66,7 @@ class PackageClient(DuckDbClient):
 
     def complete_load(self, load_id: str) -> None:
         """Writes all rows of a package, and its row of `_dlt_loads`, in one transaction."""
-        files = _files_by_table(load_id)
+        files = files_by_table(load_id)
         with self.sql_client.begin_transaction():
             for table_name, paths in files.items():
                 self._merge(table_name, paths)
@@ -100,17 +90,6 @@ class PackageClient(DuckDbClient):
         self.sql_client.execute_sql(f"INSERT INTO {name} BY NAME SELECT * FROM {rows} WHERE {kept}")
 
 
-def _files_by_table(load_id: str) -> dict[str, list[str]]:
-    """Returns the paths of a package's files by table."""
-    packages = Container()[LoadPackageStateInjectableContext].storage
-    files: defaultdict[str, list[str]] = defaultdict(list)
-    for state, job in packages.list_all_jobs_with_states(load_id):
-        if state == "completed_jobs":
-            path = packages.get_job_file_path(load_id, state, job.file_name())
-            files[job.table_name].append(packages.storage.make_full_path(path))
-    return files
-
-
 class PackageDuckDb(duckdb):
     """dlt's DuckDB destination for the time of a run: one transaction per load package.
 
@@ -122,7 +101,12 @@ class PackageDuckDb(duckdb):
 
     Args:
         credentials: Resolved credentials.
+
+    Attributes:
+        merges_packages: See `merges_without_staging`.
     """
+
+    merges_packages = True
 
     @property
     def client_class(self) -> type[PackageClient]:
@@ -164,11 +148,6 @@ class PackageDuckDb(duckdb):
         self,
     ) -> dict[tuple[object, ...], tuple[DuckDbClientConfiguration, list[tuple[str, Any]]]]:
         return {}
-
-
-def merges_without_staging(pipeline: dlt.Pipeline) -> bool:
-    """Returns whether the loads of a pipeline need no staging dataset."""
-    return isinstance(pipeline.destination, PackageDuckDb)
 
 
 def merges_in_transactions(pipeline: dlt.Pipeline) -> bool:

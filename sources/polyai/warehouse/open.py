@@ -28,6 +28,7 @@ from .duckdb_destination import DUCKDB
 from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
 from .ducklake import DUCKLAKE, check_lake, check_storage_name, places
 from .errors import destination_errors, is_conflict
+from .packages import SQLALCHEMY
 from .retry import retry
 from .working_directory import lock_on, remove_partial_state, remove_state
 
@@ -130,6 +131,12 @@ def _resolve(
         check_lake(pipeline, config)
     if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
         dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
+    if kind == SQLALCHEMY:
+        # imports SQLAlchemy, which others need not have
+        from .sqlalchemy_destination import in_packages
+
+        config: Any = pipeline.destination_client().config
+        return in_packages(destination, config), dataset
     if kind != DUCKDB:
         return destination, dataset
     duckdb, database = shared_duckdb(pipeline, f"{PIPELINE_NAME}.duckdb")

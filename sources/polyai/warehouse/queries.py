@@ -16,9 +16,10 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from ..tables.declaration import Table
 from .clients import sql_client
-from .dialects import parse, to_sql
+from .dialects import parse, portable, qualified, qualify_tables, to_sql
 from .duckdb_file import file_lock, retry_while_locked
 from .errors import destination_errors
+from .values import NATIVE, rows_of
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ class Warehouse:
         self._locks_file = locks_file
         self._lock = file_lock(pipeline) if locks_file else nullcontext()
         self._is_open = False
+        self._translations: dict[str, str] = {}
 
     def for_thread(self) -> Self:
         """Returns an equal warehouse for another thread.
@@ -116,13 +118,13 @@ class Warehouse:
         Raises:
             DestinationError: The destination cannot be reached, or rejects the query.
         """
-        return self._read(lambda cursor: cursor.fetchall(), sql, parameters) or []
+        return self._read(self._rows_of, sql, parameters) or []
 
     def rows_by_column(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
         """Runs a query as `rows` does, and returns its rows by column name in lower case."""
         return [
             {name.lower(): value for name, value in row.items()}
-            for row in self._read(_as_records, sql, parameters) or ()
+            for row in self._read(self._records_of, sql, parameters) or ()
         ]
 
     def arrow(self, sql: str, *parameters: object) -> list[pa.Table]:
@@ -130,13 +132,22 @@ class Warehouse:
         return self._read(_as_arrow, sql, parameters) or []
 
     def records(self, sql: str) -> list[dict[str, Any]]:
-        """Runs a user's own query as it is, and returns its rows by column.
+        """Runs a user's own query, and returns its rows by column.
+
+        It is run as it is. Where that finds no table, because the destination has no dataset that
+        it looks in by default, tables without a dataset are taken for those of the warehouse.
 
         Raises:
             DestinationError: The destination cannot be reached, or rejects the query.
         """
         with destination_errors():
-            return self._execute(_as_records, sql, ())
+            try:
+                return self._execute(self._records_of, sql, ())
+            except DatabaseUndefinedRelation:
+                query = qualified(sql, self._dialect, self._client.make_qualified_table_name)
+                if query is None:
+                    raise
+                return self._execute(self._records_of, query, ())
 
     def has_table(self, name: str) -> bool:
         """Checks whether a table exists."""
@@ -145,7 +156,7 @@ class Warehouse:
     def has_columns(self, name: str, columns: Iterable[str]) -> bool:
         """Checks whether a table exists with all of these columns."""
         found = self._read(
-            lambda cursor: {column[0].lower() for column in cursor.description or ()},
+            lambda cursor: {name.lower() for name in column_names(cursor)},
             f"SELECT * FROM {{{name}}} WHERE 1 = 0",
             (),
         )
@@ -163,11 +174,14 @@ class Warehouse:
             moment: SQL expression of a timestamp.
             duration: Duration of whole seconds.
         """
-        later = parse(f"DATEADD(SECOND, {int(duration.total_seconds())}, {moment})")
-        return to_sql(later, self._client.capabilities.sqlglot_dialect)
+        later = f"DATEADD(SECOND, {int(duration.total_seconds())}, {moment})"
+        # elsewhere the whole query is translated
+        return to_sql(parse(later), self._dialect) if self._dialect in NATIVE else later
 
     def name(self, column: str) -> str:
-        """Returns the quoted name of a column."""
+        """Returns the quoted name of a column for a query."""
+        if self._dialect not in NATIVE:
+            return f'"{self._client.escape_column_name(column, quote=False)}"'
         return str(self._client.escape_column_name(column))
 
     def columns_of(self, table: Table) -> str:
@@ -179,7 +193,7 @@ class Warehouse:
 
     def hash_of(self, columns: Iterable[str]) -> str | None:
         """Renders a hash of 64 bits of several columns; None where SQL has no cheap one."""
-        is_cheap = self._client.capabilities.sqlglot_dialect == "duckdb"
+        is_cheap = self._dialect == "duckdb"
         return f"hash({', '.join(columns)})" if is_cheap else None
 
     def json_text(self, column: str) -> str:
@@ -188,7 +202,7 @@ class Warehouse:
         Destinations other than DuckDB and PostgreSQL return what their drivers make of it.
         """
         name = self.name(column)
-        is_cast = self._client.capabilities.sqlglot_dialect in _JSON_AS_TEXT
+        is_cast = self._dialect in _JSON_AS_TEXT
         return f"CAST({name} AS VARCHAR) AS {name}" if is_cast else name
 
     def _read(
@@ -196,10 +210,12 @@ class Warehouse:
     ) -> T | None:
         """Runs a query with qualified table names; None if a table does not exist yet."""
         with destination_errors():
-            names = _QualifiedNames(self._client)
+            names = _QualifiedNames(self._client, is_bare=self._dialect not in NATIVE)
             query = sql.format_map(names)
             if not self._absent.isdisjoint(names.tables):
                 return None
+            if self._dialect not in NATIVE:
+                query = self._translated(query)
             try:
                 return self._execute(take, query, parameters)
             except DatabaseUndefinedRelation:
@@ -220,15 +236,39 @@ class Warehouse:
 
         return read() if self._is_open else retry_while_locked(open_and_read)
 
+    def _translated(self, query: str) -> str:
+        """Translates a query of ours, with bare names of tables, to the destination's dialect."""
+        if query not in self._translations:
+            tree = parse(query.replace("%s", "?"))
+            qualify_tables(tree, self._dialect, self._client.make_qualified_table_name)
+            portable(tree, self._dialect)
+            self._translations[query] = to_sql(tree, self._dialect).replace("?", "%s")
+        return self._translations[query]
+
+    def _rows_of(self, cursor: DBApiCursor) -> list[tuple[Any, ...]]:
+        return rows_of(column_names(cursor), cursor.fetchall(), self._dialect)
+
+    def _records_of(self, cursor: DBApiCursor) -> list[dict[str, Any]]:
+        names = column_names(cursor)
+        return [dict(zip(names, row)) for row in self._rows_of(cursor)]
+
+    @cached_property
+    def _dialect(self) -> str:
+        return str(self._client.capabilities.sqlglot_dialect)
+
     @cached_property
     def _client(self) -> SqlClientBase[Any]:
         """Client that connects for each query, created once: that takes as long as a query."""
         return sql_client(self.pipeline)
 
 
-def _as_records(cursor: DBApiCursor) -> list[dict[str, Any]]:
-    names = [column[0] for column in cursor.description or ()]
-    return [dict(zip(names, row)) for row in cursor.fetchall()]
+def column_names(cursor: DBApiCursor) -> list[str]:
+    """Returns the names of the columns of a result, also of one without a `description`."""
+    description = getattr(cursor, "description", None)
+    if description is None:
+        keys: Any = getattr(cursor, "keys", list)
+        return list(keys())
+    return [column[0] for column in description]
 
 
 def _as_arrow(cursor: DBApiCursor) -> list[pa.Table]:
@@ -242,13 +282,19 @@ def pairs(tables: Sequence[pa.Table]) -> Iterator[tuple[Any, Any]]:
 
 
 class _QualifiedNames(dict[str, str]):
-    """Mapping from the tables named in a query to their qualified names."""
+    """Mapping from the tables named in a query to their qualified names.
 
-    def __init__(self, client: Any) -> None:
+    Args:
+        client: Client of the destination.
+        is_bare: Leave the names as they are; `_translated` qualifies them.
+    """
+
+    def __init__(self, client: Any, *, is_bare: bool) -> None:
         super().__init__()
         self._client = client
+        self._is_bare = is_bare
         self.tables: set[str] = set()
 
     def __missing__(self, table: str) -> str:
         self.tables.add(table)
-        return str(self._client.make_qualified_table_name(table))
+        return table if self._is_bare else str(self._client.make_qualified_table_name(table))

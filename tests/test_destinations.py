@@ -1,0 +1,164 @@
+"""One scenario in every destination that is proven: after each step, the same rows as in DuckDB.
+
+The small form runs in CI. The larger one, with more conversations and chunks, by
+
+    python -m pytest -m matrix tests/test_destinations.py
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from command import AGENT
+from destinations import (
+    Scenario,
+    Snapshot,
+    assert_same,
+    in_duckdb,
+    in_ducklake,
+    in_mariadb,
+    in_postgres,
+    in_sqlite,
+)
+from mariadb_server import server_program
+from optional import needs_ducklake
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from postgres_server import binaries
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+Place = Callable[[Path], AbstractContextManager[dict[str, str]]]
+
+needs_postgres = pytest.mark.skipif(
+    binaries() is None and not os.environ.get("CI"),
+    reason="needs a PostgreSQL server: install the package postgresql",
+)
+needs_mariadb = pytest.mark.skipif(
+    server_program() is None and not os.environ.get("CI"),
+    reason="needs a MariaDB server: install the package mariadb-server",
+)
+
+PLACES = [
+    pytest.param(in_postgres, marks=needs_postgres, id="postgres"),
+    pytest.param(in_ducklake, marks=[needs_postgres, needs_ducklake], id="ducklake"),
+    pytest.param(in_mariadb, marks=needs_mariadb, id="mariadb"),
+    pytest.param(in_sqlite, id="sqlite"),
+]
+
+Steps = dict[str, Snapshot]
+"""Rows after each step, by its name."""
+
+_SQL = (
+    "SELECT conversation_id, {value} FROM {table} WHERE conversation_id IN "
+    "(SELECT min(conversation_id) FROM turns WHERE turn_index = 1)"
+)
+
+
+def play(place: Place, folder: Path, conversations: int) -> Iterator[tuple[str, Snapshot]]:
+    """Runs the scenario in a destination, and yields the rows after each step."""
+    sandbox = Sandbox(SandboxConfig(conversations=conversations, inventions=True))
+    with ExitStack() as stack:
+        destination = stack.enter_context(place(folder))
+        base_url = stack.enter_context(serve(sandbox))
+        one = Scenario(sandbox, base_url, destination, folder)
+        chunked = {"POLYAI_CHUNK_SIZE": str(conversations // 4)}
+
+        # killed as soon as a chunk has been committed, and run again
+        killed = one.start("load", **chunked)
+        deadline = time.monotonic() + 60
+        while sandbox.requests.count(r"/conversations/[^/?]+$") < conversations // 2:
+            assert killed.poll() is None, killed.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        report, _ = one.load(**chunked)
+        assert report["status"] == "complete"
+        yield "first load, killed and run again", one.snapshot()
+
+        report, details = one.load()
+        assert (report["status"], report["fetched"], details) == ("complete", 0, 0)
+        yield "nothing new", one.snapshot()
+
+        ids = [sandbox.traits(AGENT, index).conversation_id for index in sandbox.listed(AGENT)]
+        sandbox.edit(AGENT, ids[0], note='It\'s "new": 100 % \\ ü 🙂 :later', tags=["b", "a"])
+        sandbox.edit(AGENT, ids[1], keep_turns=1, poly_score=None, summary=None)
+        sandbox.edit(AGENT, ids[2], extra={"price": 1.5, "deep": {"list": [1, None, "x"]}})
+        sandbox.edit(AGENT, ids[3], withhold_turns=True)
+        sandbox.delete(AGENT, ids[4])
+        sandbox.advance(timedelta(hours=12), arrivals=5)
+        report, details = one.load("--full")
+        assert report["new"] == 5
+        assert report["status"] == "complete"
+        yield "mutations and vanished children", one.snapshot()
+
+        one.machine = "second"
+        report, details = one.load()
+        assert (report["status"], report["fetched"], details) == ("complete", 0, 0)
+        one.machine = "first"
+
+        one.command("recordings", POLYAI_RECORDINGS_WAIT="90d")
+        yield "recordings", one.snapshot()
+
+        one.command(
+            "annotate",
+            "--query",
+            _SQL.format(
+                table="conversations",
+                value="1 AS turn_index, 'agent' AS role, 'wrong_info' AS annotation_type",
+            ),
+        )
+        one.command(
+            "note",
+            "--query",
+            _SQL.format(table="conversations", value="'a note from a query' AS note"),
+        )
+        report, _ = one.load()
+        assert report["changed"] == 1
+        yield "annotate and note from a query", one.snapshot()
+
+        one.command("forget", ids[5], "--yes")
+        one.load()
+        yield "forget", one.snapshot()
+
+        one.command(
+            "backfill",
+            "--from",
+            "2026-08-01",
+            "--to",
+            "2026-10-20",
+            "--slice",
+            "30d",
+            "--workers",
+            "2",
+            "--no-resume",
+        )
+        yield "backfill with two workers", one.snapshot()
+
+        (status,) = one.command("status")["agents"]
+        assert status["is_consistent"]
+        yield "status", {name: {"": status[name]} for name in ("conversations", "turns", "tables")}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Steps:
+    """The small form in DuckDB, the reference."""
+    return dict(play(in_duckdb, tmp_path_factory.mktemp("small"), 40))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_scenario(place: Place, small: Steps, tmp_path: Path) -> None:
+    for step, found in play(place, tmp_path, 40):
+        try:
+            assert_same(small[step], found)
+        except AssertionError as error:
+            error.add_note(f"after the step: {step}")
+            raise
