@@ -50,5 +50,6 @@ MODULES = {
     "test_dashboard.py": ("marimo", "playwright"),
     "test_dashboard_components.py": ("marimo",),
     "test_dashboard_queries.py": ("marimo",),
+    "test_destinations.py": ("pymysql", "sqlalchemy"),
 }
 """Modules of tests that import packages at the top."""

@@ -135,7 +135,6 @@ def _resolve(
         # imports SQLAlchemy, which others need not have
         from .sqlalchemy_destination import in_packages
 
-        config: Any = pipeline.destination_client().config
         return in_packages(destination, config), dataset
     if kind != DUCKDB:
         return destination, dataset
