@@ -28,9 +28,11 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.sandbox.texts import AGENT_NAMES as NAMES
 from polyai.status.collect import collect_status
 from polyai.status.report import AgentStatus, Status
+from polyai.tables.declaration import Table
 from polyai.tables.registry import conversation_tables, name_tables, reconciled_tables
-from polyai.warehouse import counts
+from polyai.warehouse import counts, suspects
 from polyai.warehouse.counts import TableCounts, TurnCounts, unequal_turns
+from polyai.warehouse.queries import Warehouse
 from polyai.warehouse.read_only import open_to_read
 from postgres_server import binaries, postgres
 
@@ -484,7 +486,7 @@ class TestReconciliation:
         self, warehouse: Path, monkeypatch: pytest.MonkeyPatch, keys_per_part: int
     ) -> None:
         monkeypatch.setattr(counts, "_SMALL", 0)
-        monkeypatch.setattr(counts, "_KEYS_PER_PART", keys_per_part)
+        monkeypatch.setattr(suspects, "KEYS_PER_PART", keys_per_part)
         assert agent(A).is_consistent
         chosen = f"conversation_id = '{a_conversation()}'"
         rows = number(f"SELECT count(*) FROM polyai.metrics WHERE {chosen}")
@@ -493,6 +495,50 @@ class TestReconciliation:
         change(f"UPDATE polyai.metrics SET conversation_id = 'x' WHERE {chosen}")
         orphans, doubled = problems_of(agent(A))["metrics"]
         assert (orphans, doubled) == (2 * rows, rows)
+
+    def test_large_tables_in_the_order_of_loading_are_compared_cheaply(
+        self, warehouse: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(counts, "_SMALL", 0)
+        monkeypatch.setattr(suspects, "ROWS_PER_QUERY", 500)
+        grouped: list[str] = []
+        checked = suspects.may_have_duplicates
+
+        def noted(reader: Warehouse, table: Table, size: int) -> bool:
+            grouped.append(table.name)
+            return checked(reader, table, size)
+
+        monkeypatch.setattr(suspects, "may_have_duplicates", noted)
+        before = look()
+        assert grouped == []
+        # another order costs time and changes no number
+        for name in ("turns", "metrics"):
+            change(
+                f"CREATE TABLE polyai.shuffled AS FROM polyai.{name} ORDER BY hash({name})",
+                f"DELETE FROM polyai.{name}",
+                f"INSERT INTO polyai.{name} SELECT * FROM polyai.shuffled",
+                "DROP TABLE polyai.shuffled",
+            )
+        after = look()
+        assert grouped == ["turns", "metrics"]
+        assert [(each.tables, each.turns) for each in after.agents] == [
+            (each.tables, each.turns) for each in before.agents
+        ]
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("is_apart", [False, True])
+    def test_one_duplicate_row_of_a_large_table(
+        self, warehouse: Path, monkeypatch: pytest.MonkeyPatch, is_apart: bool
+    ) -> None:
+        monkeypatch.setattr(counts, "_SMALL", 0)
+        for name in sorted(CHILDREN):
+            place = "rowid = 0" if is_apart else f"rowid = (SELECT max(rowid) FROM polyai.{name})"
+            change(f"INSERT INTO polyai.{name} SELECT * FROM polyai.{name} WHERE {place}")
+            found = [problems_of(each) for each in look().agents]
+            assert [of for of in found if of] == [{name: (0, 1)}], name
+            change(
+                f"DELETE FROM polyai.{name} WHERE rowid = (SELECT max(rowid) FROM polyai.{name})"
+            )
 
     def test_a_duplicate_turn_instead_of_a_lost_one(self, warehouse: Path) -> None:
         # the number of rows is right, only the keys differ
