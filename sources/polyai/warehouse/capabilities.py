@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import dlt
@@ -230,11 +231,34 @@ def require_support(pipeline: dlt.Pipeline) -> Support:
     support = support_of(pipeline)
     if support.level == "refused":
         raise RefusedError(label_of(pipeline), support)
-    if lacking := ", ".join(missing_capabilities(pipeline.destination.capabilities())):
-        reason = f"as it is configured, it lacks {lacking}"
-        refused = replace(support, level="refused", reason=reason, alternative=_RELATIONAL)
-        raise RefusedError(label_of(pipeline), refused)
     return support
+
+
+def require_capabilities(
+    pipeline: dlt.Pipeline, capabilities: DestinationCapabilitiesContext
+) -> None:
+    """Checks that a destination has what a load needs, as the user has configured it.
+
+    Raises:
+        RefusedError: It lacks something.
+    """
+    if lacking := ", ".join(missing_capabilities(capabilities)):
+        reason = f"as it is configured, it lacks {lacking}"
+        support = replace(
+            support_of(pipeline), level="refused", reason=reason, alternative=_RELATIONAL
+        )
+        raise RefusedError(label_of(pipeline), support)
+
+
+def unknown_destination(name: str) -> ConfigurationError:
+    """Describes a destination that dlt does not have, with the nearest names."""
+    if name in DATABASES:
+        advice = f"for {name}, use {SQLALCHEMY}, and set DESTINATION__SQLALCHEMY__CREDENTIALS"
+    else:
+        usable = [one for one, support in DESTINATIONS.items() if support.level != "refused"]
+        found = get_close_matches(name, DESTINATIONS)
+        advice = f"did you mean {' or '.join(found)}?" if found else f"use {', '.join(usable)}"
+    return ConfigurationError(f"destination: {name} is not a destination of dlt: {advice}")
 
 
 def variable_of(pipeline: dlt.Pipeline) -> str:
@@ -262,3 +286,5 @@ def missing_capabilities(capabilities: DestinationCapabilitiesContext) -> Iterat
         yield "the merge strategy delete-insert"
     if not capabilities.supported_loader_file_formats:
         yield "loads without a staging bucket"
+    if not capabilities.sqlglot_dialect:
+        yield "a dialect of SQL"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from ..errors import ConfigurationError, first_line
 
 _PACKAGES = {
-    "MySQLdb": "pymysql, and begin the URL with mysql+pymysql://",
-    "mariadb": "pymysql, and begin the URL with mysql+pymysql://",
+    "MySQLdb": "'polyai-warehouse[mysql]', and begin the URL with mysql+pymysql://",
+    "mariadb": "'polyai-warehouse[mysql]', and begin the URL with mysql+pymysql://",
     "s3fs": "'polyai-warehouse[s3]'",
     "boto3": "'polyai-warehouse[s3]'",
     "botocore": "'polyai-warehouse[s3]'",

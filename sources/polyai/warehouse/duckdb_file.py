@@ -71,18 +71,20 @@ _OUT_OF_MEMORY = ("Out of Memory Error", "failed to pin block", "failed to alloc
 _LOCK_ENDING = ".step.lock"
 
 
-def shared_duckdb(pipeline: dlt.Pipeline, file_name: str) -> tuple[Destination[Any, Any], Path]:
+def shared_duckdb(
+    pipeline: dlt.Pipeline, credentials: Any, file_name: str
+) -> tuple[Destination[Any, Any], Path]:
     """Configures a pipeline's DuckDB destination for loading.
 
     Args:
         pipeline: A pipeline with a DuckDB destination.
+        credentials: Resolved credentials of the destination; changed.
         file_name: Name of the file, where dlt would name it after the pipeline: all pipelines
             load into one file.
 
     Returns:
         The destination and its file.
     """
-    credentials: Any = pipeline.destination_client().config.credentials
     credentials.global_config = _CONFIG | (credentials.global_config or {})
     database = Path(str(credentials.database))
     if database.name == f"{pipeline.pipeline_name}.duckdb":

@@ -62,7 +62,7 @@ def destination_errors() -> Iterator[None]:
         ) from error
     except Exception as error:
         # dlt does not wrap what some drivers raise while they connect
-        if not _is_driver_error(error):
+        if not is_driver_error(error):
             raise
         raise DestinationError(f"the destination cannot be used: {first_line(error)}") from error
 
@@ -100,7 +100,7 @@ def root_cause(error: BaseException) -> BaseException:
     return cause
 
 
-def _is_driver_error(error: Exception) -> bool:
+def is_driver_error(error: Exception) -> bool:
     """Checks whether a database driver raised the error, or a library that the driver is made of.
 
     That is an `Error` of its module, as of `sqlite3`, or an error of any other installed package.

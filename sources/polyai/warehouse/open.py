@@ -15,19 +15,29 @@ from dlt.common.configuration.exceptions import (
     ConfigurationException,
 )
 from dlt.common.destination import Destination
+from dlt.common.destination.exceptions import (
+    InvalidDestinationReference,
+    UnknownDestinationModule,
+)
 from dlt.common.exceptions import DltException
 from dlt.common.storages import WithLocalFiles
 
 from ..config.settings import check_names
 from ..errors import ConfigurationError, first_line
-from .capabilities import label_of, require_support, variable_of
+from .capabilities import (
+    label_of,
+    require_capabilities,
+    require_support,
+    unknown_destination,
+    variable_of,
+)
 from .clients import sql_client
 from .dataset import DATASETS, MAIN, loaded_schemas, schema_of
 from .drivers import drivers_required
 from .duckdb_destination import DUCKDB
 from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
 from .ducklake import DUCKLAKE, check_lake, check_storage_name, places
-from .errors import destination_errors, is_conflict
+from .errors import destination_errors, is_conflict, is_driver_error
 from .packages import SQLALCHEMY
 from .retry import retry
 from .working_directory import lock_on, remove_partial_state, remove_state
@@ -126,7 +136,9 @@ def _resolve(
     if kind == DUCKLAKE:
         check_storage_name(pipeline)
     with drivers_required(label_of(pipeline), support.packages):
-        config = _configuration(pipeline)
+        client = _client(pipeline)
+    require_capabilities(pipeline, client.capabilities)
+    config = client.config
     if kind == DUCKLAKE:
         check_lake(pipeline, config)
     if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
@@ -138,7 +150,7 @@ def _resolve(
         return in_packages(destination, config), dataset
     if kind != DUCKDB:
         return destination, dataset
-    duckdb, database = shared_duckdb(pipeline, f"{PIPELINE_NAME}.duckdb")
+    duckdb, database = shared_duckdb(pipeline, config.credentials, f"{PIPELINE_NAME}.duckdb")
     loaded = loaded_schemas(database, wait_seconds)
     schema = schema_of(dataset, database, loaded or frozenset(), default=DATASET_NAME)
     if loaded is not None and schema not in loaded:
@@ -147,10 +159,10 @@ def _resolve(
     return duckdb, schema
 
 
-def _configuration(pipeline: dlt.Pipeline) -> Any:
-    """Resolves the configuration of a destination with its driver, without connecting to it."""
+def _client(pipeline: dlt.Pipeline) -> Any:
+    """Returns a client of the destination, which has its configuration, and is not connected."""
     try:
-        return pipeline.destination_client().config
+        return pipeline.destination_client()
     except ConfigFieldMissingException as error:
         # the last such line is of the innermost section, whose fields have no fields themselves
         *_, fields = _MISSING_FIELDS.findall(str(error))
@@ -160,6 +172,17 @@ def _configuration(pipeline: dlt.Pipeline) -> Any:
             f"{variable_of(pipeline)}, or dlt's settings of the destination; "
             "pipelines/destinations.md has an example"
         ) from error
+    except (DltException, ConfigurationException, ImportError):
+        raise
+    except Exception as error:
+        # dlt does not wrap what a driver, or a value of the wrong type, raises
+        if not (isinstance(error, (TypeError, ValueError)) or is_driver_error(error)):
+            raise
+        raise ConfigurationError(
+            f"destination: {label_of(pipeline)} is not configured as dlt expects: "
+            f"{first_line(error)}. Correct {variable_of(pipeline)}, or dlt's settings of the "
+            "destination; pipelines/destinations.md has an example"
+        ) from error
 
 
 def _in_current_folder(reference: str | Destination[Any, Any]) -> Destination[Any, Any]:
@@ -168,7 +191,10 @@ def _in_current_folder(reference: str | Destination[Any, Any]) -> Destination[An
     Otherwise they start from the folder in which dlt created its working directory (`initial_cwd`),
     or follow the path that older versions of dlt stored there (`duckdb_database`).
     """
-    destination: Any = Destination.from_reference(reference)
+    try:
+        destination: Any = Destination.from_reference(reference)
+    except (UnknownDestinationModule, InvalidDestinationReference) as error:
+        raise unknown_destination(str(reference)) from error
     if issubclass(destination.spec, WithLocalFiles):
         folder = Path(dlt.current.run_context().local_dir).resolve()
         # empty rather than None, which dlt would replace with what it remembers
