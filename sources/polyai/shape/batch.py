@@ -113,7 +113,8 @@ class Batch:
                 if unknown:
                     extras[row] = {name: item[name] for name in unknown} | extras.get(row, {})
             for key, count in Counter(chain.from_iterable(extras.values())).items():
-                self.unmapped[f"{table.name}.{key}"] += count
+                if key not in table.in_extra:
+                    self.unmapped[f"{table.name}.{key}"] += count
             arrays["extra"], _ = column([extras.get(row) for row in range(len(owners))], "json")
         ordered = [arrays[name] for name in table.arrow_schema.names]
         return pa.Table.from_arrays(ordered, schema=table.arrow_schema)

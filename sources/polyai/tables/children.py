@@ -22,6 +22,7 @@ def _child(
     outline: tuple[str, ...],
     is_kept_when_withheld: bool = False,
     is_parent_optional: bool = False,
+    in_extra: frozenset[str] = frozenset(),
 ) -> Table:
     """Declares a table that is replaced together with its conversation."""
     return Table(
@@ -35,6 +36,7 @@ def _child(
         is_kept_when_withheld=is_kept_when_withheld,
         is_parent_optional=is_parent_optional,
         outline=outline,
+        in_extra=in_extra,
     )
 
 
@@ -250,6 +252,7 @@ LLM_REQUESTS = _child(
     EXTRA,
     outline=("model_id", "prompt_tokens", "completion_tokens"),
     is_kept_when_withheld=True,
+    in_extra=frozenset({"cited_topics", "flow_metadata"}),
 )
 
 METRICS = _child(

@@ -100,6 +100,8 @@ class Table:
         outline: Columns that the entity diagram shows beside the keys.
         read_by: Columns by which its rows are read, besides the owner's ids and the merge key; each
             gets an index where the destination has indexes.
+        in_extra: Known fields of the API that have no column and are kept in `extra`; they are not
+            reported as unmapped.
         conversation_began_at: SQL for the start of the conversation that a row belongs to; None if
             the table does not have it.
     """
@@ -117,6 +119,7 @@ class Table:
     references: tuple[Reference, ...] = ()
     outline: tuple[str, ...] = ()
     read_by: tuple[tuple[str, ...], ...] = ()
+    in_extra: frozenset[str] = frozenset()
     conversation_began_at: str | None = None
 
     def fields(self, prefix: str) -> dict[str, str]:
