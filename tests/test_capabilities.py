@@ -24,7 +24,7 @@ from polyai.warehouse.capabilities import (
     missing_capabilities,
     support_of,
 )
-from polyai.warehouse.open import open_pipeline
+from polyai.warehouse.open import destination_label, open_pipeline
 
 pytestmark = pytest.mark.unit
 
@@ -233,6 +233,22 @@ class TestLakes:
         monkeypatch.setenv(f"{LAKE}__CATALOG", "postgresql://a:b@127.0.0.1:1/c")
         monkeypatch.setenv(f"{LAKE}__STORAGE__BUCKET_URL", f"{prefix}{tmp_path}/files")
         open_pipeline("ducklake")
+
+    def test_catalog_in_a_duckdb_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(f"{LAKE}__CATALOG", "duckdb:///lake.duckdb")
+        assert f"Set {LAKE}__CATALOG to a SQLite file" in refusal("ducklake")
+
+    def test_label_has_both_places_and_no_password(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        label = destination_label(open_pipeline("ducklake"))
+        assert f"catalog in sqlite {tmp_path}/ducklake.sqlite" in label
+        assert f"files in {tmp_path}/ducklake.files" in label
+        monkeypatch.setenv(f"{LAKE}__CATALOG", "postgresql://user:secret@host.example/lake")
+        monkeypatch.setenv(f"{LAKE}__STORAGE__BUCKET_URL", str(tmp_path))
+        label = destination_label(open_pipeline("ducklake"))
+        assert "catalog in postgresql host.example/lake" in label
+        assert "secret" not in label
 
     def test_all_local(self) -> None:
         assert advice_without_leases(open_pipeline("ducklake")) == ""

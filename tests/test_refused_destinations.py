@@ -12,8 +12,7 @@ import dlt
 import pytest
 
 from command import AGENT, KEY, access, error_of, run
-from ducklake import home_with_extensions
-from optional import needs_ducklake, needs_sqlalchemy
+from optional import needs_sqlalchemy
 from polyai import polyai
 from polyai.errors import DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -147,16 +146,3 @@ def test_error_of_any_driver_is_one_of_the_destination() -> None:
     for fault in (TypeError("fault"), KeyError("fault")):
         with pytest.raises(type(fault)), destination_errors():
             raise fault
-
-
-@needs_ducklake
-def test_check_shows_where_a_lake_is(url: str) -> None:
-    catalog = {"DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG": "duckdb:///lake.duckdb"}
-    home = home_with_extensions(Path("home").resolve())
-    result = run("check", "--destination", "ducklake", **access(url) | catalog | home)
-    destination, support, leases, *_ = result.stdout.splitlines()
-    folder = Path.cwd()
-    assert f"catalog in duckdb {folder}/lake.duckdb" in destination
-    assert f"files in {folder}/ducklake.files" in destination
-    assert "ducklake is proven" in support
-    assert leases.startswith("ok leases: ")

@@ -65,7 +65,8 @@ DESTINATIONS: Mapping[str, Support] = {
     ),
     "ducklake": Support(
         "proven",
-        "tests load it with its catalog in files and in PostgreSQL, and its files in a folder",
+        "tests load it with its catalog in PostgreSQL and its files in a folder, and every row "
+        "equals DuckDB's",
         "'polyai-warehouse[lake]'",
         has_leases=True,
     ),
