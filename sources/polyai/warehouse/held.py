@@ -349,8 +349,8 @@ class LoadState(RunHistory):
             if not found:
                 return
             for part in found:
-                yield part["conversation_id"].to_pylist()
-            last_id = found[-1]["conversation_id"][-1].as_py()
+                yield part.column(0).to_pylist()
+            last_id = found[-1].column(0)[-1].as_py()
 
     def open_failures(self, agent_id: str, stage: Stage = "detail") -> dict[str, Failure]:
         """Returns the unresolved failures of a stage, by conversation id."""
