@@ -23,8 +23,9 @@ from unittest.mock import patch
 from command import access, run, start
 from ducklake import home_with_extensions
 from mariadb_server import mariadb
+from polyai import ExitCode
 from polyai.sandbox import Sandbox
-from polyai.tables.audit import FETCH_FAILURES, FORGOTTEN, RECORDINGS, WRITE_BACKS
+from polyai.tables.audit import FORGOTTEN, RECORDINGS, WRITE_BACKS
 from polyai.tables.registry import conversation_tables, key_of, name_tables
 from polyai.views.definitions import views
 from polyai.warehouse.read_only import open_to_read
@@ -45,6 +46,7 @@ _OF_THE_RUN = frozenset(
         "last_complete_load_at",
         "load_age_minutes",
         "valid_from",
+        "first_seen_at",
         "valid_to",
         "run_id",
         "archive_id",
@@ -60,7 +62,7 @@ _OF_THE_RUN = frozenset(
 _KEYS = {"notes": ("agent_id", "conversation_id", "note")}
 """Keys of tables, where they are not those that the table declares."""
 
-_AUDIT = (RECORDINGS, WRITE_BACKS, FORGOTTEN, FETCH_FAILURES)
+_AUDIT = (RECORDINGS, WRITE_BACKS, FORGOTTEN)
 
 
 @contextmanager
@@ -114,25 +116,34 @@ class Scenario:
     folder: Path
     machine: str = "first"
 
-    def command(self, *arguments: str, **environment: str) -> dict[str, Any]:
-        """Runs a command that has to succeed, and returns what it prints as JSON."""
+    def command(
+        self,
+        *arguments: str,
+        exit_code: ExitCode = ExitCode.DONE,
+        settings: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Runs a command that has to end with a code, and returns what it prints as JSON."""
         with self._working_directory():
-            result = run(*arguments, "--json", **self._environment(), **environment)
-        assert result.returncode == 0, (arguments, result.stdout, result.stderr)
+            result = run(*arguments, "--json", **self._environment(), **(settings or {}))
+        assert result.returncode == exit_code, (arguments, result.stdout, result.stderr)
         assert "Traceback" not in result.stderr, result.stderr
         output: dict[str, Any] = json.loads(result.stdout)
         return output
 
-    def load(self, *options: str, **environment: str) -> tuple[dict[str, Any], int]:
+    def load(
+        self, *options: str, settings: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Any], int]:
         """Loads, and returns the report of the agent and the number of details requested."""
         self.sandbox.requests.clear()
-        (report,) = self.command("load", *options, **environment)["agents"]
+        (report,) = self.command("load", *options, settings=settings)["agents"]
         return report, self.sandbox.requests.count(r"/conversations/[^/?]+$")
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, settings: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Starts a command in a process of its own."""
         with self._working_directory():
-            return start(*arguments, **self._environment(), **environment)
+            return start(*arguments, **self._environment(), **(settings or {}))
 
     def snapshot(self) -> Snapshot:
         """Reads all tables of conversations and all views."""

@@ -8,6 +8,7 @@ The small form runs in CI. The larger one, with more conversations and chunks, b
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from destinations import (
 )
 from mariadb_server import server_program
 from optional import needs_ducklake
+from polyai import ExitCode
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries
 
@@ -72,15 +74,15 @@ def play(place: Place, folder: Path, conversations: int) -> Iterator[tuple[str, 
         chunked = {"POLYAI_CHUNK_SIZE": str(conversations // 4)}
 
         # killed as soon as a chunk has been committed, and run again
-        killed = one.start("load", **chunked)
-        deadline = time.monotonic() + 60
+        killed = one.start("load", settings=chunked)
+        deadline = time.monotonic() + 180
         while sandbox.requests.count(r"/conversations/[^/?]+$") < conversations // 2:
             assert killed.poll() is None, killed.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-        report, _ = one.load(**chunked)
+        report, _ = one.load(settings=chunked)
         assert report["status"] == "complete"
         yield "first load, killed and run again", one.snapshot()
 
@@ -103,9 +105,18 @@ def play(place: Place, folder: Path, conversations: int) -> Iterator[tuple[str, 
         one.machine = "second"
         report, details = one.load()
         assert (report["status"], report["fetched"], details) == ("complete", 0, 0)
-        one.machine = "first"
+        sandbox.advance(timedelta(hours=1), arrivals=6)
+        machines = []
+        for one.machine in ("second", "first"):
+            machines.append(one.start("load"))
+        for machine in machines:
+            _, errors = machine.communicate()
+            assert machine.returncode in (ExitCode.DONE, ExitCode.BUSY), errors
+        report, _ = one.load()
+        assert report["status"] == "complete"
+        yield "two working directories at once", one.snapshot()
 
-        one.command("recordings", POLYAI_RECORDINGS_WAIT="90d")
+        one.command("recordings", settings={"POLYAI_RECORDINGS_WAIT": "90d"})
         yield "recordings", one.snapshot()
 
         one.command(
@@ -129,18 +140,15 @@ def play(place: Place, folder: Path, conversations: int) -> Iterator[tuple[str, 
         one.load()
         yield "forget", one.snapshot()
 
-        one.command(
-            "backfill",
-            "--from",
-            "2026-08-01",
-            "--to",
-            "2026-10-20",
-            "--slice",
-            "30d",
-            "--workers",
-            "2",
-            "--no-resume",
-        )
+        backfill = ("backfill", "--from", "2026-08-01", "--to", "2026-10-20", "--slice", "30d")
+        again = (*backfill, "--workers", "2", "--no-resume")
+        sandbox.faults.add("status", path=re.escape(ids[20]), status=500)
+        one_attempt = {"POLYAI_MAX_ATTEMPTS": "1"}
+        one.command(*again, settings=one_attempt, exit_code=ExitCode.SOME_FAILED)
+        sandbox.faults.clear()
+        report, _ = one.load()
+        assert report["status"] == "complete"
+        one.command(*again)
         yield "backfill with two workers", one.snapshot()
 
         (status,) = one.command("status")["agents"]

@@ -26,6 +26,8 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from mariadb_server import mariadb, server_program
+from optional import needs_sqlalchemy
 from polyai.errors import DestinationError, LeaseLostError
 from polyai.locking import lease_table
 from polyai.locking.lease_table import sql_for
@@ -38,6 +40,11 @@ pytestmark = pytest.mark.server
 needs_postgres = pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",
+)
+
+needs_mariadb = pytest.mark.skipif(
+    server_program() is None and not os.environ.get("CI"),
+    reason="needs a MariaDB server: install the package mariadb-server",
 )
 
 AGENT = "PROJECT-BOOKINGS"
@@ -71,12 +78,18 @@ class Warehouse:
     def pipeline(self, machine: str) -> dlt.Pipeline:
         make = getattr(dlt.destinations, self._destination)
         layout = f"%s_staging_{machine}"
-        return dlt.pipeline(
+        made = dlt.pipeline(
             "polyai",
             pipelines_dir=str(self._folder / machine),
             destination=make(self._credentials, staging_dataset_name_layout=layout),
             dataset_name=self.dataset,
         )
+        if self._destination == "sqlalchemy":
+            from polyai.warehouse.sqlalchemy_destination import in_packages
+
+            config: Any = made.destination_client().config
+            made.destination = in_packages(made.destination, config)
+        return made
 
     def machine(self, name: str, term: timedelta = LONG) -> Leases:
         return Leases(self.pipeline(name), name, self.staging(name), term=term)
@@ -97,7 +110,10 @@ class Warehouse:
         return dict(self.sql("SELECT agent_id, owner FROM {}.load_leases"))
 
     def expire(self) -> None:
-        self.sql("UPDATE {}.load_leases SET expires_at = CURRENT_TIMESTAMP - INTERVAL '1 second'")
+        earlier = {
+            "sqlalchemy": "'2026-01-01 00:00:00.000000'",
+        }.get(self._destination, "CURRENT_TIMESTAMP - INTERVAL '1 second'")
+        self.sql(f"UPDATE {{}}.load_leases SET expires_at = {earlier}")
 
     def has_schema(self, name: str) -> bool:
         found = self.sql("SELECT 1 FROM information_schema.schemata WHERE schema_name = %s", name)
@@ -115,8 +131,33 @@ def on_postgres(server: str, tmp_path: Path) -> Warehouse:
     return Warehouse("postgres", server, tmp_path)
 
 
-@pytest.fixture(params=["duckdb", pytest.param("postgres", marks=needs_postgres)])
+@pytest.fixture(scope="module")
+def mariadb_url() -> Iterator[str]:
+    with mariadb() as url:
+        yield url
+
+
+@pytest.fixture(
+    params=[
+        "duckdb",
+        pytest.param("postgres", marks=needs_postgres),
+        pytest.param("mariadb", marks=[needs_sqlalchemy, needs_mariadb]),
+        pytest.param("sqlite", marks=needs_sqlalchemy),
+    ]
+)
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
+    if request.param == "mariadb":
+        return Warehouse("sqlalchemy", request.getfixturevalue("mariadb_url"), tmp_path)
+    if request.param == "sqlite":
+        return Warehouse("sqlalchemy", f"sqlite:///{tmp_path / 'warehouse.db'}", tmp_path)
+    if request.param == "postgres":
+        return cast("Warehouse", request.getfixturevalue("on_postgres"))
+    return Warehouse("duckdb", str(tmp_path / "warehouse.duckdb"), tmp_path)
+
+
+@pytest.fixture(params=["duckdb", pytest.param("postgres", marks=needs_postgres)])
+def staged(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
+    """A dataset into which runs merge through staging datasets, or could."""
     if request.param == "postgres":
         return cast("Warehouse", request.getfixturevalue("on_postgres"))
     return Warehouse("duckdb", str(tmp_path / "warehouse.duckdb"), tmp_path)
@@ -233,9 +274,9 @@ def test_the_heartbeat_detects_a_lost_lease(warehouse: Warehouse) -> None:
 
 
 def test_only_the_clock_of_the_destination_is_used(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+    staged: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = warehouse.machine("one"), warehouse.machine("other")
+    one, other = staged.machine("one"), staged.machine("other")
     statements: list[str] = []
     bound: set[object] = set()
     for client in (one._client, other._client):
@@ -253,12 +294,12 @@ def test_only_the_clock_of_the_destination_is_used(
     one.acquire([AGENT])
     one.renew()
     other.acquire([AGENT])
-    warehouse.expire()
+    staged.expire()
     other.acquire([AGENT])
     other.release()
 
-    names = {warehouse.dataset, warehouse.staging("one"), warehouse.staging("other")}
-    assert bound <= {"one", "other", AGENT, "warehouse"} | names
+    names = {staged.dataset, staged.staging("one"), staged.staging("other")}
+    assert bound <= {"one", "other", AGENT, "staged"} | names
     assert len(statements) > 10
     assert not [sql for sql in statements if re.search(r"\d{4}-\d\d|\d{9}", sql)]
 
@@ -294,14 +335,14 @@ def test_a_step_releases_only_its_own_leases(warehouse: Warehouse) -> None:
     assert warehouse.owners() == {"A": "one", "A days 1/16": ""}
 
 
-def test_acquiring_a_released_lease_drops_no_staging_dataset(warehouse: Warehouse) -> None:
-    one, other = warehouse.machine("one"), warehouse.machine("other")
-    warehouse.sql(f"CREATE SCHEMA {warehouse.staging('one')}")
+def test_acquiring_a_released_lease_drops_no_staging_dataset(staged: Warehouse) -> None:
+    one, other = staged.machine("one"), staged.machine("other")
+    staged.sql(f"CREATE SCHEMA {staged.staging('one')}")
     with one.holding(["A days 1/16"]):
         pass
     with other.holding(["A days 1/16"]):
         # its owner is alive, and may be about to load through it
-        assert warehouse.has_schema(warehouse.staging("one"))
+        assert staged.has_schema(staged.staging("one"))
 
 
 def test_the_next_run_releases_all_leases_of_a_killed_one(warehouse: Warehouse) -> None:
@@ -315,42 +356,42 @@ def test_releasing_leftovers_without_a_table_is_a_no_op(warehouse: Warehouse) ->
     warehouse.machine("one").release_leftovers()
 
 
-def test_a_takeover_drops_the_staging_dataset_of_the_last_owner(warehouse: Warehouse) -> None:
-    one, other = warehouse.machine("one"), warehouse.machine("other")
+def test_a_takeover_drops_the_staging_dataset_of_the_last_owner(staged: Warehouse) -> None:
+    one, other = staged.machine("one"), staged.machine("other")
     one.acquire([AGENT])
-    warehouse.sql(f"CREATE SCHEMA {warehouse.staging('one')}")
-    warehouse.sql(f"CREATE TABLE {warehouse.staging('one')}.conversations (id TEXT)")
-    warehouse.expire()
+    staged.sql(f"CREATE SCHEMA {staged.staging('one')}")
+    staged.sql(f"CREATE TABLE {staged.staging('one')}.conversations (id TEXT)")
+    staged.expire()
 
     assert other.acquire([AGENT]) == {}
 
-    assert not warehouse.has_schema(warehouse.staging("one"))
-    assert warehouse.sql("SELECT staging_dataset, stale_dataset FROM {}.load_leases") == [
-        (warehouse.staging("other"), "")
+    assert not staged.has_schema(staged.staging("one"))
+    assert staged.sql("SELECT staging_dataset, stale_dataset FROM {}.load_leases") == [
+        (staged.staging("other"), "")
     ]
 
 
-def test_a_staging_dataset_in_use_again_is_not_dropped(warehouse: Warehouse) -> None:
-    warehouse.machine("one").acquire(["a", "b"])
-    warehouse.expire()
+def test_a_staging_dataset_in_use_again_is_not_dropped(staged: Warehouse) -> None:
+    staged.machine("one").acquire(["a", "b"])
+    staged.expire()
     # the machine is back, and holds only one of the two leases
-    assert warehouse.machine("one").acquire(["b"]) == {}
-    warehouse.sql(f"CREATE SCHEMA {warehouse.staging('one')}")
+    assert staged.machine("one").acquire(["b"]) == {}
+    staged.sql(f"CREATE SCHEMA {staged.staging('one')}")
 
-    assert warehouse.machine("other").acquire(["a"]) == {}
+    assert staged.machine("other").acquire(["a"]) == {}
 
-    assert warehouse.has_schema(warehouse.staging("one"))
+    assert staged.has_schema(staged.staging("one"))
 
 
-def test_only_staging_datasets_are_dropped(warehouse: Warehouse) -> None:
-    warehouse.machine("one").acquire([AGENT])
-    warehouse.sql("CREATE SCHEMA {}_finance")
-    warehouse.sql("UPDATE {0}.load_leases SET staging_dataset = '{0}_finance'")
-    warehouse.expire()
+def test_only_staging_datasets_are_dropped(staged: Warehouse) -> None:
+    staged.machine("one").acquire([AGENT])
+    staged.sql("CREATE SCHEMA {}_finance")
+    staged.sql("UPDATE {0}.load_leases SET staging_dataset = '{0}_finance'")
+    staged.expire()
 
-    assert warehouse.machine("other").acquire([AGENT]) == {}
+    assert staged.machine("other").acquire([AGENT]) == {}
 
-    assert warehouse.has_schema(f"{warehouse.dataset}_finance")
+    assert staged.has_schema(f"{staged.dataset}_finance")
 
 
 @pytest.mark.slow

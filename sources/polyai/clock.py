@@ -30,10 +30,12 @@ def in_utc(moment: None) -> None: ...
 @overload
 def in_utc(moment: datetime | None) -> datetime | None: ...
 def in_utc(moment: datetime | None) -> datetime | None:
-    """Converts a time with any zone to UTC; None stays None.
+    """Converts a time with any zone to UTC; without one, it is in UTC. None stays None.
 
-    Database drivers return times in the zone of their session.
+    Database drivers return times in the zone of their session, or in UTC without a zone.
     """
+    if moment is not None and moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
     return None if moment is None else moment.astimezone(UTC)
 
 

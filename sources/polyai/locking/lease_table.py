@@ -15,9 +15,10 @@ from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
 
 from ..errors import DestinationError, first_line
-from ..warehouse.dialects import parse, to_sql
+from ..warehouse.dialects import parse, portable, to_sql
 from ..warehouse.errors import destination_errors
 from ..warehouse.retry import backoff, retry
+from ..warehouse.values import rows_of
 
 logger = logging.getLogger("polyai")
 
@@ -168,8 +169,9 @@ class LeaseTable:
         """Runs a statement of this module with a number of placeholders for ids."""
         marks = ", ".join("?" * ids)
         sql = sql_for(self._client, statement.format(ids=marks, seconds=seconds))
-        rows = _retried(lambda: self._client.execute_sql(sql, *parameters))
-        return [tuple(row) for row in rows or ()]
+        rows = _retried(lambda: self._client.execute_sql(sql, *parameters)) or []
+        names = [""] * len(rows[0]) if rows else []
+        return rows_of(names, rows, self._client.capabilities.sqlglot_dialect)
 
     def _create(self) -> None:
         if not self._client.has_dataset():
@@ -209,6 +211,7 @@ def sql_for(client: SqlClientBase[Any], statement: str) -> str:
     for table in list(tree.find_all(exp.Table)):
         if table.name == TABLE:
             table.replace(name.copy())
+    portable(tree, str(dialect))
     return to_sql(tree, dialect).replace("?", "%s")
 
 

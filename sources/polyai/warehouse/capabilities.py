@@ -35,8 +35,8 @@ class Support:
         reason: How far it was tested; for a refused destination, what it lacks.
         packages: Arguments of `pip install` for dlt's extra and the driver; empty if it needs none.
         has_leases: Each statement changes a row atomically, so that a lease in `load_leases` keeps
-            two machines from loading the same agent. Tested on PostgreSQL, DuckDB and DuckLake; the
-            others according to their documentation.
+            two machines from loading the same agent. Tested on PostgreSQL, DuckDB, DuckLake,
+            MariaDB and SQLite; the others according to their documentation.
         alternative: Destination to use instead of a refused one.
         without_views: Views that its dialect cannot express, and that are left out.
     """
@@ -132,6 +132,7 @@ _MYSQL = Support(
     "proven",
     "tests load a MariaDB server, and every row of tables and views equals DuckDB's",
     "'polyai-warehouse[mysql]'",
+    has_leases=True,
 )
 
 DATABASES: Mapping[str, Support] = {
@@ -141,6 +142,7 @@ DATABASES: Mapping[str, Support] = {
         "proven",
         "tests load a file, and every row of tables and views equals DuckDB's",
         "'polyai-warehouse[mysql]'",
+        has_leases=True,
     ),
     "oracle": Support(
         "refused",

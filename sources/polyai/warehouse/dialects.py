@@ -198,6 +198,9 @@ class _Rewording:
                 return self._moved(self._sql(node.this), self._sql(node.expression))
             case exp.Cast():
                 return self._cast(node)
+            case exp.DataType() if node.is_type("timestamptz") and not self._is_sqlite:
+                # MySQL changes the first TIMESTAMP of a row with every update
+                return exp.DataType.build("DATETIME(6)", dialect="mysql")
             case exp.Avg() if not self._is_sqlite:
                 # the mean of whole numbers would have four digits after the point
                 return exp.Avg(this=exp.cast(node.this, "double"))
@@ -215,7 +218,7 @@ class _Rewording:
 
     def _moved(self, moment: str, seconds: str) -> exp.Expr:
         if self._is_sqlite:
-            whole = f"strftime('{_SQLITE_SECONDS}', {moment}, ({seconds}) || ' seconds')"
+            whole = f"strftime('{_SQLITE_SECONDS}', {_whole(moment)}, ({seconds}) || ' seconds')"
             return self._parsed(f"({whole} || substr({moment}, 20))")
         return self._parsed(f"DATE_ADD({moment}, INTERVAL ({seconds}) SECOND)")
 
@@ -226,7 +229,8 @@ class _Rewording:
 
     def _cast(self, node: exp.Cast) -> exp.Expr:
         if node.is_type("date"):
-            return _marked(self._parsed(f"date({self._sql(node.this)})"), _DATE)
+            day = f"substr({self._sql(node.this)}, 1, 10)" if self._is_sqlite else self._sql(node)
+            return _marked(self._parsed(day), _DATE)
         if node.is_type(*_LOCAL_TYPES):
             if self._is_sqlite:
                 form = f"'{_SQLITE_SECONDS}.000000'"
@@ -244,14 +248,14 @@ class _Rewording:
         moment = self._sql(value)
         if not self._is_sqlite:
             return _MYSQL_PARTS.get(part, f"EXTRACT({part} FROM {{0}})").format(moment)
-        return _SQLITE_PARTS[part].format(moment)
+        return _SQLITE_PARTS[part].format(_whole(moment))
 
     def _seconds(self, end: str, start: str) -> str:
         if not self._is_sqlite:
             return f"(TIMESTAMPDIFF(MICROSECOND, {start}, {end}) / 1e6)"
         whole, rest = "CAST(strftime('%s', {0}) AS BIGINT)", "CAST('0' || substr({0}, 20) AS REAL)"
         return (
-            f"({whole.format(end)} - {whole.format(start)}"
+            f"({whole.format(_whole(end))} - {whole.format(_whole(start))}"
             f" + ({rest.format(end)} - {rest.format(start)}))"
         )
 
@@ -260,6 +264,11 @@ class _Rewording:
 
     def _parsed(self, sql: str) -> exp.Expr:
         return sqlglot.parse_one(sql, read=self._dialect)
+
+
+def _whole(moment: str) -> str:
+    """Renders a time of SQLite without its fraction, which functions round to a next second."""
+    return f"substr({moment}, 1, 19)"
 
 
 def _is_date(node: exp.Expr) -> bool:

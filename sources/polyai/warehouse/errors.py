@@ -22,8 +22,13 @@ _CONFLICTS = (
     "pg_type_typname_nsp_index",
     "pg_class_relname_nsp_index",
     "tuple concurrently updated",
+    "Deadlock found when trying to get lock",
+    "Lock wait timeout exceeded",
+    "Record has changed since last read",
+    "database is locked",
 )
-"""Messages of DuckLake, DuckDB and PostgreSQL for conflicts between two transactions."""
+"""Messages of DuckLake, DuckDB, PostgreSQL, MariaDB and SQLite for conflicts between two
+transactions."""
 
 _OWN_PACKAGES = frozenset({"pyarrow", "sqlglot", __name__.partition(".")[0]})
 """Packages whose errors show a fault of this package, not of the destination."""

@@ -22,9 +22,14 @@ def rank_for_quantiles(tree: exp.Expr) -> None:
     The rows of each group are numbered by the value first, NULLs last. A quantile lies between the
     two rows around its place, as `quantile_cont` and `PERCENTILE_CONT` define it.
     """
-    selects = [found.parent_select for found in tree.find_all(exp.PercentileCont)]
-    for select in dict.fromkeys(filter(None, selects)):
-        _rank(select)
+    selects = {id(found.parent_select): found.parent_select for found in _quantiles(tree)}
+    for select in selects.values():
+        if select is not None:
+            _rank(select)
+
+
+def _quantiles(tree: exp.Expr) -> list[exp.PercentileCont]:
+    return list(tree.find_all(exp.PercentileCont))
 
 
 def _rank(select: exp.Select) -> None:
@@ -36,7 +41,7 @@ def _rank(select: exp.Select) -> None:
             inner.set(part, found)
             select.set(part, None)
     names: dict[str, str] = {}
-    for quantile in list(select.find_all(exp.PercentileCont)):
+    for quantile in _quantiles(select):
         _replace(quantile, keys, inner, names)
     # what remains reads columns of the ranked rows
     for column in [*select.find_all(exp.Column)]:
