@@ -14,7 +14,7 @@ import pytest
 from command import AGENT, KEY, access, error_of, run
 from optional import needs_sqlalchemy
 from polyai import polyai
-from polyai.errors import DestinationError
+from polyai.errors import ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.warehouse import capabilities
 from polyai.warehouse.capabilities import DATABASES
@@ -142,6 +142,11 @@ def test_error_of_any_driver_is_one_of_the_destination() -> None:
 
     with pytest.raises(DestinationError, match="no such user"), destination_errors():
         raise LoginError("no such user\nmore")
+    with (
+        pytest.raises(ConfigurationError, match=r"requires the module gcsfs: pip install .*\[gs\]"),
+        destination_errors(),
+    ):
+        raise ModuleNotFoundError("no module", name="gcsfs")
     # a fault of this package shows where it is
     for fault in (TypeError("fault"), KeyError("fault")):
         with pytest.raises(type(fault)), destination_errors():

@@ -51,7 +51,7 @@ class Support:
 
 _BY_DIALECT = "its SQL is rendered and parsed by tests, but did not run on the service"
 _VECTORS = "a vector store cannot replace the rows of a changed conversation"
-_T_SQL = "its T-SQL has neither LIMIT, nor TRUE and FALSE, and no load of it was tried"
+_T_SQL = "its T-SQL has no boolean values, which our queries use"
 _RELATIONAL = "postgres or duckdb"
 _LAKE = "ducklake, which keeps Parquet files in a folder or bucket"
 
