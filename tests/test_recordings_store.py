@@ -40,7 +40,7 @@ from polyai.recordings.manifest import (
     manifest_path,
     read_partition,
 )
-from polyai.recordings.store import Incoming, Store, open_store
+from polyai.warehouse.file_store import Incoming, Store, open_store
 from polyai.warehouse.open import owner_only
 from s3_server import S3Server, s3
 
@@ -698,7 +698,7 @@ def aged(path: Path, age: timedelta) -> None:
 RUN = """
 import sys
 from pathlib import Path
-from polyai.recordings.store import Incoming, open_store
+from polyai.warehouse.file_store import Incoming, open_store
 
 store, elsewhere = open_store(sys.argv[1]), Path(sys.argv[2])
 with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
@@ -711,7 +711,7 @@ with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
 MANY_RUNS = """
 import sys
 from pathlib import Path
-from polyai.recordings.store import Incoming, open_store
+from polyai.warehouse.file_store import Incoming, open_store
 
 store = open_store(sys.argv[1])
 print("ready", flush=True)

@@ -5,7 +5,7 @@ PolyAIError
 ├── ConfigurationError      stop: a setting is missing or wrong
 ├── ListingError            stop: pages of the listing contradict each other, or never end
 ├── DestinationError        stop: the warehouse cannot be read or written
-├── StoreError              stop: the folder or bucket of recordings cannot be read or written
+├── StoreError              stop: a folder or bucket of files cannot be read or written
 ├── LeaseLostError          stop: another run may be writing, this one must not any more
 ├── BusyError               try again: another run is loading the same agent
 └── ApiError                stop: the API rejects the request
@@ -42,7 +42,7 @@ class DestinationError(PolyAIError):
 
 
 class StoreError(PolyAIError):
-    """The folder or bucket of recordings cannot be reached, read or written."""
+    """The folder or bucket of recordings or published files cannot be reached, read or written."""
 
 
 class BusyError(PolyAIError):

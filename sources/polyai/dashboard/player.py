@@ -5,8 +5,8 @@ from __future__ import annotations
 import marimo as mo
 
 from ..errors import ConfigurationError, StoreError
-from ..recordings.store import open_store
 from ..views.query_reader import Reader
+from ..warehouse.file_store import open_store
 from . import components, formats, queries
 from .markup import Markup, joined, tag
 

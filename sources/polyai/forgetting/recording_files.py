@@ -11,7 +11,7 @@ from ..config.settings import DIRECTIONS
 from ..recordings.layout import agent_folder, file_name, partition
 from ..recordings.manifest import Manifest
 from ..recordings.prune import path_to_delete
-from ..recordings.store import Incoming, Store
+from ..warehouse.file_store import Incoming, Store
 from ..warehouse.queries import Warehouse, id_batches
 
 

@@ -28,12 +28,12 @@ from ..load.discard import discard_all
 from ..load.report import RunReport
 from ..locking.files import LockTimeout, database_lock, staging_datasets
 from ..recordings import run as recordings
-from ..recordings.store import Incoming, Store, open_store
 from ..shape.caller_identity import caller_hash
 from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..views.publishing import is_published
 from ..views.refresh import refresh
+from ..warehouse.file_store import Incoming, Store, open_store
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse

@@ -29,13 +29,13 @@ from ..console.options import (
 from ..console.process import stop_on_signals
 from ..console.progress import FilesProgress, LoadProgress
 from ..console.terminal import print_failed, print_json, stderr, stdout
+from ..warehouse.file_store import open_store
 from ..warehouse.read_only import open_to_read
 from ..warehouse.target import Target
 from . import command, show
 from .archive import agents_with_recordings
 from .prune import prune
 from .run import PIPELINE_NAME
-from .store import open_store
 from .verify import verify, verify_and_repair
 
 CONFIRMED_AGE = timedelta(days=30)

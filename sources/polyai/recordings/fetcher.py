@@ -18,11 +18,11 @@ from ..api.outage import OutageBreaker, Probe
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
 from ..errors import AccessError, ApiError, ConversationError, StoppedError, UnavailableError
+from ..warehouse.file_store import Incoming, Store
 from .archive import Due, Kind
 from .layout import file_name, partition
 from .manifest import Manifest, Row
 from .short import is_short
-from .store import Incoming, Store
 from .wav import Received, receive
 
 BATCH_SIZE = 5_000

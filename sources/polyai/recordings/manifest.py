@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from ..errors import StoreError, first_line
 from ..tables.audit import RECORDINGS
 from ..tables.declaration import LOAD_ID
+from ..warehouse.file_store import Incoming, Store
 from .layout import partition
-from .store import Incoming, Store
 
 FOLDER = "manifest"
 """Separate from the audio, so that Spark and others can read a folder of Parquet only."""

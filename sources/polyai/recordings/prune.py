@@ -16,12 +16,12 @@ from ..load.report import RunReport, no_op
 from ..locking.files import LockTimeout
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
+from ..warehouse.file_store import Store
 from ..warehouse.held import PRUNE
 from .archive import Archive, next_day
 from .layout import partition
 from .manifest import Manifest, Row
 from .run import COMMANDS, TABLES, Work, open_work
-from .store import Store
 
 OnRows = Callable[[int], None]
 """Callback for the number of rows deleted so far."""

@@ -31,6 +31,7 @@ from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import has_redacted_numbers
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
+from ..warehouse.file_store import Incoming, Store, open_store
 from ..warehouse.held import PRUNE
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
@@ -39,7 +40,6 @@ from .fetcher import Outcome, RecordingFetcher, Task
 from .manifest import Manifest
 from .report import RecordingsReport
 from .short import is_retry_due
-from .store import Incoming, Store, open_store
 from .wav import REFUSALS
 
 logger = logging.getLogger("polyai")

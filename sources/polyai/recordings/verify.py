@@ -18,6 +18,7 @@ from ..config.settings import Settings
 from ..errors import StoreError
 from ..load.report import no_op
 from ..locking.files import LockTimeout
+from ..warehouse.file_store import Store
 from ..warehouse.queries import Warehouse
 from .archive import Archive, Due, Kind, Short, is_awaited
 from .fetcher import Task
@@ -26,7 +27,6 @@ from .manifest import FOLDER as MANIFEST
 from .manifest import SCHEMA, Key, Manifest, Row, key_of, manifest_path, read_partition
 from .report import RecordingsReport
 from .run import AgentRecordings, Work, open_work
-from .store import Store
 
 COMMAND = "verify"
 

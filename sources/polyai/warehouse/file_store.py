@@ -1,4 +1,4 @@
-"""Folder or bucket of recordings, in which each file is complete or absent."""
+"""Folder or bucket of files, in which each file is complete or absent."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from fsspec import AbstractFileSystem
 
 from ..clock import in_utc, utc_now
 from ..errors import ConfigurationError, StoreError, first_line
-from ..warehouse.working_directory import lock_on
+from .working_directory import lock_on
 
 _INCOMING = ".incoming"
 """Folder for files that are being written, where the store can move files; readers skip it."""
 
-_PLACES = (("sources", "polyai", "recordings"), ("destination", "filesystem"))
-"""Sections of dlt's configuration that may hold the bucket's credentials."""
+_OWN_SECTION = ("sources", "polyai")
+
+_SHARED_SECTION = ("destination", "filesystem")
+"""Section of dlt's configuration with credentials of buckets, where our own has none."""
 
 _PART_BYTES = 8 * 2**20
 """Part size of a multipart upload; two parts per file are in memory."""
@@ -162,6 +164,18 @@ class Store:
                 if entry["type"] == "file"
             }
 
+    def all_sizes(self) -> dict[str, int]:
+        """Sizes in bytes of all files by path; empty if the folder does not exist."""
+        with _store_errors(f"{self} cannot be listed"):
+            try:
+                entries = self._fs.find(self._root, detail=True)
+            except FileNotFoundError:
+                return {}
+            return {
+                str(path).removeprefix(f"{self._root}/"): int(entry["size"])
+                for path, entry in entries.items()
+            }
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in a folder; empty if it does not exist."""
         with _store_errors(f"{self.uri(folder)} cannot be listed"):
@@ -285,24 +299,28 @@ def _remove(lock: Path) -> None:
     lock.unlink(missing_ok=True)
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, setting: str = "recordings_url", section: str = "recordings") -> Store:
     """Opens the store at a folder or fsspec URL, with credentials from dlt's configuration.
 
     Args:
         url: `recordings/`, `s3://bucket/path`, `gs://…`, `az://…` or any other that fsspec knows.
+        setting: Name of the setting that has the URL, for messages.
+        section: Section below `sources.polyai` that may hold the credentials. Else they are those
+            of `destination.filesystem`.
 
     Raises:
         ConfigurationError: The URL is not valid, or its driver or credentials are missing.
     """
+    places = ((*_OWN_SECTION, section), _SHARED_SECTION)
     first_error: Exception | None = None
-    for sections in _PLACES:
+    for sections in places:
         try:
             config = resolve_configuration(FilesystemConfiguration(url), sections=sections)
             fs, root = fsspec_from_config(config)
         except (MissingDependencyException, ImportError) as error:
             protocol = url.partition("://")[0]
             raise ConfigurationError(
-                f"recordings_url {url}: its driver is missing: pip install 'dlt[{protocol}]'"
+                f"{setting} {url}: its driver is missing: pip install 'dlt[{protocol}]'"
             ) from error
         except (ConfigurationException, DltException, ValueError) as error:
             first_error = first_error or error
@@ -312,9 +330,9 @@ def open_store(url: str) -> Store:
             root = config.make_local_path(config.bucket_url)
         return Store(fs, root, config.protocol)
     reason = first_line(first_error) if first_error else ""
-    names = " or ".join(f"[{'.'.join(place)}.credentials]" for place in _PLACES)
+    names = " or ".join(f"[{'.'.join(place)}.credentials]" for place in places)
     raise ConfigurationError(
-        f"recordings_url {url}: {reason}. Set the credentials in {names} of .dlt/secrets.toml"
+        f"{setting} {url}: {reason}. Set the credentials in {names} of .dlt/secrets.toml"
     )
 
 
