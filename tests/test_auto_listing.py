@@ -105,7 +105,7 @@ def comparable(database: Path | str = "polyai.duckdb") -> dict[str, Rows]:
 
 
 class TestKnownAgent:
-    @pytest.mark.parametrize("api", [DATA, V3])
+    @pytest.mark.parametrize("api", [pytest.param(DATA, marks=pytest.mark.matrix), V3])
     @pytest.mark.slow
     def test_goes_on_through_the_listing_it_was_loaded_with(self, api: str, site: Site) -> None:
         site.load(api=api)
@@ -170,7 +170,7 @@ class TestKnownAgent:
             "SELECT count(*), count(DISTINCT conversation_id) FROM polyai.conversations"
         ) == [(60, 60)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_the_setting_data_switches_back_from_v3_with_one_row_each(
         self, site: Site, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -280,7 +280,7 @@ class TestFallback:
         assert everywhere.load().status == "complete"
         assert query("SELECT count(*) FROM polyai.conversations") == [(90,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_goes_on_without_details_while_they_are_gone_too(
         self,
         site: Site,
@@ -321,7 +321,7 @@ class TestFallback:
             assert loaded[name] == expected[name]
         assert loaded["annotations"].keys() == expected["annotations"].keys()
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_after_a_backfill_of_everything_does_not_list_it_again_each_time(
         self, site: Site, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -342,7 +342,7 @@ class TestFallback:
         assert site.load().new == 5
         assert query("SELECT count(*) FROM polyai.conversations") == [(65,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_of_a_backfill_in_several_processes_is_logged_once(
         self, site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -402,7 +402,7 @@ class TestOddities:
         [
             pytest.param(DATA, True, id="data to v3"),
             pytest.param(V3, True, id="v3 with details to data"),
-            pytest.param(V3, False, id="v3 alone to data"),
+            pytest.param(V3, False, id="v3 alone to data", marks=pytest.mark.matrix),
         ],
     )
     def test_rows_equal_what_the_apis_sent_of_each(self, first: str, details: bool) -> None:

@@ -146,7 +146,7 @@ def assert_equals_truth_of(sandbox: Sandbox, api: str) -> None:
     assert query("SELECT count(*) FROM polyai.turns") == [(turns,)]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_week_within_years_costs_its_own_pages_and_a_few_more() -> None:
     sandbox = Sandbox(
         SandboxConfig(
@@ -274,7 +274,7 @@ class TestWorkers:
         assert run(*options[:-2], **environment).returncode == 0
         assert loaded_ids() == within(sandbox, "2026-10-01", "2026-10-04")
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_an_interrupted_backfill_keeps_what_was_read(
         self, base_url: str, sandbox: Sandbox
     ) -> None:

@@ -312,7 +312,7 @@ class TestDeletedConversations:
 
 
 class TestGivenUpFailures:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_failure_is_retried_until_it_is_too_old_and_by_a_full_load(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         bad = next(site.sandbox.conversation_ids(AGENT))

@@ -178,7 +178,7 @@ def test_the_variant_filter_shows_the_variants_of_the_agent(
         expect_tile(page, "Conversations", f"{len(without):,}")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_tabs_back_button_and_reviews_change_the_page(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, DAYS) as page:
         for tab, title in (("Performance", "Functions"), ("Data", "Last runs"), ("Reviews", None)):
@@ -226,7 +226,7 @@ def test_a_conversation_can_be_searched_and_opened(
         page.wait_for_selector(".pw-transcript")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_lists_have_pages(browser: BrowserContext, url: str, loaded: Loaded) -> None:
     number = len(selected(loaded.calls, environment="live"))
     with visit(browser, url, f"{DAYS}&page=conversations") as page:
@@ -349,7 +349,7 @@ def test_the_dashboard_works_during_a_load(
         expect_tile(page, "Conversations", f"{after:,}")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_days_without_conversations_show_a_message(browser: BrowserContext, url: str) -> None:
     with visit(browser, url, "days=custom&from=2020-01-01&to=2020-01-07") as page:
         page.get_by_text("No conversations on these days").wait_for()
@@ -365,7 +365,7 @@ def test_an_empty_selection_shows_dashes(browser: BrowserContext, url: str) -> N
         expect_tile(page, "Containment", "–")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_invalid_parts_of_an_address_are_ignored(browser: BrowserContext, url: str) -> None:
     with visit(
         browser, url, "page=nope&days=x&from=y&agent=%3Cb%3E&channel=&conversation=a"

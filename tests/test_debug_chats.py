@@ -640,7 +640,7 @@ def run_without_extra(*arguments: str, **environment: str) -> CompletedProcess[s
 
 
 @pytest.mark.process
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_without_the_extra_only_scenario_files_cannot_be_read(base_url: str) -> None:
     refused = run_without_extra("debug-chat", str(BOOKINGS), **access(base_url))
     assert refused.returncode == 1

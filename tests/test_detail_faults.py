@@ -296,7 +296,7 @@ class TestOddAnswers:
             again = site.load(pii=pii, pii_secret="secret")
             assert again.new == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_details_with_another_form_of_their_id_are_recorded(self, site: Site) -> None:
         odd = site.oldest_first[:30]
 
@@ -371,7 +371,7 @@ class TestStaleDetails:
         assert gateway.details[chosen] == 3
         assert self.values(chosen) == ("call back", old["polyScore"])
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_one_that_never_agrees_is_read_a_bounded_number_of_times(self, site: Site) -> None:
         put_loaded(site.sandbox.config, LATER)
         chosen = site.oldest_first[-1]

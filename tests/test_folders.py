@@ -112,7 +112,7 @@ class TestCopiesOfFolders:
         assert count("data.duckdb", "polyai") == 20
         assert (original / "data.duckdb").read_bytes() == before
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_path_of_an_older_dlt_is_not_followed(
         self, original: Path, base_url: str, tmp_path: Path
     ) -> None:
@@ -154,7 +154,7 @@ class TestRenamedFiles:
         )
         assert schemas == [(schema,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_polyai_renamed_to_calls(self, base_url: str) -> None:
         put_loaded(CONFIG)
         load(base_url)

@@ -348,7 +348,7 @@ STEPS = [
             step,
             id=step,
             # CI kills once before the file is rewritten, and once after it
-            marks=[] if step in ("erase", "rewrite_duckdb_file") else [pytest.mark.matrix],
+            marks=[] if step == "erase" else [pytest.mark.matrix],
         )
         for owner, step in STEPS
     ],
@@ -472,7 +472,7 @@ def test_a_recording_of_an_earlier_warehouse_is_erased(company: Company) -> None
     assert_no_trace(first, second)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_an_erasure_is_incomplete_until_the_recordings_are_found(
     company: Company,
 ) -> None:

@@ -105,7 +105,7 @@ def test_a_date_of_2030_in_the_middle_of_the_list() -> None:
         assert (report.status, report.new, listing.lost()) == ("complete", 300, set())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_date_of_2056_does_not_hide_what_arrives_later() -> None:
     with site(100, absurd_created_at=datetime(2056, 1, 1, tzinfo=UTC)) as listing:
         listing.load()
@@ -213,7 +213,7 @@ def test_a_count_that_was_wrong_is_corrected_by_one_walk() -> None:
         assert listing.load().walks == 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_backfill_reads_around_its_range_in_a_list_out_of_order() -> None:
     with site(600, disorder_seconds=1800) as listing:
         end = listing.sandbox.now

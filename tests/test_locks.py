@@ -67,7 +67,7 @@ def test_loads_that_wait_for_each_other_all_complete(sandbox: Sandbox, base_url:
     assert query("SELECT status, count(*) FROM polyai.sync_runs GROUP BY 1") == [("complete", 2)]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_loads_from_two_working_directories_into_one_file_exclude_each_other(
     sandbox: Sandbox, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,7 @@ class TestRefresh:
         pipeline().run(source(small_url, full=True), schema_contract="freeze")
         assert rows() == before
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_erased_conversations_do_not_come_back(self) -> None:
         small = SandboxConfig(conversations=20, inventions=True)
         put_loaded(small)
@@ -106,7 +106,7 @@ class TestRefresh:
 
 
 class TestLimits:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_limit_reads_a_sample_and_the_next_run_goes_on(self, base_url: str) -> None:
         pipeline().run(source(base_url).add_limit(1))
         assert rows()["conversations"] == 100

@@ -343,7 +343,7 @@ def test_reader_of_a_missing_warehouse() -> None:
         assert reader.query("SELECT * FROM kpi_daily") == []
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_load_runs_while_the_copy_is_created(
     pipeline: dlt.Pipeline, sandbox: tuple[Sandbox, str]
 ) -> None:

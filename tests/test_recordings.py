@@ -626,7 +626,7 @@ def test_a_manifest_that_differs_is_rewritten(archive: Archive) -> None:
     archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_moved_folder_is_adopted(archive: Archive) -> None:
     archive.fetch()
     Path("recordings").rename("archive")
@@ -696,7 +696,7 @@ def test_the_next_pruning_completes_one_that_was_stopped(archive: Archive) -> No
     assert_no_other_files()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_prune_fails_for_files_in_another_store(archive: Archive) -> None:
     archive.fetch()
     files = len(archive.stored("uri"))

@@ -550,7 +550,7 @@ class TestGitHubActions:
         assert done.returncode == (code if code in LOUD else 0)
         assert ("::notice::" in done.stdout) == (code == 75)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     @pytest.mark.skipif(
         binaries() is None and not os.environ.get("CI"),
         reason="needs a PostgreSQL server: install the package postgresql",

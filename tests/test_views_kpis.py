@@ -106,7 +106,7 @@ def _loaded(
 @pytest.mark.parametrize(
     "zone",
     [
-        pytest.param(zone, marks=[] if zone in ("UTC", "Pacific/Chatham") else pytest.mark.slow)
+        pytest.param(zone, marks=[] if zone in ("UTC", "Pacific/Chatham") else pytest.mark.matrix)
         for zone in ODD_DAYS
     ],
 )
