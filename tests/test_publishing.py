@@ -23,7 +23,7 @@ from loaded import load_sandbox, put_made
 from polyai import open_pipeline
 from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.views import create_views, publish, query_reader, refresh
+from polyai.views import conversation_parts, create_views, publish, query_reader, refresh
 from polyai.views import publishing as publishing_module
 from polyai.views.definitions import views
 from polyai.views.publishing import KEPT_AS_VIEWS, is_published
@@ -77,11 +77,13 @@ def test_expensive_views_are_tables_of_the_same_rows(pipeline: dlt.Pipeline) -> 
 
 
 @pytest.mark.slow
-def test_a_large_warehouse_is_copied_in_ranges_of_days(
+def test_a_large_warehouse_is_copied_in_ranges_and_parts(
     pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing_module, "_CONVERSATIONS_PER_RANGE", 11)
-    monkeypatch.setattr(publishing_module, "_PER_CONVERSATION", {"fct_conversations": 7})
+    monkeypatch.setattr(conversation_parts, "CONVERSATIONS_PER_PART", 7)
+    monkeypatch.setattr(conversation_parts, "_BLOCK_ROWS", 16)
+    monkeypatch.setattr(conversation_parts, "_GAP_ROWS", 32)
     publish(pipeline, FOLDER)
     for name in ("fct_conversations", "kpi_daily", "topics_daily", "red_flags", "repeat_callers"):
         rows = f"SELECT * FROM polyai.{name} ORDER BY ALL"
@@ -97,6 +99,11 @@ def _rounded(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.slow
+def test_blocks_of_rows_are_read_in_few_spans() -> None:
+    spans = list(conversation_parts._spans({30, 2, 1, 5, 29}))
+    assert spans == [(8_192, 49_152), (29 * 8_192, 31 * 8_192)]
+
+
 def test_tables_of_the_copy_have_comments(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     columns = (

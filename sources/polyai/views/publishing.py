@@ -33,6 +33,7 @@ from ..warehouse.duckdb_file import (
 )
 from ..warehouse.errors import destination_errors
 from ..warehouse.working_directory import lock_on
+from .conversation_parts import copy_in_parts
 from .definitions import INFO_VIEW, View, views
 from .statements import Statements
 
@@ -53,8 +54,8 @@ distinct values, whose memory would grow with the warehouse."""
 _CONVERSATIONS_PER_RANGE = 100_000
 """Conversations in a range of days of a view of daily figures."""
 
-_PER_CONVERSATION = {"fct_conversations": 10_000}
-"""Conversations in a range of days of a view with percentiles per conversation."""
+_PER_CONVERSATION = "fct_conversations"
+"""View of one row per conversation that joins most children; see `conversation_parts`."""
 
 _STATEMENTS = Statements("duckdb", lambda name: name, zone="")
 """Statements for comments only, which have no time zone, in the current schema."""
@@ -207,14 +208,10 @@ def _materialize(pipeline: dlt.Pipeline, draft: Path) -> None:
 
 def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View) -> None:
     name, table = view.name, f"{view.name}__draft"
-    with _opened(pipeline, draft) as copy:
-        ranges = list(_ranges(copy, view))
-    verb = f"CREATE TABLE {table} AS"
-    for days in ranges:
-        # opened for each range, because DuckDB keeps memory until the file is closed
-        with _opened(pipeline, draft) as copy:
-            execute_in_memory_limit(copy, f"{verb} SELECT * FROM {name}{days}")
-        verb = f"INSERT INTO {table}"
+    if name == _PER_CONVERSATION:
+        copy_in_parts(draft, pipeline.dataset_name, name, table)
+    else:
+        _copy_in_ranges(pipeline, draft, view, table)
     with _opened(pipeline, draft) as copy:
         copy.execute(f"DROP VIEW {name}")
         copy.execute(f"ALTER TABLE {table} RENAME TO {name}")
@@ -223,10 +220,20 @@ def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View) -> None:
             copy.execute(statement)
 
 
+def _copy_in_ranges(pipeline: dlt.Pipeline, draft: Path, view: View, table: str) -> None:
+    with _opened(pipeline, draft) as copy:
+        ranges = list(_ranges(copy, view))
+    verb = f"CREATE TABLE {table} AS"
+    for days in ranges:
+        # opened for each range, because DuckDB keeps memory until the file is closed
+        with _opened(pipeline, draft) as copy:
+            execute_in_memory_limit(copy, f"{verb} SELECT * FROM {view.name}{days}")
+        verb = f"INSERT INTO {table}"
+
+
 def _ranges(copy: duckdb.DuckDBPyConnection, view: View) -> Iterator[str]:
     """Yields WHERE clauses for ranges of days that together cover all days; one without for all."""
-    most = _PER_CONVERSATION.get(view.name, _CONVERSATIONS_PER_RANGE if _DAY in view.key else None)
-    if most is None:
+    if _DAY not in view.key:
         yield ""
         return
     since: date | None = None
@@ -234,7 +241,7 @@ def _ranges(copy: duckdb.DuckDBPyConnection, view: View) -> Iterator[str]:
     for day, number in copy.execute(
         "SELECT local_date, count(*) FROM conversations_local GROUP BY ALL ORDER BY ALL"
     ).fetchall():
-        if conversations and conversations + number > most:
+        if conversations and conversations + number > _CONVERSATIONS_PER_RANGE:
             yield _between(since, day)
             since, conversations = day, 0
         conversations += number
