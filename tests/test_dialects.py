@@ -142,6 +142,21 @@ def test_not_in_stays_as_it_is() -> None:
     assert "ALL" not in to_sql(tree, "mysql")
 
 
+@pytest.mark.parametrize("dialect", ["snowflake", "bigquery", "databricks", "redshift"])
+def test_no_part_of_a_date_is_left_that_the_dialect_lacks(dialect: str) -> None:
+    sql = (
+        "SELECT extract(isodow FROM local_date) AS a, extract(epoch FROM x - y) AS b, local_date + "
+        "1 AS c, CAST(local_date AS TIMESTAMP) AT TIME ZONE 'Europe/London' AS d FROM t"
+    )
+    tree = sqlglot.parse_one(sql, read="duckdb")
+    portable(tree, dialect)
+    worded = to_sql(tree, dialect)
+    sqlglot.parse_one(worded, read=dialect)
+    assert "ISODOW" not in worded
+    assert "EPOCH" not in worded
+    assert "TIMESTAMP_ADD" not in worded
+
+
 def test_outer_joins_of_clickhouse_give_null() -> None:
     tree = parse("SELECT t.x, u.y FROM t LEFT JOIN u ON u.x = t.x")
     portable(tree, "clickhouse")
