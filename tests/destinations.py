@@ -126,7 +126,8 @@ class Scenario:
         with self._working_directory():
             result = run(*arguments, "--json", **self._environment(), **(settings or {}))
         assert result.returncode == exit_code, (arguments, result.stdout, result.stderr)
-        assert "Traceback" not in result.stderr, result.stderr
+        for fault in ("Traceback", "not refreshed", "was not created"):
+            assert fault not in result.stderr, result.stderr
         output: dict[str, Any] = json.loads(result.stdout)
         return output
 
