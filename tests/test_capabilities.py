@@ -11,6 +11,7 @@ import dlt.destinations
 import pytest
 from sqlglot.errors import SqlglotError
 
+from command import files_read_again
 from optional import needs_sqlalchemy
 from polyai.errors import ConfigurationError
 from polyai.views.definitions import views
@@ -213,6 +214,15 @@ class TestLakes:
     def test_setting_that_dlt_ignores(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"{LAKE}__STORAGE", place)
         assert f"Set {LAKE}__STORAGE__BUCKET_URL" in refusal("ducklake")
+
+    def test_setting_that_dlt_ignores_in_a_file(self) -> None:
+        folder = Path(".dlt")
+        folder.mkdir(exist_ok=True)
+        table = '[destination.ducklake.credentials]\nstorage = "s3://bucket/lake"\n'
+        (folder / "secrets.toml").write_text(table, encoding="utf-8")
+        with files_read_again():
+            message = refusal("ducklake")
+        assert "bucket_url in the table [destination.ducklake.credentials.storage]" in message
 
     @pytest.mark.parametrize("place", ["", "files"])
     @pytest.mark.parametrize("catalog", ["postgresql://a:b@127.0.0.1:1/c", "mysql://a:b@h/c"])

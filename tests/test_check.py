@@ -12,6 +12,7 @@ import pytest
 
 from command import AGENT, KEY, access, run
 from polyai.sandbox import DATA_LISTING, Sandbox, SandboxConfig, serve
+from polyai.warehouse.capabilities import DESTINATIONS
 
 pytestmark = pytest.mark.server
 
@@ -69,6 +70,18 @@ def test_all_good(url: str) -> None:
     assert "`unset POLYAI_AGENT_ID POLYAI_ACCOUNT_ID POLYAI_BASE_URL`" in heading
     assert tomllib.loads(toml.partition("ready")[0])["sources"]["polyai"] == expected
     assert last == "ready: polyai-warehouse load"
+
+
+def test_support_of_the_destination_as_json(url: str) -> None:
+    report = json.loads(run("check", "--json", **access(url)).stdout)
+    assert report["destination"] == {
+        "name": "duckdb",
+        "level": "proven",
+        "reason": DESTINATIONS["duckdb"].reason,
+        "alternative": None,
+        "has_leases": False,
+        "without_views": [],
+    }
 
 
 def test_v3_is_skipped_without_an_account(url: str) -> None:

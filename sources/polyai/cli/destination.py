@@ -69,14 +69,18 @@ class OpenedDestination:
             yield _leases(pipeline)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the support as JSON; values that are not known are null."""
-        support = self.support
+        """Returns the support as JSON; values that are not known are null.
+
+        A DuckDB file has locks, and no leases.
+        """
+        support, pipeline = self.support, self.pipeline
+        is_file = pipeline is not None and duckdb_path(pipeline) is not None
         return {
             "name": self.name or None,
             "level": support.level if support else None,
             "reason": support.reason if support else None,
             "alternative": (support.alternative or None) if support else None,
-            "has_leases": support.has_leases if support else None,
+            "has_leases": (support.has_leases and not is_file) if support else None,
             "without_views": list(support.without_views) if support else None,
         }
 
