@@ -54,6 +54,9 @@ distinct values, whose memory would grow with the warehouse."""
 _CONVERSATIONS_PER_RANGE = 100_000
 """Conversations in a range of days of a view of daily figures."""
 
+_FEWER_PER_RANGE = {"kpi_daily": 60_000}
+"""Conversations in a range of a view that takes more memory per conversation than the others."""
+
 _PER_CONVERSATION = "fct_conversations"
 """View of one row per conversation that joins most children; see `conversation_parts`."""
 
@@ -236,12 +239,13 @@ def _ranges(copy: duckdb.DuckDBPyConnection, view: View) -> Iterator[str]:
     if _DAY not in view.key:
         yield ""
         return
+    most = min(_CONVERSATIONS_PER_RANGE, _FEWER_PER_RANGE.get(view.name, _CONVERSATIONS_PER_RANGE))
     since: date | None = None
     conversations = 0
     for day, number in copy.execute(
         "SELECT local_date, count(*) FROM conversations_local GROUP BY ALL ORDER BY ALL"
     ).fetchall():
-        if conversations and conversations + number > _CONVERSATIONS_PER_RANGE:
+        if conversations and conversations + number > most:
             yield _between(since, day)
             since, conversations = day, 0
         conversations += number
