@@ -414,3 +414,17 @@ def test_help_and_version_import_neither_dlt_nor_arrow(option: str) -> None:
         [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
     )
     assert result.stderr == ""
+
+
+@pytest.mark.process
+def test_modules_of_a_command_are_excluded_from_garbage_collection() -> None:
+    code = (
+        "import atexit, gc, sys\n"
+        "from polyai.cli.app import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 100_000, gc.isenabled()))\n"
+        "sys.argv = ['polyai-warehouse', 'load']\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    # it fails for want of settings, after the import
+    assert result.stdout == "True True\n", result.stderr

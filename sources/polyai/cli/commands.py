@@ -5,7 +5,11 @@ An import of all of them, with dlt, takes a CPU second; a list of commands needs
 
 from __future__ import annotations
 
+import gc
+import sys
 from importlib import import_module
+from importlib.util import resolve_name
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import typer
@@ -130,12 +134,29 @@ class LazyGroup(TyperGroup):
 def imported(name: str) -> Any:
     """Imports a subcommand, and returns its Typer command."""
     command = COMMANDS[name]
-    found = getattr(import_module(command.module, _PACKAGE), command.attribute)
+    found = getattr(_module(command), command.attribute)
     if isinstance(found, typer.Typer):
         return typer.main.get_command(found)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, epilog=example(name))(found)
     return typer.main.get_command(single)
+
+
+def _module(command: Command) -> ModuleType:
+    """Imports the module of a subcommand, and excludes what it imports from garbage collection.
+
+    Modules live as long as the process. Collecting among their objects takes 0.4 CPU s, while they
+    are imported and above all when the process ends.
+    """
+    if known := sys.modules.get(resolve_name(command.module, _PACKAGE)):
+        return known
+    gc.disable()
+    try:
+        module = import_module(command.module, _PACKAGE)
+        gc.freeze()
+    finally:
+        gc.enable()
+    return module
 
 
 def example(name: str) -> str:

@@ -24,13 +24,14 @@ def cycles_collected_per_chunk() -> Iterator[Callable[[], object]]:
     Parsed JSON contains no reference cycles, but triggers the collector, which would cost more
     than the parsing. What exists at the start, such as all imported modules, is left out.
     """
-    was_enabled = gc.isenabled()
+    was_enabled, had_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.disable()
     gc.freeze()
     try:
         yield gc.collect
     finally:
-        gc.unfreeze()
+        if not had_frozen:  # otherwise the process has frozen its modules until it ends
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
 
