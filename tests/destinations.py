@@ -123,7 +123,8 @@ class Scenario:
         settings: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Runs a command that has to end with a code, and returns what it prints as JSON."""
-        with self._working_directory():
+        # DuckLake takes minutes on a slow machine
+        with self._working_directory(), patch("command.TIME_LIMIT_SECONDS", 600):
             result = run(*arguments, "--json", **self._environment(), **(settings or {}))
         assert result.returncode == exit_code, (arguments, result.stdout, result.stderr)
         for fault in ("Traceback", "not refreshed", "was not created"):

@@ -143,7 +143,7 @@ def play(place: Place, folder: Path, conversations: int) -> Iterator[tuple[str, 
         one.load()
         yield "forget", one.snapshot()
 
-        backfill = ("backfill", "--from", "2026-08-01", "--to", "2026-10-20", "--slice", "30d")
+        backfill = ("backfill", "--from", "2026-08-01", "--to", "2026-10-20", "--slice", "50d")
         again = (*backfill, "--workers", "2", "--no-resume")
         sandbox.faults.add("status", path=re.escape(ids[20]), status=500)
         one_attempt = {"POLYAI_MAX_ATTEMPTS": "1"}
