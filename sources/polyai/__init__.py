@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .config.settings import resolve
     from .console.exit_codes import ExitCode
     from .console.process import run_script
+    from .copying.command import copy
     from .debug_chats.command import debug_chat
     from .errors import PolyAIError
     from .forgetting.command import forget
@@ -45,6 +46,7 @@ __all__ = [
     "Target",
     "annotate",
     "backfill",
+    "copy",
     "debug_chat",
     "forget",
     "load",
@@ -65,6 +67,7 @@ _MODULES = {
     "Target": ".warehouse.target",
     "annotate": ".write_backs.command",
     "backfill": ".jobs.backfill",
+    "copy": ".copying.command",
     "debug_chat": ".debug_chats.command",
     "forget": ".forgetting.command",
     "load": ".jobs.load",

@@ -107,6 +107,12 @@ COMMANDS = {
         "Create or replace the SQL views for analysts and BI.",
         "--time-zone Europe/London",
     ),
+    "copy": Command(
+        ".copying.cli",
+        "copy",
+        "Copy the warehouse to another destination, and compare both.",
+        "--destination duckdb --to postgres",
+    ),
     "dashboard": Command(
         ".dashboard.cli",
         "dashboard",

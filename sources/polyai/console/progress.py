@@ -134,6 +134,36 @@ class FilesProgress:
         self._bar.update(self._task, completed=files)
 
 
+class CopyProgress:
+    """Progress of a copy: a bar on a terminal, a line now and then in a log.
+
+    Use as a context manager, and pass `update` to the copy.
+
+    Args:
+        console: Console for the bar, or for lines in a log.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._is_live = console.is_terminal
+        self._bar = _Bar(console)
+        self._task = self._bar.add_task("conversations", total=None, counts="")
+        self._logged_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Shows the number of conversations that are done, and of all."""
+        self._bar.update(self._task, completed=done, total=total)
+        if not self._is_live and time.monotonic() - self._logged_at >= LOG_SECONDS:
+            self._logged_at = time.monotonic()
+            logger.info("copied %s of %s conversations", f"{done:,}", f"{total:,}")
+
+
 class BackfillProgress:
     """Progress of the slices of a backfill; in a log, one line per finished slice.
 

@@ -19,6 +19,11 @@ Days = frozenset[int | None]
 """Days in UTC on which conversations were created, as days since 1970; None for an unknown one."""
 
 
+LANES = 16
+"""Parts of an agent's days that are merged independently, by the number of the day modulo this.
+Loads that merge into the same lane take turns."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Conversations that were shaped together.
@@ -77,3 +82,14 @@ class Chunk:
     """
 
     batches: Callable[[str], Iterator[Batch]]
+
+
+def lanes_of(agent_id: str, days: Days) -> list[str]:
+    """Names the leases that keep other loads from merging rows of the same conversations.
+
+    These are all lanes if the day of a conversation is not known.
+    """
+    numbers = (
+        set(range(LANES)) if None in days else {day % LANES for day in days if day is not None}
+    )
+    return [f"{agent_id} days {number}/{LANES}" for number in sorted(numbers)]

@@ -43,11 +43,11 @@ from ..warehouse.open import connect, owner_only
 from ..warehouse.packages import merges_without_staging
 from ..warehouse.queries import id_batches
 from ..warehouse.retry import retry
-from .chunk import Batch, Chunk, Days
+from .chunk import Batch, Chunk, Days, lanes_of
 from .discard import discard, remove_old_records
 from .memory import release_unused
 from .report import RunReport, no_op
-from .source import OnBatch, chunk_source, rows_source, tables_schema
+from .source import OnBatch, RowsOf, arrow_source, chunk_source, rows_source, tables_schema
 from .upgrade import (
     UPGRADE,
     UPGRADE_SCHEMA,
@@ -70,10 +70,6 @@ _COMMITS = "commits"
 
 _ONE_COMMIT_AT_A_TIME = frozenset({"dlt.destinations.ducklake"})
 """DuckLake numbers its commits: of two concurrent ones, one loses all its work."""
-
-LANES = 16
-"""Parts of an agent's days that are merged independently, by the number of the day modulo this.
-Loads that merge into the same lane take turns."""
 
 
 @contextmanager
@@ -173,7 +169,7 @@ class Committer:
             on_batch(batch)
 
         self._extract(chunk_source(chunk, extracted, self._schema).with_resources(*tables))
-        self._load(_lanes(agent_id, frozenset().union(*days)))
+        self._load(lanes_of(agent_id, frozenset().union(*days)))
 
     def write(self, rows: Mapping[Table, Sequence[Mapping[str, Any]]]) -> None:
         """Commits rows of audit tables: a few by statements, else as one load package.
@@ -187,6 +183,16 @@ class Committer:
             retry(lambda: self._write_directly(rows), retry_if=is_conflict)
             return
         self._extract(rows_source(rows, self._schema))
+        self._load()
+
+    def commit_rows(self, rows: Mapping[Table, RowsOf]) -> None:
+        """Commits rows that have their load ids already, in place of those with their merge keys.
+
+        Args:
+            rows: Returns the rows of each table, all of the same merge key together. The tables
+                exist.
+        """
+        self._extract(arrow_source(rows, self._schema))
         self._load()
 
     def create_tables(self, tables: Iterable[Table]) -> None:
@@ -245,7 +251,7 @@ class Committer:
             condition: SQL, with `%s` for each parameter.
             parameters: Values of the parameters.
         """
-        with self._statements() as client:
+        with self.statements() as client:
             name = client.make_qualified_table_name(table.name)
             client.execute_sql(f"DELETE FROM {name} WHERE {condition}", *parameters)
 
@@ -256,7 +262,7 @@ class Committer:
             Numbers of deleted rows by table.
         """
         rows: Counter[str] = Counter()
-        with self._statements() as client:
+        with self.statements() as client:
             for table in erased_tables():
                 if not self.warehouse.has_table(table.name):
                     continue
@@ -289,7 +295,7 @@ class Committer:
                         client.drop_dataset()
 
     @contextmanager
-    def _statements(self) -> Iterator[SqlClientBase[Any]]:
+    def statements(self) -> Iterator[SqlClientBase[Any]]:
         """Opens the destination for statements, which need the same lease as a load."""
         with (
             self._hold(self._commits),
@@ -315,7 +321,7 @@ class Committer:
                 source = chunk_source(chunk, no_op, self._schema)
                 self._extract(source.with_resources(*UPGRADED_TABLES))
                 self._load()
-            with self._statements() as client:
+            with self.statements() as client:
                 set_directions(client)
                 record_load(client, UPGRADE, UPGRADE_SCHEMA, None)
 
@@ -345,7 +351,7 @@ class Committer:
         tables = {table: audit_table(table, rows[table], load_id) for table in rows}
         schemas = self.pipeline.schemas
         known = schemas[self._schema].stored_version_hash if self._schema in schemas else None
-        with self._statements() as client:
+        with self.statements() as client:
             replace_rows(client, tables, load_id, self._schema, known)
 
     def _hold(self, names: Iterable[str]) -> AbstractContextManager[None]:
@@ -388,14 +394,3 @@ class Committer:
             logger.info("another run committed at the same time: retrying")
             return True
         return False
-
-
-def _lanes(agent_id: str, days: Days) -> list[str]:
-    """Names the leases that keep other loads from merging rows of the same conversations.
-
-    These are all lanes if the day of a conversation is not known.
-    """
-    numbers = (
-        set(range(LANES)) if None in days else {day % LANES for day in days if day is not None}
-    )
-    return [f"{agent_id} days {number}/{LANES}" for number in sorted(numbers)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import dlt
+import pyarrow as pa
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import pipeline_state_table
@@ -33,6 +34,9 @@ logger = logging.getLogger("polyai")
 
 OnBatch = Callable[[Batch], None]
 """Called with each batch before its rows go to dlt."""
+
+RowsOf = Callable[[], Iterator[pa.Table]]
+"""Function that returns rows of one table in parts."""
 
 PAGE_SIZE = 100
 """Conversations of one item of `listing`, which is what `add_limit` counts."""
@@ -217,6 +221,16 @@ def rows_source(rows: Mapping[Table, Sequence[Mapping[str, Any]]], schema: str) 
         return lambda: iter([audit_table(table, rows[table], _load_id())])
 
     return _source(schema, lambda: [dlt.resource(items(table), **_hints(table)) for table in rows])
+
+
+def arrow_source(rows: Mapping[Table, RowsOf], schema: str) -> DltSource:
+    """A source of rows that have their load ids already: one load package.
+
+    Args:
+        rows: Returns the rows of each table, in parts that are read while dlt extracts.
+        schema: Name of the dlt schema.
+    """
+    return _source(schema, lambda: [dlt.resource(rows[table], **_hints(table)) for table in rows])
 
 
 def _load_id() -> str:

@@ -144,7 +144,7 @@ class Warehouse:
             try:
                 return self._execute(self._records_of, sql, ())
             except DatabaseUndefinedRelation:
-                query = qualified(sql, self._dialect, self._client.make_qualified_table_name)
+                query = qualified(sql, self.dialect, self._client.make_qualified_table_name)
                 if query is None:
                     raise
                 return self._execute(self._records_of, query, ())
@@ -155,12 +155,16 @@ class Warehouse:
 
     def has_columns(self, name: str, columns: Iterable[str]) -> bool:
         """Checks whether a table exists with all of these columns."""
-        found = self._read(
-            lambda cursor: {name.lower() for name in column_names(cursor)},
+        found = self.existing_columns(name)
+        return found is not None and found.issuperset(columns)
+
+    def existing_columns(self, name: str) -> frozenset[str] | None:
+        """Returns the names of a table's columns in lower case; None if it does not exist."""
+        return self._read(
+            lambda cursor: frozenset(column.lower() for column in column_names(cursor)),
             f"SELECT * FROM {{{name}}} WHERE 1 = 0",
             (),
         )
-        return found is not None and found.issuperset(columns)
 
     def count_rows(self, table: str) -> int:
         """Counts the rows of a table; 0 if it does not exist yet."""
@@ -176,11 +180,11 @@ class Warehouse:
         """
         later = f"DATEADD(SECOND, {int(duration.total_seconds())}, {moment})"
         # elsewhere the whole query is translated
-        return to_sql(parse(later), self._dialect) if self._dialect in NATIVE else later
+        return to_sql(parse(later), self.dialect) if self.dialect in NATIVE else later
 
     def name(self, column: str) -> str:
         """Returns the quoted name of a column for a query."""
-        if self._dialect not in NATIVE:
+        if self.dialect not in NATIVE:
             return f'"{self._client.escape_column_name(column, quote=False)}"'
         return str(self._client.escape_column_name(column))
 
@@ -193,7 +197,7 @@ class Warehouse:
 
     def hash_of(self, columns: Iterable[str]) -> str | None:
         """Renders a hash of 64 bits of several columns; None where SQL has no cheap one."""
-        is_cheap = self._dialect == "duckdb"
+        is_cheap = self.dialect == "duckdb"
         return f"hash({', '.join(columns)})" if is_cheap else None
 
     def json_text(self, column: str) -> str:
@@ -202,7 +206,7 @@ class Warehouse:
         Destinations other than DuckDB and PostgreSQL return what their drivers make of it.
         """
         name = self.name(column)
-        is_cast = self._dialect in _JSON_AS_TEXT
+        is_cast = self.dialect in _JSON_AS_TEXT
         return f"CAST({name} AS VARCHAR) AS {name}" if is_cast else name
 
     def _read(
@@ -210,11 +214,11 @@ class Warehouse:
     ) -> T | None:
         """Runs a query with qualified table names; None if a table does not exist yet."""
         with destination_errors():
-            names = _QualifiedNames(self._client, is_bare=self._dialect not in NATIVE)
+            names = _QualifiedNames(self._client, is_bare=self.dialect not in NATIVE)
             query = sql.format_map(names)
             if not self._absent.isdisjoint(names.tables):
                 return None
-            if self._dialect not in NATIVE:
+            if self.dialect not in NATIVE:
                 query = self._translated(query)
             try:
                 return self._execute(take, query, parameters)
@@ -240,20 +244,21 @@ class Warehouse:
         """Translates a query of ours, with bare names of tables, to the destination's dialect."""
         if query not in self._translations:
             tree = parse(query.replace("%s", "?"))
-            qualify_tables(tree, self._dialect, self._client.make_qualified_table_name)
-            portable(tree, self._dialect)
-            self._translations[query] = to_sql(tree, self._dialect).replace("?", "%s")
+            qualify_tables(tree, self.dialect, self._client.make_qualified_table_name)
+            portable(tree, self.dialect)
+            self._translations[query] = to_sql(tree, self.dialect).replace("?", "%s")
         return self._translations[query]
 
     def _rows_of(self, cursor: DBApiCursor) -> list[tuple[Any, ...]]:
-        return rows_of(column_names(cursor), cursor.fetchall(), self._dialect)
+        return rows_of(column_names(cursor), cursor.fetchall(), self.dialect)
 
     def _records_of(self, cursor: DBApiCursor) -> list[dict[str, Any]]:
         names = column_names(cursor)
         return [dict(zip(names, row)) for row in self._rows_of(cursor)]
 
     @cached_property
-    def _dialect(self) -> str:
+    def dialect(self) -> str:
+        """Name of the destination's dialect in sqlglot."""
         return str(self._client.capabilities.sqlglot_dialect)
 
     @cached_property

@@ -1,0 +1,1 @@
+"""Copy of a warehouse to another destination."""
