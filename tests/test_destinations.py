@@ -145,7 +145,7 @@ def play(place: Place, folder: Path, conversations: int) -> Iterator[tuple[str, 
 
         backfill = ("backfill", "--from", "2026-08-01", "--to", "2026-10-20", "--slice", "50d")
         again = (*backfill, "--workers", "2", "--no-resume")
-        sandbox.faults.add("status", path=re.escape(ids[20]), status=500)
+        sandbox.faults.add("status", path=re.escape(ids[len(ids) // 2]), status=500)
         one_attempt = {"POLYAI_MAX_ATTEMPTS": "1"}
         one.command(*again, settings=one_attempt, exit_code=ExitCode.SOME_FAILED)
         sandbox.faults.clear()
