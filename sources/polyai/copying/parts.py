@@ -5,6 +5,7 @@ A part holds all rows of some ids of one agent, so that a copy of it replaces wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,10 @@ from ..warehouse.queries import IDS_PER_QUERY, Warehouse
 
 _DUCKDB = "duckdb"
 """sqlglot's name of the dialect whose driver returns Arrow of the declared types."""
+
+_PLAIN_ID = re.compile(r"[\w.:+@-]+")
+"""Ids that need no escaping. DuckDB's driver looks for pandas twice for each parameter, which takes
+0.14 CPU s for 1,000 of them where pandas is not installed."""
 
 _READ_BYTES = 16 * 2**20
 """Rows that are read together, about."""
@@ -56,8 +61,11 @@ class Part:
 
     def where(self, warehouse: Warehouse, ids: Sequence[str]) -> tuple[str, list[str]]:
         """Returns the condition on the rows of ids, and its parameters."""
-        marks = ", ".join(["%s"] * len(ids))
         column = warehouse.name(self.group.column)
+        if warehouse.dialect == _DUCKDB and all(map(_PLAIN_ID.fullmatch, ids)):
+            listed = ", ".join(f"'{id_}'" for id_ in ids)
+            return f"agent_id = %s AND {column} IN ({listed})", [self.agent_id]
+        marks = ", ".join(["%s"] * len(ids))
         return f"agent_id = %s AND {column} IN ({marks})", [self.agent_id, *ids]
 
 

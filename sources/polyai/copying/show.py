@@ -28,6 +28,9 @@ def copied(console: Console, done: Copy) -> None:
                     "equal" if one.is_equal else f"[red]{one.target.rows:,} rows there[/]",
                 )
         console.print(table)
+    if done.is_interrupted:
+        console.print("interrupted: the next copy continues")
+        return
     rows = number_of(sum(one.copied for one in done.tables), "row")
     console.print(f"{escape(done.source)} → {escape(done.target)}: {rows} copied", soft_wrap=True)
 
