@@ -1,4 +1,4 @@
-"""Create or replace the SQL views, and publish a copy for BI tools if `publish_to` is set.
+"""Create or replace the SQL views, and publish for BI tools if `publish_to` is set.
 
 `load.py` does the same after each load. Run this after a change of POLYAI_REPORTING_TIME_ZONE or
 POLYAI_PUBLISH_TO, or after a backfill. Needs no API key, only the destination.
@@ -16,7 +16,7 @@ def main(stop: threading.Event) -> int:
     for name, error in result.report.failed.items():
         print(f"view {name}: {error}")
     if result.published:
-        print(f"published: {result.published.file}")
+        print(f"published: {result.published.place}")
     return result.exit_code
 
 

@@ -26,7 +26,8 @@ PAGE = Path(__file__).parent.parent / "pipelines" / "bi.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 OTHERS = {
     INFO_TABLE, "as_of", "connect_args", "dbt_project", "metabase_duckdb_driver",
-    "polyai_database", "read_database_uri", "read_only", "read_sql", "your_project",
+    "hive_partitioning", "polyai_database", "read_database_uri", "read_only", "read_parquet",
+    "read_sql", "scan_parquet", "sync_partition_metadata", "written_at", "your_project",
 }  # fmt: skip
 """Names with an underscore that are not tables, views or columns."""
 

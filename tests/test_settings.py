@@ -266,6 +266,16 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_what_is_published_depends_on_the_target() -> None:
+    for target in (None, "", " "):
+        assert resolve(**NAMED, publish_to=target).publish_to is None
+    assert resolve(**NAMED, publish_to="~/bi").publish_to == Path.home() / "bi"
+    # texts are targets of Parquet files
+    assert resolve(**NAMED, publish_to="~/lake/").publish_to == f"{Path.home() / 'lake'}/"
+    for url in ("s3://bucket/lake", "file:///srv/lake"):
+        assert resolve(**NAMED, publish_to=url).publish_to == url
+
+
 def test_the_default_page_size_depends_on_the_listing() -> None:
     assert resolve(**NAMED, api="conversations_v3").page_size == 1000
     assert resolve(**NAMED, api="conversations_v3", page_size=10).page_size == 10

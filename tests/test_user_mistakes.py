@@ -189,6 +189,7 @@ class TestUnknownNames:
             "[sources.polyai.turns.data_writer]\nbuffer_max_items = 500\n"
             "[sources.polyai.recordings]\nread_only = false\n"
             "[sources.polyai.recordings.credentials]\naws_access_key_id = 'x'\n"
+            "[sources.polyai.publish.credentials]\naws_access_key_id = 'x'\n"
             "[sources.polyai.credentials]\naws_access_key_id = 'x'\n"
             "[polyai.load]\nworkers = 1\n[polyai.destination.duckdb]\n"
             "[destination.polyai]\nx = 1\n[normalize]\nworkers = 1\n[runtime]\nlog_level = 'ERROR'",

@@ -38,10 +38,10 @@ from .validators import (
     duration,
     duration_from,
     durations,
-    folder,
     key_text,
     names_by_id,
     number,
+    publish_target,
     several,
     text,
     unquoted,
@@ -94,7 +94,8 @@ class Settings:
         names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
             API has.
         reporting_time_zone: IANA time zone of local dates in the views.
-        publish_to: Folder for a copy of a DuckDB warehouse for readers; None for none.
+        publish_to: Folder for a copy of a DuckDB warehouse for readers, or, as text, folder or URL
+            for its tables and views as Parquet files; None for neither.
         request_timeout: Seconds to wait for the next bytes of an answer.
         request_deadline: Time until a whole answer has to have arrived, streams excepted.
         max_body: Limit of an answer in memory, in bytes after decompression.
@@ -122,7 +123,7 @@ class Settings:
     transcripts: Transcripts
     names: Mapping[str, Mapping[str, str]]
     reporting_time_zone: str
-    publish_to: Path | None
+    publish_to: Path | str | None
     request_timeout: float
     request_deadline: timedelta
     max_body: int
@@ -240,7 +241,7 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "transcripts": ("keep", choice(*get_args(Transcripts))),
     "names": ({}, names_by_id(*NAMED_TABLES)),
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),
-    "publish_to": (None, folder),
+    "publish_to": (None, publish_target),
     "request_timeout": (60.0, number(float, 1, 3600)),
     "request_deadline": ("5m", duration_from(timedelta(seconds=1))),
     "max_body": ("64MB", byte_size),

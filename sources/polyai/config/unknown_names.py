@@ -34,8 +34,8 @@ _DLT_SECTIONS = frozenset(
 ) - {known_sections.SOURCES}
 """Sections that dlt reads itself, at the top of a file and in the section of a source."""
 
-_STORE = "recordings"
-"""Section inside ours with what dlt needs to open the store of the recordings."""
+_STORES = frozenset({"recordings", "publish"})
+"""Sections inside ours with what dlt needs to open a store of files."""
 
 _STORE_KEYS = frozenset(FilesystemConfiguration.get_resolvable_fields())
 
@@ -136,12 +136,12 @@ def _is_dlts(key: str, section: Mapping[str, Any]) -> bool:
     """Returns whether dlt reads a section inside ours.
 
     That is a section of dlt's, one of a resource with only such sections, the credentials of the
-    store, or the store itself with only dlt's settings of it.
+    stores, or a store itself with only dlt's settings of it.
     """
     if (
         key in _DLT_SECTIONS
         or key == "credentials"
-        or (key == _STORE and section.keys() <= _STORE_KEYS)
+        or (key in _STORES and section.keys() <= _STORE_KEYS)
     ):
         return True
     return all(

@@ -84,12 +84,21 @@ def key_text(value: object) -> str:
     return unquoted(rest) if scheme.lower() == "bearer" else key
 
 
-def folder(value: object) -> Path | None:
-    """Returns the path of a folder; None for empty text."""
+def publish_target(value: object) -> Path | str | None:
+    """Returns the target of publishing; None for empty text.
+
+    Returns:
+        The path of a folder for a copy of a DuckDB file. For Parquet files, which a URL and a
+        folder that ends with `/` stand for, a text.
+    """
     if value is None or isinstance(value, Path):
         return value
     name = text(value)
-    return Path(name).expanduser() if name else None
+    if "://" in name:
+        return name
+    is_parquet = name.endswith("/")
+    path = Path(name).expanduser()
+    return None if not name else f"{path}/" if is_parquet else path
 
 
 def choice(*allowed: str) -> Callable[[object], str]:

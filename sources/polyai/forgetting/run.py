@@ -31,7 +31,7 @@ from ..recordings import run as recordings
 from ..shape.caller_identity import caller_hash
 from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
-from ..views.publishing import is_published
+from ..views.publication import is_current
 from ..views.refresh import refresh
 from ..warehouse.file_store import Incoming, Store, open_store
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
@@ -120,11 +120,11 @@ class Readers:
 
     Attributes:
         zone: Time zone of the views' local dates.
-        publish_to: Folder of the copy; None for no copy.
+        publish_to: Folder of the copy, or folder or URL of Parquet files; None for neither.
     """
 
     zone: str
-    publish_to: Path | None
+    publish_to: Path | str | None
 
 
 def planned_erasures(selections: Sequence[Selection]) -> Erasures:
@@ -364,7 +364,7 @@ def _refresh_copy(pipeline: dlt.Pipeline, readers: Readers, wait: timedelta) -> 
         refresh(pipeline, readers.zone, readers.publish_to, wait=wait)
     except PolyAIError as error:
         return f"the published copy still contains the erased data: {error}"
-    if is_published(pipeline, readers.publish_to):
+    if is_current(pipeline, readers.publish_to):
         return None
     return (
         "the published copy still contains the erased data, because another run is publishing. Run "

@@ -10,7 +10,7 @@ import dlt
 
 from ..config.settings import Settings, resolve
 from ..console.exit_codes import ExitCode, reports_exit_code
-from ..errors import BusyError, DestinationError
+from ..errors import BusyError, DestinationError, StoreError
 from ..load import run
 from ..load.report import RunReport
 from ..recordings.command import recordings as fetch_recordings
@@ -110,6 +110,6 @@ def load(
                 settings.publish_to,
                 wait=settings.lock_wait,
             )
-        except DestinationError as error:
+        except (DestinationError, StoreError) as error:
             publish_error = str(error)
     return LoadResult(reports, pipeline, fetched, refreshed, publish_error, stop.is_set())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,11 +21,12 @@ def views(
         typer.Option(help="Reporting time zone, such as Europe/London. Default: UTC."),
     ] = None,
     publish_to: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--publish",
-            help="Then copy the DuckDB warehouse into this folder for dashboards and BI tools.",
-            metavar="FOLDER",
+            help="Then copy the DuckDB warehouse into this folder for dashboards and BI tools; or, "
+            "to a URL such as s3://bucket/polyai or a folder that ends with /, Parquet files.",
+            metavar="FOLDER|URL",
         ),
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop the views instead.")] = False,

@@ -7,10 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from ..config.settings import shared_setting
+from ..config.validators import publish_target
 from ..console.exit_codes import ExitCode
 from ..warehouse.target import DEFAULT_TARGET, Target
+from . import publication
 from .creation import PIPELINE_NAME, ViewsReport, create_views
-from .publishing import Published, publish, published_file
+from .parquet import PublishedParquet
+from .publishing import Published
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class Views:
 
     Attributes:
         report: Created and failed views.
-        published: The published copy; None if there is none.
+        published: The published copy or files; None if there are none.
     """
 
     report: ViewsReport
-    published: Published | None = None
+    published: Published | PublishedParquet | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -34,18 +37,19 @@ class Views:
 def views(
     *,
     time_zone: str | None = None,
-    publish_to: Path | None = None,
+    publish_to: Path | str | None = None,
     wait: timedelta | None = None,
     target: Target = DEFAULT_TARGET,
 ) -> Views:
-    """Creates or replaces the SQL views, then publishes a copy for readers if a folder is set.
+    """Creates or replaces the SQL views, then publishes for readers if `publish_to` is set.
 
     Needs no API key. Can run beside `load`, which refreshes the views too.
 
     Args:
         time_zone: IANA name of the reporting time zone. Default: the setting
             `reporting_time_zone`.
-        publish_to: Folder of the copy of a DuckDB warehouse. Default: the setting `publish_to`.
+        publish_to: Folder of the copy of a DuckDB warehouse; or URL, or folder that ends with `/`,
+            of its tables and views as Parquet files. Default: the setting `publish_to`.
         wait: How long to wait for another run that creates the views. Default: the setting
             `lock_wait`.
         target: The warehouse.
@@ -55,13 +59,14 @@ def views(
         ConfigurationError: The time zone is unknown, or the warehouse cannot be published.
         DestinationError: The destination cannot be used, or a user's own view prevents one of ours
             from being replaced.
+        StoreError: The folder or bucket of Parquet files cannot be read or written.
     """
     wait = shared_setting("lock_wait") if wait is None else wait
     pipeline = target.open(PIPELINE_NAME)
     zone = time_zone or shared_setting("reporting_time_zone")
-    folder = publish_to or shared_setting("publish_to")
-    if folder is not None:
-        published_file(pipeline, folder)  # fails before anything is changed
+    place = publish_target(publish_to) or shared_setting("publish_to")
+    if place is not None:
+        publication.check_target(pipeline, place)
     report = create_views(pipeline, zone, lock_wait=wait)
-    published = None if folder is None else publish(pipeline, folder, wait=wait)
+    published = None if place is None else publication.publish_to(pipeline, place, wait=wait)
     return Views(report, published)

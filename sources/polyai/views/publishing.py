@@ -80,6 +80,26 @@ class Published:
     bytes: int
     seconds: float
 
+    @property
+    def place(self) -> str:
+        """Path or URL for readers."""
+        return str(self.file)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Copy of a warehouse that is not published yet.
+
+    Attributes:
+        file: DuckDB file.
+        as_of: Time of the copy, UTC.
+        modified_ns: Modification time of the warehouse at that time.
+    """
+
+    file: Path
+    as_of: datetime
+    modified_ns: int
+
 
 def published_file(pipeline: dlt.Pipeline, folder: Path) -> Path:
     """Returns the path of the copy.
@@ -151,25 +171,34 @@ def publish(pipeline: dlt.Pipeline, folder: Path, *, wait: timedelta = timedelta
 
 def _replace(pipeline: dlt.Pipeline, target: Path) -> datetime:
     """Creates the copy in a temporary folder, then moves it into place; returns its time."""
-    drafts = target.with_name(_DRAFTS)
-    shutil.rmtree(drafts, ignore_errors=True)  # left by a killed run
-    drafts.mkdir(mode=0o700)
-    try:
-        # of the same name, because DuckDB names the database after the file
-        draft = drafts / target.name
-        as_of, modified_ns = _copied(pipeline, draft)
-        _materialize(pipeline, draft)
-        with _opened(pipeline, draft) as copy:
+    with drafted(pipeline, target.with_name(_DRAFTS)) as draft:
+        with opened(pipeline, draft.file) as copy:
             copy.execute(f"DROP TABLE IF EXISTS {INFO_TABLE}")
-            copy.execute(f"CREATE TABLE {INFO_TABLE} AS SELECT ?::TIMESTAMPTZ AS as_of", [as_of])
-        take_over_access(target, draft)
-        with draft.open("rb") as file:
+            copy.execute(
+                f"CREATE TABLE {INFO_TABLE} AS SELECT ?::TIMESTAMPTZ AS as_of", [draft.as_of]
+            )
+        take_over_access(target, draft.file)
+        with draft.file.open("rb") as file:
             os.fsync(file.fileno())
-        os.utime(draft, ns=(modified_ns, modified_ns))
-        draft.replace(target)
+        os.utime(draft.file, ns=(draft.modified_ns, draft.modified_ns))
+        draft.file.replace(target)
+    return draft.as_of
+
+
+@contextmanager
+def drafted(pipeline: dlt.Pipeline, folder: Path) -> Iterator[Draft]:
+    """Copies the warehouse, with tables for expensive views, into a folder that is then removed."""
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
+    folder.mkdir(mode=0o700)
+    try:
+        warehouse: Any = duckdb_path(pipeline)
+        # of the same name, because DuckDB names the database after the file
+        file = folder / warehouse.name
+        as_of, modified_ns = _copied(pipeline, file)
+        _materialize(pipeline, file)
+        yield Draft(file, as_of, modified_ns)
     finally:
-        shutil.rmtree(drafts, ignore_errors=True)
-    return as_of
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copied(pipeline: dlt.Pipeline, draft: Path) -> tuple[datetime, int]:
@@ -190,7 +219,7 @@ def _copied(pipeline: dlt.Pipeline, draft: Path) -> tuple[datetime, int]:
 
 
 @contextmanager
-def _opened(pipeline: dlt.Pipeline, draft: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(pipeline: dlt.Pipeline, draft: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Opens the copy with the schema of the warehouse as the current one."""
     with duckdb.connect(str(draft), config=dict(COPY_CONFIG)) as copy:
         copy.execute(f'USE "{pipeline.dataset_name}"')
@@ -199,7 +228,7 @@ def _opened(pipeline: dlt.Pipeline, draft: Path) -> Iterator[duckdb.DuckDBPyConn
 
 def _materialize(pipeline: dlt.Pipeline, draft: Path) -> None:
     """Replaces expensive views by tables, which dependent views then read."""
-    with _opened(pipeline, draft) as copy:
+    with opened(pipeline, draft) as copy:
         found = copy.execute("SELECT view_name FROM duckdb_views()").fetchall()
     existing = {name for (name,) in found}
     if not existing & views().keys():
@@ -215,7 +244,7 @@ def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View) -> None:
         copy_in_parts(draft, pipeline.dataset_name, name, table)
     else:
         _copy_in_ranges(pipeline, draft, view, table)
-    with _opened(pipeline, draft) as copy:
+    with opened(pipeline, draft) as copy:
         copy.execute(f"DROP VIEW {name}")
         copy.execute(f"ALTER TABLE {table} RENAME TO {name}")
         existing = [column for column, *_ in copy.execute(f"DESCRIBE {name}").fetchall()]
@@ -224,12 +253,12 @@ def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View) -> None:
 
 
 def _copy_in_ranges(pipeline: dlt.Pipeline, draft: Path, view: View, table: str) -> None:
-    with _opened(pipeline, draft) as copy:
+    with opened(pipeline, draft) as copy:
         ranges = list(_ranges(copy, view))
     verb = f"CREATE TABLE {table} AS"
     for days in ranges:
         # opened for each range, because DuckDB keeps memory until the file is closed
-        with _opened(pipeline, draft) as copy:
+        with opened(pipeline, draft) as copy:
             execute_in_memory_limit(copy, f"{verb} SELECT * FROM {view.name}{days}")
         verb = f"INSERT INTO {table}"
 

@@ -66,7 +66,7 @@ class Reader(Protocol):
         """
 
 
-def open_reader(pipeline: dlt.Pipeline, publish_to: Path | None = None) -> Reader:
+def open_reader(pipeline: dlt.Pipeline, publish_to: Path | str | None = None) -> Reader:
     """Returns a reader of a warehouse whose views exist.
 
     A DuckDB warehouse is read from a published copy, which is created if needed and updated
@@ -74,15 +74,17 @@ def open_reader(pipeline: dlt.Pipeline, publish_to: Path | None = None) -> Reade
 
     Args:
         pipeline: Pipeline of the warehouse.
-        publish_to: Folder of the copy; by default one beside dlt's working directories.
+        publish_to: Folder of the copy; by default, and if Parquet files are published instead, one
+            beside dlt's working directories.
 
     Raises:
         ConfigurationError: The warehouse cannot be published into that folder.
     """
     if duckdb_path(pipeline) is None:
         return DestinationReader(pipeline)
-    folder = publish_to or working_folder(pipeline.pipelines_dir).with_name("published")
-    return PublishedReader(pipeline, folder)
+    if not isinstance(publish_to, Path):
+        publish_to = working_folder(pipeline.pipelines_dir).with_name("published")
+    return PublishedReader(pipeline, publish_to)
 
 
 class PublishedReader:

@@ -11,8 +11,10 @@ import dlt
 
 from ..errors import BusyError, DestinationError, LeaseLostError
 from ..warehouse.open import open_pipeline
+from . import publication
 from .creation import PIPELINE_NAME, ViewsReport, create_views, views_are_current
-from .publishing import Published, is_published, publish
+from .parquet import PublishedParquet
+from .publishing import Published
 
 logger = logging.getLogger("polyai")
 
@@ -23,17 +25,17 @@ class Refreshed:
 
     Attributes:
         views: Created views; None if they were current or could not be created.
-        published: Published copy; None if it was current or not requested.
+        published: Published copy or files; None if they were current or not requested.
     """
 
     views: ViewsReport | None = None
-    published: Published | None = None
+    published: Published | PublishedParquet | None = None
 
 
 def refresh(
     pipeline: dlt.Pipeline,
     zone: str,
-    publish_to: Path | None = None,
+    publish_to: Path | str | None = None,
     *,
     wait: timedelta = timedelta(),
 ) -> Refreshed:
@@ -45,12 +47,14 @@ def refresh(
     Args:
         pipeline: Pipeline with the destination and dataset of the warehouse, not used by a run.
         zone: IANA name of the reporting time zone.
-        publish_to: Folder of the published copy; None for no copy.
+        publish_to: Folder of the published copy, or folder or URL of Parquet files; see
+            `publication`. None for neither.
         wait: Maximum wait for another run that does the same.
 
     Raises:
         ConfigurationError: The time zone does not exist, or the warehouse cannot be published.
         DestinationError: The copy cannot be written; the older one is unchanged.
+        StoreError: The folder or bucket of Parquet files cannot be read or written.
     """
     return Refreshed(
         _refreshed_views(pipeline, zone, wait),
@@ -80,9 +84,13 @@ def _refreshed_views(pipeline: dlt.Pipeline, zone: str, wait: timedelta) -> View
     return created
 
 
-def _published(pipeline: dlt.Pipeline, folder: Path, wait: timedelta) -> Published | None:
+def _published(
+    pipeline: dlt.Pipeline, target: Path | str, wait: timedelta
+) -> Published | PublishedParquet | None:
     try:
-        return None if is_published(pipeline, folder) else publish(pipeline, folder, wait=wait)
+        if publication.is_current(pipeline, target):
+            return None
+        return publication.publish_to(pipeline, target, wait=wait)
     except BusyError as error:
         logger.info("%s", error)
         return None

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from .creation import ViewsReport
 from .definitions import views
+from .parquet import PublishedParquet
 from .publishing import Published
 
 
@@ -33,14 +34,27 @@ def report_as_json(created: ViewsReport, code: int) -> dict[str, Any]:
     }
 
 
-def published(console: Console, copy: Published | None) -> None:
-    """Prints the path of a new published copy, if there is one."""
-    if copy is not None:
-        console.print(f"published: {escape(str(copy.file))} ({copy.bytes / 1e6:,.1f} MB)")
+def published(console: Console, copy: Published | PublishedParquet | None) -> None:
+    """Prints the place and size of a new published copy, if there is one."""
+    if copy is None:
+        return
+    size = f"{copy.bytes / 1e6:,.1f} MB"
+    if isinstance(copy, PublishedParquet):
+        size += f" in {copy.files:,} files, {copy.written:,} of them written"
+    console.print(f"published: {escape(copy.place)} ({size})")
 
 
-def published_as_json(copy: Published | None) -> dict[str, Any] | None:
+def published_as_json(copy: Published | PublishedParquet | None) -> dict[str, Any] | None:
     """Returns the published copy as JSON; None without one."""
     if copy is None:
         return None
+    if isinstance(copy, PublishedParquet):
+        return {
+            "url": copy.url,
+            "as_of": copy.as_of,
+            "bytes": copy.bytes,
+            "files": copy.files,
+            "written": copy.written,
+            "deleted": copy.deleted,
+        }
     return {"file": str(copy.file), "as_of": copy.as_of, "bytes": copy.bytes}

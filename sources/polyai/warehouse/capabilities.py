@@ -113,7 +113,7 @@ DESTINATIONS: Mapping[str, Support] = {
         "files of a bucket, Delta and Iceberg tables included, keep the rows that a changed "
         "conversation no longer has",
         "'dlt[filesystem]'",
-        alternative=f"{_LAKE}, or publish a copy of a DuckDB file with views --publish",
+        alternative=f"{_LAKE}, or publish a DuckDB warehouse as Parquet files with views --publish",
     ),
     "lance": Support("refused", _VECTORS, "'dlt[lance]'", alternative=_RELATIONAL),
     "lancedb": Support("refused", _VECTORS, "'dlt[lancedb]'", alternative=_RELATIONAL),
