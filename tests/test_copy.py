@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock
 
 import polyai
-from command import AGENT, access, error_of, run, start
+from command import AGENT, access, error_of, query, run, start
 from destinations import in_ducklake, in_mariadb, in_postgres, in_sqlite
 from loaded import put_loaded
 from mariadb_server import server_program
@@ -176,6 +176,15 @@ class TestDuckDb:
         stop.set()
         with patch.dict(os.environ, ARCHIVE):
             assert polyai.copy("archive", stop=stop).exit_code == polyai.ExitCode.INTERRUPTED
+
+        def load_meanwhile(done: int, total: int) -> None:
+            with duckdb.connect("polyai.duckdb") as connection:
+                connection.execute("INSERT INTO main._dlt_loads VALUES ('1', 'x', 0, now(), NULL)")
+
+        with patch.dict(os.environ, ARCHIVE):
+            changed = polyai.copy("archive", on_part=load_meanwhile)
+        assert (changed.exit_code, changed.is_source_changed) == (3, True)
+        assert query("SELECT * FROM polyai._dlt_loads WHERE load_id = '1'", "archive.duckdb") == []
         copy("archive", **ARCHIVE)
         again = copy("archive", **ARCHIVE)
         assert sum(table["copied_rows"] for table in again["tables"]) == 0

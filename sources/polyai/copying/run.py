@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -212,8 +212,10 @@ class _CopyRun:
                         return result
                     self._copy(part)
                 self._delete_others(group)
-            result.tables = [*self._compared(), *self._copied_dlt_rows()]
             result.is_source_changed = loads != rows_of(source, LOADS, _columns(source, LOADS))
+            result.tables = self._compared()
+            if all(one.is_equal for one in result.tables):
+                result.tables += self._copied_dlt_rows({dict(row)[KEYS[LOADS]] for row in loads})
         return result
 
     def _warn_of_unknown_columns(self) -> None:
@@ -310,13 +312,21 @@ class _CopyRun:
                 one.target.rows = max(one.target.rows, target.count_rows(name))
         return list(self._tables.values())
 
-    def _copied_dlt_rows(self) -> list[TableCopy]:
-        """Copies dlt's own tables, and compares them."""
+    def _copied_dlt_rows(self, load_ids: Collection[object]) -> list[TableCopy]:
+        """Copies dlt's own tables, and compares them.
+
+        Args:
+            load_ids: Load packages that the source had at the start. Rows of later ones may be
+                missing, so that the target must not have them as complete.
+        """
         source, target = self._source.warehouse, self._target.warehouse
         compared = []
         for name in KEYS:
             columns = _columns(target, name)
             expected = for_pipeline(rows_of(source, name, columns), name, target.pipeline)
+            if name == LOADS:
+                for row in [row for row in expected if dict(row)[KEYS[LOADS]] not in load_ids]:
+                    del expected[row]
             found = rows_of(target, name, columns)
             replace_rows(self._committer, name, found, expected)
             one = TableCopy(name, copied=(expected - found).total())
