@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import ARROW_TYPES, Table
 from ..tables.registry import conversation_tables, tables
-from ..warehouse.queries import IDS_PER_QUERY, Warehouse
+from ..warehouse.queries import Warehouse
 
 _DUCKDB = "duckdb"
 """sqlglot's name of the dialect whose driver returns Arrow of the declared types."""
@@ -24,7 +24,10 @@ _PLAIN_ID = re.compile(r"[\w.:+@-]+")
 """Ids that need no escaping. DuckDB's driver looks for pandas twice for each parameter, which takes
 0.14 CPU s for 1,000 of them where pandas is not installed."""
 
-_READ_BYTES = 16 * 2**20
+_IDS_PER_PART = 500
+"""Ids of one load package; every destination accepts as many in an `IN` list."""
+
+_READ_BYTES = 4 * 2**20
 """Rows that are read together, about."""
 
 _FIRST_READ = 50
@@ -98,7 +101,7 @@ def parts(warehouse: Warehouse, group: Group) -> Iterator[Part]:
             found = warehouse.rows(
                 f"SELECT DISTINCT t.{column} FROM {{{anchor}}} t "
                 f"WHERE {' AND '.join([*conditions, *later])} "
-                f"ORDER BY 1 LIMIT {IDS_PER_QUERY}",
+                f"ORDER BY 1 LIMIT {_IDS_PER_PART}",
                 *parameters,
                 *after,
             )
@@ -148,7 +151,7 @@ class Reader:
                 yield _completed(table, rows)
             per_id = max(1, read // len(ids))
             self._ids_per_read[table.name] = min(
-                IDS_PER_QUERY, size * 4, max(1, _READ_BYTES // per_id)
+                _IDS_PER_PART, size * 4, max(1, _READ_BYTES // per_id)
             )
             begin += len(ids)
 

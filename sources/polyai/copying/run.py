@@ -250,10 +250,8 @@ class _CopyRun:
 
             return read
 
-        with self._source.warehouse.kept_open():
-            self._committer.commit_rows(
-                {table: rows_of_table(table) for table in part.group.tables}
-            )
+        rows = {table: rows_of_table(table) for table in part.group.tables}
+        self._committer.commit_rows(rows, self._source.warehouse)
         self._include(copied)
         for table, digest in copied.items():
             self._tables[table.name].copied += digest.rows

@@ -41,7 +41,7 @@ from ..warehouse.held import LoadState
 from ..warehouse.indexes import Indexes
 from ..warehouse.open import connect, owner_only
 from ..warehouse.packages import merges_without_staging
-from ..warehouse.queries import id_batches
+from ..warehouse.queries import Warehouse, id_batches
 from ..warehouse.retry import retry
 from .chunk import Batch, Chunk, Days, lanes_of
 from .discard import discard, remove_old_records
@@ -185,14 +185,17 @@ class Committer:
         self._extract(rows_source(rows, self._schema))
         self._load()
 
-    def commit_rows(self, rows: Mapping[Table, RowsOf]) -> None:
+    def commit_rows(self, rows: Mapping[Table, RowsOf], source: Warehouse) -> None:
         """Commits rows that have their load ids already, in place of those with their merge keys.
 
         Args:
             rows: Returns the rows of each table, all of the same merge key together. The tables
                 exist.
+            source: Warehouse that they are read from. It is closed before they are loaded, because
+                an open DuckDB file takes up to its limit of memory.
         """
-        self._extract(arrow_source(rows, self._schema))
+        with source.kept_open():
+            self._extract(arrow_source(rows, self._schema))
         self._load()
 
     def create_tables(self, tables: Iterable[Table]) -> None:
