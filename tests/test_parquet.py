@@ -265,7 +265,7 @@ def test_all_files_of_a_table_have_one_schema(pipeline: dlt.Pipeline) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("files", [0, 3])
+@pytest.mark.parametrize("files", [pytest.param(0, marks=pytest.mark.matrix), 3])
 def test_a_killed_publication_leaves_whole_files(
     pipeline: dlt.Pipeline, url: str, files: int, request: pytest.FixtureRequest
 ) -> None:
