@@ -11,36 +11,30 @@ import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import dlt
 import pyarrow as pa
 
 from ..console.exit_codes import ExitCode
-from ..debug_chats import result_store as debug_chats
-from ..errors import BusyError, ConfigurationError, DestinationError
-from ..load.committer import Committer, open_committer
+from ..errors import ConfigurationError, DestinationError
+from ..load.committer import Committer
 from ..load.memory import fix_mmap_threshold
-from ..load.run import LOCK_ENDING
 from ..load.upgrade import UPGRADE_SCHEMA
-from ..locking.files import LockTimeout, database_lock
-from ..recordings import run as recordings
+from ..locking.files import LockTimeout
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, Table
 from ..tables.registry import tables
 from ..warehouse.capabilities import advice_without_leases
 from ..warehouse.duckdb_file import duckdb_path
-from ..warehouse.ducklake import DUCKLAKE, places
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
-from ..write_backs import run as write_backs
 from .digest import Digest
 from .dlt_rows import KEYS, LOADS, Row, for_pipeline, replace_rows, rows_of
 from .parts import Group, Part, Reader, groups, parts
+from .sides import agents, exclusive_committer, place
 
 logger = logging.getLogger("polyai")
 
@@ -50,16 +44,6 @@ do not remain."""
 
 SOURCE_PIPELINE_NAME = "polyai_copy_source"
 """dlt pipeline that reads the source."""
-
-_OTHER_LOCK_ENDINGS = (
-    recordings.LOCK_ENDING,
-    write_backs.LOCK_ENDING,
-    debug_chats.LOCK_ENDING,
-)
-"""Lock files of the other commands that write rows into a DuckDB file.
-
-Backfills are not locked out; if one commits meanwhile, the comparison at the end finds it.
-"""
 
 OnPart = Callable[[int, int], None]
 """Called with the number of conversations that are copied, and of all."""
@@ -150,7 +134,7 @@ def copy(
         DestinationError: A side cannot be read or written, or the source has no warehouse.
         LeaseLostError: Another machine has taken over a lease because this run was suspended.
     """
-    if _place(source) == _place(target):
+    if place(source) == place(target):
         raise ConfigurationError(
             f"source and target are the same: {destination_label(target)}. Name another "
             "destination with --to, or another dataset with --to-dataset"
@@ -161,8 +145,8 @@ def copy(
     timeout = LockTimeout(lock_wait, stop)
     fix_mmap_threshold()
     with (
-        _exclusive_committer(source, timeout, lambda: _agents(Warehouse(source))) as reading,
-        _exclusive_committer(target, timeout, lambda: _agents(Warehouse(source))) as writing,
+        exclusive_committer(source, timeout, lambda: agents(Warehouse(source))) as reading,
+        exclusive_committer(target, timeout, lambda: agents(Warehouse(source))) as writing,
     ):
         return _CopyRun(reading.warehouse, writing, stop, on_part).run()
 
@@ -371,56 +355,3 @@ def _digest_of(rows: Counter[Row]) -> Digest:
 
 def _columns(warehouse: Warehouse, table: str) -> frozenset[str]:
     return warehouse.existing_columns(table) or frozenset()
-
-
-def _agents(warehouse: Warehouse) -> list[str]:
-    """Returns the agents with rows in any table."""
-    found: set[str] = set()
-    for table in tables():
-        rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table.name}}}")
-        found.update(agent_id for (agent_id,) in rows)
-    return sorted(found)
-
-
-def _place(pipeline: dlt.Pipeline) -> tuple[object, ...]:
-    """Returns what distinguishes the datasets of all destinations."""
-    kind, dataset = pipeline.destination.destination_type, pipeline.dataset_name
-    if (database := duckdb_path(pipeline)) is not None:
-        return kind, database, dataset
-    config: Any = pipeline.destination_client().config
-    if kind == DUCKLAKE:
-        return kind, places(config), dataset
-    credentials = config.credentials
-    host, name = getattr(credentials, "host", None), getattr(credentials, "database", None)
-    if name and not host:
-        name = Path(name).resolve()
-    return kind, host, getattr(credentials, "port", None), name, dataset
-
-
-@contextmanager
-def _exclusive_committer(
-    pipeline: dlt.Pipeline, timeout: LockTimeout, agents: Callable[[], list[str]]
-) -> Iterator[Committer]:
-    """Opens a committer, and locks out all other runs that write rows."""
-
-    def lease_names() -> list[str]:
-        return [
-            name
-            for agent_id in agents()
-            for name in (
-                agent_id,
-                recordings.lease_name(agent_id),
-                write_backs.lease_name(agent_id),
-                debug_chats.lease_name(agent_id),
-            )
-        ]
-
-    with ExitStack() as locks:
-        for ending in _OTHER_LOCK_ENDINGS:
-            locks.enter_context(database_lock(pipeline, timeout, ending))
-        committer, others = locks.enter_context(
-            open_committer(pipeline, LOCK_ENDING, lease_names, timeout)
-        )
-        for name, holder in others.items():
-            raise BusyError(f"{holder} holds the lease on {name}")
-        yield committer
