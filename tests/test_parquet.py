@@ -111,7 +111,8 @@ def written_at(folder: Path = Path(LAKE)) -> dict[str, str]:
 def assert_same_rows(folder: Path = Path(LAKE)) -> None:
     """Compares the files of each table and view, found by their pattern, with the warehouse."""
     published = manifest(folder)
-    assert published["tables"].keys() == {t.name for t in registry.tables()} | views().keys()
+    tables = {table.name for table in registry.tables()} - {"forgotten_callers"}
+    assert published["tables"].keys() == tables | views().keys()
     assert {str(path.relative_to(folder)) for path in folder.rglob("*.parquet")} == {
         file["path"] for file in published["files"]
     }

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import duckdb
 
-from ..tables.audit import RECORDINGS
+from ..tables.audit import FORGOTTEN_CALLERS, RECORDINGS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import OWNER
 from ..tables.registry import conversation_tables, tables
@@ -134,8 +134,11 @@ class Part:
 
 
 def relation_names() -> frozenset[str]:
-    """Returns the names of all tables and views that are published."""
-    return frozenset(table.name for table in tables()) | views().keys()
+    """Returns the names of all tables and views that are published.
+
+    Only loads need the callers that were erased, and who reads them can test a number.
+    """
+    return frozenset(table.name for table in tables()) - {FORGOTTEN_CALLERS.name} | views().keys()
 
 
 def relations(draft: duckdb.DuckDBPyConnection) -> list[Relation]:
