@@ -42,6 +42,7 @@ needs_s3 = _needs("an S3 server", are_installed("moto", "s3fs", "flask", "flask_
 needs_ducklake = _needs("the extensions of DuckLake", ARE_REQUIRED or bool(extensions()))
 needs_schemas = _needs("check-jsonschema", are_installed("check_jsonschema"))
 needs_sqlalchemy = _needs("SQLAlchemy and PyMySQL", are_installed("sqlalchemy", "pymysql"))
+needs_dashboard = _needs("marimo and altair", are_installed("marimo", "altair"))
 needs_hatchling = _needs("hatchling", are_installed("hatchling"))
 needs_certificates = _needs("trustme", are_installed("trustme"))
 

@@ -119,11 +119,12 @@ class TestKnownAgent:
         read = (api,) * 2
         assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=read)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("first", "details"),
         [
             pytest.param(DATA, False, id="data to v3"),
-            pytest.param(V3, True, id="v3 to data", marks=pytest.mark.slow),
+            pytest.param(V3, True, id="v3 to data"),
         ],
     )
     def test_goes_on_through_the_other_listing_with_equal_rows(

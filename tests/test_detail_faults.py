@@ -119,6 +119,7 @@ def position(ids: Sequence[str], wanted: str) -> int:
 
 
 class TestRunsOfFailures:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("first", "bad"), [(0, 50), pytest.param(30, 25, marks=pytest.mark.matrix)]
     )

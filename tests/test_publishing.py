@@ -104,6 +104,7 @@ def test_blocks_of_rows_are_read_in_few_spans() -> None:
     assert spans == [(8_192, 49_152), (29 * 8_192, 31 * 8_192)]
 
 
+@pytest.mark.slow
 def test_tables_of_the_copy_have_comments(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     columns = (

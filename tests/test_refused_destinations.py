@@ -11,6 +11,7 @@ from typing import Any
 import dlt
 import pytest
 
+import optional
 from command import AGENT, KEY, access, error_of, run
 from optional import needs_sqlalchemy
 from polyai import polyai
@@ -61,7 +62,13 @@ def files() -> None:
     Path("suite.yaml").write_text("scenarios:\n  - name: one\n    turns:\n      - say: hello\n")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(name, marks=optional.needs_dashboard if name == "dashboard" else [])
+        for name in COMMANDS
+    ],
+)
 def test_refused_before_the_first_request(command: str, url: str, sandbox: Sandbox) -> None:
     sandbox.requests.clear()
     result = run(*COMMANDS[command], "--destination", "filesystem", **access(url))

@@ -90,6 +90,7 @@ def test_erasure_deletes_its_rows(conversation_id: str) -> None:
     assert query("SELECT conversation_id FROM polyai.tickets") == [("orphan",)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("conversation_id")
 def test_reconciliation_counts_its_rows_duplicates_and_orphans() -> None:
     with open_to_read() as warehouse:

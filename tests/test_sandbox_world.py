@@ -193,6 +193,7 @@ ODDITIES: dict[str, Callable[[Detail], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["turns", "tags", "metrics", "functionEvents", "language", "note"])
 def test_optional_keys_are_null_or_missing(key: str, details: list[Detail]) -> None:
     assert any(key in detail and detail[key] is None for detail in details)

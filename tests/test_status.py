@@ -496,6 +496,7 @@ class TestReconciliation:
         orphans, doubled = problems_of(agent(A))["metrics"]
         assert (orphans, doubled) == (2 * rows, rows)
 
+    @pytest.mark.slow
     def test_large_tables_in_the_order_of_loading_are_compared_cheaply(
         self, warehouse: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
