@@ -191,7 +191,7 @@ class TestKnownAgent:
         assert site.load(**keys).source_api == DATA
         assert site.listed(V3) == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_refused_key_is_no_reason_to_change_the_listing(self, site: Site) -> None:
         site.load()
         report = site.load(api_key="expired", v3_api_key="sandbox-key")
@@ -199,7 +199,7 @@ class TestKnownAgent:
         assert "HTTP 401" in str(report.error)
         assert site.listed(V3) == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_without_what_the_other_listing_needs_the_error_names_it(self, site: Site) -> None:
         site.load()
         site.remove(DATA)
@@ -223,7 +223,7 @@ def everywhere() -> Iterator[Site]:
 
 
 class TestFallback:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_one_answer_without_a_route_changes_nothing(self, everywhere: Site) -> None:
         assert everywhere.load().new == 60
         for path in (DATA_LISTING, "^/v1/agents/[^/]+/conversations/"):
@@ -264,7 +264,7 @@ class TestFallback:
             1:4
         ] == [(V3, DATA), (V3, DATA), (DATA, None)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_listing_that_vanishes_leaves_what_it_counted_as_missing(
         self, everywhere: Site
     ) -> None:
@@ -378,7 +378,7 @@ class TestFallback:
         assert (report.status, report.source_api) == ("complete", DATA)
         assert query("SELECT count(*) FROM polyai.conversations") == [(90,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_of_a_backfill_is_partial(self, everywhere: Site) -> None:
         everywhere.load()
         everywhere.remove(DATA)
@@ -471,7 +471,7 @@ class TestNewAgent:
 
 
 class TestBackfill:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_finds_out_once_that_the_listing_is_gone(self, site: Site) -> None:
         site.load()
         site.remove(DATA)

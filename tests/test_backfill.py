@@ -336,7 +336,7 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_process_that_loads_many_slices_retains_no_documents(
     base_url: str, sandbox: Sandbox
 ) -> None:

@@ -208,8 +208,8 @@ class TestOtherDestinations:
     @pytest.mark.parametrize(
         "place",
         [
-            pytest.param(in_postgres, marks=needs_postgres, id="postgres"),
-            pytest.param(in_mariadb, marks=needs_mariadb, id="mariadb"),
+            pytest.param(in_postgres, marks=[needs_postgres, pytest.mark.matrix], id="postgres"),
+            pytest.param(in_mariadb, marks=[needs_mariadb, pytest.mark.matrix], id="mariadb"),
             pytest.param(in_sqlite, id="sqlite"),
             pytest.param(
                 in_ducklake,

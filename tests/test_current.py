@@ -128,7 +128,7 @@ class TestRefetchAges:
         assert site.load().fetched == 0
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_changed_conversation_that_crosses_an_age_costs_one_request(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()
@@ -141,7 +141,7 @@ class TestRefetchAges:
         )
         assert report.changed >= 1
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_without_ages_nothing_is_read_again(self, site: Site) -> None:
         site.load(settle_after="0s")
         site.sandbox.advance(30 * DAY)
@@ -253,7 +253,7 @@ class TestCost:
 
 
 class TestFullLoad:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_conversations_no_longer_listed_are_counted_and_kept(self, site: Site) -> None:
         site.sandbox.advance(30 * DAY)
         first = site.load()

@@ -193,7 +193,7 @@ class TestRuns:
         rows = query("SELECT agent_id, conversation_id FROM polyai.conversations ORDER BY ALL")
         assert rows == expected(sandbox, "PROJECT-A", DAYS[0])
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_the_function_for_other_orchestrators(
         self, sandbox: Sandbox, settings: Mapping[str, str]
     ) -> None:
@@ -204,7 +204,7 @@ class TestRuns:
         rows = query("SELECT agent_id, conversation_id FROM polyai.conversations ORDER BY ALL")
         assert rows == there
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_failed_slice_is_retried_and_fails_alone(
         self, wrong_key: None, instance: dg.DagsterInstance
     ) -> None:
@@ -230,7 +230,7 @@ class TestRuns:
             module.load_agents(dg.build_op_context(), config=module.LoadConfig())
         assert query("SELECT DISTINCT agent_id FROM polyai.conversations") == [("PROJECT-A",)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_conversations_that_fail_are_a_warning(
         self, sandbox: Sandbox, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:

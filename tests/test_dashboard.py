@@ -375,7 +375,7 @@ def test_invalid_parts_of_an_address_are_ignored(browser: BrowserContext, url: s
         page.get_by_text("This conversation is not in the warehouse").wait_for()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_an_empty_warehouse_names_the_load_command(
     browser: BrowserContext, loaded: Loaded, tmp_path: Path
 ) -> None:

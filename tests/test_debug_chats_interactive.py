@@ -227,7 +227,7 @@ def test_lines_of_a_pipe_are_sent(environment: dict[str, str]) -> None:
     assert HELP not in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_json_output_is_one_transcript_object(environment: dict[str, str]) -> None:
     result = pipe(
         "a table\n/restart\nbye\n", environment, "--json", "--environment", "pre-release",
@@ -249,7 +249,7 @@ def test_json_output_is_one_transcript_object(environment: dict[str, str]) -> No
     assert "you: a table" in result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_errors_end_a_chat_in_a_pipe(sandbox: Sandbox, environment: dict[str, str]) -> None:
     refused = pipe("hello\n", environment | {"POLYAI_API_KEY": "wrong"})
     assert (refused.returncode, refused.stdout) == (1, "")

@@ -123,7 +123,7 @@ def test_missing_folder() -> None:
     assert "missing/polyai.duckdb" in error_of(result)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_interrupted_and_run_again() -> None:
     process = start("demo", "--conversations", "3000")
     wait_until(Path("polyai.duckdb").exists)

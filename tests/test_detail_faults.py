@@ -396,7 +396,7 @@ class TestStaleDetails:
         assert [row[:2] for row in recorded] == [("STALE_DETAIL", len(DISTANCES) + 1)]
         assert "note" in recorded[0][2]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_removed_note_that_the_detail_still_has_is_stale(self, site: Site) -> None:
         chosen = site.oldest_first[-1]
         site.sandbox.edit(AGENT, chosen, note="old", tags=["old"])
@@ -528,7 +528,7 @@ class TestInProgress:
 
 
 class TestReFetchAgesAfterAnUpgrade:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_what_had_passed_a_new_age_before_is_not_read_again(self, site: Site) -> None:
         site.load(settle_after="1h,24h,7d")
         # everything ended more than 30 days ago, and was read before it was 30 days old

@@ -161,7 +161,7 @@ class TestRenamedFiles:
         Path("polyai.duckdb").rename("calls.duckdb")
         self.check_all("calls.duckdb", "main", base_url)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_calls_renamed_to_polyai_is_refused(self, base_url: str) -> None:
         calls = {"DESTINATION__DUCKDB__CREDENTIALS": "calls.duckdb"}
         load(base_url, **calls)
@@ -178,7 +178,7 @@ class TestRenamedFiles:
         load(base_url, **calls)
         assert count("calls.duckdb", "polyai") == 19
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_two_warehouses_in_one_file_are_refused(self, base_url: str) -> None:
         put_loaded(CONFIG)
         with duckdb.connect("polyai.duckdb") as connection:

@@ -310,7 +310,7 @@ def test_only_earlier_calls_of_a_forgotten_caller_are_excluded(
     assert not ForgottenCallers()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_forgotten_conversation_that_was_not_loaded_is_not_requested(company: Company) -> None:
     known = set(first_column(f"{IDS_IN}conversations"))
     company.sandbox.advance(timedelta(hours=2), arrivals=4)
@@ -423,7 +423,7 @@ def test_a_conversation_read_before_the_erasure_is_erased_at_the_end_of_its_load
     assert row_counts() == before
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_pending_packages_of_a_killed_load_are_discarded(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,7 +533,7 @@ def test_nothing_is_erased_without_confirmation(company: Company) -> None:
     assert "pii = drop" in blind.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_ambiguous_requests_are_refused(company: Company) -> None:
     with pytest.raises(ConfigurationError, match="anonymous"):
         company.forget(callers=["anonymous"])

@@ -86,7 +86,7 @@ def runs() -> list[tuple[Any, ...]]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_times_up_to_half_an_hour_out_of_order() -> None:
     with site(450, disorder_seconds=1800) as listing:
         report = listing.load()
@@ -237,7 +237,7 @@ def test_a_backfill_reads_around_its_range_in_a_list_out_of_order() -> None:
         )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_list_without_any_order_is_not_proven() -> None:
     with site(400, ties=400, span=timedelta(days=10)) as listing:
         # small pages: with large ones, nearly every row is in one of the answers

@@ -83,7 +83,7 @@ def test_loads_from_two_working_directories_into_one_file_exclude_each_other(
     assert first.returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_waiting_run_can_be_interrupted(sandbox: Sandbox, base_url: str) -> None:
     first = start("load", **access(base_url), **SLOW, POLYAI_MAX_ATTEMPTS="1")
     wait_until(lambda: is_loading(sandbox))
@@ -172,7 +172,7 @@ class TestTwoMachines:
         )
         assert schemas == [("polyai",)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_the_run_after_a_killed_one_reacquires_its_lease_immediately(
         self, sandbox: Sandbox, base_url: str, database: str
     ) -> None:

@@ -116,9 +116,9 @@ def test_a_key_without_access_loads_without_names(
 @pytest.mark.parametrize(
     ("fault", "is_tried_again"),
     [
-        pytest.param({"kind": "status", "status": 401}, False, id="401", marks=pytest.mark.slow),
+        pytest.param({"kind": "status", "status": 401}, False, id="401", marks=pytest.mark.matrix),
         pytest.param({"kind": "no_route"}, False, id="no route", marks=pytest.mark.slow),
-        pytest.param({"kind": "status", "status": 500}, True, id="500", marks=pytest.mark.slow),
+        pytest.param({"kind": "status", "status": 500}, True, id="500", marks=pytest.mark.matrix),
         pytest.param({"kind": "status", "status": 429}, True, id="429", marks=pytest.mark.slow),
         pytest.param(
             {"kind": "status", "status": 429, "retry_after": "60"},
@@ -126,7 +126,7 @@ def test_a_key_without_access_loads_without_names(
             id="long pause",
             marks=pytest.mark.slow,
         ),
-        pytest.param({"kind": "truncated_json"}, True, id="broken", marks=pytest.mark.slow),
+        pytest.param({"kind": "truncated_json"}, True, id="broken", marks=pytest.mark.matrix),
     ],
 )
 def test_errors_of_names_never_fail_a_load(
@@ -156,7 +156,7 @@ def test_an_error_of_one_table_keeps_the_others(site: Site) -> None:
     assert counts()["variants"] == 3
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_branch_that_is_gone_keeps_the_variants_of_the_others(site: Site) -> None:
     site.load()
     variants = counts()["variants"]
@@ -196,7 +196,7 @@ class TestByHand:
         )
         assert (name, earlier) == ("Reception", ["Front desk"])
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_names_take_the_place_of_those_that_were_read(self, site: Site) -> None:
         site.load()
         others = "SELECT * EXCLUDE (agent_name, earlier_names, _dlt_load_id) FROM polyai.agents"

@@ -163,7 +163,7 @@ class TestRepeatedRuns:
         pipeline().run(same, refresh="drop_sources")
         assert rows() == before
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_two_extractions_before_one_load(self, small_url: str) -> None:
         own = pipeline()
         own.extract(source(small_url))

@@ -243,7 +243,7 @@ def in_month(month: object) -> str:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_all_files_of_a_table_have_one_schema(pipeline: dlt.Pipeline) -> None:
     publish_parquet(pipeline, LAKE)
     for name, table in manifest()["tables"].items():
@@ -330,7 +330,7 @@ def test_erased_conversations_are_gone_from_the_files(
             assert counted == (int(table == "forgotten"),), table
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_files_that_were_deleted_or_left_behind_are_repaired(pipeline: dlt.Pipeline) -> None:
     publish_parquet(pipeline, Path(LAKE).resolve().as_uri())
     Path(LAKE, "dim_agents/agent_id=PROJECT-BOOKINGS/data.parquet").unlink()
@@ -348,7 +348,7 @@ def test_files_that_were_deleted_or_left_behind_are_repaired(pipeline: dlt.Pipel
     assert publish_parquet(pipeline, LAKE).written == 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_files_have_the_permissions_of_the_folder(pipeline: dlt.Pipeline) -> None:
     publish_parquet(pipeline, LAKE)
     assert {path.stat().st_mode & 0o077 for path in Path(LAKE).rglob("*")} == {0}

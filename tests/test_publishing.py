@@ -117,7 +117,7 @@ def test_tables_of_the_copy_have_comments(pipeline: dlt.Pipeline) -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_open_connections_keep_reading_the_older_copy(pipeline: dlt.Pipeline) -> None:
     publish(pipeline, FOLDER)
     # in another process, like a BI tool
@@ -252,7 +252,7 @@ def test_load_refreshes_views_and_publishes(sandbox: tuple[Sandbox, str]) -> Non
     assert of_copy("SELECT reporting_time_zone FROM polyai.views_info") == [("Asia/Kolkata",)]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_load_reports_that_it_could_not_publish(sandbox: tuple[Sandbox, str]) -> None:
     Path("file").touch()
     result = run("load", **access(sandbox[1]), POLYAI_PUBLISH_TO="file")

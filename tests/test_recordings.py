@@ -239,7 +239,7 @@ def test_files_in_the_manifest_are_adopted_without_a_write(
     archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_files_that_a_failing_disk_lost_are_not_registered_and_adopted_later(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,7 +472,7 @@ def test_one_bad_recording_is_recorded_and_retried(archive: Archive) -> None:
     archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_failure_that_is_too_old_is_not_retried(archive: Archive) -> None:
     archive.sandbox.faults.add("status", path="/audio", status=400)
     first = archive.fetch()
@@ -482,7 +482,7 @@ def test_a_failure_that_is_too_old_is_not_retried(archive: Archive) -> None:
     assert (later.given_up, later.traffic.requests) == (len(archive.calls()), 0)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_404_without_an_error_code_of_the_api_is_a_failure(archive: Archive) -> None:
     archive.sandbox.faults.add("html", path="/audio", status=404)
     report = archive.fetch()
@@ -526,7 +526,7 @@ def test_a_new_warehouse_adopts_the_files_in_the_store(archive: Archive) -> None
     archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_without_a_manifest_the_files_are_read(archive: Archive) -> None:
     archive.fetch()
     before = query(f"SELECT {KIND}, uri, {FACTS} FROM polyai.recordings ORDER BY ALL")
@@ -596,7 +596,7 @@ def test_a_quick_verification_reads_no_file(archive: Archive) -> None:
     assert run("recordings", "verify").returncode == 1
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_recording_that_polyai_no_longer_has_keeps_its_row(archive: Archive) -> None:
     archive.fetch()
     name, uri, sha256 = archive.stored("conversation_id, uri, sha256")[0]
@@ -671,7 +671,7 @@ def test_prune_deletes_by_age_and_nothing_is_downloaded_again(archive: Archive) 
     assert status == "complete"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_next_pruning_completes_one_that_was_stopped(archive: Archive) -> None:
     archive.fetch()
     stop = threading.Event()
@@ -743,7 +743,7 @@ def test_an_interrupted_run_keeps_what_it_has(archive: Archive) -> None:
     archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_load_with_recordings_does_both(sandbox: Sandbox) -> None:
     with serve(sandbox) as url:
         result = run("load", "--recordings", **access(url))

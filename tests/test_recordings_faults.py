@@ -267,7 +267,7 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert calls.asked() == 0
         assert calls.verify() == (0, [("short", "CA1", False)])
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_is_requested_again_by_verify(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(wav(5)), "CA2": audio(wav(5))}
         calls.run()
@@ -276,7 +276,7 @@ class TestARecordingThatIsMuchShorterThanItsCall:
         assert (code, findings) == (3, [("short", "CA1", True), ("short", "CA2", False)])
         assert recording("CA1")[:3] == ("stored", None, 60)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_of_a_killed_run_is_adopted(self, calls: Calls) -> None:
         calls.recordings = {"CA1": audio(wav(5))}
         calls.run()

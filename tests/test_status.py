@@ -755,7 +755,7 @@ class TestCommand:
         assert re.search(r"\n  turns +\d+ +orphans", plain)
         assert "set its summary_hash to NULL" in plain
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_locked(self, writer: subprocess.Popen[str]) -> None:
         result = run("status", "--wait", "0s")
         assert result.returncode == 75

@@ -134,7 +134,7 @@ class TestFirstLoad:
             site.sandbox, AGENT, from_duckdb(), apis=(V3,), environments=("live", "sandbox")
         )
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_each_page_is_requested_once_and_committed_oldest_first(self, site: Site) -> None:
         report = site.load(page_size=5, chunk_size=20, environments="live")
         loaded = int(query("SELECT count(*) FROM polyai.conversations")[0][0])
@@ -167,7 +167,7 @@ class TestFirstLoad:
             assert query(f"SELECT count(*) FROM polyai.{table}")[0][0] > 0
         assert site.load(details=True).fetched == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_details_enabled_later_are_read_by_a_full_load(self, site: Site) -> None:
         put_loaded_through_v3()
         report = site.load(full=True, details=True)
@@ -272,7 +272,7 @@ class TestLaterLoads:
             assert query("SELECT count(*) FROM polyai.conversations WHERE in_progress") == [(0,)]
             assert_equals_truth(sandbox, AGENT, from_duckdb(), apis=(V3,))
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_refetch_age_is_crossed_once_and_costs_a_window(self, site: Site) -> None:
         put_loaded_through_v3()
         # all are days old: a change now is loaded at the re-fetch age of a week
@@ -339,7 +339,7 @@ class TestRefusals:
         assert "401" in str(report.error)
         assert "wrong" not in str(report.error).replace("wrong key", "")
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_page_that_is_always_truncated_loads_no_row(self, site: Site) -> None:
         site.sandbox.faults.add("truncated", path="client_env=live")
         report = site.load(max_attempts=2)

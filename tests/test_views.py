@@ -458,7 +458,7 @@ def test_postgres_replaces_a_view_of_other_columns_and_keeps_grants(
     on_postgres.query("DROP OWNED BY bi; DROP ROLE bi")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_postgres_keeps_views_of_users(on_postgres: OnPostgres) -> None:
     on_postgres.query("CREATE VIEW polyai.mine AS SELECT agent_id FROM polyai.kpi_daily")
     assert not create_views(on_postgres.pipeline, "Europe/London").failed
@@ -510,7 +510,7 @@ def test_concurrent_run_is_refused(on_postgres: OnPostgres, tmp_path: Path) -> N
         create_views(on_postgres.pipeline)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_load_into_postgres_succeeds_if_views_cannot_be_replaced(
     on_postgres: OnPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:

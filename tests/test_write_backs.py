@@ -382,7 +382,7 @@ def test_an_outage_stops_the_run(desk: Desk) -> None:
     assert {one.outcome for one in done.results} == {"not sent"}
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_an_interrupted_run_is_recorded_and_continued_later(desk: Desk) -> None:
     rows, stop = desk.flags(60), threading.Event()
     desk.sandbox.faults.add("delay", seconds=0.05, path="/annotation")
@@ -463,7 +463,7 @@ def test_a_row_that_polyai_does_not_show_is_not_sent_again(desk: Desk) -> None:
     desk.assert_each_once([row])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_rows_of_a_killed_run_stay_pending_during_an_outage(desk: Desk) -> None:
     (row,) = desk.flags(1)
     desk.annotate([row])
@@ -546,7 +546,7 @@ def test_two_notes_for_one_conversation_are_both_rejected(desk: Desk) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_notes_survive_lost_responses(desk: Desk) -> None:
     desk.sandbox.faults.add("truncated", path="/note", rate=0.3)
     desk.sandbox.faults.add("status", status=503, path="/note", rate=0.2)
@@ -607,7 +607,7 @@ def test_the_next_load_loads_what_was_written_back_once(desk: Desk) -> None:
     assert desk.load().fetched == 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_several_agents_each_with_its_rows() -> None:
     config = SandboxConfig(conversations=5, oddities=False, agents=(AGENT, OTHER_AGENT))
     sandbox = Sandbox(config)
@@ -676,7 +676,7 @@ def test_the_command_reads_rows_from_the_warehouse(desk: Desk) -> None:
     assert "nowhere" in error_of(broken)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_command_reads_standard_input(desk: Desk) -> None:
     one, sources = desk.ids()[0], str(Path(polyai.__file__).parents[1])
     desk.sandbox.edit(AGENT, one, note=None)
