@@ -396,12 +396,12 @@ def test_only_staging_datasets_are_dropped(staged: Warehouse) -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_lease_was_taken_over_cannot_merge(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+    staged: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is suspended between the load of its staging tables and the merge."""
-    pipeline = warehouse.pipeline("one")
-    suspended = Leases(pipeline, "one", warehouse.staging("one"))
-    other = warehouse.machine("other")
+    pipeline = staged.pipeline("one")
+    suspended = Leases(pipeline, "one", staged.staging("one"))
+    other = staged.machine("other")
 
     def run(value: str) -> None:
         rows = dlt.resource(
@@ -415,9 +415,9 @@ def test_a_run_whose_lease_was_taken_over_cannot_merge(
     merge = SqlMergeFollowupJob.from_table_chain
 
     def taken_over_before(*arguments: Any, **names: Any) -> Any:
-        if warehouse.owners()[AGENT] != "other":
-            assert warehouse.has_schema(warehouse.staging("one"))
-            warehouse.expire()
+        if staged.owners()[AGENT] != "other":
+            assert staged.has_schema(staged.staging("one"))
+            staged.expire()
             assert other.acquire([AGENT]) == {}
         return merge(*arguments, **names)
 
@@ -425,7 +425,7 @@ def test_a_run_whose_lease_was_taken_over_cannot_merge(
     with pytest.raises(PipelineStepFailed):
         run("too late")
 
-    assert warehouse.sql("SELECT value FROM {}.rows") == [("before",)]
+    assert staged.sql("SELECT value FROM {}.rows") == [("before",)]
     with pytest.raises(LeaseLostError):
         suspended.renew()
 

@@ -54,7 +54,7 @@ def queries(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("queries"))
-        patch.setattr(Warehouse, "_dialect", "snowflake")
+        patch.setattr(Warehouse, "dialect", "snowflake")
         patch.setattr(Warehouse, "_translated", translated)
         with serve(Sandbox(SandboxConfig(conversations=15))) as url:
             for command in COMMANDS:
