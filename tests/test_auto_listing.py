@@ -106,7 +106,7 @@ def comparable(database: Path | str = "polyai.duckdb") -> dict[str, Rows]:
 
 class TestKnownAgent:
     @pytest.mark.parametrize("api", [pytest.param(DATA, marks=pytest.mark.matrix), V3])
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_goes_on_through_the_listing_it_was_loaded_with(self, api: str, site: Site) -> None:
         site.load(api=api)
         site.sandbox.advance(HOUR, arrivals=3)
@@ -456,13 +456,13 @@ class TestNewAgent:
         assert site.load(**keys).status == "complete"
         assert site.listed(DATA) == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_of_two_refusals_both_are_reported(self, site: Site) -> None:
         report = site.load(api_key="one", v3_api_key="two")
         assert report.status == "failed"
         assert str(report.error).count("HTTP 401") == 2
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_with_a_v3_key_alone_data_is_refused_before_any_request(self, site: Site) -> None:
         report = site.load(api_key=None, v3_api_key="sandbox-v3-key", api=DATA)
         assert report.status == "failed"

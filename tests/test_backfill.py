@@ -210,7 +210,7 @@ class TestFailures:
         assert "wrong" not in result.stderr + result.stdout
         assert loaded_ids("PROJECT-B") == within(sandbox, "2026-10-28", "2026-10-30", "PROJECT-B")
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_failed_conversations_are_recorded(self, sandbox: Sandbox, base_url: str) -> None:
         bad = min(within(sandbox, "2026-10-01", "2026-10-02"))
         sandbox.faults.add("status", path=re.escape(bad), status=500)
@@ -312,7 +312,7 @@ class TestWorkers:
             )[0]
             assert rows[0] == rows[1]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_terminal_shows_progress(self, base_url: str) -> None:
         options = ("backfill", "--from", "2026-10-01", "--to", "2026-10-03")
         code, shown = run_in_terminal(100, *options, **access(base_url))

@@ -70,7 +70,7 @@ class TestLoad:
             assert (agent["rows"], agent["agent_name"]) == ({}, AGENT_NAMES[0])
             assert sandbox.requests.count(DETAIL) == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_select_loads_these_tables_and_conversations(self, shared_url: str) -> None:
         result = run("load", "--select", "turns,metrics", **access(shared_url))
         assert result.returncode == 0
@@ -199,7 +199,7 @@ class TestRefused:
         assert result.returncode == 1
         assert re.search(message, error_of(result))
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_closed_port(self, closed_port: int) -> None:
         result = run("load", **access(f"http://127.0.0.1:{closed_port}"))
         assert result.returncode == 1
@@ -211,7 +211,7 @@ class TestRefused:
         message = f"error: agent PROJECT-OTHER is not configured.*{AGENT}"
         assert re.search(message, error_of(result))
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_one_of_several_agents(self, shared_url: str) -> None:
         agents = f"{AGENT},PROJECT-OTHER"
         result = run("load", "--json", **access(shared_url, agent_id=agents))
@@ -302,7 +302,7 @@ class TestSignals:
         assert "error" not in err
         self.check_next_run(sandbox)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_second_signal_exits_at_once(self) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20))
         sandbox.faults.add("delay", path="/conversations/", seconds=50)

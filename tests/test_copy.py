@@ -170,7 +170,7 @@ class TestDuckDb:
         assert (busy.returncode, "another run" in error_of(busy)) == (75, True)
         assert Path("polyai.duckdb").read_bytes() == before
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_copy_is_brought_up_to_date_until_it_is_loaded_itself(self) -> None:
         put_loaded(CONFIG, clock=utc_now)
         stop = threading.Event()

@@ -296,7 +296,7 @@ class TestDeletedConversations:
             assert [site.details_of(name) for name in open_] == [0] * len(open_)
         assert query("SELECT count(*) FROM polyai.conversations") == [(300,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_one_that_crosses_an_age_stays_as_it_was_loaded(self, site: Site) -> None:
         put_loaded(site.sandbox.config)
         chosen = newest_ended()

@@ -251,6 +251,7 @@ class TestRuns:
         assert broken in logged[0][1]
         assert query("SELECT count(*) FROM polyai.conversations") == [(len(others),)]
 
+    @pytest.mark.matrix
     def test_a_load_is_skipped_if_another_run_holds_the_lock(
         self, settings: Mapping[str, str], instance: dg.DagsterInstance
     ) -> None:

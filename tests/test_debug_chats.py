@@ -525,7 +525,7 @@ def test_a_warehouse_that_stays_locked_is_reported_as_busy(
     assert query("SELECT count(*) FROM polyai.debug_chats") == [(1,)]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",

@@ -69,7 +69,7 @@ def test_output_agrees_with_the_database(database: str) -> None:
         assert query(sql, file)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_json_and_a_second_run_that_replaces_the_first() -> None:
     assert run("demo", "--conversations", "40").returncode == 0
     result = run("demo", "--conversations", "30", "--json")

@@ -137,7 +137,7 @@ class TestRunsOfFailures:
         probes = site.sandbox.requests.count("/conversations") - 100 - 3
         assert probes <= 2 * (bad // OUTAGE_AFTER)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_known_failures_are_asked_last_and_keep_nothing_new_from_being_loaded(
         self, site: Site
     ) -> None:
@@ -352,7 +352,7 @@ class TestStaleDetails:
         assert open_failures() == set()
         assert_equals_truth(site.sandbox, AGENT, from_duckdb())
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_it_is_found_also_outside_of_the_look_back_window(self, site: Site) -> None:
         put_loaded(site.sandbox.config, LATER)
         chosen = site.oldest_first[0]

@@ -99,7 +99,7 @@ def test_init_copies_the_package_and_the_example(
     assert len(requirements) == len(dependencies())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_example_runs_with_only_the_copied_package(repository: Path, project: Path) -> None:
     init("duckdb", repository, project)
     sandbox = Sandbox(SandboxConfig(conversations=30, inventions=True))

@@ -460,7 +460,7 @@ def test_a_recording_without_a_row_is_erased(company: Company) -> None:
     assert_no_trace(name)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_recording_of_an_earlier_warehouse_is_erased(company: Company) -> None:
     company.fetch_recordings()
     first, second, *_ = company.recorded()
@@ -510,7 +510,7 @@ def test_the_published_copy_is_refreshed_without_erased_data(company: Company) -
     assert_no_trace(other)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_nothing_is_erased_without_confirmation(company: Company) -> None:
     name = first_column(f"{IDS_IN}conversations")[0]
     before = Path("polyai.duckdb").read_bytes()
@@ -582,7 +582,7 @@ def test_a_missing_warehouse_is_reported_in_one_line() -> None:
     assert "warehouse" in error_of(result)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_erased_conversations_are_not_loaded_through_the_v3_api(company: Company) -> None:
     name = first_column(f"{IDS_IN}conversations ORDER BY created_at DESC")[0]
     options: dict[str, Any] = {

@@ -249,7 +249,7 @@ class TestLaterLoads:
             conversation_id,
         ) == [(score, before["turns"], True, "late")]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_the_history_of_a_note_is_kept(self, sandbox: Sandbox, base_url: str) -> None:
         put_loaded(sandbox.config, clock=utc_now)
         (conversation_id,) = query(
@@ -338,7 +338,7 @@ class TestFailures:
         assert_equals_truth(sandbox, AGENT, from_duckdb())
         assert list(Path(".dlt/pipelines/polyai/load/normalized").iterdir()) == []
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_tables_and_columns_that_are_gone_are_created_again(
         self, sandbox: Sandbox, base_url: str
     ) -> None:

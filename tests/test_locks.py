@@ -113,7 +113,7 @@ def test_a_killed_run_leaves_no_lock(sandbox: Sandbox, base_url: str) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_lock_files_are_accessible_to_their_owner_only(base_url: str) -> None:
     assert run("load", **access(base_url)).returncode == 0
     locks = [*Path(".dlt", "pipelines").glob("polyai.*"), Path("polyai.duckdb.lock")]
@@ -185,7 +185,7 @@ class TestTwoMachines:
         assert second.returncode == 0, second.stderr
         assert self.rows(database, "SELECT count(*) FROM polyai.conversations") == [(60,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_other_agents_are_loaded_concurrently(
         self, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

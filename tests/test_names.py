@@ -168,7 +168,7 @@ def test_a_branch_that_is_gone_keeps_the_variants_of_the_others(site: Site) -> N
 
 
 class TestByHand:
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_names_fill_what_the_key_may_not_read(self, site: Site) -> None:
         site.load("no-key")
         ((variant,),) = query("SELECT max(variant_id) FROM polyai.conversations")
@@ -244,7 +244,7 @@ def test_numbers_and_addresses_are_redacted_as_in_conversations(site: Site) -> N
     assert "'+" not in everything
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_dropped_numbers_have_no_row(site: Site) -> None:
     site.load(pii="drop")
     assert counts()["phone_numbers"] == 0

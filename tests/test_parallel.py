@@ -325,7 +325,7 @@ class TestAgents:
         assert statuses == {"PROJECT-A": "complete", "PROJECT-B": "failed", "PROJECT-C": "complete"}
         assert query("SELECT count(*) FROM polyai.conversations") == [(40,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_each_has_its_own_rate_limit(self) -> None:
         sandbox = Sandbox(
             SandboxConfig(conversations=20, inventions=True, agents=self.AGENTS, detail="small")

@@ -360,7 +360,7 @@ def test_files_have_the_permissions_of_the_folder(pipeline: dlt.Pipeline) -> Non
         assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_refusals(pipeline: dlt.Pipeline) -> None:
     in_memory = open_pipeline(dlt.destinations.duckdb(duckdb.connect()), pipelines_dir="memory")
     with pytest.raises(ConfigurationError, match="DuckDB file"):

@@ -175,7 +175,7 @@ class TestScripts:
             )
         assert run_main("status") == 1
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_recordings(self, sandbox: Sandbox) -> None:
         assert run_main("recordings") == 0
         assert query("SELECT count(*) > 0 FROM polyai.recordings WHERE status = 'stored'") == [
@@ -208,14 +208,14 @@ class TestScripts:
         assert Path("results.xml").exists()
         assert query("SELECT count(DISTINCT suite) FROM polyai.debug_chats") == [(2,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_forget(self, sandbox: Sandbox) -> None:
         conversation_id, _ = self.a_turn()
         assert run_main("forget", conversation_id) == 0
         assert query("SELECT conversation_id FROM polyai.forgotten") == [(conversation_id,)]
         assert query("SELECT count(*) FROM polyai.conversations") == [(11,)]
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_dashboard(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("marimo")
         monkeypatch.setenv("PORT", "0")
@@ -223,7 +223,7 @@ class TestScripts:
         stop.set()
         assert run_main("dashboard", stop=stop) == 0
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_own_pipeline(self, sandbox: Sandbox) -> None:
         runpy.run_path(str(ROOT / "pipelines" / "own_pipeline.py"))["main"]()
         counts = "SELECT (SELECT count(*) FROM calls.conversations), count(*) FROM calls.shops"

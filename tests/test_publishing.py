@@ -288,7 +288,7 @@ def test_refresh_skips_views_that_another_run_creates(
     assert refresh(pipeline, "UTC").views is None
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_reader_sees_new_data_of_a_load(
     pipeline: dlt.Pipeline, sandbox: tuple[Sandbox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,7 +306,7 @@ def test_reader_sees_new_data_of_a_load(
             reader.query("SELECT nothing FROM turns")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_views_of_an_older_version_are_published(pipeline: dlt.Pipeline) -> None:
     with duckdb.connect("polyai.duckdb") as connection:
         connection.execute(
@@ -329,7 +329,7 @@ def test_reader_returns_times_in_utc(pipeline: dlt.Pipeline) -> None:
         assert before[0]["local_started_at"].tzinfo is None
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_reader_keeps_the_older_copy_if_publishing_fails(
     pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

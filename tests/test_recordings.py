@@ -192,7 +192,7 @@ def test_all_are_stored_unchanged_and_not_requested_again(
         archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +279,7 @@ def test_the_audio_format_is_in_the_warehouse(archive: Archive) -> None:
         assert len(sha256) == 64
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_another_program_finds_and_reads_a_call_from_the_manifest(
     archive: Archive,
 ) -> None:
@@ -360,7 +360,7 @@ def test_a_missing_recording_is_requested_until_the_call_is_old_enough(archive: 
     assert_manifest_agrees()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_recording_that_appears_late_is_downloaded(archive: Archive) -> None:
     sandbox = archive.sandbox
     late = next(iter(archive.served()))
@@ -498,7 +498,7 @@ def test_a_refused_key_stops_at_once(archive: Archive) -> None:
     assert len(archive.sandbox.requests.matching()) <= 4
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_an_outage_stops_the_run(archive: Archive) -> None:
     archive.sandbox.faults.add("status", path="/audio", status=503)
     report = archive.fetch(max_attempts=1, workers=4)
@@ -541,7 +541,7 @@ def test_without_a_manifest_the_files_are_read(archive: Archive) -> None:
     archive.assert_consistent()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_an_incomplete_file_is_not_adopted(archive: Archive) -> None:
     archive.fetch()
     ((name, uri),) = archive.stored("conversation_id, uri")[:1]

@@ -306,7 +306,7 @@ def test_a_complete_file_with_wrong_lengths_is_stored_and_marked(calls: Calls) -
     assert calls.verify() == (0, [])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_body_that_breaks_off_is_requested_again(calls: Calls) -> None:
     calls.recordings = {
         name: audio(wav(60), is_chunked=is_chunked, cut=8, then="close")

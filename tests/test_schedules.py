@@ -622,6 +622,7 @@ class TestContainerfile:
         installs = [place for place, (name, _) in enumerate(instructions()) if name == "RUN"]
         assert max(installs) < min(users)
 
+    @pytest.mark.matrix
     @needs_hatchling
     def test_the_copied_files_can_be_installed(self, own_folder: Path) -> None:
         context = own_folder / "context"

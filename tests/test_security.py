@@ -70,7 +70,7 @@ class TestApiKeyIsNotExposed:
         assert_key_not_written(tmp_path, first, second, checked)
         assert_key_not_in_warehouse()
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_after_a_refused_load(self, tmp_path: Path) -> None:
         with serve(Sandbox(SandboxConfig(conversations=10))) as url:
             refused = run("-v", "load", **access(url, KEY))

@@ -550,7 +550,7 @@ class TestReconciliation:
         assert found.turns.unequal == 0
         assert problems_of(found) == {"turns": (0, 1)}
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_its_advice_repairs_the_warehouse(self, loaded: Loaded, warehouse: Path) -> None:
         chosen = f"conversation_id = '{a_conversation()}'"
         change(

@@ -291,7 +291,7 @@ class TestInvalidFiles:
         assert f"{tmp_path}/global/{name}, line {line}:" in message
         assert "hidden" not in message
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     @pytest.mark.process
     def test_commands_without_settings_and_scripts_report_it_too(self, tmp_path: Path) -> None:
         write("config.toml", "[sources.polyai]\nworkers =\n")

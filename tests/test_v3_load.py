@@ -123,7 +123,7 @@ class TestFirstLoad:
         for environment in ("live", "sandbox", "pre-release"):
             assert site.requests(f"client_env={environment}") == 1
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_only_selected_environments_are_loaded(self, site: Site) -> None:
         site.load(environments="live")
         assert query("SELECT DISTINCT environment FROM polyai.conversations") == [("live",)]
@@ -173,7 +173,7 @@ class TestFirstLoad:
         report = site.load(full=True, details=True)
         assert (report.changed, report.fetched) == (150, 150)
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_a_failed_detail_leaves_the_row_of_the_listing(self, site: Site) -> None:
         bad = a_call(site.sandbox, DAY)
         site.sandbox.faults.add("status", path=re.escape(bad) + "$", status=500)
@@ -244,7 +244,7 @@ class TestLaterLoads:
             "SELECT conversation_id, _dlt_load_id FROM polyai.conversations ORDER BY 1"
         )
 
-    @pytest.mark.slow
+    @pytest.mark.matrix
     def test_changes_within_the_look_back_window_are_loaded(self, site: Site) -> None:
         put_loaded_through_v3()
         late = a_call(site.sandbox, 2 * HOUR)

@@ -332,7 +332,7 @@ def test_drop_keeps_the_tables(pipeline: dlt.Pipeline) -> None:
     drop_views(pipeline)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_creation_waits_for_a_reader_in_another_process(pipeline: dlt.Pipeline) -> None:
     reader = (
         "import duckdb, sys, time; c = duckdb.connect('polyai.duckdb', read_only=True); "
@@ -468,7 +468,7 @@ def test_postgres_keeps_views_of_users(on_postgres: OnPostgres) -> None:
     assert views_are_current(on_postgres.pipeline, "Europe/London")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_postgres_keeps_old_views_if_a_users_view_depends_on_them(
     on_postgres: OnPostgres,
 ) -> None:

@@ -504,7 +504,7 @@ def test_a_note_is_set_and_changed(desk: Desk) -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_newer_note_is_kept(desk: Desk) -> None:
     one, two, three = desk.ids()[:3]
     for conversation_id in (one, two, three):
@@ -654,7 +654,7 @@ def test_the_command_reads_a_file_and_prints_the_results(desk: Desk) -> None:
     desk.assert_each_once([good])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_command_reads_rows_from_the_warehouse(desk: Desk) -> None:
     put_loaded(desk.sandbox.config)
     sql = (
@@ -710,7 +710,7 @@ def test_errors_of_the_command_name_the_problem(desk: Desk) -> None:
     assert desk.sandbox.requests.count() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_two_runs_at_once_exclude_each_other(desk: Desk) -> None:
     rows = desk.flags(40)
     Path("flags.csv").write_text(
