@@ -12,7 +12,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,6 +40,8 @@ def ours(base_url: str, workers: int) -> None:
 
 def floor(base_url: str, workers: int) -> None:
     """Writes the bodies to disk and reads them into one table: the minimum of work."""
+    from concurrent.futures import ThreadPoolExecutor
+
     import duckdb
     import urllib3
 
