@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _SERVER_USER = "mysql"
 """User created by Debian's package; MariaDB does not run as root unless told to."""
 
@@ -27,6 +29,12 @@ def server_program() -> Path | None:
     """The path of mariadbd; None where no server is installed."""
     found = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     return Path(found) if found else None
+
+
+needs_mariadb = pytest.mark.skipif(
+    server_program() is None and not os.environ.get("CI"),
+    reason="needs a MariaDB server: install the package mariadb-server",
+)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import psycopg2
+import pytest
 
 _SERVER_USER = "postgres"
 """User created by Debian's package; PostgreSQL does not run as root."""
@@ -29,6 +30,12 @@ def binaries() -> Path | None:
         return versions[-1].parent
     found = shutil.which("initdb")
     return Path(found).resolve().parent if found else None
+
+
+needs_postgres = pytest.mark.skipif(
+    binaries() is None and not os.environ.get("CI"),
+    reason="needs a PostgreSQL server: install the package postgresql",
+)
 
 
 @contextmanager

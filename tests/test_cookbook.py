@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +25,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve, texts
 from polyai.sandbox.deployments import Deployment, Deployments
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.warehouse.open import PIPELINE_NAME as LOAD_PIPELINE
-from postgres_server import binaries, postgres
+from postgres_server import needs_postgres, postgres
 from schemas.generate.cookbook import documents, write
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
@@ -46,11 +45,6 @@ OF_WEEKS = SandboxConfig(
 NOT_SHOWN = {"missing_conversations", "open_failures"}
 """Columns that are 0 in a healthy warehouse."""
 
-has_no_server = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -69,7 +63,7 @@ class Loaded:
 
 @pytest.fixture(
     scope="module",
-    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.slow])],
+    params=["duckdb", pytest.param("postgres", marks=[needs_postgres, pytest.mark.slow])],
 )
 def loaded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

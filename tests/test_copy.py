@@ -23,26 +23,18 @@ import polyai
 from command import AGENT, access, error_of, query, run, start
 from destinations import in_ducklake, in_mariadb, in_postgres, in_sqlite
 from loaded import put_loaded
-from mariadb_server import server_program
+from mariadb_server import needs_mariadb
 from optional import needs_ducklake
 from polyai.clock import utc_now
 from polyai.copying.digest import Digest, canonical_json
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables.conversations import CONVERSATIONS
-from postgres_server import binaries
+from postgres_server import needs_postgres
 
 CONFIG = SandboxConfig(conversations=30, inventions=True)
 
 Place = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
-needs_postgres = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
-needs_mariadb = pytest.mark.skipif(
-    server_program() is None and not os.environ.get("CI"),
-    reason="needs a MariaDB server: install the package mariadb-server",
-)
 
 ARCHIVE = {
     "DESTINATION__ARCHIVE__DESTINATION_TYPE": "duckdb",

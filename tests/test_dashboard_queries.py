@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from polyai.sandbox import Sandbox, SandboxConfig, serve, texts
 from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views
 from polyai.views.query_reader import Reader, open_reader
-from postgres_server import binaries, postgres
+from postgres_server import needs_postgres, postgres
 
 pytestmark = pytest.mark.load
 
@@ -32,10 +31,6 @@ AGENTS = ("PROJECT-BOOKINGS", "PROJECT-SPA")
 ZONE = "America/New_York"
 PERIOD = Period(date(2026, 9, 20), date(2026, 11, 2))
 
-has_no_server = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
 
 SELECTIONS = {
     "all": Selection(PERIOD),
@@ -69,7 +64,7 @@ class Warehouse:
 
 @pytest.fixture(
     scope="module",
-    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.slow])],
+    params=["duckdb", pytest.param("postgres", marks=[needs_postgres, pytest.mark.slow])],
 )
 def warehouse(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

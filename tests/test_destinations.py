@@ -7,7 +7,6 @@ The small form runs in CI, except for DuckLake. That, and a larger one, by
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -29,24 +28,16 @@ from destinations import (
     in_postgres,
     in_sqlite,
 )
-from mariadb_server import server_program
+from mariadb_server import needs_mariadb
 from optional import needs_ducklake
 from polyai import ExitCode
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from postgres_server import binaries
+from postgres_server import needs_postgres
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 Place = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
-needs_postgres = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
-needs_mariadb = pytest.mark.skipif(
-    server_program() is None and not os.environ.get("CI"),
-    reason="needs a MariaDB server: install the package mariadb-server",
-)
 
 PLACES = [
     pytest.param(in_postgres, marks=needs_postgres, id="postgres"),

@@ -35,7 +35,7 @@ import polyai
 from command import access, run, start
 from killed_load import ANY_POINT, POINTS, LoadRequest, Outcome
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from postgres_server import binaries, postgres
+from postgres_server import needs_postgres, postgres
 from warehouse_rows import (
     assert_equals_truth,
     from_duckdb,
@@ -113,11 +113,6 @@ The matrix kills at all points.
 """
 
 When = Literal["first", "later"]
-
-needs_postgres = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
 
 
 class Loader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -26,26 +25,17 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from mariadb_server import mariadb, server_program
+from mariadb_server import mariadb, needs_mariadb
 from optional import needs_sqlalchemy
 from polyai.errors import DestinationError, LeaseLostError
 from polyai.locking import lease_table
 from polyai.locking.lease_table import sql_for
 from polyai.locking.leases import Leases
 from polyai.warehouse.capabilities import support_of
-from postgres_server import binaries, postgres
+from postgres_server import needs_postgres, postgres
 
 pytestmark = pytest.mark.server
 
-needs_postgres = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
-
-needs_mariadb = pytest.mark.skipif(
-    server_program() is None and not os.environ.get("CI"),
-    reason="needs a MariaDB server: install the package mariadb-server",
-)
 
 AGENT = "PROJECT-BOOKINGS"
 

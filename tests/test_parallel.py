@@ -9,7 +9,6 @@ into PostgreSQL and DuckLake, are run by
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import time
@@ -32,7 +31,7 @@ from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.load.slices import parse_moment
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from postgres_server import binaries, postgres
+from postgres_server import needs_postgres, postgres
 
 pytestmark = pytest.mark.load
 
@@ -40,11 +39,6 @@ Rows = Callable[[str], list[tuple[object, ...]]]
 """Function that runs a query, with `polyai.` before the name of each table."""
 
 DAYS = 30
-
-needs_postgres = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
 
 
 class Target:

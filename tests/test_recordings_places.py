@@ -16,15 +16,10 @@ import pytest
 from command import AGENT, access, error_of, query, run, start
 from optional import needs_s3
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from postgres_server import binaries, postgres
+from postgres_server import needs_postgres, postgres
 from s3_server import S3Server, s3
 
 pytestmark = pytest.mark.load
-
-needs_postgres = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -23,7 +22,7 @@ from polyai.sandbox.model import Conversation
 from polyai.views import PIPELINE_NAME, create_views, views_are_current
 from polyai.views.definitions import views
 from polyai.views.names import PER_CONVERSATION
-from postgres_server import binaries, postgres
+from postgres_server import needs_postgres, postgres
 from schemas.generate.sql_types import VIEW_TYPES
 from warehouse_rows import Fetch, from_duckdb, from_postgres
 
@@ -49,11 +48,6 @@ POSTGRES_TYPES = {
     "date": {"date"},
 }
 
-has_no_server = pytest.mark.skipif(
-    binaries() is None and not os.environ.get("CI"),
-    reason="needs a PostgreSQL server: install the package postgresql",
-)
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -76,7 +70,7 @@ def sandbox() -> Sandbox:
 
 @pytest.fixture(
     scope="module",
-    params=["duckdb", pytest.param("postgres", marks=[has_no_server, pytest.mark.slow])],
+    params=["duckdb", pytest.param("postgres", marks=[needs_postgres, pytest.mark.slow])],
 )
 def loaded(
     sandbox: Sandbox, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -21,6 +21,7 @@ import pyarrow as pa
 from ..console.exit_codes import ExitCode
 from ..errors import ConfigurationError, DestinationError
 from ..load.committer import Committer
+from ..load.exclusive import exclusive_committer
 from ..load.memory import fix_mmap_threshold
 from ..load.upgrade import UPGRADE_SCHEMA
 from ..locking.files import LockTimeout
@@ -34,7 +35,9 @@ from ..warehouse.queries import Warehouse
 from .digest import Digest
 from .dlt_rows import KEYS, LOADS, Row, for_pipeline, replace_rows, rows_of
 from .parts import Group, Part, Reader, groups, parts
-from .sides import agents, exclusive_committer, place
+from .sides import agents, place
+
+_LOCK_ENDING = ".copy.lock"
 
 logger = logging.getLogger("polyai")
 
@@ -144,9 +147,14 @@ def copy(
     stop = stop or threading.Event()
     timeout = LockTimeout(lock_wait, stop)
     fix_mmap_threshold()
+
+    def held() -> list[str]:
+        return agents(Warehouse(source))
+
+    # backfills are not locked out: if one commits meanwhile, the comparison at the end finds it
     with (
-        exclusive_committer(source, timeout, lambda: agents(Warehouse(source))) as reading,
-        exclusive_committer(target, timeout, lambda: agents(Warehouse(source))) as writing,
+        exclusive_committer(source, timeout, held, _LOCK_ENDING) as reading,
+        exclusive_committer(target, timeout, held, _LOCK_ENDING) as writing,
     ):
         return _CopyRun(reading.warehouse, writing, stop, on_part).run()
 

@@ -13,6 +13,7 @@ import dlt
 from ..errors import BusyError
 from ..load.committer import open_committer
 from ..locking.files import LockTimeout
+from ..locking.names import DEBUG_CHATS_WRITER
 from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult
 
@@ -21,8 +22,6 @@ PIPELINE_NAME = "polyai_debug_chats"
 
 MIN_WAIT = timedelta(minutes=1)
 """Minimum wait for a lock, so that two CI jobs that end together both store their results."""
-
-LOCK_ENDING = ".debug-chats.lock"
 
 
 def store_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = timedelta(0)) -> None:
@@ -48,17 +47,15 @@ def store_results(run: ChatsRun, pipeline: dlt.Pipeline, *, wait: timedelta = ti
     timeout = LockTimeout(max(wait, MIN_WAIT), threading.Event())
 
     def lease_names() -> list[str]:
-        return [lease_name(agent_id) for agent_id in agent_ids]
+        return [DEBUG_CHATS_WRITER.lease(agent_id) for agent_id in agent_ids]
 
-    with open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others):
+    with open_committer(pipeline, DEBUG_CHATS_WRITER.lock_ending, lease_names, timeout) as (
+        committer,
+        others,
+    ):
         for holder in others.values():
             raise BusyError(f"{holder} is writing debug chats: these results were not stored")
         committer.write({DEBUG_CHATS: chats, DEBUG_CHAT_TURNS: turns})
-
-
-def lease_name(agent_id: str) -> str:
-    """Name of the lease for writing debug chats of an agent."""
-    return f"{agent_id} debug chats"
 
 
 def _chat_row(run: ChatsRun, result: ScenarioResult, chat_id: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,13 +21,12 @@ import dlt
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..console.exit_codes import ExitCode
-from ..debug_chats import result_store as debug_chats
-from ..errors import BusyError, PolyAIError, StoreError
-from ..load.committer import Committer, open_committer
+from ..errors import PolyAIError, StoreError
+from ..load.committer import Committer
 from ..load.discard import discard_all
+from ..load.exclusive import exclusive_committer
 from ..load.report import RunReport
-from ..locking.files import LockTimeout, database_lock, staging_datasets
-from ..recordings import run as recordings
+from ..locking.files import LockTimeout, staging_datasets
 from ..shape.caller_identity import caller_hash
 from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
@@ -37,7 +36,6 @@ from ..warehouse.file_store import Incoming, Store, open_store
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
-from ..write_backs import run as write_backs
 from .duckdb_rewrite import rewrite_duckdb_file
 from .recording_files import erase_recordings
 from .selection import Selection, select
@@ -51,17 +49,6 @@ COMMAND = "forget"
 _TABLES = (FORGOTTEN_CALLERS, FORGOTTEN)
 
 _LOCK_ENDING = ".forget.lock"
-
-_OTHER_LOCK_ENDINGS = (
-    ".lock",
-    recordings.LOCK_ENDING,
-    write_backs.LOCK_ENDING,
-    debug_chats.LOCK_ENDING,
-)
-"""Lock files of other commands that write rows of conversations into a DuckDB file.
-
-Backfills are not locked out: a slice erases forgotten conversations that it has read at its end.
-"""
 
 _SALT_BYTES = 16
 
@@ -182,8 +169,14 @@ def forget(
             warehouse, conversation_ids, callers, agent_ids=agent_ids, pii_secret=pii_secret
         )
 
+    def selected_agents() -> list[str]:
+        found = selected(Warehouse(pipeline, locks_file=True))
+        return [selection.agent_id for selection in found]
+
+    timeout = LockTimeout(lock_wait, stop)
+    # backfills are not locked out: a slice erases forgotten conversations that it has read
     with (
-        _exclusive_committer(pipeline, LockTimeout(lock_wait, stop), selected) as committer,
+        exclusive_committer(pipeline, timeout, selected_agents, _LOCK_ENDING) as committer,
         _recording_store(committer, recordings_url) as store,
     ):
         selections = selected(committer.warehouse)
@@ -303,36 +296,6 @@ class _RecordingStore:
 
     store: Store
     incoming: Incoming
-
-
-@contextmanager
-def _exclusive_committer(
-    pipeline: dlt.Pipeline, timeout: LockTimeout, selected: Callable[[Warehouse], list[Selection]]
-) -> Iterator[Committer]:
-    """Opens a committer, and locks out all other runs that write rows of conversations."""
-
-    def lease_names() -> list[str]:
-        warehouse = Warehouse(pipeline, locks_file=True)
-        return [
-            name
-            for selection in selected(warehouse)
-            for name in (
-                selection.agent_id,
-                recordings.lease_name(selection.agent_id),
-                write_backs.lease_name(selection.agent_id),
-                debug_chats.lease_name(selection.agent_id),
-            )
-        ]
-
-    with ExitStack() as locks:
-        for ending in _OTHER_LOCK_ENDINGS:
-            locks.enter_context(database_lock(pipeline, timeout, ending))
-        committer, others = locks.enter_context(
-            open_committer(pipeline, _LOCK_ENDING, lease_names, timeout)
-        )
-        for name, holder in others.items():
-            raise BusyError(f"{holder} holds the lease on {name}")
-        yield committer
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from ..config.settings import Settings
 from ..errors import BusyError, ConfigurationError, PolyAIError
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
+from ..locking.names import LOAD_WRITER
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATIONS
 from ..tables.registry import loaded_tables
@@ -27,9 +28,6 @@ from .memory import fix_mmap_threshold
 from .report import RunReport, no_op
 
 logger = logging.getLogger("polyai")
-
-LOCK_ENDING = ".lock"
-"""Ending of the lock file of `load` beside a DuckDB file."""
 
 
 def load(
@@ -74,7 +72,9 @@ def load(
         logger.warning("%s", advice)
     agent_ids = [agent.agent_id for agent in settings.agents]
     reports: list[RunReport] = []
-    with open_committer(pipeline, LOCK_ENDING, lambda: agent_ids, timeout, LOAD_SCHEMA) as (
+    with open_committer(
+        pipeline, LOAD_WRITER.lock_ending, lambda: agent_ids, timeout, LOAD_SCHEMA
+    ) as (
         committer,
         others,
     ):

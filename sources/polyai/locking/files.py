@@ -35,6 +35,7 @@ from ..warehouse.clients import sql_client
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.working_directory import lock_file, lock_on
 from .leases import Holder, Leases
+from .names import LOAD_WRITER
 
 logger = logging.getLogger("polyai")
 
@@ -115,7 +116,7 @@ def free_pipeline_name(pipelines_dir: Path, prefix: str, first: int, limit: int)
 
 @contextmanager
 def database_lock(
-    pipeline: dlt.Pipeline, timeout: LockTimeout, ending: str = ".lock"
+    pipeline: dlt.Pipeline, timeout: LockTimeout, ending: str = LOAD_WRITER.lock_ending
 ) -> Iterator[None]:
     """Locks the destination's DuckDB file against other loads; no-op for other destinations.
 

@@ -27,6 +27,7 @@ from ..load.committer import Committer, open_committer
 from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
+from ..locking.names import RECORDINGS_WRITER
 from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import has_redacted_numbers
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
@@ -54,8 +55,6 @@ COMMANDS = (COMMAND, "verify", PRUNE)
 
 TABLES = (RECORDINGS, FETCH_FAILURES)
 """Tables that a run writes besides `sync_runs`."""
-
-LOCK_ENDING = ".recordings.lock"
 
 _NEWEST = 100
 """Sample of conversations whose phone numbers show whether the key sees personal data."""
@@ -107,7 +106,7 @@ def fetch_recordings(
                 break
             report = RecordingsReport(agent.agent_id, COMMAND, Traffic(), started_at=clock())
             reports.append(report)
-            if holder := work.others.get(lease_name(agent.agent_id)):
+            if holder := work.others.get(RECORDINGS_WRITER.lease(agent.agent_id)):
                 report.finish(BusyError(f"{holder} downloads recordings of {agent.agent_id}"))
                 continue
             on_begin(report)
@@ -140,7 +139,7 @@ class Work:
             BusyError: Another run holds one of them.
         """
         for agent_id in self.agent_ids:
-            if holder := self.others.get(lease_name(agent_id)):
+            if holder := self.others.get(RECORDINGS_WRITER.lease(agent_id)):
                 raise BusyError(f"{holder} is processing recordings of {agent_id}")
 
 
@@ -162,20 +161,18 @@ def open_work(
         nonlocal agent_ids
         if agent_ids is None:
             agent_ids = agents_with_recordings(Warehouse(pipeline, locks_file=True))
-        return [lease_name(name) for name in agent_ids]
+        return [RECORDINGS_WRITER.lease(name) for name in agent_ids]
 
     with (
-        open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others),
+        open_committer(pipeline, RECORDINGS_WRITER.lock_ending, lease_names, timeout) as (
+            committer,
+            others,
+        ),
         Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
     ):
         store.check()
         store.delete_orphans()
         yield Work(committer, store, incoming, tuple(agent_ids or ()), others)
-
-
-def lease_name(agent_id: str) -> str:
-    """Name of the lease on an agent's recordings; `load` has its own."""
-    return f"{agent_id} recordings"
 
 
 class AgentRecordings:

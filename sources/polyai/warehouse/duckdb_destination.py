@@ -13,17 +13,14 @@ from typing import Any
 
 import dlt
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
-from dlt.common.destination.client import FollowupJobRequest, LoadJob
-from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_columns_names_with_prop
-from dlt.common.storages.load_package import LoadJobInfo
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
-from .packages import FileToMerge, files_by_table
+from .packages import MergingClient, in_parquet
 
 DUCKDB = "dlt.destinations.duckdb"
 """dlt's type of the DuckDB destination."""
@@ -32,11 +29,8 @@ _CHECKPOINT_THRESHOLD = "16MB"
 """Size of a transaction from which on DuckDB writes it into the file at once: its default."""
 
 
-class PackageClient(DuckDbClient):
-    """dlt's client of DuckDB, which merges all files of a package when the package is complete.
-
-    Idempotent: what a package brings is deleted by merge key before it is inserted.
-    """
+class PackageClient(MergingClient, DuckDbClient):
+    """dlt's client, which merges all files of a package when the package is complete."""
 
     def __init__(
         self,
@@ -48,29 +42,6 @@ class PackageClient(DuckDbClient):
         # dlt's threshold of 1 GB makes DuckDB write a package twice: into its log at the commit,
         # and from there into the file when it is closed, which always follows
         self.sql_client._global_config["checkpoint_threshold"] = _CHECKPOINT_THRESHOLD
-
-    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
-        return False
-
-    def create_load_job(
-        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
-    ) -> LoadJob:
-        return FileToMerge(file_path)
-
-    def create_table_chain_completed_followup_jobs(
-        self,
-        table_chain: Sequence[PreparedTableSchema],
-        completed_table_chain_jobs: Sequence[LoadJobInfo] | None = None,
-    ) -> list[FollowupJobRequest]:
-        return []
-
-    def complete_load(self, load_id: str) -> None:
-        """Writes all rows of a package, and its row of `_dlt_loads`, in one transaction."""
-        files = files_by_table(load_id)
-        with self.sql_client.begin_transaction():
-            for table_name, paths in files.items():
-                self._merge(table_name, paths)
-            super().complete_load(load_id)
 
     def _merge(self, table_name: str, paths: Sequence[str]) -> None:
         """Replaces the rows that have the merge keys of the new ones; leaves tombstones out."""
@@ -113,11 +84,7 @@ class PackageDuckDb(duckdb):
         return PackageClient
 
     def _raw_capabilities(self) -> DestinationCapabilitiesContext:
-        capabilities = super()._raw_capabilities()
-        # dlt's rows about the pipeline too, which are not Arrow
-        capabilities.preferred_loader_file_format = "parquet"
-        capabilities.supported_loader_file_formats = ["parquet"]
-        return capabilities
+        return in_parquet(super()._raw_capabilities())
 
     @property
     def destination_type(self) -> str:

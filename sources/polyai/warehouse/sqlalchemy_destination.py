@@ -16,14 +16,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
-from dlt.common.destination.client import FollowupJobRequest, LoadJob
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import get_columns_names_with_prop
-from dlt.common.storages.load_package import LoadJobInfo
 from dlt.destinations import sqlalchemy
 from dlt.destinations.impl.sqlalchemy.configuration import SqlalchemyClientConfiguration
 from dlt.destinations.impl.sqlalchemy.db_api_client import SqlalchemyClient
@@ -34,7 +32,7 @@ from dlt.destinations.impl.sqlalchemy.type_mapper import (
 )
 from sqlalchemy.dialects import mysql
 
-from .packages import SQLALCHEMY, FileToMerge, files_by_table
+from .packages import SQLALCHEMY, MergingClient, in_parquet
 from .values import parameter
 
 _EXACT = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
@@ -104,11 +102,8 @@ class _Client(SqlalchemyClient):
             yield cursor
 
 
-class PackageClient(SqlalchemyJobClient):
-    """dlt's client, which merges all files of a package when the package is complete.
-
-    Idempotent: what a package brings is deleted by merge key before it is inserted.
-    """
+class PackageClient(MergingClient, SqlalchemyJobClient):
+    """dlt's client, which merges all files of a package when the package is complete."""
 
     def __init__(
         self,
@@ -121,30 +116,6 @@ class PackageClient(SqlalchemyJobClient):
         self.sql_client = _Client(
             known.dataset_name, known.staging_dataset_name, config.credentials, capabilities
         )
-
-    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
-        return False
-
-    def create_load_job(
-        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
-    ) -> LoadJob:
-        return FileToMerge(file_path)
-
-    def create_table_chain_completed_followup_jobs(
-        self,
-        table_chain: Sequence[PreparedTableSchema],
-        completed_table_chain_jobs: Sequence[LoadJobInfo] | None = None,
-    ) -> list[FollowupJobRequest]:
-        return []
-
-    def complete_load(self, load_id: str) -> None:
-        """Writes all rows of a package, and its row of `_dlt_loads`, in one transaction."""
-        files = files_by_table(load_id)
-        with self.sql_client.begin_transaction():
-            # all runs in the same order, so that of two that merge at once one waits
-            for table_name in sorted(files):
-                self._merge(table_name, files[table_name])
-            super().complete_load(load_id)
 
     def _merge(self, table_name: str, paths: Sequence[str]) -> None:
         """Replaces the rows that have the merge keys of the new ones; leaves tombstones out."""
@@ -193,11 +164,7 @@ class PackageSqlalchemy(sqlalchemy):
         return PackageClient
 
     def _raw_capabilities(self) -> DestinationCapabilitiesContext:
-        capabilities = super()._raw_capabilities()
-        # dlt's rows about the pipeline too, which are not Arrow
-        capabilities.preferred_loader_file_format = "parquet"
-        capabilities.supported_loader_file_formats = ["parquet"]
-        return capabilities
+        return in_parquet(super()._raw_capabilities())
 
     @classmethod
     def adjust_capabilities(

@@ -16,6 +16,7 @@ from ..errors import BusyError, ConfigurationError, PolyAIError
 from ..load.committer import open_committer
 from ..load.report import no_op
 from ..locking.files import LockTimeout
+from ..locking.names import WRITE_BACKS_WRITER
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.held import LoadState
 from .report import Result, WriteBackReport, WriteBacks
@@ -26,8 +27,6 @@ logger = logging.getLogger("polyai")
 
 PIPELINE_NAME = "polyai_write_backs"
 """dlt pipeline and schema of write-backs; separate from `load`, which may run meanwhile."""
-
-LOCK_ENDING = ".write-backs.lock"
 
 OnBegin = Callable[[WriteBackReport], None]
 """Callback for each agent's report as its run begins; the counts then change in place."""
@@ -111,20 +110,18 @@ def write_back(
         return done
 
     def lease_names() -> list[str]:
-        return [lease_name(agent_id) for agent_id in usable]
+        return [WRITE_BACKS_WRITER.lease(agent_id) for agent_id in usable]
 
     timeout = LockTimeout(settings.lock_wait, stop)
-    with open_committer(pipeline, LOCK_ENDING, lease_names, timeout) as (committer, others):
+    with open_committer(pipeline, WRITE_BACKS_WRITER.lock_ending, lease_names, timeout) as (
+        committer,
+        others,
+    ):
         for agent_id in usable:
-            if holder := others.get(lease_name(agent_id)):
+            if holder := others.get(WRITE_BACKS_WRITER.lease(agent_id)):
                 leave(agent_id, BusyError(f"{holder} writes back to {agent_id}"))
                 continue
             with begin(agent_id, committer.warehouse) as run:
                 on_begin(run.report)
                 run.send(committer)
     return done
-
-
-def lease_name(agent_id: str) -> str:
-    """Name of the lease on write-backs to an agent."""
-    return f"{agent_id} write-backs"
