@@ -14,10 +14,14 @@ from command import access, error_of, query, run
 from loaded import put_loaded
 from polyai.locking.files import _identity
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.warehouse.duckdb_file import duckdb_path
+from polyai.warehouse.open import open_pipeline
 
 pytestmark = pytest.mark.load
 
 CONFIG = SandboxConfig(conversations=20)
+
+IDS = "SELECT conversation_id FROM {schema}.conversations WHERE num_turns > 0 ORDER BY 1"
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,15 @@ def count(file: str | Path, schema: str = "main") -> int:
     ((number,),) = query(f"SELECT count(*) FROM {schema}.conversations", str(file))
     assert isinstance(number, int)
     return number
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Returns the content of each file in a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def load(base_url: str, **environment: str) -> None:
@@ -81,6 +94,71 @@ class TestCopiesOfFolders:
         assert count(copy / "polyai.duckdb") == 19
         assert (original / "polyai.duckdb").read_bytes() == before
         assert not list(original.glob("*.wal"))
+
+    def test_the_file_is_that_of_the_current_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original, copy, moved = (tmp_path / name for name in ("orig", "cpy", "moved"))
+        original.mkdir()
+        monkeypatch.chdir(original)
+        assert duckdb_path(open_pipeline()) == original / "polyai.duckdb"
+        shutil.copytree(original, copy)
+        monkeypatch.chdir(copy)
+        assert duckdb_path(open_pipeline()) == copy / "polyai.duckdb"
+        original.rename(moved)
+        monkeypatch.chdir(moved)
+        assert duckdb_path(open_pipeline()) == moved / "polyai.duckdb"
+        elsewhere = tmp_path / "elsewhere.duckdb"
+        for configured, file in (("data.duckdb", moved / "data.duckdb"), (elsewhere, elsewhere)):
+            monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", str(configured))
+            assert duckdb_path(open_pipeline()) == file
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "credentials",
+        [
+            pytest.param(None, id="default"),
+            pytest.param("data.duckdb", id="relative"),
+            pytest.param("{folder}/elsewhere.duckdb", id="absolute"),
+        ],
+    )
+    def test_no_command_in_a_copy_writes_into_the_original(
+        self,
+        credentials: str | None,
+        base_url: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        original, copy = tmp_path / "orig", tmp_path / "cpy"
+        (original / ".dlt").mkdir(parents=True)
+        monkeypatch.chdir(original)
+        if credentials:
+            value = json.dumps(credentials.format(folder=tmp_path))
+            Path(".dlt/secrets.toml").write_text(f"[destination.duckdb]\ncredentials = {value}\n")
+        for used in (("load",), ("recordings",), ("views",)):
+            assert run(*used, **access(base_url)).returncode == 0
+        shutil.copytree(original, copy)
+        before = contents(original)
+        monkeypatch.chdir(copy)
+        file = Path((credentials or "polyai.duckdb").format(folder=tmp_path))
+        schema = "polyai" if credentials else "main"
+        first, *_ = [row[0] for row in query(IDS.format(schema=schema), str(file))]
+        label = {"conversation_id": first, "annotation_type": "Transcription", "turn_index": 0}
+        Path("labels.jsonl").write_text(json.dumps(label))
+        for command in (
+            ("load", "--full"),
+            ("backfill", "--from", "2020-01-01", "--slice", "20y", "--no-resume"),
+            ("recordings",),
+            ("recordings", "verify", "--refetch"),
+            ("annotate", "labels.jsonl"),
+            ("views",),
+            ("forget", str(first), "--yes"),
+        ):
+            result = run(*command, **access(base_url))
+            assert "Traceback" not in result.stderr, command
+            assert contents(original) == before, command
+        assert count(file, schema) == 19
+        assert query(f"SELECT count(*) FROM {schema}.sync_runs", str(file)) > [(5,)]
 
     @pytest.mark.slow
     def test_a_moved_folder_goes_on_and_a_deleted_file_is_loaded_again(
