@@ -45,7 +45,9 @@ from polyai.debug_chats import (
     store_results,
     write_junit,
 )
+from polyai.debug_chats.chat import ENVIRONMENTS
 from polyai.debug_chats.result_store import PIPELINE_NAME
+from polyai.debug_chats.schema import schema_text
 from polyai.errors import BusyError, ConfigurationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import binaries, postgres
@@ -287,6 +289,34 @@ def test_the_agent_of_a_scenario_must_be_configured_and_unambiguous(base_url: st
     assert f"{AGENT}, PROJECT-OTHER" in str(caught.value)
     with pytest.raises(ConfigurationError, match=r"suite.yaml:2:5: agent nobody of scenario 'a'"):
         run_files(base_url, written(suite_of(a_chat("hi", agent="nobody"))))
+
+
+def test_an_unknown_environment_is_found_before_anything_is_sent(
+    sandbox: Sandbox, base_url: str
+) -> None:
+    file = written(suite_of(a_chat("hi")))
+    sandbox.requests.clear()
+    with pytest.raises(ConfigurationError, match=r"'prod'.* sandbox, pre-release, live or draft"):
+        run_files(base_url, file, environment="prod")
+    for command in (("debug-chat", file, "--no-warehouse"), ("chat",)):
+        result = run(*command, "--environment", "prod", **access(base_url))
+        assert result.returncode == 1
+        assert "'prod'" in error_of(result)
+    assert not sandbox.requests.matching()
+    schema = json.loads(schema_text())["$defs"]["environment"]
+    assert tuple(schema["enum"]) == ENVIRONMENTS
+
+
+def test_an_answer_cannot_control_the_terminal(base_url: str) -> None:
+    answer = r"\e]0;owned\a\e[2J\x9b2J\u202Ereversed"
+    file = written(
+        "scenarios:\n  - name: a\n    turns:\n"
+        f'      - {{say: echo, metadata: {{response: "{answer}"}}, expect: {{contains: x}}}}\n'
+    )
+    result = run("debug-chat", file, "--no-warehouse", **access(base_url))
+    assert result.returncode == 3
+    assert "␛]0;owned␛[2J\ufffd2J\ufffdreversed" in result.stdout
+    assert not set("\x1b\x07\x9b\u202e") & set(result.stdout + result.stderr)
 
 
 def test_scenarios_are_selected_by_name(base_url: str) -> None:

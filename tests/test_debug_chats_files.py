@@ -197,6 +197,14 @@ MALFORMED: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
             "greeting, turns",
         ),
     ),
+    "environment": (
+        "environment: Sandbox\nscenarios: [{name: a, turns: [{say: x}]}]\n",
+        ("1:14", "environment: ", "sandbox, pre-release, live or draft", "not 'Sandbox'"),
+    ),
+    "environment-of-one": (
+        "scenarios:\n  - name: a\n    environment: prod\n    turns: [{say: x}]\n",
+        ("3:18", "scenarios[0].environment: ", "pre-release", "not 'prod'"),
+    ),
     "name-missing": (
         "scenarios:\n  - turns: [{say: x}]\n",
         ("2:5", "scenarios[0]: 'name' is missing"),

@@ -212,7 +212,7 @@ def test_a_chat_in_a_terminal_continues_after_a_lost_answer_and_ends_at_ctrl_d(
 def test_lines_of_a_pipe_are_sent(environment: dict[str, str]) -> None:
     result = pipe("a table\n\nbye\na room\nand more\n", environment)
     lines = result.stdout.splitlines()
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (3, "")
     assert [line for line in lines if line.startswith(("you", "agent"))] == [
         f"{GREETING} This call may be recorded. How may I help you?",
         "you: a table",
@@ -223,8 +223,13 @@ def test_lines_of_a_pipe_are_sent(environment: dict[str, str]) -> None:
         "agent: Thank you for calling the Harbour Hotel. Goodbye!",
         "you: a room",
     ]
-    assert "'a room' was not sent" in lines[-1]
+    assert "'a room' was not sent, nor were the lines after it" in lines[-1]
     assert HELP not in result.stdout
+
+
+@pytest.mark.slow
+def test_empty_lines_after_the_end_of_a_chat_are_no_messages(environment: dict[str, str]) -> None:
+    assert pipe("bye\n\n\n", environment).returncode == 0
 
 
 @pytest.mark.matrix

@@ -696,16 +696,19 @@ def test_the_next_pruning_completes_one_that_was_stopped(archive: Archive) -> No
     assert_no_other_files()
 
 
-@pytest.mark.matrix
-def test_prune_fails_for_files_in_another_store(archive: Archive) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["--dry-run", "--yes"])
+def test_prune_refuses_files_in_another_store_and_changes_nothing(
+    archive: Archive, how: str
+) -> None:
     archive.fetch()
     files = len(archive.stored("uri"))
-    result = run(
-        "recordings", "prune", "--older-than", "1d", "--yes", "--recordings-url", "elsewhere"
-    )
+    result = run("recordings", "prune", "--older-than", "1d", how, "--recordings-url", "elsewhere")
     assert result.returncode == 1
     assert "is not in" in error_of(result)
     assert len(archive.stored("uri")) == files
+    # no limit is set, after which nothing older would be requested
+    assert query("SELECT count(*) FROM polyai.sync_runs WHERE command = 'prune'") == [(0,)]
 
 
 @pytest.mark.slow

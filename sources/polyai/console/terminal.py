@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
+
+_VISIBLE = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
+    0x7F: "\u2421",
+    **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
+}
+"""Visible characters for those that a terminal would execute: control characters, such as the
+beginning of an escape sequence, and those that change the direction of what follows."""
+
+
+def printable(text: str) -> str:
+    """Returns a text in which control characters are visible, except tabs and line ends."""
+    return text.translate(_VISIBLE)
+
+
+class PrintableConsole(Console):
+    """Console on which no text, wherever it comes from, can control the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yields the segments of a renderable; those of rich itself control the terminal."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
 
 # in a log, each line stays in one piece
-stdout = Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
-stderr = Console(stderr=True, highlight=False, emoji=False)
+stdout = PrintableConsole(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+stderr = PrintableConsole(stderr=True, highlight=False, emoji=False)
 
 
 def print_error(message: str) -> None:

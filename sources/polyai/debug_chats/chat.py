@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..api.body import Body
 from ..api.client import DataApi
-from ..errors import ApiError, ConversationError
+from ..errors import ApiError, ConfigurationError, ConversationError
 
 T = TypeVar("T")
 
@@ -46,12 +46,29 @@ class ChatApi(DataApi):
             self._measured.seconds = time.perf_counter() - started
 
 
+ENVIRONMENTS = ("sandbox", "pre-release", "live", "draft")
+"""Environments in which PolyAI opens debug chats."""
+
+
+def check_environment(environment: str) -> None:
+    """Checks the name of an environment: PolyAI would open a chat nowhere, or refuse each.
+
+    Raises:
+        ConfigurationError: There is no such environment.
+    """
+    if environment not in ENVIRONMENTS:
+        *names, last = ENVIRONMENTS
+        raise ConfigurationError(
+            f"environment {environment!r} is unknown: expected {', '.join(names)} or {last}"
+        )
+
+
 @dataclass(frozen=True)
 class ChatSetup:
     """Options of a chat; None leaves an option to the agent.
 
     Attributes:
-        environment: sandbox, pre-release or live.
+        environment: One of `ENVIRONMENTS`.
         variant_id: The variant to chat with.
         asr_lang_code: Language of speech recognition, such as en-US.
         tts_lang_code: Language of speech synthesis.

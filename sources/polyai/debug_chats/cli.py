@@ -26,7 +26,7 @@ from ..console.terminal import print_error, print_json, stderr, stdout
 from ..errors import ConfigurationError
 from ..warehouse.target import Target
 from . import show
-from .chat import ChatApi, ChatSetup
+from .chat import ChatApi, ChatSetup, check_environment
 from .command import run_exit_code, save
 from .interactive import InteractiveChat, Transcript, ask_person, ask_stream
 from .progress import ScenariosProgress
@@ -59,7 +59,8 @@ def debug_chat(
     environment: Annotated[
         str | None,
         typer.Option(
-            help="Environment for all scenarios: sandbox, pre-release or live. Overrides the files."
+            help="Environment for all scenarios: sandbox, pre-release, live or draft. "
+            "Overrides the files."
         ),
     ] = None,
     label: Annotated[
@@ -137,7 +138,7 @@ def chat(
         str | None, typer.Option(help="The agent. Default: the only configured one.")
     ] = None,
     environment: Annotated[
-        str, typer.Option(help="Environment: sandbox, pre-release or live.")
+        str, typer.Option(help="Environment: sandbox, pre-release, live or draft.")
     ] = ENVIRONMENT,
     variant: Annotated[str | None, typer.Option(help="Id of the variant to chat with.")] = None,
     language: Annotated[str | None, typer.Option(help="Language code, such as en-US.")] = None,
@@ -156,7 +157,10 @@ def chat(
 
     Shows below each answer: latency, node, topics, functions, and changes of
     the state. Nothing is stored.
+
+    Exits with 3 if the chat ended before all lines of a pipe were sent.
     """
+    check_environment(environment)
     setup = ChatSetup(
         environment=environment,
         variant_id=variant,
@@ -175,7 +179,9 @@ def chat(
     try:
         with api:
             ask = ask_person(console) if is_live else ask_stream(console, sys.stdin)
-            InteractiveChat(api, setup, console, ask, transcript, is_live=is_live).run()
+            session = InteractiveChat(api, setup, console, ask, transcript, is_live=is_live)
+            if not session.run():
+                code = ExitCode.SOME_FAILED
     except KeyboardInterrupt:
         console.print()
         code = ExitCode.INTERRUPTED

@@ -89,8 +89,11 @@ class InteractiveChat:
         self._state: dict[str, Any] = {}
         self._is_over = False
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Chats until the input ends, or the agent ends the chat and no new one is started.
+
+        Returns:
+            False if lines of the input were not sent, because the chat had ended.
 
         Raises:
             ApiError: The key is refused, or a chat cannot be started; without a person, also any
@@ -102,7 +105,7 @@ class InteractiveChat:
         while (line := self._ask()) is not None:
             match line.strip():
                 case "/quit" | "/exit":
-                    return
+                    return True
                 case "/restart":
                     self._start()
                 case "/state":
@@ -112,12 +115,16 @@ class InteractiveChat:
                     self._note(f"unknown command {command}: {HELP}")
                 case "" if self._is_over and self._is_live:
                     self._start()
+                case "" if self._is_over:
+                    pass  # the end of a file is no message
                 case _ if self._is_over:
-                    self._note(f"the chat is over: {line!r} was not sent")
+                    more = "" if self._is_live else ", nor were the lines after it"
+                    self._note(f"the chat is over: {line!r} was not sent{more}")
                     if not self._is_live:
-                        return
+                        return False
                 case _:
                     self._send(line)
+        return True
 
     def _start(self) -> None:
         self._chat = DebugChat(self._api, self._setup)

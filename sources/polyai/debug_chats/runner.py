@@ -15,7 +15,7 @@ from ..config.agent import Agent
 from ..config.lookup import how_to_set
 from ..config.settings import Settings, resolve
 from ..errors import AccessError, ApiError, ConfigurationError, StoppedError, UncertainError
-from .chat import ChatApi, DebugChat, Reply
+from .chat import ChatApi, DebugChat, Reply, check_environment
 from .expectations import Expectation
 from .results import ChatsRun, Check, Outcome, ResultRedaction, ScenarioResult, TurnResult
 from .suite import Scenario, Suite, select_scenarios
@@ -64,11 +64,14 @@ def run_suites(
         clock: Source of the current time.
 
     Raises:
-        ConfigurationError: Raised before any request: a name matches no scenario, a scenario's
-            agent is not configured, or it names none although several are configured.
+        ConfigurationError: Raised before any request: a name matches no scenario, the environment
+            is unknown, a scenario's agent is not configured, or it names none although several are
+            configured.
     """
     settings = settings or resolve()
     selected = select_scenarios(suites, scenarios)
+    if environment:
+        check_environment(environment)
     if environment or agent_id:
         selected = [
             replace(

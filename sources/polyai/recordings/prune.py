@@ -76,7 +76,7 @@ def prune(
         older_than: Minimum age of a call.
         agent_ids: Agents; None for all that have recordings in the warehouse.
         lock_wait: Maximum time to wait for another run over the same recordings.
-        dry_run: Delete nothing.
+        dry_run: Delete nothing. Raises what the real run would.
         stop: When set, ends after the current day.
         on_rows: Called with the number of rows deleted so far.
         clock: Current time.
@@ -92,11 +92,14 @@ def prune(
             result = Pruning(agent_id, clock() - older_than)
             results.append(result)
             archive = Archive(work.committer.warehouse, agent_id)
-            if dry_run:
-                for rows in archive.days(result.before):
+            # of all agents first: a refusal changes nothing, and a dry run refuses alike
+            for rows in archive.days(result.before):
+                _paths_to_delete(work.store, rows)
+                if dry_run:
                     result.count(rows)
-            else:
-                _prune(work, archive, result, stop, on_rows, clock)
+        for result in () if dry_run else results:
+            archive = Archive(work.committer.warehouse, result.agent_id)
+            _prune(work, archive, result, stop, on_rows, clock)
     return results
 
 
@@ -117,7 +120,7 @@ def _prune(
         if stop.is_set():
             break
         folder = partition(agent_id, rows[0]["started_at"])
-        work.store.delete([path_to_delete(work.store, row["uri"]) for row in rows if row["uri"]])
+        work.store.delete(_paths_to_delete(work.store, rows))
         listed = manifest.read(folder).values()
         # on the day of the limit, younger rows are kept
         manifest.replace(folder, [row for row in listed if row["started_at"] >= before])
@@ -149,6 +152,10 @@ def _prune(
     report.rows[RECORDINGS.name] = result.rows
     report.finish(interrupted=stop.is_set(), now=clock())
     work.committer.write({SYNC_RUNS: [report.as_row(), *killed]})
+
+
+def _paths_to_delete(store: Store, rows: Sequence[Row]) -> list[str]:
+    return [path_to_delete(store, row["uri"]) for row in rows if row["uri"]]
 
 
 def path_to_delete(store: Store, uri: str) -> str:
