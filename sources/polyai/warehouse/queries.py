@@ -19,6 +19,7 @@ from .clients import sql_client
 from .dialects import parse, portable, qualified, qualify_tables, to_sql
 from .duckdb_file import file_lock, retry_while_locked
 from .errors import destination_errors
+from .user_query import check_query, restricted
 from .values import NATIVE, rows_of
 
 T = TypeVar("T")
@@ -134,20 +135,23 @@ class Warehouse:
     def records(self, sql: str) -> list[dict[str, Any]]:
         """Runs a user's own query, and returns its rows by column.
 
-        It is run as it is. Where that finds no table, because the destination has no dataset that
-        it looks in by default, tables without a dataset are taken for those of the warehouse.
+        It is one SELECT, which can read the warehouse and nothing else; see `restricted`. It is run
+        as it is. Where that finds no table, because the destination has no dataset that it looks in
+        by default, tables without a dataset are taken for those of the warehouse.
 
         Raises:
+            ConfigurationError: It is not one SELECT, or reads something else.
             DestinationError: The destination cannot be reached, or rejects the query.
         """
         with destination_errors():
+            check_query(sql, self.dialect)
             try:
-                return self._execute(self._records_of, sql, ())
+                return self._restricted(sql)
             except DatabaseUndefinedRelation:
                 query = qualified(sql, self.dialect, self._client.make_qualified_table_name)
                 if query is None:
                     raise
-                return self._execute(self._records_of, query, ())
+                return self._restricted(query)
 
     def has_table(self, name: str) -> bool:
         """Checks whether a table exists."""
@@ -239,6 +243,21 @@ class Warehouse:
                 return read()
 
         return read() if self._is_open else retry_while_locked(open_and_read)
+
+    def _restricted(self, query: str) -> list[dict[str, Any]]:
+        client = self._client
+
+        def open_and_read() -> list[dict[str, Any]]:
+            # a connection of its own: on DuckDB the limits stay until it is closed
+            with (
+                self._lock,
+                client,
+                restricted(self.pipeline, client),
+                client.execute_query(query) as cursor,
+            ):
+                return self._records_of(cursor)
+
+        return retry_while_locked(open_and_read)
 
     def _translated(self, query: str) -> str:
         """Translates a query of ours, with bare names of tables, to the destination's dialect."""
