@@ -569,6 +569,17 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert proxy.targets == [f"{base}/a%2F..%2Fb"]
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_no_proxy_receives_the_key_for_a_loopback_address(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OddServer(in_turn(detail("other"))) as proxy, api_with(in_turn(detail())) as (api, server):
+        monkeypatch.setenv(variable, proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        assert api.conversation("CA1")["conversationId"] == "CA1"
+    assert (len(proxy.targets), len(server.requests)) == (0, 1)
+
+
 def test_an_unreachable_proxy_is_distinguished_from_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

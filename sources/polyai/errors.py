@@ -20,13 +20,34 @@ PolyAIError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self, TypedDict
 
+_IN_URL = re.compile(r"(?<=://)(?!user:…@)(?:[^\s/?#@'\"]+@|[^\s/?#@:'\"]*:(?!\d+/)[^\s'\"]*@)")
+"""User name and password of a URL; a password may contain characters that it should not."""
+
+_NAMED = re.compile(
+    r"\b([\w-]*(?:password|passwd|pwd|secret|token|signature|api_?key|access_?key)[\w-]*=|sig=)"
+    r"('[^']*'|[^\s&;,'\"]+)",
+    re.IGNORECASE,
+)
+"""Secret parameter of a URL or of a connection string."""
+
+
+def without_credentials(text: str) -> str:
+    """Returns a text with the credentials in URLs and connection strings masked."""
+    return _NAMED.sub(r"\1***", _IN_URL.sub("***@", text))
+
 
 class PolyAIError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package. No message contains the credentials of a URL."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(
+            *(without_credentials(one) if isinstance(one, str) else one for one in args)
+        )
 
 
 class ConfigurationError(PolyAIError):

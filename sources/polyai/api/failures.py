@@ -1,7 +1,7 @@
 """Errors for failed requests: refused statuses, network failures, invalid answers.
 
-No error contains the API key: what a server sends may repeat it, so its text is masked, and of a
-network exception only the type is used.
+No error contains an API key: what a server sends may repeat it, so its text is masked (`key_mask`),
+and of a network exception only the type is used.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ from ..errors import (
 )
 from .decoding import NotAcceptedError, OversizeError, UnusableError
 from .direct_get import CORRELATION_ID, Response
+from .key_mask import KeyMask
 from .rate_limit import requested_pause
 from .refusals import advice
 from .retry import RetryableError, is_retryable
 
 _OTHER = {DATA: V3, V3: DATA}
+
+_READ_CHARACTERS = 2_000
+"""Length of a server's text in which keys are looked for; the rest is left out."""
 
 Subject = Literal["agent", "conversation"]
 """Resource of a path: a rejected agent stops the run, a rejected conversation does not."""
@@ -48,7 +52,7 @@ class RequestErrors:
     Args:
         agent: Agent whose id and region are shown.
         base_url: Base URL of the API.
-        api_key: Key to mask.
+        api_key: Key that is sent.
         source_api: The API.
     """
 
@@ -57,6 +61,7 @@ class RequestErrors:
         self._source_api = source_api
         self._base_url = base_url
         self._api_key = api_key
+        self._mask = KeyMask(api_key, agent.api_key, agent.v3_api_key)
 
     def from_status(
         self,
@@ -233,10 +238,10 @@ class RequestErrors:
         return self._masked(next(filter(None, found), None)) or ""
 
     def _masked(self, text: object) -> str | None:
-        """Returns a server's text as one short line without the key; None for none."""
+        """Returns a server's text as one short line without keys; None for none."""
         if not text:
             return None
-        return " ".join(str(text).replace(self._api_key, "***").split())[:300]
+        return " ".join(self._mask.masked(str(text)[:_READ_CHARACTERS]).split())[:300]
 
 
 def _is_route_gone(status: int, subject: Subject, envelope: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from http.client import HTTPException
 from typing import Any, ClassVar, Self, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 import requests
@@ -19,6 +20,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
 from urllib3.exceptions import HTTPError
 
 from ..config.agent import DATA, Agent
+from ..config.regions import is_loopback
 from ..config.version import installed_version
 from ..errors import ConfigurationError, RouteGoneError, UncertainError
 from .body import Body
@@ -78,8 +80,9 @@ class _Request:
 class Transport:
     """Requests to one API with one key, with retries; thread-safe.
 
-    Proxies and CA bundle of the environment are read once, TLS is always verified, and redirects
-    are not followed, because the key would be sent along. No request is made before the first call.
+    Proxies and CA bundle of the environment are read once, no proxy is used for a loopback address,
+    TLS is always verified, and redirects are not followed, because the key would be sent along. No
+    request is made before the first call.
 
     Args:
         agent: Agent whose key is sent, and whose id is shown in errors.
@@ -258,6 +261,9 @@ class Transport:
         with requests.Session() as session:
             environment = session.merge_environment_settings(self._base_url, {}, True, None, None)
         proxies, verify = environment["proxies"], environment["verify"]
+        if is_loopback(urlsplit(self._base_url).hostname or ""):
+            # a proxy would receive the key, over plain http
+            proxies = {}
         request = requests.Request("GET", self._base_url).prepare()
         try:
             pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies)

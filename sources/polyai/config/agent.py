@@ -23,6 +23,8 @@ FIND_ACCOUNT = (
 """Place of the setting `account_id`, after `set account_id to`."""
 
 _NOT_IN_A_KEY = frozenset(" \"'`")
+_SHORTEST_KEY = 8
+
 _NOT_IN_AN_ID = frozenset(" /?#\"'`[]{}<>")
 
 
@@ -112,6 +114,17 @@ def check_keys(
                 f"the {name} of agent {agent_id} contains invalid characters; copy the key alone "
                 "again, without quotes, spaces and line breaks. "
                 f"{how_to_set(name, is_option=name in options)}"
+            )
+
+
+def check_places(
+    others: Mapping[str, str | None], keys: Collection[str | None], options: Collection[str] = ()
+) -> None:
+    """Checks that no key was pasted into another setting too, which is shown and sent in URLs."""
+    for name, value in others.items():
+        if value and any(key and len(key) >= _SHORTEST_KEY and key in value for key in keys):
+            raise ConfigurationError(
+                f"{name} contains the API key. {how_to_set(name, is_option=name in options)}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
@@ -35,6 +36,27 @@ def how_to_set(name: str, *, is_option: bool = False) -> str:
     if is_option:
         return f"Set it as an option, as the environment variable {variable}, or as {key}"
     return f"Set the environment variable {variable}, or {key}"
+
+
+_TOKEN = re.compile(r"\b(?!PROJECT-)[\w+=~-]{16,}", re.ASCII)
+
+_RUNS = re.compile(r"[a-z]+|[A-Z]+|\d+")
+
+_MOST_RUNS = 4
+"""Runs of small letters, capitals or digits in a name; a random text of its length has more."""
+
+
+def without_keys(message: str) -> str:
+    """Returns a message about a wrong value in which whatever looks like a key is masked.
+
+    A key looks random: 16 characters or more, in which letters and digits alternate.
+    """
+
+    def masked(token: re.Match[str]) -> str:
+        is_random = re.search(r"\d", token[0]) and len(_RUNS.findall(token[0])) > _MOST_RUNS
+        return "***" if is_random else token[0]
+
+    return _TOKEN.sub(masked, message)
 
 
 class Layer(IntEnum):
@@ -109,4 +131,4 @@ def validate(
         return validator(value)
     except ConfigurationError as error:
         where = how_to_set(name, is_option=name in options)
-        raise ConfigurationError(f"{name}: {error}. {where}") from None
+        raise ConfigurationError(f"{name}: {without_keys(str(error))}. {where}") from None

@@ -101,10 +101,10 @@ def parse_base_url(text: str) -> str:
     if "@" in parts.netloc if host else "@" in url:
         raise ConfigurationError("the URL must not contain a user name or password")
     is_plain = url.isascii() and url.isprintable() and not set(url) & set(" \\?#")
-    is_host = _HOST.fullmatch(host) is not None or _is_loopback(host)
+    is_host = _HOST.fullmatch(host) is not None or is_loopback(host)
     if not (is_host and has_port and is_plain and parts.scheme in ("http", "https")):
         raise ConfigurationError(f"{url!r} is not a base URL such as https://api.us.poly.ai")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(
             f"{url!r} would send the key unencrypted: use https; plain http is accepted for "
             "loopback addresses (localhost, 127.0.0.1, [::1]) only"
@@ -112,7 +112,7 @@ def parse_base_url(text: str) -> str:
     return url.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Returns whether `host` is localhost or a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback

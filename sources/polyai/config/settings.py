@@ -26,9 +26,9 @@ from typing import Any, Literal, get_args
 
 from ..errors import ConfigurationError
 from . import regions
-from .agent import AUTO, DATA, V3, Agent, check_keys
+from .agent import AUTO, DATA, V3, Agent, check_keys, check_places
 from .agent_tables import AGENT_NAMES, locate, names, tables
-from .lookup import Found, Layer, how_to_set, is_empty, look_up, validate
+from .lookup import Found, Layer, how_to_set, is_empty, look_up, validate, without_keys
 from .time_zones import DEFAULT_ZONE, time_zone
 from .unknown_names import refuse_unknown_names, suggestion
 from .validators import (
@@ -151,8 +151,9 @@ class Settings:
         """
         known = {agent.agent_id: agent for agent in self.agents}
         if unknown := [agent_id for agent_id in agent_ids if agent_id not in known]:
+            names = without_keys(", ".join(unknown))
             raise ConfigurationError(
-                f"agent {', '.join(unknown)} is not configured (configured: {', '.join(known)})"
+                f"agent {names} is not configured (configured: {', '.join(known)})"
             )
         chosen = tuple(known[agent_id] for agent_id in dict.fromkeys(agent_ids)) or self.agents
         if all(agent.problem for agent in chosen):
@@ -302,6 +303,13 @@ def _agent(
     # with a sandbox or proxy as base_url, v3 requests must not reach the real service
     v3_base_url = setting("v3_base_url", _base_url) or base_url
     api_key, v3_api_key = setting("api_key", key_text), setting("v3_api_key", key_text)
+    others = {
+        "agent_id": agent_id,
+        "account_id": account_id,
+        "base_url": base_url,
+        "v3_base_url": v3_base_url,
+    }
+    check_places(others, (api_key, v3_api_key), options)
     problem = ""
     try:
         check_keys({"api_key": api_key, "v3_api_key": v3_api_key}, agent_id, options)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from ..errors import PolyAIError
+from ..errors import PolyAIError, without_credentials
 from .exit_codes import ExitCode, error_exit_code
 from .terminal import print_error, stderr
 
@@ -32,7 +32,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one line."""
         # not self.formatter: dlt sets its own on every handler it finds
-        stderr.print(self.line.format(record), markup=False, soft_wrap=True)
+        stderr.print(without_credentials(self.line.format(record)), markup=False, soft_wrap=True)
 
 
 def set_up_process(*, verbose: bool = False) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..console.format import SHOWN_FAILURES, seconds_of, without_internals
+from ..errors import without_credentials
 from .prune import Pruning
 from .report import RecordingsReport
 from .verify import Verification
@@ -59,7 +60,7 @@ def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) 
                 "longer give_up_after, or recordings_wait for unusable files, retries them"
             )
     if reports:
-        console.print(f"recordings: {escape(url)}", soft_wrap=True)
+        console.print(f"recordings: {escape(without_credentials(url))}", soft_wrap=True)
 
 
 def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, Any]]:
@@ -81,7 +82,9 @@ def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, An
 
 def verification(console: Console, found: Verification, url: str) -> None:
     """Prints the result of a verification."""
-    console.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(url)}")
+    console.print(
+        f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(without_credentials(url))}"
+    )
     for one in found.findings[:SHOWN_FINDINGS]:
         colour = "green" if one.is_repaired else "yellow" if one.is_harmless else "red"
         word = f"{one.trouble}, repaired" if one.is_repaired else one.trouble
@@ -106,7 +109,7 @@ def verification_as_json(found: Verification, url: str, code: int) -> dict[str, 
     """JSON of a verification."""
     return {
         "exit_code": int(code),
-        "recordings_url": url,
+        "recordings_url": without_credentials(url),
         "ok": found.is_sound,
         "files": found.files,
         "bytes": found.bytes,
@@ -138,7 +141,7 @@ def pruning(console: Console, results: Sequence[Pruning], url: str, *, dry_run: 
             f"{one.bytes / 1e6:,.1f} MB, and {one.rows:,} rows of calls before "
             f"{one.before:%Y-%m-%d %H:%M} UTC"
         )
-    console.print(f"recordings: {escape(url)}", soft_wrap=True)
+    console.print(f"recordings: {escape(without_credentials(url))}", soft_wrap=True)
 
 
 def pruning_as_json(results: Sequence[Pruning], *, dry_run: bool, code: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from ..errors import without_credentials
 from .creation import ViewsReport
 from .definitions import views
 from .parquet import PublishedParquet
@@ -41,7 +42,7 @@ def published(console: Console, copy: Published | PublishedParquet | None) -> No
     size = f"{copy.bytes / 1e6:,.1f} MB"
     if isinstance(copy, PublishedParquet):
         size += f" in {copy.files:,} files, {copy.written:,} of them written"
-    console.print(f"published: {escape(copy.place)} ({size})")
+    console.print(f"published: {escape(without_credentials(copy.place))} ({size})")
 
 
 def published_as_json(copy: Published | PublishedParquet | None) -> dict[str, Any] | None:
@@ -50,7 +51,7 @@ def published_as_json(copy: Published | PublishedParquet | None) -> dict[str, An
         return None
     if isinstance(copy, PublishedParquet):
         return {
-            "url": copy.url,
+            "url": without_credentials(copy.url),
             "as_of": copy.as_of,
             "bytes": copy.bytes,
             "files": copy.files,

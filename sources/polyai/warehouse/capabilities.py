@@ -18,6 +18,7 @@ from dlt.common.configuration.specs.config_section_context import ConfigSectionC
 from dlt.common.destination import Destination
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 
+from ..config.lookup import without_keys
 from ..errors import ConfigurationError
 
 Level = Literal["proven", "supported", "refused"]
@@ -261,7 +262,8 @@ def unknown_destination(name: str) -> ConfigurationError:
         usable = [one for one, support in DESTINATIONS.items() if support.level != "refused"]
         found = get_close_matches(name, DESTINATIONS)
         advice = f"did you mean {' or '.join(found)}?" if found else f"use {', '.join(usable)}"
-    return ConfigurationError(f"destination: {name} is not a destination of dlt: {advice}")
+    shown = without_keys(name)
+    return ConfigurationError(f"destination: {shown} is not a destination of dlt: {advice}")
 
 
 def variable_of(pipeline: dlt.Pipeline) -> str:
