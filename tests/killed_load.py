@@ -26,6 +26,7 @@ from typing import Any, Literal, NoReturn
 # imported here, because each fork would repeat what a load imports late
 import dlt.common.libs.sql_alchemy_compat  # noqa: F401
 import sqlglot.dialects.duckdb  # noqa: F401
+from dlt.extract.storage import ExtractorItemStorage
 
 import polyai
 from polyai.load.run import load
@@ -214,11 +215,20 @@ def statement(*parts: str) -> Callable[[Arguments], bool]:
     return lambda arguments: all(part in str(arguments[1]) for part in parts)
 
 
+def is_extraction(arguments: Arguments) -> bool:
+    """Counts calls of a `DataItemStorage` method for items that are extracted."""
+    return isinstance(arguments[0], ExtractorItemStorage)
+
+
 _STORAGES = "dlt.common.storages"
 _FILES = f"{_STORAGES}.file_storage:FileStorage"
 _PACKAGES = f"{_STORAGES}.load_package:PackageStorage"
 _LOADS = f"{_STORAGES}.load_storage:LoadStorage"
 _SCHEMAS = f"{_STORAGES}.live_schema_storage:LiveSchemaStorage"
+_ITEMS = (
+    f"{_STORAGES}.data_item_storage:DataItemStorage.import_items_file",
+    f"{_STORAGES}.data_item_storage:DataItemStorage.write_data_item",
+)
 _EXTRACTED = "dlt.extract.storage:ExtractStorage"
 _NORMALIZE = "dlt.normalize.normalize:Normalize"
 _LOAD = "dlt.load.load:Load"
@@ -255,12 +265,11 @@ POINTS: dict[str, Point] = {
     "fetching: after a detail": Point("polyai.api.client:DataApi.detail", after),
     # extract
     "extract: package made": Point(f"{_EXTRACTED}.create_load_package", after),
-    "extract: before a table's items": Point(
-        f"{_STORAGES}.data_item_storage:DataItemStorage.write_data_item", before
+    "extract: files written": Point(
+        "polyai.load.source:write_files", after, destinations=("duckdb",)
     ),
-    "extract: after a table's items": Point(
-        f"{_STORAGES}.data_item_storage:DataItemStorage.write_data_item", after
-    ),
+    "extract: before a table's items": Point(_ITEMS, before, is_extraction),
+    "extract: after a table's items": Point(_ITEMS, after, is_extraction),
     "extract: before the snapshot": Point(f"{_PACKAGES}.save_pipeline_state", before),
     "extract: before the package is committed": Point(
         f"{_EXTRACTED}.commit_new_load_package", before

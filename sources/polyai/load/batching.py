@@ -1,8 +1,13 @@
-"""Batches of answers, limited in number and in bytes."""
+"""Batches of answers, limited in number and in bytes, and groups of list rows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 from .fetch import Fetched
+
+T = TypeVar("T")
 
 BATCH_SIZE = 250
 """Details that are shaped together; larger batches are hardly faster and take more memory."""
@@ -48,3 +53,15 @@ class Batcher:
         """Removes and returns the answers of the last batch."""
         rest, self._pending, self._pending_bytes = self._pending, [], 0
         return rest
+
+
+def grouped(pages: Iterable[list[T]], size: int) -> Iterator[list[T]]:
+    """Combines pages of rows into groups of at least this size, except for the last one."""
+    rows: list[T] = []
+    for page in pages:
+        rows.extend(page)
+        if len(rows) >= size:
+            yield rows
+            rows = []
+    if rows:
+        yield rows

@@ -30,18 +30,26 @@ from ..locking.files import (
 from ..locking.leases import Holder, Leases
 from ..shape.audit_rows import audit_table
 from ..tables.audit import SYNC_RUNS
+from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
-from ..tables.registry import erased_tables, loaded_tables
+from ..tables.registry import loaded_tables
 from ..tables.registry import tables as registered_tables
 from ..warehouse.clients import sql_client
-from ..warehouse.direct_write import MOST_ROWS, can_write_directly, record_load, replace_rows
+from ..warehouse.direct_write import (
+    MOST_ROWS,
+    can_write_directly,
+    erase_rows,
+    record_load,
+    replace_rows,
+)
 from ..warehouse.duckdb_file import kept_open, lift_memory_limit
+from ..warehouse.ducklake import DUCKLAKE
 from ..warehouse.errors import destination_errors, is_conflict
 from ..warehouse.held import LoadState
 from ..warehouse.indexes import Indexes
 from ..warehouse.open import connect, owner_only
 from ..warehouse.packages import merges_without_staging
-from ..warehouse.queries import Warehouse, id_batches
+from ..warehouse.queries import Warehouse
 from ..warehouse.retry import retry
 from .chunk import Batch, Chunk, Days, lanes_of
 from .discard import discard, remove_old_records
@@ -66,10 +74,7 @@ _UPGRADE = "upgrade"
 """Name of the lease on upgrading the warehouse. Its holder commits, so it is held alone."""
 
 _COMMITS = "commits"
-"""Name of the lease on any load, for destinations that take one commit at a time."""
-
-_ONE_COMMIT_AT_A_TIME = frozenset({"dlt.destinations.ducklake"})
-"""DuckLake numbers its commits: of two concurrent ones, one loses all its work."""
+"""Name of the lease on any load into DuckLake: of two commits at once, one loses all its work."""
 
 
 @contextmanager
@@ -142,8 +147,7 @@ class Committer:
         """Tables that are known to have all columns."""
         self._is_upgraded = False
         """True once the warehouse is known to have the values of new columns."""
-        is_one_at_a_time = pipeline.destination.destination_type in _ONE_COMMIT_AT_A_TIME
-        self._commits = [_COMMITS] if is_one_at_a_time else []
+        self._commits = [_COMMITS] if pipeline.destination.destination_type == DUCKLAKE else []
         """Leases on any commit, as far as the destination needs one."""
 
     def kept_open(self) -> AbstractContextManager[None]:
@@ -168,7 +172,8 @@ class Committer:
             days.append(batch.days)
             on_batch(batch)
 
-        self._extract(chunk_source(chunk, extracted, self._schema).with_resources(*tables))
+        with chunk_source(self.pipeline, chunk, tables, extracted, self._schema) as source:
+            self._extract(source)
         self._load(lanes_of(agent_id, frozenset().union(*days)))
 
     def write(self, rows: Mapping[Table, Sequence[Mapping[str, Any]]]) -> None:
@@ -217,7 +222,12 @@ class Committer:
                 if self._is_incomplete(unknown) or not self._is_upgraded:
                     with self._hold([_TABLES, *self._commits]):
                         if self._is_incomplete((*registered_tables(), *unknown)):
+                            is_new = not self.warehouse.has_table(CONVERSATIONS.name)
                             self._create(registered_tables())
+                            if is_new:
+                                with destination_errors(), sql_client(self.pipeline) as client:
+                                    record_load(client, UPGRADE, UPGRADE_SCHEMA, None)
+                                self._is_upgraded = True
             self._complete.update(unknown)
             self._indexes.create(self._complete)
         # long, and each chunk opens the destination by itself, so that others can use it between
@@ -264,19 +274,8 @@ class Committer:
         Returns:
             Numbers of deleted rows by table.
         """
-        rows: Counter[str] = Counter()
         with self.statements() as client:
-            for table in erased_tables():
-                if not self.warehouse.has_table(table.name):
-                    continue
-                name = client.make_qualified_table_name(table.name)
-                for ids, marks in id_batches(conversation_ids):
-                    these = f"FROM {name} WHERE agent_id = %s AND conversation_id IN ({marks})"
-                    found = client.execute_sql(f"SELECT count(*) {these}", agent_id, *ids)
-                    if found and found[0][0]:
-                        client.execute_sql(f"DELETE {these}", agent_id, *ids)
-                        rows[table.name] += found[0][0]
-        return rows
+            return erase_rows(client, self.warehouse, agent_id, conversation_ids)
 
     def drop_staging(self) -> None:
         """Drops the staging dataset, which belongs to this working directory alone."""
@@ -321,8 +320,9 @@ class Committer:
             if is_upgraded(self.warehouse):
                 return
             for chunk in upgrade_chunks(self.warehouse):
-                source = chunk_source(chunk, no_op, self._schema)
-                self._extract(source.with_resources(*UPGRADED_TABLES))
+                names = UPGRADED_TABLES
+                with chunk_source(self.pipeline, chunk, names, no_op, self._schema) as source:
+                    self._extract(source)
                 self._load()
             with self.statements() as client:
                 set_directions(client)

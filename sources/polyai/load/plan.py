@@ -6,14 +6,16 @@ past a re-fetch age.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
+from itertools import chain
 
 from ..listing.protocol import Listed, Listing, MalformedRow
 from ..shape.audit_rows import Failure
 from ..shape.caller_identity import ForgottenCallers
 from ..warehouse.fallback import Fallback, listed_until
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
+from .batching import grouped
 from .fetch import Reason, Task
 from .reconciliation import Reconciliation
 from .refetch import (
@@ -243,7 +245,7 @@ class Plan:
         """Yields what is to be read of a listing, or of a range of it."""
         is_whole = since is None and before is None
         undated = listing.undated.copy()
-        for rows in _grouped(listing.oldest_first(since, before)):
+        for rows in grouped(listing.oldest_first(since, before), ROWS_PER_COMPARISON):
             if is_whole:
                 self._reconciliation.add(rows)
             yield from self._differences(rows, listing, is_whole=is_whole)
@@ -325,9 +327,12 @@ class Plan:
             else:
                 yield task
         policy, skipped = self._policy, excluded | self._requested
-        for row in self._warehouse.past_refetch_age(
-            self._agent_id, policy.settle_after, policy.now, self._ages_applied_until()
-        ):
+        with self._warehouse.kept_open():
+            settled = self._warehouse.past_refetch_age(
+                self._agent_id, policy.settle_after, policy.now, self._ages_applied_until()
+            )
+            first = next(settled, None)
+        for row in chain([first] if first else [], settled):
             if row.conversation_id not in skipped:
                 yield self._unlisted(row, "settled")
 
@@ -385,15 +390,3 @@ class Plan:
             )
             for since, before in windows(moments):
                 yield from self._listed_tasks(listing, since, before)
-
-
-def _grouped(pages: Iterable[list[Listed]]) -> Iterator[list[Listed]]:
-    """Combines pages into groups of the size that is compared in one query."""
-    rows: list[Listed] = []
-    for page in pages:
-        rows.extend(page)
-        if len(rows) >= ROWS_PER_COMPARISON:
-            yield rows
-            rows = []
-    if rows:
-        yield rows

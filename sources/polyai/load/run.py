@@ -79,18 +79,19 @@ def load(
         others,
     ):
         readers: list[AgentReader] = []
-        for agent in settings.agents:
-            if holder := others.get(agent.agent_id):
-                reports.append(_not_begun(agent, BusyError(_held_by(agent, holder))))
-                continue
-            try:
-                reader = AgentReader(
-                    agent, settings, committer.warehouse, full=full, stop=stop, clock=clock
-                )
-            except ConfigurationError as error:
-                reports.append(_not_begun(agent, error))
-                continue
-            readers.append(reader)
+        with committer.kept_open():
+            for agent in settings.agents:
+                if holder := others.get(agent.agent_id):
+                    reports.append(_not_begun(agent, BusyError(_held_by(agent, holder))))
+                    continue
+                try:
+                    reader = AgentReader(
+                        agent, settings, committer.warehouse, full=full, stop=stop, clock=clock
+                    )
+                except ConfigurationError as error:
+                    reports.append(_not_begun(agent, error))
+                    continue
+                readers.append(reader)
         reports += LoadLoop(committer, tables, on_begin, stop).run(readers)
     return sorted(reports, key=lambda report: agent_ids.index(report.agent_id))
 

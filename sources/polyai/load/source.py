@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import dlt
@@ -25,8 +29,10 @@ from ..tables.declaration import Table
 from ..tables.registry import loaded_tables
 from ..warehouse.capabilities import require_support
 from ..warehouse.held import LoadState
+from ..warehouse.packages import merges_without_staging
 from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
+from .chunk_files import RowsFile, write_files
 from .fetch import Fetched
 from .report import no_op
 
@@ -183,17 +189,66 @@ def _is_kept(table: Mapping[str, Any]) -> bool:
     return table["name"] in _KEPT_TABLES
 
 
-def chunk_source(chunk: Chunk, on_batch: OnBatch, schema: str) -> DltSource:
+@contextmanager
+def chunk_source(
+    pipeline: dlt.Pipeline, chunk: Chunk, tables: Sequence[str], on_batch: OnBatch, schema: str
+) -> Iterator[DltSource]:
     """The same source over one chunk, whose tables exist: one load package.
 
     Args:
+        pipeline: The pipeline that extracts it within the block.
         chunk: The chunk, whose rows are read while dlt extracts.
+        tables: Names of the tables to load.
         on_batch: Called with each batch before its rows go to dlt.
         schema: Name of the dlt schema, recorded with the load package in `_dlt_loads`.
     """
-    return _source(
+    if merges_without_staging(pipeline):
+        # in the working directory, which is discarded after a kill
+        with TemporaryDirectory(dir=pipeline.working_dir) as folder:
+            yield _files_source(chunk, tables, on_batch, schema, Path(folder))
+        return
+    items = _source(
         schema, lambda: list(_resources(lambda: [chunk], on_batch, creates_tables=False))
     )
+    yield items.with_resources(*tables)
+
+
+def _files_source(
+    chunk: Chunk, tables: Sequence[str], on_batch: OnBatch, schema: str, folder: Path
+) -> DltSource:
+    """The same as Parquet files that we write, and dlt takes as they are.
+
+    dlt would examine the columns of each item of each table, and resolve its configuration for each
+    file, which takes more CPU than to write them.
+    """
+    selected = [table for table in loaded_tables() if table.name in tables]
+
+    @cache
+    def files() -> dict[str, RowsFile]:
+        batches = _joined(chunk.batches(_load_id()), on_batch)
+        return write_files(batches, {table.name: _file_schema(table) for table in selected}, folder)
+
+    def resource(table: Table) -> DltResource:
+        def file() -> Iterator[Any]:
+            if found := files().get(table.name):
+                yield dlt.mark.with_file_import(str(found.path), "parquet", found.rows)
+
+        made: DltResource = dlt.resource(file, **_hints(table))
+        return made
+
+    return _source(schema, lambda: list(map(resource, selected)))
+
+
+def _file_schema(table: Table) -> pa.Schema:
+    """Returns the columns of a table in the order of its dlt schema, else dlt rewrites the file.
+
+    In a warehouse of an earlier version, columns that have been added since are the last ones.
+    """
+    declared = table.arrow_schema
+    known = dlt.current.source_schema().tables.get(table.name, {}).get("columns", {})
+    ordered = [name for name in known if name in declared.names]
+    others = [name for name in declared.names if name not in known]
+    return pa.schema([declared.field(name) for name in (*ordered, *others)])
 
 
 def tables_schema(tables: Sequence[Table], schema: str) -> Schema:

@@ -1,11 +1,12 @@
-"""Direct write of a few rows: statements in one transaction instead of a load package.
+"""Direct write and deletion of rows: statements in one transaction instead of a load package.
 
 A package of dlt's takes about half a CPU second, however few its rows are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dlt
@@ -15,7 +16,9 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from ..clock import utc_now
 from ..tables.declaration import Table
+from ..tables.registry import erased_tables
 from .duckdb_destination import DUCKDB
+from .queries import Warehouse, id_batches
 
 MOST_ROWS = 50
 """Rows up to which statements are cheaper than a package: each row takes two."""
@@ -81,6 +84,37 @@ def record_load(
             "schema_version_hash": schema_hash,
         },
     )
+
+
+def erase_rows(
+    client: SqlClientBase[Any],
+    warehouse: Warehouse,
+    agent_id: str,
+    conversation_ids: Sequence[str],
+) -> Counter[str]:
+    """Deletes all rows of conversations, except those that record their erasure.
+
+    Args:
+        client: The open destination.
+        warehouse: The same destination, for queries.
+        agent_id: Agent of the conversations.
+        conversation_ids: Their ids.
+
+    Returns:
+        Numbers of deleted rows by table.
+    """
+    rows: Counter[str] = Counter()
+    for table in erased_tables():
+        if not warehouse.has_table(table.name):
+            continue
+        name = client.make_qualified_table_name(table.name)
+        for ids, marks in id_batches(conversation_ids):
+            these = f"FROM {name} WHERE agent_id = %s AND conversation_id IN ({marks})"
+            found = client.execute_sql(f"SELECT count(*) {these}", agent_id, *ids)
+            if found and found[0][0]:
+                client.execute_sql(f"DELETE {these}", agent_id, *ids)
+                rows[table.name] += found[0][0]
+    return rows
 
 
 def _insert(client: SqlClientBase[Any], name: str, row: Mapping[str, Any]) -> None:
