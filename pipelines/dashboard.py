@@ -1,6 +1,7 @@
 """Serve the dashboard until a signal stops it: `python pipelines/dashboard.py`.
 
-Listens on loopback only. POLYAI_DASHBOARD_TOKEN sets a token, which is required for other hosts.
+Listens on loopback only. The printed URL contains a random token, unless POLYAI_DASHBOARD_TOKEN is
+one, of at least 16 characters, for which the dashboard then asks.
 """
 
 import os
@@ -21,9 +22,9 @@ def main(stop: threading.Event) -> int:
     pipeline = polyai.open_pipeline(name=PIPELINE_NAME)
     with (
         open_reader(pipeline, shared_setting("publish_to")) as reader,
-        serve(Dashboard(reader), "127.0.0.1", port, token) as url,
+        serve(Dashboard(reader), "127.0.0.1", port, token) as served,
     ):
-        print(f"dashboard: {url}", flush=True)
+        print(f"dashboard: {served.url if token else served.token_url}", flush=True)
         stop.wait()
     return polyai.ExitCode.DONE
 

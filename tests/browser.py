@@ -56,7 +56,7 @@ class Visit:
     """
 
     def __init__(self, browser: BrowserContext, url: str) -> None:
-        self._url = url
+        self._url, _, self._token = url.partition("/?token=")
         self.errors: list[str] = []
         self.foreign_urls: list[str] = []
         self.page: Page = browser.new_page()
@@ -72,7 +72,8 @@ class Visit:
 
     def open(self, query: str = "") -> Page:
         """Opens the dashboard with a query and waits for the page."""
-        self.page.goto(f"{self._url}/?{query}")
+        token = f"token={self._token}&" if self._token else ""
+        self.page.goto(f"{self._url}/?{token}{query}")
         self.page.wait_for_selector(".pw-page, .pw-message")
         return self.page
 

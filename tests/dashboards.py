@@ -72,7 +72,7 @@ def destination(folder: Path) -> dlt.destinations.duckdb:
 def dashboard(
     folder: Path, edit: Callable[[duckdb.DuckDBPyConnection], object] | None = None, **options: str
 ) -> Iterator[str]:
-    """Serves the warehouse in the folder, and yields the URL.
+    """Serves the warehouse in the folder, and yields the URL with the token.
 
     Args:
         folder: Folder of the database file.
@@ -86,9 +86,9 @@ def dashboard(
     pipeline = open_pipeline(destination(folder), pipelines_dir=folder, name=PIPELINE_NAME)
     with (
         open_reader(pipeline, folder / "published") as reader,
-        serve_dashboard(Dashboard(reader), port=0, **options) as url,
+        serve_dashboard(Dashboard(reader), port=0, **options) as served,
     ):
-        yield url
+        yield served.token_url
 
 
 def copied(loaded: Loaded, folder: Path) -> Path:

@@ -182,7 +182,8 @@ def html(chart: Any) -> Markup:
             labelPadding=8,
         )
         .configure_text(fontSize=12)
-        .properties(usermeta={"embedOptions": {"renderer": "svg", "actions": False}})
+        # `ast`: interprets expressions, which the policy of the page does not allow to be compiled
+        .properties(usermeta={"embedOptions": {"renderer": "svg", "actions": False, "ast": True}})
     )
     return Markup(mo.as_html(styled).text)
 

@@ -19,7 +19,7 @@ from ..warehouse.open import open_pipeline
 
 def dashboard(
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Any but a loopback address needs a token.")
+        str, typer.Option(help="Address to listen on. Others than loopback: behind TLS only.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -29,7 +29,8 @@ def dashboard(
         str | None,
         typer.Option(
             envvar="POLYAI_DASHBOARD_TOKEN",
-            help="Token that browsers have to enter. Other users can see options, not variables.",
+            help="Token that browsers have to enter, of 16 characters or more. Default: a random "
+            "one. Other users can see options, not variables.",
         ),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the dashboard in the browser.")] = True,
@@ -50,12 +51,13 @@ def dashboard(
         open_reader(pipeline, shared_setting("publish_to")) as reader,
     ):
         try:
-            with serve(Dashboard(reader), host, port, token) as url:
-                stdout.print(f"dashboard: {url}")
+            with serve(Dashboard(reader), host, port, token) as served:
+                # a chosen token may be that of others, who read the log
+                url = served.url if token else served.token_url
+                stdout.print(f"dashboard: {url}", soft_wrap=True, markup=False)
                 stdout.print("Press Ctrl-C to stop")
                 if browser:
-                    # without the token: other users can see a command's arguments
-                    webbrowser.open(url)
+                    webbrowser.open(served.once_url)
                 stop.wait()
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {host}: {error}") from error

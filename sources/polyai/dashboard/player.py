@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marimo as mo
 
+from ..config.settings import shared_setting
 from ..errors import ConfigurationError, StoreError
 from ..views.query_reader import Reader
 from ..warehouse.file_store import open_store
@@ -36,7 +37,9 @@ def player(reader: Reader, agent_id: str, conversation_id: str) -> Markup:
     try:
         sound = _read(stored["uri"])
     except (FileNotFoundError, StoreError, ConfigurationError):
-        return components.empty("The recording is missing from its store, or cannot be read.")
+        return components.empty(
+            "The recording is missing from the archive (recordings_url), or cannot be read."
+        )
     kind = "redacted" if stored["redacted"] else "not redacted"
     return joined(
         Markup(mo.audio(sound).text),
@@ -50,5 +53,13 @@ def player(reader: Reader, agent_id: str, conversation_id: str) -> Markup:
 
 
 def _read(uri: str) -> bytes:
-    folder, _, name = uri.rpartition("/")
-    return b"".join(open_store(folder).parts(name))
+    """Reads a file of the archive.
+
+    Raises:
+        StoreError: It is not in the archive, whatever the table says.
+    """
+    store = open_store(shared_setting("recordings_url"))
+    path = store.path_of(uri)
+    if path is None or not store.is_within(path):
+        raise StoreError(f"{uri} is not in {store}")
+    return b"".join(store.parts(path))

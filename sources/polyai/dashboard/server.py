@@ -1,20 +1,21 @@
-"""Server of the app; addresses other than loopback need a token."""
+"""Server of the app."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import marimo
 import uvicorn
 
-from ..errors import ConfigurationError
+from ..config.regions import is_loopback
+from .access import Access, Guard
 from .dashboard import PAGES, PERIODS, Dashboard
 
 PORT = 2718
@@ -25,56 +26,68 @@ _APP = Path(__file__).with_name("app.py")
 _HEAD = '<script>addEventListener("popstate", () => location.reload())</script>'
 """Makes the Back button work: marimo writes the address, but does not react to its changes."""
 
-_REFUSED = b"The dashboard does not accept requests with this Host or Origin."
 
-_LOCALHOST = "localhost"
+@dataclass(frozen=True)
+class Served:
+    """A dashboard that is served.
 
-_POLICY_VIOLATION = 1008
-"""Status code for closing a web socket."""
+    Attributes:
+        url: Its URL, without a trailing slash and without a token.
+        access: Its tokens.
+    """
 
+    url: str
+    access: Access
 
-def is_loopback(host: str) -> bool:
-    """Returns True if a server on this address is reachable from this machine only."""
-    if host == _LOCALHOST:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    @property
+    def token_url(self) -> str:
+        """URL with the token."""
+        return f"{self.url}/?token={quote(self.access.token, safe='')}"
+
+    @property
+    def once_url(self) -> str:
+        """URL with a new token that is accepted once: other users see the arguments of commands."""
+        return f"{self.url}/?token={self.access.once()}"
 
 
 @contextmanager
 def serve(
     dashboard: Dashboard, host: str = "127.0.0.1", port: int | None = None, token: str | None = None
-) -> Iterator[str]:
+) -> Iterator[Served]:
     """Serves the dashboard from a thread until the block ends.
 
     Args:
         dashboard: The dashboard.
         host: Address to listen on.
         port: 0 for a free port; None for `PORT`, or a free port if it is taken.
-        token: Token that browsers have to enter; None is allowed on loopback addresses only.
+        token: Token that browsers have to enter; None for a random one. With a chosen one, any
+            host name is accepted, as behind a proxy.
 
     Yields:
-        The URL, without a trailing slash and without the token.
+        The URL and the token.
 
     Raises:
-        ConfigurationError: The address is not a loopback address, and there is no token.
+        ConfigurationError: The token is too short.
         OSError: The port is taken, or the host is not an address of this machine.
     """
-    if not token and not is_loopback(host):
-        raise ConfigurationError(
-            f"--host {host} lets other machines read all conversations: set a token with --token"
-        )
+    access = Access(token or None)
     listener = _listening(host, port)
     sessions = _Sessions(dashboard)
     app = (
-        marimo.create_asgi_app(quiet=True, include_code=False, token=token, html_head=_HEAD)
+        marimo.create_asgi_app(quiet=True, include_code=False, html_head=_HEAD)
         .with_app(path="/", root=str(_APP), middleware=[sessions.middleware])
         .build()
     )
+    port = listener.getsockname()[1]
+    # browsers send cookies to all ports of a host
+    guard = Guard(
+        app,
+        access,
+        f"polyai_dashboard_{port}",
+        is_open=bool(token) or not is_loopback(host),
+    )
     config = uvicorn.Config(
-        _Guard(app, sessions, is_open=token is not None),
+        sessions.ended_by(guard),
         ws="websockets-sansio",
         lifespan="on",
         log_config=None,
@@ -90,7 +103,7 @@ def serve(
     thread.start()
     try:
         name = f"[{host}]" if ":" in host else host
-        yield f"http://{name}:{listener.getsockname()[1]}"
+        yield Served(f"http://{name}:{port}", access)
     finally:
         server.should_exit = True
         thread.join()
@@ -121,41 +134,20 @@ class _Sessions:
 
         return with_meta
 
-    async def end(self) -> None:
-        """Ends their threads, which would keep the process alive, as marimo's own servers do."""
-        await self._manager.shutdown()
+    def ended_by(self, app: Any) -> Any:
+        """Wraps the app: a shutdown ends the threads of the sessions, as marimo's servers do.
 
+        They would keep the process alive.
+        """
 
-class _Guard:
-    """Rejects requests from other sites, and, without a token, for other host names.
-
-    Other pages in the same browser could request the dashboard too: directly (cross-origin), or
-    through a host name of theirs that resolves to this machine (DNS rebinding).
-    """
-
-    def __init__(self, app: Any, sessions: _Sessions, *, is_open: bool) -> None:
-        self._app = app
-        self._sessions = sessions
-        self._is_open = is_open
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
+        async def with_lifespan(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+            if scope["type"] != "lifespan":
+                await app(scope, receive, send)
+                return
             await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()
-            await self._sessions.end()
+            await self._manager.shutdown()
             await send({"type": "lifespan.shutdown.complete"})
-        elif self._is_own(dict(scope["headers"])):
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-        else:
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": _REFUSED})
 
-    def _is_own(self, headers: dict[bytes, bytes]) -> bool:
-        host = headers.get(b"host", b"").decode("latin-1")
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
-            return False
-        return self._is_open or is_loopback(urlsplit(f"//{host}").hostname or "")
+        return with_lifespan

@@ -86,6 +86,13 @@ class Store:
         prefix = f"{self.uri('')}/"
         return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
+    def is_within(self, path: str) -> bool:
+        """Checks that a path leads to a place in this store, also through links and `..`."""
+        if ".." in path.split("/"):
+            return False
+        folder = self.local_folder
+        return folder is None or (folder / path).resolve().is_relative_to(folder.resolve())
+
     def check(self) -> None:
         """Checks that the bucket exists: a missing one looks like an empty one.
 
