@@ -262,7 +262,7 @@ cells = st.one_of(
 def test_by_column_and_by_cell_agree(column_type: ColumnType, sent: list[Any]) -> None:
     array, unfit = column(sent, column_type)
     assert array.type == ARROW_TYPES[column_type]
-    by_cell, by_cell_unfit = values._by_cell(sent, column_type)
+    by_cell, by_cell_unfit = values.cells(sent, column_type)
     assert array.to_pylist() == by_cell.to_pylist()
     assert unfit == by_cell_unfit
 

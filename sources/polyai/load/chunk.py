@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..tables.audit import FETCH_FAILURES
 from ..tables.conversations import CONVERSATIONS
@@ -40,7 +39,7 @@ class Batch:
     def of(cls, tables: Tables) -> Batch:
         """Makes a batch of these rows."""
         created_at = tables[CONVERSATIONS.name]["created_at"]
-        days = pc.unique(created_at.cast(pa.date32()).cast(pa.int32())).to_pylist()
+        days = created_at.cast(pa.date32()).cast(pa.int32()).unique().to_pylist()
         # a failed conversation has no row with its day
         unknown = [None] if tables[FETCH_FAILURES.name].num_rows else []
         return cls(tables, frozenset([*days, *unknown]))

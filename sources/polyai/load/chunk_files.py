@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .chunk import Batch
 
@@ -35,6 +34,9 @@ def write_files(
     Returns:
         The files by table; none for a table without rows.
     """
+    # a run with nothing new does not need it
+    import pyarrow.parquet as pq
+
     files: dict[str, RowsFile] = {}
     with ExitStack() as opened:
         writers: dict[str, pq.ParquetWriter] = {}

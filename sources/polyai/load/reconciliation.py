@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..listing.protocol import Listed, Listing
 from ..tables.rules import missing
@@ -137,6 +136,8 @@ class Reconciliation:
 
         Only meaningful after proven walks over whole lists.
         """
+        import pyarrow.compute as pc
+
         listed = pa.array(self._listed, pa.uint64()).unique()
         self._report.listed = len(listed)
         if self._report.replaced_api is not None:

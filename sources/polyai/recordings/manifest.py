@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import StoreError, first_line
 from ..tables.audit import RECORDINGS
@@ -88,6 +87,8 @@ class Manifest:
         table = pa.Table.from_pylist(
             [{name: row.get(name) for name in SCHEMA.names} for row in ordered], schema=SCHEMA
         )
+        import pyarrow.parquet as pq
+
         with self._incoming.file(".parquet") as draft:
             pq.write_table(table, draft, compression="zstd")
             self._store.put(draft, manifest_path(folder))
@@ -99,6 +100,9 @@ def read_partition(store: Store, agent_id: str, folder: str) -> dict[Key, Row]:
     Raises:
         StoreError: The file cannot be read or is not a manifest.
     """
+    # a load without recordings does not need it
+    import pyarrow.parquet as pq
+
     try:
         body = b"".join(store.parts(manifest_path(folder)))
         table = pq.read_table(pa.BufferReader(body))

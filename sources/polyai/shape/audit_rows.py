@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..errors import ApiError
 from ..tables.declaration import LOAD_ID, Table
-from .values import column
+from .values import cells, column
 
 Stage = Literal["detail", "recording", "stale_detail", "listing"]
 """Request that failed: `stage` of `fetch_failures`.
@@ -45,7 +45,9 @@ def audit_table(table: Table, rows: Sequence[Mapping[str, Any]], load_id: str) -
             values = [load_id] * len(rows)
         if declared.type == "timestamp":
             values = [value.isoformat() if value else None for value in values]
-        arrays.append(column(values, declared.type)[0])
+        # a few rows, for which Arrow's functions need not be imported
+        convert = column if declared.type == "json" else cells
+        arrays.append(convert(values, declared.type)[0])
     return pa.Table.from_arrays(arrays, schema=table.arrow_schema)
 
 

@@ -1,7 +1,8 @@
 """Conversion of JSON values to Arrow columns: by column where possible, else cell by cell.
 
 No value is lost: one that does not fit the type of its column is returned to the caller, which
-keeps it in the row's `extra`.
+keeps it in the row's `extra`. `pyarrow.compute`, whose import takes 40 CPU ms, is imported by what
+needs it: a run with nothing new does not.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..api.decoding import encode, fragment
 from ..clock import parse_timestamp
@@ -139,7 +140,7 @@ def column(values: list[Any], column_type: ColumnType) -> ColumnValues:
     try:
         return _by_column(values, column_type), {}
     except _NOT_OF_THE_TYPE:
-        return _by_cell(values, column_type)
+        return cells(values, column_type)
 
 
 def _json_texts(values: list[Any]) -> list[str | None]:
@@ -161,14 +162,20 @@ def _by_column(values: list[Any], column_type: ColumnType) -> pa.Array:
             raise TypeError("Arrow would convert a boolean among floats to a number")
         return _numbers(pa.array(values), ARROW_TYPES[column_type])
     array = pa.array(values, ARROW_TYPES[column_type])
-    if column_type == "text":
-        empty = pc.equal(array, "")
-        return pc.if_else(empty, None, array) if pc.any(empty).as_py() else array
-    return array
+    return _without_empty(array) if column_type == "text" else array
+
+
+def _without_empty(texts: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    empty = pc.equal(texts, "")
+    return pc.if_else(empty, None, texts) if pc.any(empty).as_py() else texts
 
 
 def _numbers(inferred: pa.Array, to: pa.DataType) -> pa.Array:
     """Casts from the inferred type: given the type, Arrow truncates 3.7 and converts True to 1."""
+    import pyarrow.compute as pc
+
     found = inferred.type
     if not (pa.types.is_null(found) or pa.types.is_integer(found) or found == to):
         raise ValueError(f"{found} in a column of {to}")
@@ -193,28 +200,34 @@ def _timestamps(values: list[Any]) -> ColumnValues:
         array, without = _of_one_format([values[row] for row in rows])
         arrays.append(array)
         unfit |= {rows[index]: value for index, value in without.items()}
-    order = [row for rows in groups.values() for row in rows]
-    return pa.concat_arrays(arrays).take(pc.sort_indices(pa.array(order))), unfit
+    places = [0] * len(values)
+    for place, row in enumerate(chain.from_iterable(groups.values())):
+        places[row] = place
+    return pa.concat_arrays(arrays).take(pa.array(places)), unfit
 
 
 def _of_one_format(values: list[Any]) -> ColumnValues:
     for convert in (_zoned, _local, _rfc_1123):
         with suppress(*_NOT_OF_THE_TYPE):
             return convert(values), {}
-    return _by_cell(values, "timestamp")
+    return cells(values, "timestamp")
 
 
 def _zoned(values: list[Any]) -> pa.Array:
     """Converts texts in ISO 8601 with a time zone; raises for others."""
-    moments = pa.array(values, pa.string()).cast(_TIMESTAMP)
-    # raises for years that Arrow supports and Python does not
-    pc.min_max(moments).as_py()
-    return moments
+    return _in_years_of_python(pa.array(values, pa.string()).cast(_TIMESTAMP))
 
 
 def _local(values: list[Any]) -> pa.Array:
     """Converts texts in ISO 8601 without a time zone, which are in UTC; raises for others."""
-    moments = pa.array(values, pa.string()).cast(pa.timestamp("us")).view(_TIMESTAMP)
+    moments = pa.array(values, pa.string()).cast(pa.timestamp("us"))
+    return _in_years_of_python(moments.view(_TIMESTAMP))
+
+
+def _in_years_of_python(moments: pa.Array) -> pa.Array:
+    """Raises for years that Arrow supports and Python does not."""
+    import pyarrow.compute as pc
+
     pc.min_max(moments).as_py()
     return moments
 
@@ -231,14 +244,15 @@ def _rfc_1123(values: list[Any]) -> pa.Array:
     return _zoned(texts)
 
 
-def _by_cell(values: list[Any], column_type: ColumnType) -> ColumnValues:
+def cells(values: list[Any], column_type: ColumnType) -> ColumnValues:
+    """Builds a column of a type other than JSON as `column` does, value by value."""
     convert = _CELLS[column_type]
-    cells: list[Any] = []
+    converted: list[Any] = []
     unfit: dict[int, Any] = {}
     for row, value in enumerate(values):
         try:
-            cells.append(convert(value))
+            converted.append(convert(value))
         except ValueError:
-            cells.append(None)
+            converted.append(None)
             unfit[row] = value
-    return pa.array(cells, ARROW_TYPES[column_type]), unfit
+    return pa.array(converted, ARROW_TYPES[column_type]), unfit

@@ -16,7 +16,7 @@ from ..tables.children import METRICS, TURNS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
 from ..tables.rules import ENDED_AT
-from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, id_batches, pairs
+from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, id_batches
 from .run_history import RunHistory
 
 COMPLETE_PACKAGES = "SELECT DISTINCT load_id FROM {_dlt_loads} WHERE status = 0"
@@ -116,14 +116,14 @@ class LoadState(RunHistory):
         hashes: dict[str, str | None] = {}
         if created_within is not None:
             within = "created_at BETWEEN %s AND %s"
-            found = self.arrow(
+            found = self.rows(
                 f"{columns} AND {within} AND {_IS_COMPLETE}", agent_id, *created_within
             )
-            hashes.update(pairs(found))
+            hashes.update(found)
         others = [id_ for id_ in conversation_ids if id_ not in hashes]
         for ids, marks in id_batches(others):
             by_id = f"{columns} AND conversation_id IN ({marks}) AND {_IS_COMPLETE}"
-            hashes.update(pairs(self.arrow(by_id, agent_id, *ids)))
+            hashes.update(self.rows(by_id, agent_id, *ids))
         return hashes
 
     def loaded(

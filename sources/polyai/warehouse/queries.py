@@ -182,9 +182,12 @@ class Warehouse:
             moment: SQL expression of a timestamp.
             duration: Duration of whole seconds.
         """
-        later = f"DATEADD(SECOND, {int(duration.total_seconds())}, {moment})"
-        # elsewhere the whole query is translated
-        return to_sql(parse(later), self.dialect) if self.dialect in NATIVE else later
+        seconds = int(duration.total_seconds())
+        if self.dialect in NATIVE:
+            # without sqlglot, whose dialect takes 80 CPU ms to import
+            return f"({moment} + INTERVAL '{seconds} SECOND')"
+        # the whole query is translated
+        return f"DATEADD(SECOND, {seconds}, {moment})"
 
     def name(self, column: str) -> str:
         """Returns the quoted name of a column for a query."""
@@ -297,12 +300,6 @@ def column_names(cursor: DBApiCursor) -> list[str]:
 
 def _as_arrow(cursor: DBApiCursor) -> list[pa.Table]:
     return [part for part in cursor.iter_arrow(chunk_size=ROWS_PER_QUERY) if part.num_rows]
-
-
-def pairs(tables: Sequence[pa.Table]) -> Iterator[tuple[Any, Any]]:
-    """Yields the rows of Arrow tables of two columns."""
-    for table in tables:
-        yield from zip(*(column.to_pylist() for column in table.columns))
 
 
 class _QualifiedNames(dict[str, str]):

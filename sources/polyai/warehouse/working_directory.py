@@ -9,7 +9,6 @@ from pathlib import Path
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 from dlt.common.storages import PackageStorage
 from dlt.common.storages.versioned_storage import VersionedStorage
 from filelock import FileLock, Timeout
@@ -89,6 +88,9 @@ def is_partially_written(path: Path) -> bool:
         elif path.name == VersionedStorage.VERSION_FILE:
             Version.parse(path.read_text(encoding="utf-8"))
         elif path.suffix == ".parquet":
+            # takes 40 CPU ms, and few runs find such a file
+            import pyarrow.parquet as pq
+
             pq.read_metadata(path)
     except FileNotFoundError:
         return False
