@@ -30,6 +30,7 @@ from polyai.tables.registry import conversation_tables, key_of, name_tables
 from polyai.views.definitions import views
 from polyai.warehouse.read_only import open_to_read
 from postgres_server import postgres
+from s3_server import s3
 
 Rows = dict[str, dict[str, Any]]
 """Rows by key."""
@@ -84,6 +85,31 @@ def in_ducklake(folder: Path) -> Iterator[dict[str, str]]:
             "DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG": url,
             "DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL": str(folder / "lake"),
         }
+
+
+@contextmanager
+def in_ducklake_on_s3(folder: Path) -> Iterator[dict[str, str]]:
+    """Catalog in a SQLite file, files on S3."""
+    credentials = "DESTINATION__DUCKLAKE__CREDENTIALS"
+    with s3() as server:
+        yield {
+            **home_with_extensions(folder / "home"),
+            **server.environment(f"{credentials}__STORAGE"),
+            "DESTINATION_TYPE": "ducklake",
+            f"{credentials}__CATALOG": f"sqlite:///{folder / 'lake.sqlite'}",
+            f"{credentials}__STORAGE__BUCKET_URL": f"s3://{server.bucket}/lake",
+        }
+
+
+@contextmanager
+def in_ducklake_of_files(folder: Path) -> Iterator[dict[str, str]]:
+    """Catalog in a DuckDB file, files in a folder."""
+    yield {
+        **home_with_extensions(folder / "home"),
+        "DESTINATION_TYPE": "ducklake",
+        "DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG": f"duckdb:///{folder / 'lake.duckdb'}",
+        "DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL": str(folder / "lake"),
+    }
 
 
 @contextmanager
@@ -155,10 +181,10 @@ class Scenario:
             for table in (*conversation_tables(), *name_tables(), *_AUDIT):
                 key = _KEYS.get(table.name) or key_of(table)
                 json_columns = {column.name for column in table.columns if column.type == "json"}
-                rows = warehouse.records(f"SELECT * FROM {table.name}")
+                rows = warehouse.rows_by_column(f"SELECT * FROM {{{table.name}}}")
                 found[table.name] = _by_key(key, rows, json_columns)
             for view in views().values():
-                rows = warehouse.records(f"SELECT * FROM {view.name}")
+                rows = warehouse.rows_by_column(f"SELECT * FROM {{{view.name}}}")
                 found[view.name] = _by_key(view.key, rows, set())
             return found
 

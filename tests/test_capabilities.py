@@ -25,6 +25,7 @@ from polyai.warehouse.capabilities import (
     missing_capabilities,
     support_of,
 )
+from polyai.warehouse.duckdb_file import locked_file
 from polyai.warehouse.open import destination_label, open_pipeline
 
 pytestmark = pytest.mark.unit
@@ -244,9 +245,12 @@ class TestLakes:
         monkeypatch.setenv(f"{LAKE}__STORAGE__BUCKET_URL", f"{prefix}{tmp_path}/files")
         open_pipeline("ducklake")
 
-    def test_catalog_in_a_duckdb_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_catalog_in_a_duckdb_file_is_locked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert locked_file(open_pipeline("ducklake")) is None
         monkeypatch.setenv(f"{LAKE}__CATALOG", "duckdb:///lake.duckdb")
-        assert f"Set {LAKE}__CATALOG to a SQLite file" in refusal("ducklake")
+        assert locked_file(open_pipeline("ducklake")) == tmp_path / "lake.duckdb"
 
     def test_label_has_both_places_and_no_password(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,6 @@
 """One scenario in every destination that is proven: after each step, the same rows as in DuckDB.
 
-The small form runs in CI, except for DuckLake. That, and a larger one, by
+The small form runs in CI; of DuckLake, with one of its catalogs. The others, and a larger form, by
 
     python -m pytest -m matrix tests/test_destinations.py
 """
@@ -24,12 +24,14 @@ from destinations import (
     assert_same,
     in_duckdb,
     in_ducklake,
+    in_ducklake_of_files,
+    in_ducklake_on_s3,
     in_mariadb,
     in_postgres,
     in_sqlite,
 )
 from mariadb_server import needs_mariadb
-from optional import needs_ducklake
+from optional import needs_ducklake, needs_s3
 from polyai import ExitCode
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from postgres_server import needs_postgres
@@ -41,9 +43,12 @@ Place = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
 PLACES = [
     pytest.param(in_postgres, marks=needs_postgres, id="postgres"),
-    # a load takes minutes, because DuckLake commits each statement to its catalog
+    pytest.param(in_ducklake_on_s3, marks=[needs_ducklake, needs_s3], id="ducklake on S3"),
     pytest.param(
         in_ducklake, marks=[needs_postgres, needs_ducklake, pytest.mark.matrix], id="ducklake"
+    ),
+    pytest.param(
+        in_ducklake_of_files, marks=[needs_ducklake, pytest.mark.matrix], id="ducklake of files"
     ),
     pytest.param(in_mariadb, marks=needs_mariadb, id="mariadb"),
     pytest.param(in_sqlite, id="sqlite"),
@@ -164,7 +169,7 @@ def test_scenario(place: Place, small: Steps, tmp_path: Path) -> None:
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("place", PLACES[:1] + PLACES[2:])
+@pytest.mark.parametrize("place", PLACES)
 def test_larger_scenario(place: Place, tmp_path: Path) -> None:
     reference = dict(play(in_duckdb, _folder(tmp_path, "duckdb"), 600))
     for step, found in play(place, _folder(tmp_path, "other"), 600):

@@ -16,7 +16,7 @@ from ..warehouse.capabilities import (
     label_of,
     support_of,
 )
-from ..warehouse.duckdb_file import duckdb_path
+from ..warehouse.duckdb_file import locked_file
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 from ..warehouse.target import Target
@@ -71,10 +71,10 @@ class OpenedDestination:
     def as_json(self) -> dict[str, Any]:
         """Returns the support as JSON; values that are not known are null.
 
-        A DuckDB file has locks, and no leases.
+        A DuckDB file, also as the catalog of a DuckLake, has locks, and no leases.
         """
         support, pipeline = self.support, self.pipeline
-        is_file = pipeline is not None and duckdb_path(pipeline) is not None
+        is_file = pipeline is not None and locked_file(pipeline) is not None
         return {
             "name": self.name or None,
             "level": support.level if support else None,
@@ -94,7 +94,7 @@ def _support(name: str, support: Support) -> Finding:
 
 
 def _leases(pipeline: dlt.Pipeline) -> Finding:
-    if duckdb_path(pipeline) is not None:
+    if locked_file(pipeline) is not None:
         message = "locks beside the file keep two runs on one machine apart; load from one machine"
         return Finding("", "leases", "ok", message)
     if advice := advice_without_leases(pipeline):

@@ -29,7 +29,7 @@ from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, Table
 from ..tables.registry import tables
 from ..warehouse.capabilities import advice_without_leases
-from ..warehouse.duckdb_file import duckdb_path
+from ..warehouse.duckdb_file import locked_file
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 from .digest import Digest
@@ -195,7 +195,7 @@ class _CopyRun:
         with target.kept_open():
             self._with_rows = {table for table in tables() if target.count_rows(table.name)}
         # a DuckDB file is open as shortly as possible, because others wait meanwhile
-        is_shared = duckdb_path(source.pipeline) is not None
+        is_shared = locked_file(source.pipeline) is not None
         with nullcontext() if is_shared else source.kept_open():
             for group in groups():
                 for part in parts(source, group):

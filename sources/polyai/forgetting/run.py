@@ -37,6 +37,7 @@ from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
 from .duckdb_rewrite import rewrite_duckdb_file
+from .lake_rewrite import rewrite_lake
 from .recording_files import erase_recordings
 from .selection import Selection, select
 
@@ -82,7 +83,7 @@ class Erasures:
 
     Attributes:
         agents: One erasure per agent.
-        is_rewritten: True if the warehouse is a DuckDB file, which was rewritten.
+        is_rewritten: True if the warehouse is a DuckDB file or a DuckLake, which was rewritten.
         error: Reason why the published copy still contains the erased data.
         is_interrupted: True if `stop` was set before the last agent.
     """
@@ -188,7 +189,7 @@ def forget(
             agent.erase(store)
             started.append(agent)
         _discard_pending(committer)
-        is_rewritten = rewrite_duckdb_file(pipeline)
+        is_rewritten = rewrite_duckdb_file(pipeline) or rewrite_lake(committer)
         for agent in started:
             agent.finish()
     error = _refresh_copy(pipeline, readers, lock_wait)

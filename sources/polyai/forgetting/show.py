@@ -42,7 +42,7 @@ def erasures(console: Console, done: Erasures, place: str) -> None:
             f"{number_of(one.recordings, 'recording')}"
         )
     if done.is_rewritten:
-        console.print("the DuckDB file was rewritten; backups still contain the erased data")
+        console.print("the warehouse's files were rewritten; backups still contain the erased data")
     else:
         console.print(
             "the destination may keep deleted rows in snapshots, time travel and backups: delete "

@@ -32,7 +32,7 @@ from filelock import Timeout
 from ..errors import BusyError
 from ..warehouse.capabilities import support_of
 from ..warehouse.clients import sql_client
-from ..warehouse.duckdb_file import duckdb_path
+from ..warehouse.duckdb_file import locked_file
 from ..warehouse.working_directory import lock_file, lock_on
 from .leases import Holder, Leases
 from .names import LOAD_WRITER
@@ -128,7 +128,7 @@ def database_lock(
     Raises:
         BusyError: Another run on this machine has it locked.
     """
-    database = duckdb_path(pipeline)
+    database = locked_file(pipeline)
     with ExitStack() as locks:
         # locking would create a missing folder, for which DuckDB raises its own error
         if database is not None and database.parent.is_dir():
@@ -145,7 +145,7 @@ def agent_leases(
     Yields:
         The leases, None if the destination needs or supports none; the holders of the others.
     """
-    if duckdb_path(pipeline) is not None or not support_of(pipeline).has_leases:
+    if locked_file(pipeline) is not None or not support_of(pipeline).has_leases:
         yield None, {}
         return
     identity = _identity(pipeline.pipelines_dir, pipeline.pipeline_name)

@@ -66,8 +66,8 @@ DESTINATIONS: Mapping[str, Support] = {
     ),
     "ducklake": Support(
         "proven",
-        "tests load it with its catalog in PostgreSQL and its files in a folder, and every row "
-        "equals DuckDB's",
+        "tests load it with its catalog in PostgreSQL, a SQLite file or a DuckDB file, and its "
+        "files in a folder or on S3, and every row of tables and views equals DuckDB's",
         "'polyai-warehouse[lake]'",
         has_leases=True,
     ),

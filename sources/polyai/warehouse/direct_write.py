@@ -18,12 +18,13 @@ from ..clock import utc_now
 from ..tables.declaration import Table
 from ..tables.registry import erased_tables
 from .duckdb_destination import DUCKDB
+from .ducklake import DUCKLAKE
 from .queries import Warehouse, id_batches
 
 MOST_ROWS = 50
 """Rows up to which statements are cheaper than a package: each row takes two."""
 
-_DESTINATIONS = frozenset({DUCKDB, "dlt.destinations.postgres"})
+_DESTINATIONS = frozenset({DUCKDB, DUCKLAKE, "dlt.destinations.postgres"})
 """dlt's types of destinations whose transactions cover several tables, and whose statements take
 text for JSON."""
 

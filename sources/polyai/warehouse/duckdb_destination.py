@@ -6,10 +6,7 @@ end. Here a reader sees all of a package or nothing of it, and a killed load lea
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
 
 import dlt
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
@@ -21,6 +18,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
 from .packages import MergingClient, in_parquet
+from .resolved_once import ResolvedOnce
 
 DUCKDB = "dlt.destinations.duckdb"
 """dlt's type of the DuckDB destination."""
@@ -29,19 +27,8 @@ _CHECKPOINT_THRESHOLD = "16MB"
 """Size of a transaction from which on DuckDB writes it into the file at once: its default."""
 
 
-class PackageClient(MergingClient, DuckDbClient):
-    """dlt's client, which merges all files of a package when the package is complete."""
-
-    def __init__(
-        self,
-        schema: Schema,
-        config: DuckDbClientConfiguration,
-        capabilities: DestinationCapabilitiesContext,
-    ) -> None:
-        super().__init__(schema, config, capabilities)
-        # dlt's threshold of 1 GB makes DuckDB write a package twice: into its log at the commit,
-        # and from there into the file when it is closed, which always follows
-        self.sql_client._global_config["checkpoint_threshold"] = _CHECKPOINT_THRESHOLD
+class DuckDbMerge(MergingClient):
+    """Merge of a package's files by DuckDB, into its own tables or those of a DuckLake."""
 
     def _merge(self, table_name: str, paths: Sequence[str]) -> None:
         """Replaces the rows that have the merge keys of the new ones; leaves tombstones out."""
@@ -61,14 +48,23 @@ class PackageClient(MergingClient, DuckDbClient):
         self.sql_client.execute_sql(f"INSERT INTO {name} BY NAME SELECT * FROM {rows} WHERE {kept}")
 
 
-class PackageDuckDb(duckdb):
-    """dlt's DuckDB destination for the time of a run: one transaction per load package.
+class PackageClient(DuckDbMerge, DuckDbClient):
+    """dlt's client, which merges all files of a package when the package is complete."""
 
-    It also resolves its configuration once. dlt creates a client for each step and each query, and
-    resolves the destination's configuration for each client, 200 times in a small load: it looks
-    up every field in the environment and in all configuration files. They do not change within a
-    run, so an equal request gets a copy of the configuration that was resolved for the first one.
-    Credentials are shared by all clients, as dlt shares resolved ones.
+    def __init__(
+        self,
+        schema: Schema,
+        config: DuckDbClientConfiguration,
+        capabilities: DestinationCapabilitiesContext,
+    ) -> None:
+        super().__init__(schema, config, capabilities)
+        # dlt's threshold of 1 GB makes DuckDB write a package twice: into its log at the commit,
+        # and from there into the file when it is closed, which always follows
+        self.sql_client._global_config["checkpoint_threshold"] = _CHECKPOINT_THRESHOLD
+
+
+class PackageDuckDb(ResolvedOnce, duckdb):
+    """dlt's DuckDB destination for the time of a run: one transaction per load package.
 
     Args:
         credentials: Resolved credentials.
@@ -91,17 +87,6 @@ class PackageDuckDb(duckdb):
         """Type by which pipelines and their stored state know dlt's own destination."""
         return DUCKDB
 
-    def configuration(
-        self, initial_config: DuckDbClientConfiguration, accept_partial: bool = False
-    ) -> DuckDbClientConfiguration:
-        request = [*vars(initial_config).items(), *self.config_params.items()]
-        key = (accept_partial, *map(_as_key, request))
-        if key not in self._configurations:
-            resolved = super().configuration(initial_config, accept_partial)
-            # kept with the objects of the request, which the key has by their ids
-            self._configurations[key] = resolved, request
-        return copy.copy(self._configurations[key][0])
-
     def capabilities(
         self,
         config: DuckDbClientConfiguration | None = None,
@@ -110,12 +95,6 @@ class PackageDuckDb(duckdb):
         # DuckDB's do not depend on the configuration, which dlt would resolve for them
         return super().capabilities(config or self.spec(), naming)
 
-    @cached_property
-    def _configurations(
-        self,
-    ) -> dict[tuple[object, ...], tuple[DuckDbClientConfiguration, list[tuple[str, Any]]]]:
-        return {}
-
 
 def merges_in_transactions(pipeline: dlt.Pipeline) -> bool:
     """Returns whether a merge that is interrupted leaves the rows of its table as they were."""
@@ -123,8 +102,3 @@ def merges_in_transactions(pipeline: dlt.Pipeline) -> bool:
     supported = (capabilities.supports_transactions, capabilities.supports_ddl_transactions)
     # dlt's default is true
     return False not in supported
-
-
-def _as_key(item: tuple[str, Any]) -> tuple[str, Any]:
-    name, value = item
-    return (name, value if isinstance(value, str | bool | int | None) else id(value))

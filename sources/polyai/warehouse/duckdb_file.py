@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from .clients import sql_client
 from .duckdb_destination import DUCKDB, PackageDuckDb
+from .ducklake import DUCKLAKE, catalog_file
 from .errors import chain_contains, root_cause
 from .retry import retry
 
@@ -107,6 +108,21 @@ def duckdb_path(pipeline: dlt.Pipeline) -> Path | None:
     return None if database.startswith(":") else Path(database).resolve()
 
 
+@lru_cache(maxsize=16)
+def locked_file(pipeline: dlt.Pipeline) -> Path | None:
+    """Path of the DuckDB file that only one process at a time can open for writing.
+
+    That is the DuckDB file of `duckdb_path`, or the catalog of a DuckLake in a DuckDB file.
+
+    Returns:
+        The path; None for other destinations.
+    """
+    if pipeline.destination.destination_type != DUCKLAKE:
+        return duckdb_path(pipeline)
+    credentials: Any = pipeline.destination_client().config.credentials
+    return catalog_file(credentials) if credentials.catalog.drivername == "duckdb" else None
+
+
 @contextmanager
 def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Keeps a DuckDB file locked and open; no-op for other destinations.
@@ -114,13 +130,13 @@ def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
     dlt opens and closes the file for each of its steps. That takes longer than many of the steps,
     and the next step fails if a reader in another process opens the file in between.
     """
-    database = duckdb_path(pipeline)
-    if database is None:
+    if locked_file(pipeline) is None:
         yield
         return
     client: Any = sql_client(pipeline)
     with file_lock(pipeline):
-        if not database.exists():
+        database = duckdb_path(pipeline)
+        if database is not None and not database.exists():
             _create(database, client.credentials.global_config or {})
         retry_while_locked(client.open_connection)
         try:
@@ -145,7 +161,7 @@ def file_lock(pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
     Only one process at a time can have the file open for writing. The lock between whole loads is
     another one; with this one, the slices of a backfill and a load alternate.
     """
-    database = duckdb_path(pipeline)
+    database = locked_file(pipeline)
     if database is None or not database.parent.is_dir():
         return nullcontext()
     return _lock_of(database)

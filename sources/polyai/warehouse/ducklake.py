@@ -20,26 +20,15 @@ _FILES = ("duckdb", "sqlite")
 def check_lake(pipeline: dlt.Pipeline, config: Any) -> None:
     """Checks that a load can use the catalog, and that every machine finds the files of all others.
 
-    A load has several connections at once, each with a DuckDB of its own, of which only one can
-    have a DuckDB file open.
-
     Args:
         pipeline: Pipeline with a DuckLake destination.
         config: Its resolved configuration.
 
     Raises:
-        ConfigurationError: The catalog is a DuckDB file; or it is on a server, and the files are in
-            the working directory.
+        ConfigurationError: The catalog is on a server, and the files are in the working directory.
     """
     credentials = config.credentials
     storage, catalog = credentials.storage, credentials.catalog
-    if catalog.drivername == "duckdb":
-        raise ConfigurationError(
-            f"destination: the catalog of {pipeline.destination.destination_name} is a DuckDB "
-            "file, which a load would have to open several times at once. Set "
-            f"{_variable(pipeline, 'CATALOG')} to a SQLite file, as sqlite:///lake.sqlite, or to "
-            "PostgreSQL"
-        )
     if catalog.drivername in _FILES or not storage.is_local_filesystem:
         return
     given = _setting(pipeline, "storage.bucket_url")
@@ -69,6 +58,15 @@ def check_storage_name(pipeline: dlt.Pipeline) -> None:
             "or bucket_url in the table "
             f"[destination.{pipeline.destination.destination_name}.credentials.storage]"
         )
+
+
+def catalog_file(credentials: Any) -> Path:
+    """Returns the path of a catalog that is a file.
+
+    Args:
+        credentials: Resolved credentials of the destination.
+    """
+    return Path(str(credentials.catalog.database)).resolve()
 
 
 def places(config: Any) -> str:

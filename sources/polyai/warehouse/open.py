@@ -37,6 +37,7 @@ from .drivers import drivers_required
 from .duckdb_destination import DUCKDB
 from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
 from .ducklake import DUCKLAKE, check_lake, check_storage_name, places
+from .ducklake_destination import shared_lake
 from .errors import destination_errors, is_conflict, is_driver_error
 from .packages import SQLALCHEMY
 from .retry import retry
@@ -139,8 +140,6 @@ def _resolve(
         client = _client(pipeline)
     require_capabilities(pipeline, client.capabilities)
     config = client.config
-    if kind == DUCKLAKE:
-        check_lake(pipeline, config)
     if kind in _DUCKDBS and dlt.config.get("load.workers") is None:
         dlt.config["load.workers"] = _DUCKDB_LOAD_WORKERS
     if kind == SQLALCHEMY:
@@ -148,6 +147,9 @@ def _resolve(
         from .sqlalchemy_destination import in_packages
 
         return in_packages(destination, config), dataset
+    if kind == DUCKLAKE:
+        check_lake(pipeline, config)
+        return shared_lake(destination, config), dataset
     if kind != DUCKDB:
         return destination, dataset
     duckdb, database = shared_duckdb(pipeline, config.credentials, f"{PIPELINE_NAME}.duckdb")

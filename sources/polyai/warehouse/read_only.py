@@ -16,7 +16,7 @@ from dlt.common.destination import Destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from ..errors import BusyError, DestinationError
-from .duckdb_file import LOCKED, READ_CONFIG, READERS_SECONDS, duckdb_path
+from .duckdb_file import LOCKED, READ_CONFIG, READERS_SECONDS, duckdb_path, locked_file
 from .open import destination_label, open_pipeline
 from .queries import Warehouse
 from .retry import retry
@@ -136,6 +136,6 @@ class _SharedWarehouse(Warehouse):
     def _pause_after_long_reads(self, seconds: float) -> None:
         """Pauses for a waiting load, which fails if it cannot open the file for too long."""
         self._read_seconds += seconds
-        if self._read_seconds >= _READ_SECONDS and duckdb_path(self.pipeline) is not None:
+        if self._read_seconds >= _READ_SECONDS and locked_file(self.pipeline) is not None:
             self._read_seconds = 0.0
             time.sleep(_PAUSE_SECONDS)

@@ -121,7 +121,7 @@ def _is_executed_comment(sql: str, dialect: str) -> bool:
 def restricted(pipeline: dlt.Pipeline, client: SqlClientBase[Any]) -> Iterator[None]:
     """Lets an open connection read the warehouse only, within the block.
 
-    A connection to DuckDB stays restricted until it is closed.
+    A DuckDB stays restricted until it is closed. The next session of a lake gets a new one.
 
     Args:
         pipeline: Pipeline of the warehouse.
@@ -131,7 +131,12 @@ def restricted(pipeline: dlt.Pipeline, client: SqlClientBase[Any]) -> Iterator[N
     dialect = str(client.capabilities.sqlglot_dialect)
     if kind in (DUCKDB, DUCKLAKE):
         _restrict_duckdb(client, is_lake=kind == DUCKLAKE)
-        yield
+        try:
+            yield
+        finally:
+            if kind == DUCKLAKE:
+                sessions: Any = client.credentials  # type: ignore[attr-defined]
+                sessions.conn_pool.renew()
     elif dialect == "postgres":
         with client.begin_transaction():
             client.execute_sql("SET TRANSACTION READ ONLY")
