@@ -61,7 +61,7 @@ class _Sessions(DuckDbConnectionPool):
                 self._close_conn()
 
     def _close_conn(self) -> None:
-        if self._conn is not None:
+        if self._conn is not None and not self._stays_open:
             # a catalog in a DuckDB file has to be detached before its connection is closed
             name = self.credentials.ducklake_name  # type: ignore[attr-defined]
             with suppress(duckdb.Error):

@@ -135,7 +135,7 @@ def restricted(pipeline: dlt.Pipeline, client: SqlClientBase[Any]) -> Iterator[N
             yield
         finally:
             if kind == DUCKLAKE:
-                sessions: Any = client.credentials  # type: ignore[attr-defined]
+                sessions: Any = client.credentials
                 sessions.conn_pool.renew()
     elif dialect == "postgres":
         with client.begin_transaction():
