@@ -23,7 +23,7 @@ from .agent_reader import AgentReader
 from .chunk import Batch, Chunk
 from .committer import Committer
 from .fallback import note_limits
-from .memory import cycles_collected_per_chunk
+from .memory import cycles_collected_rarely
 from .names import agent_name, are_due, changed_names
 from .refetch import may_be_running
 from .report import RunReport
@@ -86,7 +86,7 @@ class LoadLoop:
         """
         waiting, active = deque(readers), deque[_Active]()
         reports: list[RunReport] = []
-        with ExitStack() as opened, cycles_collected_per_chunk() as collect:
+        with ExitStack() as opened, cycles_collected_rarely() as collect:
             while waiting or active:
                 while waiting and len(active) < CONCURRENT_AGENTS and not self._stop.is_set():
                     reader = opened.enter_context(waiting.popleft())
