@@ -89,7 +89,7 @@ class TestTable:
             lacking = missing_capabilities(getattr(dlt.destinations, caps)().capabilities())
             assert "the merge strategy delete-insert" in lacking
         assert "ducklake" in refusal(dlt.destinations.filesystem("lake"))
-        assert "views --publish" in refusal("filesystem")
+        assert "publish_to" in refusal("filesystem")
 
     def test_destination_of_a_function(self) -> None:
         @dlt.destination

@@ -76,6 +76,7 @@ def test_refused_before_the_first_request(command: str, url: str, sandbox: Sandb
     message = error_of(result)
     assert "filesystem is refused" in message
     assert "ducklake" in message
+    assert "publish_to" in message
     assert sandbox.requests.count("") == 0
 
 

@@ -111,10 +111,12 @@ DESTINATIONS: Mapping[str, Support] = {
     ),
     "filesystem": Support(
         "refused",
-        "files of a bucket, Delta and Iceberg tables included, keep the rows that a changed "
-        "conversation no longer has",
+        "its Parquet files keep the old rows of a changed conversation beside the new ones, and "
+        "its Delta tables those that it no longer has, as tests show; for Iceberg tables dlt has the "
+        "same strategies only",
         "'dlt[filesystem]'",
-        alternative=f"{_LAKE}, or publish a DuckDB warehouse as Parquet files with views --publish",
+        alternative=f"{_LAKE}, or duckdb with publish_to, which writes all tables and views as "
+        "Parquet files",
     ),
     "lance": Support("refused", _VECTORS, "'dlt[lance]'", alternative=_RELATIONAL),
     "lancedb": Support("refused", _VECTORS, "'dlt[lancedb]'", alternative=_RELATIONAL),
