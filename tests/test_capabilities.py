@@ -208,6 +208,29 @@ class TestDrivers:
         assert "(mysql) is not configured as dlt expects" in refusal("sqlalchemy")
 
 
+class TestStaging:
+    """Staging destinations, in which copies of the rows would stay."""
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("redshift", "Remove the setting staging_type"), ("duckdb", "does not support loading")],
+    )
+    def test_is_refused(self, name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STAGING_TYPE", "filesystem")
+        assert message in refusal(name)
+
+    def test_is_in_no_proven_destination(self) -> None:
+        proven = {name for name, support in DESTINATIONS.items() if support.level == "proven"}
+        for name in proven:
+            destination = getattr(dlt.destinations, name)()
+            assert not destination.capabilities().supported_staging_file_formats
+
+    def test_is_needed_by_no_usable_destination(self) -> None:
+        for name in DESTINATIONS.keys() - REFUSED - {SQLALCHEMY}:
+            destination = getattr(dlt.destinations, name)()
+            assert destination.capabilities().supported_loader_file_formats
+
+
 class TestLakes:
     """Places of a DuckLake's catalog and files."""
 

@@ -112,8 +112,8 @@ DESTINATIONS: Mapping[str, Support] = {
     "filesystem": Support(
         "refused",
         "its Parquet files keep the old rows of a changed conversation beside the new ones, and "
-        "its Delta tables those that it no longer has, as tests show; for Iceberg tables dlt has the "
-        "same strategies only",
+        "its Delta tables those that it no longer has, as tests show; for Iceberg tables dlt has "
+        "the same strategies only",
         "'dlt[filesystem]'",
         alternative=f"{_LAKE}, or duckdb with publish_to, which writes all tables and views as "
         "Parquet files",
@@ -238,6 +238,20 @@ def require_support(pipeline: dlt.Pipeline) -> Support:
     if support.level == "refused":
         raise RefusedError(label_of(pipeline), support)
     return support
+
+
+def require_no_staging(pipeline: dlt.Pipeline) -> None:
+    """Checks that no staging destination is set, in which copies of the loaded rows would stay.
+
+    Raises:
+        ConfigurationError: One is set.
+    """
+    if pipeline.staging is not None:
+        raise ConfigurationError(
+            f"destination: staging through {pipeline.staging.destination_name} is refused: the "
+            "conversations would also stay in its files, which forget does not reach. Remove the "
+            "setting staging_type: all usable destinations load without it"
+        )
 
 
 def require_capabilities(

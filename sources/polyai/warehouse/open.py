@@ -27,6 +27,7 @@ from ..errors import ConfigurationError, first_line
 from .capabilities import (
     label_of,
     require_capabilities,
+    require_no_staging,
     require_support,
     unknown_destination,
     variable_of,
@@ -134,6 +135,7 @@ def _resolve(
     """Resolves the destination from dlt's configuration, and the name of its dataset."""
     destination, kind = pipeline.destination, pipeline.destination.destination_type
     support = require_support(pipeline)
+    require_no_staging(pipeline)
     if kind == DUCKLAKE:
         check_storage_name(pipeline)
     with drivers_required(label_of(pipeline), support.packages):
