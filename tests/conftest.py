@@ -17,6 +17,7 @@ from dlt.common.configuration.specs.pluggable_run_context import PluggableRunCon
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+import interpreter
 import loaded
 import optional
 
@@ -40,6 +41,8 @@ SPREAD = {
     "test_v3_load",
 }
 """Modules of expensive tests that share no fixture, so that any worker may run each of them."""
+
+interpreter.reduce_costs()
 
 collect_ignore = [
     name for name, modules in optional.MODULES.items() if not optional.are_installed(*modules)

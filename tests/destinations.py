@@ -176,7 +176,11 @@ class Scenario:
     def snapshot(self) -> Snapshot:
         """Reads all tables of conversations and all views."""
         kind = self.destination.get("DESTINATION_TYPE")
-        with patch.dict(os.environ, self._environment()), open_to_read(kind) as warehouse:
+        with (
+            patch.dict(os.environ, self._environment()),
+            open_to_read(kind) as warehouse,
+            warehouse.kept_open(),
+        ):
             found: Snapshot = {}
             for table in (*conversation_tables(), *name_tables(), *_AUDIT):
                 key = _KEYS.get(table.name) or key_of(table)

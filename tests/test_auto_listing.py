@@ -123,7 +123,7 @@ class TestKnownAgent:
     @pytest.mark.parametrize(
         ("first", "details"),
         [
-            pytest.param(DATA, False, id="data to v3"),
+            pytest.param(DATA, False, id="data to v3", marks=pytest.mark.matrix),
             pytest.param(V3, True, id="v3 to data"),
         ],
     )
@@ -402,7 +402,7 @@ class TestOddities:
         ("first", "details"),
         [
             pytest.param(DATA, True, id="data to v3"),
-            pytest.param(V3, True, id="v3 with details to data"),
+            pytest.param(V3, True, id="v3 with details to data", marks=pytest.mark.matrix),
             pytest.param(V3, False, id="v3 alone to data", marks=pytest.mark.matrix),
         ],
     )

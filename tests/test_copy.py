@@ -202,7 +202,7 @@ class TestOtherDestinations:
         [
             pytest.param(in_postgres, marks=[needs_postgres, pytest.mark.matrix], id="postgres"),
             pytest.param(in_mariadb, marks=[needs_mariadb, pytest.mark.matrix], id="mariadb"),
-            pytest.param(in_sqlite, id="sqlite"),
+            pytest.param(in_sqlite, marks=pytest.mark.matrix, id="sqlite"),
             pytest.param(
                 in_ducklake,
                 marks=[needs_postgres, needs_ducklake, pytest.mark.matrix],

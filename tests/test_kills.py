@@ -69,7 +69,6 @@ A_HANDFUL = (
     "merge: between statements and commit",
     "job: followed up but not completed",
     "end: after the row in _dlt_loads",
-    "half a file: pipeline's state",
 )
 
 ONE_PER_STEP = (
@@ -100,12 +99,9 @@ ONE_PER_STEP = (
     "discard: after staging is dropped",
     "tidy: after old records are removed",
     "half a file: items",
-    "half a file: schema updates",
     "half a file: pipeline's state",
     "half a file: package's state",
-    "half a file: completion",
     "half a temporary file: schema, as abc",  # schemas are written in first runs
-    "half a temporary file: pipeline's state",
 )
 """Points of each kind, in the order of a load, without those that differ little from another.
 

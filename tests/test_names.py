@@ -117,9 +117,9 @@ def test_a_key_without_access_loads_without_names(
     ("fault", "is_tried_again"),
     [
         pytest.param({"kind": "status", "status": 401}, False, id="401", marks=pytest.mark.matrix),
-        pytest.param({"kind": "no_route"}, False, id="no route", marks=pytest.mark.slow),
+        pytest.param({"kind": "no_route"}, False, id="no route", marks=pytest.mark.matrix),
         pytest.param({"kind": "status", "status": 500}, True, id="500", marks=pytest.mark.matrix),
-        pytest.param({"kind": "status", "status": 429}, True, id="429", marks=pytest.mark.slow),
+        pytest.param({"kind": "status", "status": 429}, True, id="429", marks=pytest.mark.matrix),
         pytest.param(
             {"kind": "status", "status": 429, "retry_after": "60"},
             True,

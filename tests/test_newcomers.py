@@ -86,13 +86,13 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
 def cases() -> Iterator[object]:
     """Yields every kind of key with every form of the ids.
 
-    A quarter of the common ones are no matrix, each in one of the regions.
+    An eighth of the common ones are no matrix, each in one of the regions.
     """
     for position, (key, ids, place) in enumerate(itertools.product(KEYS, IDS, PLACES)):
         marks = [] if (key, ids, place) in ALWAYS else [pytest.mark.slow]
         is_common = key in ("data", "v3", "both") or ids in ("id", "id and account")
         # the right region after the wrong one and the other way round, from one form to the next
-        if marks and not (is_common and position % 16 in (0, 3)):
+        if marks and not (is_common and position % 32 in (0, 19)):
             marks.append(pytest.mark.matrix)
         yield pytest.param(key, ids, place, id=f"{key}-{ids}-{place}", marks=marks)
 
@@ -152,7 +152,11 @@ def test_follows_check_to_a_load(
 @pytest.mark.parametrize("hosts", [401], indirect=True)
 @pytest.mark.parametrize(
     "key",
-    [pytest.param(key, marks=pytest.mark.slow) for key in ("data", "v3", "both swapped")],
+    [
+        pytest.param("data", marks=pytest.mark.matrix),
+        pytest.param("v3", marks=pytest.mark.matrix),
+        pytest.param("both swapped", marks=pytest.mark.slow),
+    ],
 )
 def test_follows_check_to_a_load_with_files(
     key: str, hosts: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
@@ -164,7 +168,7 @@ def test_follows_check_to_a_load_with_files(
 @pytest.mark.parametrize("hosts", [403, pytest.param(404, marks=pytest.mark.matrix)], indirect=True)
 @pytest.mark.parametrize(
     "key",
-    [pytest.param(key, marks=[] if key in ("data", "v3") else pytest.mark.matrix) for key in KEYS],
+    [pytest.param(key, marks=[] if key == "v3" else pytest.mark.matrix) for key in KEYS],
 )
 def test_follows_check_whatever_another_region_answers(
     key: str, hosts: pytest.MonkeyPatch, record_property: Callable[[str, object], None]

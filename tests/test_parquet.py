@@ -78,7 +78,12 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=needs_s3)])
+@pytest.fixture(
+    params=[
+        pytest.param("folder", marks=pytest.mark.matrix),
+        pytest.param("s3", marks=needs_s3),
+    ]
+)
 def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Target of a publication."""
     if request.param == "s3":

@@ -527,7 +527,7 @@ class TestReconciliation:
         ]
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("is_apart", [False, True])
+    @pytest.mark.parametrize("is_apart", [pytest.param(False, marks=pytest.mark.matrix), True])
     def test_one_duplicate_row_of_a_large_table(
         self, warehouse: Path, monkeypatch: pytest.MonkeyPatch, is_apart: bool
     ) -> None:
