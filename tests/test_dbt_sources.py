@@ -61,7 +61,7 @@ def test_data_tests_pass_on_a_warehouse(tables: list[dict[str, Any]]) -> None:
     existing = {name for (name,) in query("SELECT table_name FROM information_schema.tables")}
     assert {table["name"] for table in tables} - existing <= {
         "recordings", "write_backs", "debug_chats", "debug_chat_turns", "forgotten",
-        "forgotten_callers",
+        "forgotten_callers", "published_copies",
     }  # fmt: skip
     for table in (table for table in tables if table["name"] in existing):
         for test in table.get("data_tests", ()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -36,7 +37,9 @@ from polyai.shape.caller_identity import (
     caller_hash,
     normalize_number,
 )
+from polyai.views import PIPELINE_NAME as VIEWS
 from polyai.views import publish, refresh
+from polyai.views.query_reader import open_reader
 from polyai.warehouse.duckdb_file import duckdb_path
 from polyai.warehouse.held import LoadState
 from postgres_server import binaries, postgres
@@ -488,6 +491,109 @@ def test_an_erasure_is_incomplete_until_the_recordings_are_found(
     assert done.returncode == 0, done.stderr
     assert "1 recording" in done.stdout
     assert_no_trace(name)
+
+
+class TestCopies:
+    SECRET = "the-caller-said-this-4711"
+
+    @pytest.fixture
+    def name(self, company: Company) -> str:
+        """A conversation with words that no other one has."""
+        refresh(open_pipeline(), "UTC")
+        (name,) = first_column(f"{IDS_IN}turns ORDER BY user_input_at, 1 LIMIT 1")
+        with duckdb.connect("polyai.duckdb") as connection:
+            connection.execute(
+                "UPDATE polyai.turns SET user_input = ? WHERE conversation_id = ?",
+                [self.SECRET + "".join(chr(33 + n * n % 90) for n in range(5_000)), name],
+            )
+        return name
+
+    def files_with_the_words(self) -> set[str]:
+        """Returns the files that contain them: DuckDB's by their bytes, and Parquet's read."""
+        found = set()
+        for path in Path.cwd().rglob("*.*"):
+            if not path.is_file():
+                continue
+            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                content = str(duckdb.sql(f"FROM read_parquet('{path}')").fetchall()).encode()
+            if self.SECRET.encode() in content:
+                found.add(str(path.relative_to(Path.cwd()).parent))
+        return found
+
+    @pytest.mark.slow
+    def test_every_copy_that_was_made_is_made_again(self, company: Company, name: str) -> None:
+        for target in ("earlier", "lake/"):
+            assert run("views", "--publish", target, **company.environment).returncode == 0
+        with open_reader(open_pipeline(name=VIEWS), None) as reader:
+            assert reader.query("SELECT count(*) AS n FROM fct_conversations")[0]["n"] == 120
+        lake = {path for path in self.files_with_the_words() if path.startswith("lake/")}
+        assert {path.split("/")[1] for path in lake} == {"turns", "fct_conversations"}
+        assert self.files_with_the_words() - lake == {".", "earlier", ".dlt/published"}
+        places = query("SELECT place, form, agent_id FROM polyai.published_copies ORDER BY 1")
+        assert places == [
+            (".dlt/published/polyai.duckdb", "duckdb", AGENT),
+            ("earlier/polyai.duckdb", "duckdb", AGENT),
+            ("lake", "parquet", AGENT),
+        ]
+        assert not list(Path("lake/published_copies").rglob("*"))
+
+        (erasure,) = company.forget(name).agents
+        assert erasure.error is None
+        assert self.files_with_the_words() == set()
+        for copy in ("earlier", ".dlt/published"):
+            assert name not in first_column(f"{IDS_IN}turns", f"{copy}/polyai.duckdb")
+
+    @pytest.mark.slow
+    def test_an_unregistered_copy_of_a_dashboard_is_found(
+        self, company: Company, name: str
+    ) -> None:
+        publish(open_pipeline(), Path(".dlt/published"))
+        with duckdb.connect("polyai.duckdb") as connection:
+            connection.execute("DROP TABLE polyai.published_copies")
+        assert company.forget(name).agents[0].error is None
+        assert self.files_with_the_words() == set()
+
+    @pytest.mark.slow
+    def test_an_erasure_is_incomplete_until_all_copies_are_made_again(
+        self, company: Company, name: str
+    ) -> None:
+        publish(open_pipeline(), Path("earlier"))
+        Path("earlier/.draft").write_text("in the way")
+        (failed,) = company.forget(name).agents
+        Path("earlier/.draft").unlink()
+        assert failed.error is not None
+        assert "earlier" in failed.error
+        assert self.files_with_the_words() == {"earlier"}
+        assert query("SELECT erased_at FROM polyai.forgotten") == [(None,)]
+        done = run("forget", "--yes", **company.environment)
+        assert done.returncode == 0, done.stderr
+        assert self.files_with_the_words() == set()
+        assert query("SELECT count(erased_at) FROM polyai.forgotten") == [(1,)]
+
+    @pytest.mark.slow
+    def test_a_copied_folder_leaves_the_copies_of_the_original(
+        self, company: Company, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        original, copied = tmp_path / "orig", tmp_path / "cpy"
+        original.mkdir()
+        Path("polyai.duckdb").rename(original / "polyai.duckdb")
+        monkeypatch.chdir(original)
+        for folder in (elsewhere, Path("inside")):
+            publish(open_pipeline(), folder)
+        shutil.copytree(original, copied)
+        monkeypatch.chdir(copied)
+        before = (elsewhere / "polyai.duckdb").read_bytes()
+        (failed,) = company.forget(name).agents
+        assert failed.error is not None
+        assert str(original / "polyai.duckdb") in failed.error
+        assert self.files_with_the_words() == set()
+        assert (elsewhere / "polyai.duckdb").read_bytes() == before
+        # published there again, it is this warehouse's
+        publish(open_pipeline(), elsewhere)
+        assert company.forget().agents[0].error is None
+        assert self.SECRET.encode() not in (elsewhere / "polyai.duckdb").read_bytes()
 
 
 @pytest.mark.slow

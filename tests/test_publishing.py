@@ -25,10 +25,11 @@ from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import conversation_parts, create_views, publish, query_reader, refresh
 from polyai.views import publishing as publishing_module
+from polyai.views.copies import copies, register
 from polyai.views.definitions import views
 from polyai.views.publishing import KEPT_AS_VIEWS, is_published
 from polyai.views.query_reader import PublishedReader, open_reader
-from polyai.warehouse.duckdb_file import COPY_CONFIG, execute_in_memory_limit
+from polyai.warehouse.duckdb_file import COPY_CONFIG, duckdb_path, execute_in_memory_limit
 
 pytestmark = pytest.mark.load
 
@@ -59,6 +60,24 @@ def sandbox() -> Iterator[tuple[Sandbox, str]]:
 
 def of_copy(sql: str) -> list[tuple[object, ...]]:
     return query(sql, str(COPY))
+
+
+def test_a_copy_is_registered_once_with_its_place(pipeline: dlt.Pipeline, tmp_path: Path) -> None:
+    assert duckdb_path(pipeline) == tmp_path / "polyai.duckdb"
+    for place in (COPY.resolve(), Path("/elsewhere/polyai.duckdb")):
+        register(pipeline, "duckdb", place)
+    register(pipeline, "parquet", "s3://bucket/lake")
+    before = Path("polyai.duckdb").read_bytes()
+    register(pipeline, "duckdb", COPY.resolve())
+    assert Path("polyai.duckdb").read_bytes() == before
+    warehouse = tmp_path / "polyai.duckdb"
+    found = {copy.place: copy.at(warehouse) for copy in copies(pipeline, warehouse)}
+    assert found == {
+        "published/polyai.duckdb": COPY.resolve(),
+        "/elsewhere/polyai.duckdb": Path("/elsewhere/polyai.duckdb"),
+        "s3://bucket/lake": "s3://bucket/lake",
+        ".dlt/published/polyai.duckdb": tmp_path / ".dlt" / "published" / "polyai.duckdb",
+    }
 
 
 @pytest.mark.slow

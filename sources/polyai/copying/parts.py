@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import ARROW_TYPES, Table
-from ..tables.registry import conversation_tables, tables
+from ..tables.registry import conversation_tables, copied_tables
 from ..warehouse.queries import Warehouse
 
 _DUCKDB = "duckdb"
@@ -78,7 +78,7 @@ def groups() -> list[Group]:
     return [
         Group(of_answers, CONVERSATIONS),
         *(Group((one,), one, orphans=True) for one in of_answers if one is not CONVERSATIONS),
-        *(Group((one,), one) for one in tables() if one not in of_answers),
+        *(Group((one,), one) for one in copied_tables() if one not in of_answers),
     ]
 
 

@@ -27,7 +27,7 @@ from ..load.upgrade import UPGRADE_SCHEMA
 from ..locking.files import LockTimeout
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, Table
-from ..tables.registry import tables
+from ..tables.registry import copied_tables
 from ..warehouse.capabilities import advice_without_leases
 from ..warehouse.duckdb_file import locked_file
 from ..warehouse.open import destination_label
@@ -173,7 +173,7 @@ class _CopyRun:
         self._committer = committer
         self._stop = stop
         self._on_part = on_part
-        self._tables = {table.name: TableCopy(table.name) for table in tables()}
+        self._tables = {table.name: TableCopy(table.name) for table in copied_tables()}
         self._with_rows: set[Table] = set()
         """Tables that had rows in the target at the start."""
         self._conversations = 0
@@ -191,9 +191,9 @@ class _CopyRun:
             self._warn_of_unknown_columns()
             with target.kept_open():
                 _require_own(source, target, result.target)
-        self._committer.create_tables(tables())
+        self._committer.create_tables(copied_tables())
         with target.kept_open():
-            self._with_rows = {table for table in tables() if target.count_rows(table.name)}
+            self._with_rows = {table for table in copied_tables() if target.count_rows(table.name)}
         # a DuckDB file is open as shortly as possible, because others wait meanwhile
         is_shared = locked_file(source.pipeline) is not None
         with nullcontext() if is_shared else source.kept_open():
@@ -211,7 +211,7 @@ class _CopyRun:
         return result
 
     def _warn_of_unknown_columns(self) -> None:
-        for table in tables():
+        for table in copied_tables():
             if unknown := self._source.unknown_columns(table):
                 names = ", ".join(unknown)
                 logger.warning("columns of yours in %s are not copied: %s", table.name, names)

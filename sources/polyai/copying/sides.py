@@ -7,7 +7,7 @@ from typing import Any
 
 import dlt
 
-from ..tables.registry import tables
+from ..tables.registry import copied_tables
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.ducklake import DUCKLAKE, places
 from ..warehouse.queries import Warehouse
@@ -16,7 +16,7 @@ from ..warehouse.queries import Warehouse
 def agents(warehouse: Warehouse) -> list[str]:
     """Returns the agents with rows in any table."""
     found: set[str] = set()
-    for table in tables():
+    for table in copied_tables():
         rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table.name}}}")
         found.update(agent_id for (agent_id,) in rows)
     return sorted(found)

@@ -36,6 +36,7 @@ from ..warehouse.file_store import Incoming, Store, open_store
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
+from .copies import remake_copies
 from .duckdb_rewrite import rewrite_duckdb_file
 from .lake_rewrite import rewrite_lake
 from .recording_files import erase_recordings
@@ -190,8 +191,9 @@ def forget(
             started.append(agent)
         _discard_pending(committer)
         is_rewritten = rewrite_duckdb_file(pipeline) or rewrite_lake(committer)
+        left = remake_copies(pipeline, wait=lock_wait, besides=readers.publish_to)
         for agent in started:
-            agent.finish()
+            agent.finish(left)
     error = _refresh_copy(pipeline, readers, lock_wait)
     return Erasures(
         [agent.erasure for agent in started],
@@ -237,9 +239,15 @@ class _AgentErasure:
             return
         self._report.rows.update(committer.erase(agent_id, list(conversations)))
 
-    def finish(self) -> None:
-        """Commits the end of the run, and without an error the completion of the request."""
+    def finish(self, left: Sequence[str]) -> None:
+        """Commits the end of the run, and without an error the completion of the request.
+
+        Args:
+            left: Copies that still contain the erased data, and why.
+        """
         now = self._clock()
+        if left and self._error is None:
+            self._error = StoreError(f"copies still contain the erased data: {'; '.join(left)}")
         self._report.finish(self._error, now=now)
         rows: dict[Table, list[dict[str, Any]]] = {
             SYNC_RUNS: [self._report.as_row(), *self._interrupted]

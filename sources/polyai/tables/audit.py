@@ -372,3 +372,27 @@ FORGOTTEN_CALLERS = Table(
     references=(_OF_RUN,),
     outline=("requested_at", "reason"),
 )
+
+PUBLISHED_COPIES = Table(
+    "published_copies",
+    "One row per agent and copy of a DuckDB warehouse for readers; `forget` makes each again.",
+    (
+        AGENT_ID,
+        Column(
+            "place",
+            "text",
+            "Path of the DuckDB file, or folder or URL of Parquet files; relative to the folder of "
+            "the warehouse if it is in there.",
+            required=True,
+        ),
+        Column("form", "text", "Form: duckdb or parquet."),
+        Column("warehouse", "text", "Path of the warehouse that was copied."),
+        Column("published_at", "timestamp", "Time of the first copy there.", unit="UTC"),
+        PACKAGE_ID,
+    ),
+    key=("place",),
+    merge_key=("agent_id", "place"),
+    is_local=True,
+    references=(Reference("agents", ("agent_id",)),),
+    outline=("form", "published_at"),
+)

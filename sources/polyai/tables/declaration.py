@@ -95,6 +95,8 @@ class Table:
         written_by: Writer of its rows. Decides whether `load` fills it and `status` reconciles it.
         is_erased: `forget` deletes its rows with their conversation.
         is_kept_when_withheld: An answer without turns leaves its loaded rows as they are.
+        is_local: Its rows are about this warehouse in its place: neither another destination nor
+            Parquet files get them.
         is_parent_optional: Rows can exist without the row that their key refers to.
         references: References besides the one that the key implies.
         outline: Columns that the entity diagram shows beside the keys.
@@ -115,6 +117,7 @@ class Table:
     written_by: Writer = "command"
     is_erased: bool = False
     is_kept_when_withheld: bool = False
+    is_local: bool = False
     is_parent_optional: bool = False
     references: tuple[Reference, ...] = ()
     outline: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ REGISTERED: tuple[Table, ...] = (
     audit.DEBUG_CHAT_TURNS,
     audit.FORGOTTEN,
     audit.FORGOTTEN_CALLERS,
+    audit.PUBLISHED_COPIES,
     audit.SYNC_RUNS,
     audit.FETCH_FAILURES,
 )
@@ -56,6 +57,11 @@ def loaded_tables() -> tuple[Table, ...]:
 def name_tables() -> tuple[Table, ...]:
     """Returns the tables of the names behind ids."""
     return tuple(table for table in tables() if table.written_by == "names")
+
+
+def copied_tables() -> tuple[Table, ...]:
+    """Returns the tables whose rows belong into a copy of the warehouse elsewhere."""
+    return tuple(table for table in tables() if not table.is_local)
 
 
 def reconciled_tables() -> tuple[Table, ...]:

@@ -29,6 +29,7 @@ from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.errors import destination_errors
 from ..warehouse.file_store import Incoming, Store, open_store
 from ..warehouse.working_directory import lock_on
+from .copies import register
 from .parquet_parts import FILE_NAME, MEMORY, Part, parts, relation_names, relations, write
 from .publishing import Draft, drafted, opened
 
@@ -153,12 +154,10 @@ def publish_parquet(
     with destination_errors():
         try:
             lock = lock_on(warehouse.with_name(f"{warehouse.name}{_LOCK}"))
-            with (
-                lock.acquire(timeout=wait.total_seconds()),
-                drafted(pipeline, folder) as draft,
-                Incoming(store, folder) as incoming,
-            ):
-                return _Publication(pipeline, store, incoming, draft).run(began)
+            with lock.acquire(timeout=wait.total_seconds()):
+                register(pipeline, "parquet", store.local_folder or str(store))
+                with drafted(pipeline, folder) as draft, Incoming(store, folder) as incoming:
+                    return _Publication(pipeline, store, incoming, draft).run(began)
         except Timeout:
             raise BusyError(f"another run is publishing {warehouse} as Parquet") from None
 

@@ -18,7 +18,7 @@ import duckdb
 from ..tables.audit import FORGOTTEN_CALLERS, RECORDINGS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import OWNER
-from ..tables.registry import conversation_tables, tables
+from ..tables.registry import conversation_tables, copied_tables
 from ..tables.rules import PLACED_AT
 from ..warehouse.duckdb_file import execute_in_memory_limit
 from .definitions import views
@@ -138,7 +138,10 @@ def relation_names() -> frozenset[str]:
 
     Only loads need the callers that were erased, and who reads them can test a number.
     """
-    return frozenset(table.name for table in tables()) - {FORGOTTEN_CALLERS.name} | views().keys()
+    return (
+        frozenset(table.name for table in copied_tables()) - {FORGOTTEN_CALLERS.name}
+        | views().keys()
+    )
 
 
 def relations(draft: duckdb.DuckDBPyConnection) -> list[Relation]:

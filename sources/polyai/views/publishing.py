@@ -34,6 +34,7 @@ from ..warehouse.duckdb_file import (
 from ..warehouse.errors import destination_errors
 from ..warehouse.working_directory import lock_on
 from .conversation_parts import copy_in_parts
+from .copies import register
 from .definitions import INFO_VIEW, View, views
 from .statements import Statements
 
@@ -163,6 +164,7 @@ def publish(pipeline: dlt.Pipeline, folder: Path, *, wait: timedelta = timedelta
         try:
             lock = lock_on(target.with_name(_LOCK))
             with lock.acquire(timeout=wait.total_seconds()):
+                register(pipeline, "duckdb", target)
                 as_of = _replace(pipeline, target)
         except Timeout:
             raise BusyError(f"another run is publishing into {folder}") from None
