@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import dlt
 import pytest
 
 import optional
 from command import AGENT, KEY, access, error_of, run
+from mariadb_server import mariadb, needs_mariadb
 from optional import needs_sqlalchemy
 from polyai import polyai
 from polyai.errors import ConfigurationError, DestinationError
@@ -141,6 +144,35 @@ def test_check_finds_what_a_driver_raises(url: str) -> None:
     failed = [one for one in report["findings"] if one["outcome"] == "failed"]
     assert [one["subject"] for one in failed] == ["destination"]
     assert "pymysql" in failed[0]["message"]
+
+
+@needs_mariadb
+@needs_sqlalchemy
+@pytest.mark.process
+def test_tables_of_version_0_1_in_mysql(url: str, sandbox: Sandbox) -> None:
+    import pymysql
+
+    with mariadb() as server:
+        place = urlparse(server)
+        with closing(
+            pymysql.connect(
+                host=str(place.hostname),
+                port=int(place.port or 0),
+                user=str(place.username),
+                password=str(place.password),
+            )
+        ) as connection:
+            cursor = connection.cursor()
+            cursor.execute("CREATE DATABASE polyai")
+            cursor.execute("CREATE TABLE polyai.conversations (conversation_id TEXT)")
+        sandbox.requests.clear()
+        settings = access(url) | {"DESTINATION__SQLALCHEMY__CREDENTIALS": server}
+        refused = run("load", "--destination", "sqlalchemy", **settings)
+        assert refused.returncode == 1
+        assert "the tables in polyai are of version 0.1" in error_of(refused)
+        assert sandbox.requests.count("") == 0
+        loaded = run("load", "--destination", "sqlalchemy", "--dataset", "other", **settings)
+        assert loaded.returncode == 0, loaded.stderr
 
 
 @pytest.mark.unit

@@ -39,6 +39,7 @@ from .duckdb_destination import DUCKDB
 from .duckdb_file import READERS_SECONDS, duckdb_path, kept_open, shared_duckdb
 from .ducklake import DUCKLAKE, check_lake, check_storage_name, places
 from .ducklake_destination import shared_lake
+from .earlier_tables import require_current_tables
 from .errors import destination_errors, is_conflict, is_driver_error
 from .packages import SQLALCHEMY
 from .retry import retry
@@ -219,6 +220,7 @@ def connect(pipeline: dlt.Pipeline) -> None:
     since DuckLake creates its catalog when it is first opened.
 
     Raises:
+        ConfigurationError: It has tables of version 0.1 that cannot be upgraded.
         DestinationError: The destination cannot be opened.
     """
     dataset = pipeline.dataset_name
@@ -227,6 +229,8 @@ def connect(pipeline: dlt.Pipeline) -> None:
         nonlocal dataset
         with destination_errors(), kept_open(pipeline):
             pipeline.dataset_name = dataset = _checked_dataset(pipeline)
+            if pipeline.destination.destination_type == SQLALCHEMY:
+                require_current_tables(pipeline)
             pipeline.sync_destination()
 
     retry(restore, retry_if=is_conflict)
