@@ -68,9 +68,9 @@ class Process:
         self._proc = Path("/proc", str(self.popen.pid))
 
     def has_committed(self) -> bool:
-        """Returns whether the first chunk is committed; the package before it has the run's row."""
+        """Returns whether the first chunk is committed."""
         loaded = self._folder / _LOADED
-        return loaded.is_dir() and sum(1 for _ in loaded.iterdir()) >= 2
+        return loaded.is_dir() and any(loaded.iterdir())
 
     def mark(self) -> Mark:
         """Measures the load, and resets the peak."""
@@ -173,8 +173,8 @@ def _show(title: str, marks: Sequence[Mark]) -> None:
 def _show_verdict(marks: Sequence[Mark]) -> None:
     first = marks[0]
     report(
-        f"first chunk committed after {first.requests:,} requests (at most 1,000) "
-        f"and {first.seconds:.1f} s"
+        f"first chunk committed after {first.requests:,} requests and {first.seconds:.1f} s "
+        "(at most 1,000 requests or 30 s)"
     )
     peaks = [mark.peak_rss_bytes for mark in marks]
     # up to the first mark of `every` requests
