@@ -317,6 +317,9 @@ def test_an_answer_cannot_control_the_terminal(base_url: str) -> None:
     assert result.returncode == 3
     assert "␛]0;owned␛[2J\ufffd2J\ufffdreversed" in result.stdout
     assert not set("\x1b\x07\x9b\u202e") & set(result.stdout + result.stderr)
+    # scripts print the reasons themselves
+    (reason,) = only(run_files(base_url, file)).reasons
+    assert not set("\x1b\x07\x9b\u202e") & set(reason)
 
 
 def test_scenarios_are_selected_by_name(base_url: str) -> None:

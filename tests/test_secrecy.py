@@ -112,6 +112,9 @@ class TestCredentialsInUrls:
         assert without_credentials(text) == shown
         assert str(StoreError(text)) == shown
 
+    def test_no_message_can_control_the_terminal(self) -> None:
+        assert str(StoreError("a\x1b[2J\x9b\u202eb\n\tc")) == "a␛[2J\ufffd\ufffdb\n\tc"
+
     def test_are_masked_in_the_log(self, capsys: pytest.CaptureFixture[str]) -> None:
         record = logging.LogRecord("dlt", 30, "", 0, "at %s", ("s3://key:hidden@bucket",), None)
         ConsoleHandler().emit(record)

@@ -41,13 +41,32 @@ def without_credentials(text: str) -> str:
     return _NAMED.sub(r"\1***", _IN_URL.sub("***@", text))
 
 
+_VISIBLE = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
+    0x7F: "\u2421",
+    **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
+}
+"""Visible characters for those that a terminal would execute: control characters, such as the
+beginning of an escape sequence, and those that change the direction of what follows."""
+
+
+def printable(text: str) -> str:
+    """Returns a text in which control characters are visible, except tabs and line ends."""
+    return text.translate(_VISIBLE)
+
+
 class PolyAIError(Exception):
-    """Base class of all errors of this package. No message contains the credentials of a URL."""
+    """Base class of all errors of this package.
+
+    No message contains the credentials of a URL, or characters that a terminal would execute.
+    """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(
-            *(without_credentials(one) if isinstance(one, str) else one for one in args)
-        )
+        super().__init__(*(_message(one) if isinstance(one, str) else one for one in args))
+
+
+def _message(text: str) -> str:
+    return printable(without_credentials(text))
 
 
 class ConfigurationError(PolyAIError):

@@ -11,18 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 
-_VISIBLE = {
-    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
-    0x7F: "\u2421",
-    **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
-}
-"""Visible characters for those that a terminal would execute: control characters, such as the
-beginning of an escape sequence, and those that change the direction of what follows."""
-
-
-def printable(text: str) -> str:
-    """Returns a text in which control characters are visible, except tabs and line ends."""
-    return text.translate(_VISIBLE)
+from ..errors import printable
 
 
 class PrintableConsole(Console):

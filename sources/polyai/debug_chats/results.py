@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config.settings import Settings
-from ..errors import AccessError
+from ..errors import AccessError, printable
 from ..shape.redaction import Redaction
 from .chat import ChatSetup
 
@@ -116,9 +116,10 @@ class ScenarioResult:
 
     @property
     def reasons(self) -> list[str]:
-        """Reasons why it did not pass, one line each."""
+        """Reasons why it did not pass, without characters that a terminal would execute."""
         unmet = [f"turn {turn.turn_index}: {check}" for turn in self.turns for check in turn.unmet]
-        return [*unmet, *(reason for reason in (self.failure, self.error) if reason)]
+        found = [*unmet, *(reason for reason in (self.failure, self.error) if reason)]
+        return list(map(printable, found))
 
 
 @dataclass(frozen=True)
