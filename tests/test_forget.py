@@ -20,7 +20,7 @@ import pytest
 
 from command import AGENT, KEY, access, error_of, query, run, run_process, start
 from loaded import put_loaded
-from optional import needs_s3
+from optional import needs_s3, needs_sqlalchemy
 from polyai import open_pipeline, resolve
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
@@ -754,3 +754,24 @@ def test_an_erasure_in_postgres_holds_for_all_machines(
         assert report.new == 0
         assert first not in loaded()
         assert second in loaded()
+
+
+@needs_sqlalchemy
+@pytest.mark.slow
+def test_a_sqlite_file_has_no_erased_byte(company: Company, tmp_path: Path) -> None:
+    environment = company.environment | {
+        "DESTINATION_TYPE": "sqlalchemy",
+        "DESTINATION__SQLALCHEMY__CREDENTIALS": f"sqlite:///{tmp_path / 'warehouse.db'}",
+    }
+    name = first_column(f"{IDS_IN}conversations ORDER BY created_at DESC")[0]
+    company.sandbox.edit(AGENT, name, note="xyzzy")
+    assert run("load", **environment).returncode == 0
+
+    def traces() -> int:
+        return sum(path.read_bytes().count(b"xyzzy") for path in tmp_path.glob("warehouse*"))
+
+    assert traces()
+    done = run("forget", name, "--yes", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["is_rewritten"]
+    assert not traces()

@@ -8,8 +8,6 @@ earlier snapshots expire, and the files that none refers to any more are deleted
 from __future__ import annotations
 
 import re
-import sqlite3
-from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,9 +16,10 @@ from dlt.destinations.sql_client import SqlClientBase
 from ..errors import DestinationError
 from ..load.committer import Committer
 from ..tables.registry import erased_tables
-from ..warehouse.ducklake import DUCKLAKE
-from ..warehouse.errors import destination_errors, is_conflict
+from ..warehouse.ducklake import DUCKLAKE, catalog_file
+from ..warehouse.errors import is_conflict
 from ..warehouse.retry import retry
+from .sqlite_rewrite import rewrite_sqlite_file
 
 _SEPARATORS = re.compile(r"[/\\]")
 
@@ -57,7 +56,8 @@ def rewrite_lake(committer: Committer) -> bool:
             retry(lambda: lake.rewrite(table), retry_if=is_conflict)  # noqa: B023 - called at once
         retry(lake.expire, retry_if=is_conflict)
         lake.delete_orphans()
-    _shrink_catalog(credentials.catalog)
+    if credentials.catalog.drivername == "sqlite":
+        rewrite_sqlite_file(catalog_file(credentials))
     return True
 
 
@@ -135,11 +135,3 @@ class _Lake:
 
 def _moment(moment: datetime) -> str:
     return f"TIMESTAMPTZ '{moment.isoformat()}'"
-
-
-def _shrink_catalog(catalog: Any) -> None:
-    """Rewrites a catalog in a SQLite file, in which deleted rows stay as well."""
-    if catalog.drivername != "sqlite":
-        return
-    with destination_errors(), closing(sqlite3.connect(catalog.database)) as connection:
-        connection.execute("VACUUM")

@@ -41,6 +41,7 @@ from .duckdb_rewrite import rewrite_duckdb_file
 from .lake_rewrite import rewrite_lake
 from .recording_files import erase_recordings
 from .selection import Selection, select
+from .sqlite_rewrite import rewrite_sqlite_warehouse
 
 PIPELINE_NAME = "polyai_forget"
 """dlt pipeline and schema of the tables about erasures."""
@@ -84,7 +85,7 @@ class Erasures:
 
     Attributes:
         agents: One erasure per agent.
-        is_rewritten: True if the warehouse is a DuckDB file or a DuckLake, which was rewritten.
+        is_rewritten: True if the warehouse is files (DuckDB, DuckLake, SQLite) that were rewritten.
         error: Reason why the published copy still contains the erased data.
         is_interrupted: True if `stop` was set before the last agent.
     """
@@ -190,7 +191,11 @@ def forget(
             agent.erase(store)
             started.append(agent)
         _discard_pending(committer)
-        is_rewritten = rewrite_duckdb_file(pipeline) or rewrite_lake(committer)
+        is_rewritten = (
+            rewrite_duckdb_file(pipeline)
+            or rewrite_lake(committer)
+            or rewrite_sqlite_warehouse(committer)
+        )
         left = remake_copies(pipeline, wait=lock_wait, besides=readers.publish_to)
         for agent in started:
             agent.finish(left)
