@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from polyai import open_pipeline, resolve
 from polyai.errors import ConfigurationError
 from polyai.forgetting import run as forgetting
 from polyai.forgetting.run import PIPELINE_NAME, Erasures, Readers, forget
+from polyai.forgetting.sqlite_rewrite import rewrite_sqlite_file
 from polyai.load.committer import Committer
 from polyai.load.run import load
 from polyai.locking.files import LockTimeout, database_lock
@@ -775,3 +778,19 @@ def test_a_sqlite_file_has_no_erased_byte(company: Company, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["is_rewritten"]
     assert not traces()
+
+
+@pytest.mark.unit
+def test_a_rewritten_sqlite_file_has_no_deleted_row(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.db"
+    with closing(sqlite3.connect(path)) as connection:
+        # as where SQLite is built without overwriting deleted rows
+        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute("CREATE TABLE notes (note TEXT)")
+        connection.execute("INSERT INTO notes VALUES ('xyzzy'), ('kept')")
+        connection.execute("DELETE FROM notes WHERE note = 'xyzzy'")
+        connection.commit()
+    assert b"xyzzy" in path.read_bytes()
+    rewrite_sqlite_file(path)
+    assert b"xyzzy" not in path.read_bytes()
+    assert b"kept" in path.read_bytes()
