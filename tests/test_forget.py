@@ -38,7 +38,7 @@ from polyai.shape.caller_identity import (
     ForgottenCaller,
     ForgottenCallers,
     caller_hash,
-    normalize_number,
+    normalize_caller,
 )
 from polyai.views import PIPELINE_NAME as VIEWS
 from polyai.views import publish, refresh
@@ -277,9 +277,99 @@ def calls_of(sandbox: Sandbox, prefix: str) -> list[tuple[list[str], str]]:
     )
 
 
-def test_notations_of_a_number_are_equivalent() -> None:
-    notations = ("+44 (0)20 7946", "0044207946", "+44-207946")
-    assert len({normalize_number(text) for text in notations}) == 1
+INTERNATIONAL = (
+    "+442079460018",
+    "0044 20 7946 0018",
+    "+44 (0)20 7946 0018",
+    "(0044) 20-7946-0018",
+    "+44.20.7946.0018 ext. 12",
+    "442079460018",
+    "tel:+442079460018",
+    "tel:%2B442079460018;phone-context=x",
+    "whatsapp:+442079460018",
+    "+442079460018;ext=1",
+    "sip:+442079460018@pbx.example.com",
+    "SIPS:442079460018@10.0.0.1;user=phone",
+    '"Front desk" <sip:+44-20-7946-0018@pbx.example.com:5060>',
+)
+NATIONAL = (
+    "020 7946 0018",
+    "(020) 7946 0018",
+    "020 - 7946 - 0018",
+    "02079460018",
+    "sip:02079460018@10.0.0.1",
+)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("text", INTERNATIONAL + NATIONAL)
+def test_notations_of_a_number_are_equivalent(text: str) -> None:
+    assert normalize_caller(text, "GB") == "442079460018"
+    assert (normalize_caller(text) == "442079460018") == (text in INTERNATIONAL)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("text", ["(258) 555-0106", "2585550106", "1-258-555-0106", "+12585550106"])
+def test_notations_of_an_american_number_are_equivalent(text: str) -> None:
+    assert normalize_caller(text, "US") == "12585550106"
+
+
+@pytest.mark.unit
+def test_names_of_addresses_remain() -> None:
+    assert normalize_caller(" sip:Desk@PBX.example.com") == "desk@pbx.example.com"
+    assert normalize_caller("anonymous") == ""
+
+
+def test_a_caller_is_found_however_the_number_is_written(company: Company) -> None:
+    """Stored in every notation, and asked for in a national one."""
+    ids = first_column(f"{IDS_IN}conversations ORDER BY 1")
+    mine = dict(zip(ids, INTERNATIONAL + NATIONAL, strict=False))
+    assert len(mine) == len(INTERNATIONAL + NATIONAL)
+    other = ids[len(mine)]
+    with duckdb.connect("polyai.duckdb") as connection:
+        for name, text in (*mine.items(), (other, "+442079460019")):
+            connection.execute(
+                "UPDATE polyai.conversations SET direction = 'inbound', from_number = ? "
+                "WHERE conversation_id = ?",
+                [text, name],
+            )
+        connection.execute("UPDATE polyai.conversations SET to_number = '+442079461000'")
+        connection.execute("DELETE FROM polyai.phone_numbers")
+    erased = json.loads(
+        run(
+            "forget", "--caller", "(020) 7946 0018", "--yes", "--json", **company.environment
+        ).stdout
+    )
+    assert erased["agents"][0]["conversations"] == sorted(mine)
+    assert erased["exit_code"] == 0
+    assert first_column(f"{IDS_IN}conversations WHERE conversation_id = '{other}'") == [other]
+    # again: erased before, so it is found
+    again = run(
+        "forget", "--caller", "sip:+442079460018@any.example", "--yes", **company.environment
+    )
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_caller_that_is_not_found_is_an_error(company: Company) -> None:
+    number = calls_of(company.sandbox, "+")[0][1]
+    wrong = number[:-1] + str((int(number[-1]) + 5) % 10)
+    missing = run("forget", "--caller", wrong, "--dry-run", **company.environment)
+    assert missing.returncode == 3
+    assert wrong in missing.stderr
+    assert number in missing.stderr
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute(
+            "UPDATE polyai.conversations SET to_number = NULL, direction = 'inbound'"
+        )
+        connection.execute("DELETE FROM polyai.phone_numbers")
+    unknown = run("forget", "--caller", "(258) 555-0106", "--yes", **company.environment)
+    assert unknown.returncode == 3
+    assert "(258) 555-0106" in unknown.stderr
+    assert "POLYAI_PHONE_REGION" in unknown.stderr
+    # a hash of it would match no call
+    assert query("SELECT count(*) FROM polyai.forgotten_callers") == [(0,)]
+    bad = run("forget", "--caller", "1", "--yes", POLYAI_PHONE_REGION="England")
+    assert "country of two letters" in error_of(bad)
 
 
 @pytest.mark.parametrize(
@@ -638,7 +728,7 @@ def test_nothing_is_erased_without_confirmation(company: Company) -> None:
     assert (result["exit_code"], result["agents"][0]["rows"]["conversations"]) == (0, 1)
     # no API key is needed
     blind = run("forget", "--caller", "+15550100", "--yes", POLYAI_PII="drop")
-    assert blind.returncode == 0
+    assert blind.returncode == 3
     assert "pii = drop" in blind.stderr
 
 

@@ -41,6 +41,7 @@ from .validators import (
     key_text,
     names_by_id,
     number,
+    phone_region,
     publish_target,
     several,
     text,
@@ -90,6 +91,8 @@ class Settings:
         recordings_wait: Time after its end during which a conversation's recording is requested.
         pii: Treatment of phone numbers and e-mail addresses.
         pii_secret: Key of the hash, empty for none; never in a repr or a message.
+        phone_region: Country, in two letters, of phone numbers without country code; empty for that
+            of the agent's own numbers.
         transcripts: Treatment of the spoken and written words.
         names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
             API has.
@@ -120,6 +123,7 @@ class Settings:
     recordings_wait: timedelta
     pii: Pii
     pii_secret: str = field(repr=False)
+    phone_region: str
     transcripts: Transcripts
     names: Mapping[str, Mapping[str, str]]
     reporting_time_zone: str
@@ -239,6 +243,7 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "recordings_wait": ("7d", duration),
     "pii": ("keep", choice(*get_args(Pii))),
     "pii_secret": ("", text),
+    "phone_region": ("", phone_region),
     "transcripts": ("keep", choice(*get_args(Transcripts))),
     "names": ({}, names_by_id(*NAMED_TABLES)),
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),

@@ -112,6 +112,19 @@ def choice(*allowed: str) -> Callable[[object], str]:
     return validate
 
 
+def phone_region(value: object) -> str:
+    """Validates the two letters of a country that has phone numbers; empty text remains."""
+    code = text(value).upper()
+    if not code:
+        return ""
+    # imported here, because few commands need it
+    from phonenumbers import SUPPORTED_REGIONS
+
+    if code not in SUPPORTED_REGIONS:
+        raise ConfigurationError(f"{value!r} is not a country of two letters, such as GB or US")
+    return code
+
+
 def number(
     kind: type[int] | type[float], lowest: int, highest: int
 ) -> Callable[[object], int | float]:

@@ -65,7 +65,8 @@ def forget(
             print_json(show.erasures_as_json(plan, plan.exit_code, dry_run=True))
         else:
             show.plan(stdout, plan)
-        return
+        _print_not_found(plan)
+        raise typer.Exit(plan.exit_code)
     if not plan.agents:
         raise typer.BadParameter("give conversation ids, or a caller with --caller")
     if not yes:
@@ -86,9 +87,15 @@ def forget(
     else:
         show.erasures(stdout, done, destination_label(target.open(PIPELINE_NAME)))
     print_failed(done.agents)
+    _print_not_found(done)
     if done.error:
         print_error(done.error)
     raise typer.Exit(done.exit_code)
+
+
+def _print_not_found(done: Erasures) -> None:
+    for line in show.not_found(done):
+        print_error(line)
 
 
 def _confirm(plan: Erasures) -> None:

@@ -88,6 +88,7 @@ def plan_erasure(
                 callers,
                 agent_ids=agents,
                 pii_secret=shared_setting("pii_secret"),
+                phone_region=shared_setting("phone_region"),
             )
         )
 
@@ -113,6 +114,7 @@ def erase(
         agent_ids=agents,
         reason=reason,
         pii_secret=shared_setting("pii_secret"),
+        phone_region=shared_setting("phone_region"),
         lock_wait=wait or shared_setting("lock_wait"),
         stop=stop,
     )

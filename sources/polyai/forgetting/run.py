@@ -32,6 +32,7 @@ from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..views.publication import is_current
 from ..views.refresh import refresh
+from ..warehouse.callers import forgotten_callers
 from ..warehouse.file_store import Incoming, Store, open_store
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
@@ -67,6 +68,7 @@ class Erasure:
         callers: Number of callers whose earlier conversations are not loaded again.
         rows: Number of deleted rows by table.
         recordings: Number of deleted audio files.
+        not_found: Callers without a conversation; by caller, those of the warehouse that come near.
         error: Error that prevented the completion.
     """
 
@@ -76,6 +78,7 @@ class Erasure:
     callers: int
     rows: Counter[str] = field(default_factory=Counter)
     recordings: int = 0
+    not_found: dict[str, list[str]] = field(default_factory=dict)
     error: str | None = None
 
 
@@ -100,8 +103,21 @@ class Erasures:
         """Exit code of the command."""
         if self.is_interrupted:
             return ExitCode.INTERRUPTED
-        is_done = self.error is None and not any(one.error for one in self.agents)
-        return ExitCode.DONE if is_done else ExitCode.CONFIGURATION
+        if self.error or any(one.error for one in self.agents):
+            return ExitCode.CONFIGURATION
+        return ExitCode.SOME_FAILED if self.not_found else ExitCode.DONE
+
+    @property
+    def not_found(self) -> dict[str, list[str]]:
+        """Callers that no agent has a conversation of; by caller, those that come near."""
+        callers = {caller for one in self.agents for caller in one.not_found}
+        return {
+            caller: list(
+                dict.fromkeys(near for one in self.agents for near in one.not_found[caller])
+            )
+            for caller in sorted(callers)
+            if all(caller in one.not_found for one in self.agents)
+        }
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,7 @@ def forget(
     agent_ids: Sequence[str] = (),
     reason: str | None = None,
     pii_secret: str = "",
+    phone_region: str = "",
     lock_wait: timedelta = timedelta(0),
     stop: threading.Event | None = None,
     clock: Clock = utc_now,
@@ -152,6 +169,7 @@ def forget(
         agent_ids: As for `select`.
         reason: Stored with each conversation.
         pii_secret: As for `select`.
+        phone_region: As for `select`.
         lock_wait: Time to wait for other runs; no other run may write at the same time.
         stop: When set, the run ends before the next agent; the next run completes the rest.
         clock: Source of the current time.
@@ -169,7 +187,12 @@ def forget(
 
     def selected(warehouse: Warehouse) -> list[Selection]:
         return select(
-            warehouse, conversation_ids, callers, agent_ids=agent_ids, pii_secret=pii_secret
+            warehouse,
+            conversation_ids,
+            callers,
+            agent_ids=agent_ids,
+            pii_secret=pii_secret,
+            phone_region=phone_region,
         )
 
     def selected_agents() -> list[str]:
@@ -288,9 +311,11 @@ class _AgentErasure:
 
     def _caller_rows(self) -> list[dict[str, Any]]:
         agent_id = self._selection.agent_id
-        known = self._committer.warehouse.forgotten_callers(agent_id)
-        salt = known[0].salt if known else secrets.token_hex(_SALT_BYTES)
-        hashes = {caller_hash(caller, salt) for caller in self._selection.callers}
+        known = forgotten_callers(self._committer.warehouse, agent_id, self._selection.region)
+        salt = known.salt or secrets.token_hex(_SALT_BYTES)
+        hashes = {
+            caller_hash(caller, salt, self._selection.region) for caller in self._selection.callers
+        }
         return [
             {
                 "agent_id": agent_id,
@@ -356,4 +381,5 @@ def _erasure(selection: Selection) -> Erasure:
         sorted(name for name, times in conversations.items() if times),
         sorted(name for name, times in conversations.items() if not times),
         len(selection.callers),
+        not_found=selection.not_found,
     )

@@ -5,20 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
+from operator import ne
 from typing import NamedTuple
 
 from ..clock import in_utc
 from ..errors import ConfigurationError
-from ..shape.caller_identity import normalize_caller, normalize_number
-from ..shape.redaction import Redaction
+from ..shape.caller_identity import (
+    MOST_DIGITS,
+    has_country,
+    keyed_hash,
+    normalize_caller,
+    normalize_number,
+    spellings,
+)
 from ..tables.audit import FORGOTTEN
 from ..tables.declaration import Table
 from ..tables.registry import erased_tables
 from ..tables.rules import caller_sql
+from ..warehouse.callers import forgotten_callers, region_of
 from ..warehouse.queries import Warehouse, id_batches
 
 MIN_CALLER_DIGITS = 5
 """Minimum length of a number: a shorter one, or a word such as `anonymous`, is not one caller's."""
+
+_ENDING_DIGITS = 6
+"""Digits at the end of a number that all of its spellings share."""
+
+_MAX_NEAR = 3
+"""Maximum number of callers that are named because they resemble one that was not found."""
 
 
 class EarlierRequest(NamedTuple):
@@ -39,6 +54,9 @@ class Selection:
         conversations: Possible start times by conversation id; empty if it is not in the warehouse.
         of_callers: The ids that were found by caller.
         callers: Callers whose conversations must not be loaded again.
+        region: Country of numbers without country code; see `normalize_number`.
+        not_found: Callers without a conversation, now or when they were erased before; by caller,
+            those of the warehouse that come near.
         earlier: Requests of earlier runs by conversation id, including completed ones.
     """
 
@@ -46,6 +64,8 @@ class Selection:
     conversations: dict[str, set[datetime | None]] = field(default_factory=dict)
     of_callers: set[str] = field(default_factory=set)
     callers: tuple[str, ...] = ()
+    region: str = ""
+    not_found: dict[str, list[str]] = field(default_factory=dict)
     earlier: Mapping[str, EarlierRequest] = field(default_factory=dict)
 
 
@@ -56,6 +76,7 @@ def select(
     *,
     agent_ids: Sequence[str] = (),
     pii_secret: str = "",
+    phone_region: str = "",
 ) -> list[Selection]:
     """Finds conversations by id and by caller, and unfinished requests of killed runs.
 
@@ -65,6 +86,8 @@ def select(
         callers: Phone numbers in any notation, or SIP addresses.
         agent_ids: Restricts the selection to these agents; empty for all in the warehouse.
         pii_secret: Secret that numbers were hashed with when they were loaded.
+        phone_region: Country of numbers without country code. Default: that of the agent's own
+            numbers.
 
     Returns:
         One selection per agent with something to erase.
@@ -81,7 +104,15 @@ def select(
     for agent_id, own in selections.items():
         own.earlier = _earlier(warehouse, agent_id)
         unfinished = {name for name, request in own.earlier.items() if not request.is_done}
-        own.of_callers = set(_of_callers(warehouse, agent_id, callers, pii_secret))
+        if callers:
+            own.region = region_of(warehouse, agent_id, phone_region)
+            _find_callers(warehouse, own, pii_secret)
+            # the hash of a number without country would never match
+            own.callers = tuple(
+                caller
+                for caller in callers
+                if caller not in own.not_found or has_country(caller, own.region)
+            )
         wanted = unfinished | own.of_callers | own.earlier.keys() & set(conversation_ids)
         own.conversations = _loaded(warehouse, agent_id, wanted | set(conversation_ids))
         own.conversations |= {name: set() for name in wanted - own.conversations.keys()}
@@ -94,7 +125,7 @@ def select(
             )
         (own,) = selections.values()
         own.conversations |= {name: set() for name in unknown}
-    return [own for own in selections.values() if own.conversations or own.callers]
+    return [own for own in selections.values() if own.conversations or own.callers or own.not_found]
 
 
 def _independent_tables() -> list[Table]:
@@ -122,36 +153,64 @@ def _earlier(warehouse: Warehouse, agent_id: str) -> dict[str, EarlierRequest]:
     }
 
 
-def _of_callers(
-    warehouse: Warehouse, agent_id: str, callers: Sequence[str], pii_secret: str
-) -> list[str]:
-    """Finds the conversations of these callers, whose numbers may be stored as hashes."""
-    if not callers:
-        return []
-    wanted = {normalize_caller(caller) for caller in callers}
-    if pii_secret:
-        hashing = Redaction("hash", pii_secret, "keep")
-        for caller in callers:
-            hashed = hashing.apply({"fromNumber": caller})
-            wanted.add(normalize_caller(hashed["fromNumber"]))
+def _find_callers(warehouse: Warehouse, selection: Selection, pii_secret: str) -> None:
+    """Finds the conversations of the callers, whose numbers may be stored as hashes.
+
+    Fills `of_callers` and `not_found`.
+    """
+    agent_id, region = selection.agent_id, selection.region
     calls = (
         f"FROM (SELECT conversation_id, {caller_sql()} AS caller FROM {{conversations}} "
         "WHERE agent_id = %s) c "
     )
-    numbers = [
-        number
-        for (number,) in warehouse.rows(
+    stored = [
+        caller
+        for (caller,) in warehouse.rows(
             f"SELECT DISTINCT caller {calls} WHERE caller IS NOT NULL", agent_id
         )
-        if normalize_caller(number) in wanted
     ]
-    return [
+    erased = forgotten_callers(warehouse, agent_id, region)
+    found: list[str] = []
+    for caller in selection.callers:
+        forms = spellings(caller, region)
+        if pii_secret:
+            forms |= {normalize_caller(keyed_hash(form, pii_secret)) for form in forms}
+        endings = {form[-_ENDING_DIGITS:] for form in forms}
+        same = [
+            other
+            for other in stored
+            # a number is parsed only if it can be the same one
+            if any(ending in _digits(other) or ending in other.lower() for ending in endings)
+            and not forms.isdisjoint(spellings(other, region))
+        ]
+        found += same
+        if not same and not erased.includes(caller):
+            selection.not_found[caller] = _near(caller, stored, region)
+    selection.of_callers = {
         name
-        for batch, marks in id_batches(numbers)
+        for batch, marks in id_batches(found)
         for (name,) in warehouse.rows(
             f"SELECT conversation_id {calls} WHERE caller IN ({marks})", agent_id, *batch
         )
-    ]
+    }
+
+
+def _digits(text: str) -> str:
+    return "".join(filter(str.isdigit, text))
+
+
+def _near(caller: str, stored: Iterable[str], region: str) -> list[str]:
+    """Returns a few callers whose number ends alike, or differs in one digit."""
+    wanted = normalize_caller(caller, region)
+
+    def is_near(other: str) -> bool:
+        digits = _digits(other)
+        if len(digits) > MOST_DIGITS:  # a hash
+            return False
+        differing = sum(map(ne, digits, wanted)) if len(digits) == len(wanted) else 2
+        return differing <= 1 or digits.endswith(wanted[-_ENDING_DIGITS:])
+
+    return list(islice(filter(is_near, stored), _MAX_NEAR))
 
 
 def _loaded(

@@ -27,6 +27,17 @@ def plan(console: Console, done: Erasures) -> None:
         _list(console, [*one.conversations, *absent])
 
 
+def not_found(done: Erasures) -> list[str]:
+    """Returns one line per caller that no agent has a conversation of."""
+    return [
+        f"no conversation of {caller} is in the warehouse, nor was one erased before. "
+        + (f"Callers that come near: {', '.join(near)}. " if near else "")
+        + "Write the number with + and its country code; without one it is taken for a number of "
+        "phone_region (POLYAI_PHONE_REGION), else of the country of the agent's own numbers"
+        for caller, near in done.not_found.items()
+    ]
+
+
 def erasures(console: Console, done: Erasures, place: str) -> None:
     """Prints the summary of a run, one paragraph per agent; errors are printed separately."""
     for one in done.agents:

@@ -161,6 +161,7 @@ class AgentReader:
             by_id=self._choice.details,
             report=self.report,
             fallback=before,
+            phone_region=settings.phone_region,
         )
         self._shaper = BatchShaper(agent, settings, warehouse, self._plan, self.report)
         self._arrived: queue.Queue[Fetched | None] = queue.Queue(_QUEUE_SIZE)

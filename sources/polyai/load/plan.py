@@ -13,6 +13,7 @@ from itertools import chain
 from ..listing.protocol import Listed, Listing, MalformedRow
 from ..shape.audit_rows import Failure
 from ..shape.caller_identity import ForgottenCallers
+from ..warehouse.callers import forgotten_callers
 from ..warehouse.fallback import Fallback, listed_until
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
 from .batching import grouped
@@ -69,7 +70,9 @@ class Plan:
         by_id: bool,
         report: RunReport,
         fallback: Fallback | None = None,
+        phone_region: str = "",
     ) -> None:
+        self._phone_region = phone_region
         self._fallback = fallback
         self._warehouse = warehouse
         self._agent_id = agent_id
@@ -153,7 +156,7 @@ class Plan:
         forgotten = warehouse.forgotten(agent_id)
         self._report.forgotten = len(forgotten)
         self._left_out = given_up | forgotten
-        self.forgotten_callers = ForgottenCallers(warehouse.forgotten_callers(agent_id))
+        self.forgotten_callers = forgotten_callers(warehouse, agent_id, self._phone_region)
         excluded = self._left_out | warehouse.gone(agent_id)
         self._reconciliation.start()
         self._collect_due(excluded)

@@ -69,9 +69,11 @@ class Redaction:
             callers can still be joined; `drop` replaces them by `DROPPED`; `keep` changes nothing.
         secret: Key of the hash.
         transcripts: `drop` removes the fields with words of the conversation.
+        region: Country of numbers without country code; see `normalize_number`.
     """
 
-    def __init__(self, pii: Pii, secret: str, transcripts: Transcripts) -> None:
+    def __init__(self, pii: Pii, secret: str, transcripts: Transcripts, region: str = "") -> None:
+        self._region = region
         self._pii = pii
         self._secret = secret
         self._drops_transcripts = transcripts == "drop"
@@ -79,7 +81,7 @@ class Redaction:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Returns the redaction that the settings ask for."""
-        return cls(settings.pii, settings.pii_secret, settings.transcripts)
+        return cls(settings.pii, settings.pii_secret, settings.transcripts, settings.phone_region)
 
     def apply(self, detail: Json) -> Json:
         """Returns the redacted detail; the same object where nothing is to be redacted."""
@@ -111,7 +113,7 @@ class Redaction:
     def _replacement(self, match: re.Match[str]) -> str:
         if self._pii == "drop":
             return DROPPED
-        return caller_hash(match[0], self._secret)
+        return caller_hash(match[0], self._secret, self._region)
 
 
 def _without_transcript(value: Any) -> Any:

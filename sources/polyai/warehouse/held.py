@@ -11,7 +11,6 @@ from ..clock import in_utc
 from ..config.agent import DATA
 from ..shape.answer import LoadedConversation, NoteVersion
 from ..shape.audit_rows import Failure, Stage
-from ..shape.caller_identity import ForgottenCaller
 from ..tables.children import METRICS, TURNS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
@@ -217,17 +216,6 @@ class LoadState(RunHistory):
         """Returns ids of conversations that are erased or being erased, never to be loaded."""
         rows = self.rows("SELECT conversation_id FROM {forgotten} WHERE agent_id = %s", agent_id)
         return frozenset(row[0] for row in rows)
-
-    def forgotten_callers(self, agent_id: str) -> list[ForgottenCaller]:
-        """Returns the callers whose conversations were erased, as hashes."""
-        return [
-            ForgottenCaller(hashed, salt, in_utc(requested_at))
-            for hashed, salt, requested_at in self.rows(
-                "SELECT caller_hash, salt, requested_at FROM {forgotten_callers} "
-                "WHERE agent_id = %s",
-                agent_id,
-            )
-        ]
 
     def reloaded_after_erasure(self, agent_id: str) -> list[str]:
         """Returns ids of erased conversations that a run had fetched before, and loaded since.

@@ -1,0 +1,63 @@
+"""Callers that were erased from a warehouse, and the country of its numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..clock import in_utc
+from ..shape.caller_identity import ForgottenCaller, ForgottenCallers, country_of
+from ..tables.rules import OUTBOUND
+from .queries import Warehouse
+
+_NUMBERS_READ = 100
+"""The agent's own numbers that are looked at; it has few."""
+
+
+def forgotten_callers(
+    warehouse: Warehouse, agent_id: str, phone_region: str = ""
+) -> ForgottenCallers:
+    """Returns the callers of an agent whose conversations were erased.
+
+    Args:
+        warehouse: The warehouse.
+        agent_id: The agent.
+        phone_region: As for `region_of`.
+    """
+    callers = [
+        ForgottenCaller(hashed, salt, in_utc(requested_at))
+        for hashed, salt, requested_at in warehouse.rows(
+            "SELECT caller_hash, salt, requested_at FROM {forgotten_callers} WHERE agent_id = %s",
+            agent_id,
+        )
+    ]
+    return ForgottenCallers(
+        callers, region_of(warehouse, agent_id, phone_region) if callers else ""
+    )
+
+
+def region_of(warehouse: Warehouse, agent_id: str, phone_region: str = "") -> str:
+    """Returns the country of numbers without country code.
+
+    Args:
+        warehouse: The warehouse.
+        agent_id: The agent.
+        phone_region: The setting; if it is empty, the country of most of the agent's own numbers.
+
+    Returns:
+        Two letters; empty if the agent has no international number.
+    """
+    if phone_region:
+        return phone_region
+    own = warehouse.rows(
+        "SELECT number, 1 FROM {phone_numbers} WHERE agent_id = %s", agent_id
+    ) or warehouse.rows(
+        f"SELECT CASE WHEN lower(direction) = '{OUTBOUND}' THEN from_number ELSE to_number END, "
+        "count(*) FROM {conversations} WHERE agent_id = %s GROUP BY 1 "
+        f"ORDER BY 2 DESC LIMIT {_NUMBERS_READ}",
+        agent_id,
+    )
+    countries: Counter[str] = Counter()
+    for number, count in own:
+        if country := country_of(str(number or "")):
+            countries[country] += count
+    return countries.most_common(1)[0][0] if countries else ""
