@@ -235,7 +235,7 @@ _LOAD = "dlt.load.load:Load"
 _JOBS = "dlt.common.destination.client:RunnableLoadJob"
 _CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
 _MERGES = (
-    "polyai.warehouse.duckdb_destination:PackageClient._merge",
+    "polyai.warehouse.duckdb_destination:DuckDbMerge._merge",
     "dlt.destinations.job_client_impl:SqlLoadJob.run",
 )
 _PIPELINE = "dlt.pipeline.pipeline:Pipeline"
