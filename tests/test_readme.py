@@ -116,7 +116,8 @@ def test_its_rows_and_scenarios_are_sent_by_its_commands(warehouse: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sql", blocks("sql"))
+# that of a DuckLake is run by test_ducklake.py
+@pytest.mark.parametrize("sql", [sql for sql in blocks("sql") if "ducklake:" not in sql])
 def test_each_query_answers(sql: str, warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(warehouse.parent)
     a_day = next(iter(sorted(Path("recordings/agent_id=PROJECT-BOOKINGS").iterdir())))
