@@ -456,9 +456,9 @@ def test_a_killed_run_is_completed_by_the_next(
     first, second, *_ = company.recorded()
     original = getattr(owner, step)
 
-    def dies(*arguments: Any) -> None:
+    def dies(*arguments: Any, **options: Any) -> None:
         if is_after:
-            original(*arguments)
+            original(*arguments, **options)
         raise Killed
 
     with monkeypatch.context() as patched:

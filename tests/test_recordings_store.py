@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
@@ -21,6 +23,7 @@ from urllib.parse import unquote
 import duckdb
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -31,14 +34,17 @@ from hypothesis import strategies as st
 from examples import examples
 from optional import needs_s3
 from polyai.errors import ConfigurationError, PolyAIError, StoreError
-from polyai.recordings.layout import agent_folder, file_name, partition, safe_name
+from polyai.recordings.custody import Head
+from polyai.recordings.layout import file_name, partition, safe_name
 from polyai.recordings.manifest import (
     SCHEMA,
+    Index,
     Manifest,
     Row,
     key_of,
-    manifest_path,
-    read_partition,
+    read_index,
+    read_part,
+    rows_of,
 )
 from polyai.warehouse.file_store import Incoming, Store, open_store
 from polyai.warehouse.open import owner_only
@@ -837,7 +843,8 @@ def test_files_are_readable_by_their_owner_only(
                     with incoming.file(".wav") as file:
                         file.write_bytes(b"sound")
                         store.put(file, f"{partition(AGENT, MORNING)}/a.wav")
-                    Manifest(store, incoming, AGENT).add([row("a")])
+                    manifest = Manifest(store, incoming, Index("a", AGENT, "writer"), "run")
+                    commit(manifest, [row("a")])
                     made = [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077]
                     assert made == []
         assert len(list(tmp_path.rglob("*.wav"))) == 2
@@ -850,7 +857,7 @@ def test_files_are_readable_by_their_owner_only(
 def row(conversation_id: str, **facts: Any) -> Row:
     """Row as it is read back, with every column."""
     return {
-        **dict.fromkeys(SCHEMA.names),
+        **dict.fromkeys(name for name in SCHEMA.names if name != "date"),
         "agent_id": AGENT,
         "conversation_id": conversation_id,
         "direction": "combined",
@@ -874,7 +881,7 @@ def incoming(store: Store, elsewhere: Path) -> Iterator[Incoming]:
 
 @pytest.fixture
 def manifest(store: Store, incoming: Incoming) -> Manifest:
-    return Manifest(store, incoming, AGENT)
+    return Manifest(store, incoming, Index("archive", AGENT, "writer"), "run")
 
 
 def by_key(*rows: Row) -> dict[Any, Row]:
@@ -882,113 +889,103 @@ def by_key(*rows: Row) -> dict[Any, Row]:
 
 
 class TestAManifest:
-    def test_contains_the_rows_that_were_added(self, manifest: Manifest, store: Store) -> None:
+    def test_contains_the_rows_that_were_committed(self, manifest: Manifest, store: Store) -> None:
         rows = [
             row("a"),
             row("a", direction="user"),
             row("a", redacted=False),
             row("ä/漢 %", error_code="NO_RECORDING", status="not_found", bytes=None),
         ]
-        manifest.add(rows)
+        commit(manifest, rows)
         assert manifest.read(partition(AGENT, MORNING)) == by_key(*rows)
-        assert read_partition(store, AGENT, partition(AGENT, MORNING)) == by_key(*rows)
-        assert set(store.sizes("")) <= {".incoming.lock"}
-        assert store.folders("manifest") == [agent_folder(AGENT)]
-
-    def test_accepts_rows_without_some_columns(self, manifest: Manifest) -> None:
-        manifest.add([{"started_at": MORNING, **dict(zip(KEY, ("a", "user", True)))}])
-        [found] = manifest.read(partition(AGENT, MORNING)).values()
-        assert found == dict.fromkeys(SCHEMA.names) | {
-            "agent_id": AGENT,
-            "started_at": MORNING,
-            **dict(zip(KEY, ("a", "user", True))),
-        }
+        again = opened(store, manifest)
+        assert again.read(partition(AGENT, MORNING)) == by_key(*rows)
+        assert store.folders("manifest") == [safe_name(AGENT)]
 
     def test_replaces_rows_of_the_same_key(self, manifest: Manifest) -> None:
-        manifest.add([row("a", status="failed"), row("b"), row("a", direction="user")])
-        manifest.add([row("a", attempts=2), row("c")])
-        manifest.add([row("c", attempts=8), row("c", attempts=9)])
+        commit(manifest, [row("a", status="failed"), row("b"), row("a", direction="user")])
+        commit(manifest, [row("a", attempts=2), row("c")])
+        commit(manifest, [row("c", attempts=8), row("c", attempts=9)])
         assert manifest.read(partition(AGENT, MORNING)) == by_key(
             row("a", attempts=2), row("b"), row("a", direction="user"), row("c", attempts=9)
         )
+        assert len(manifest.index.parts) == 1
 
-    def test_has_a_partition_for_each_day(self, manifest: Manifest, store: Store) -> None:
-        rows = [row(str(day), started_at=MORNING + timedelta(days=day)) for day in range(20)]
-        manifest.add(rows)
-        days = sorted(f"date={one['started_at']:%Y-%m-%d}" for one in rows)
-        assert store.folders(f"manifest/{agent_folder(AGENT)}") == days
+    def test_appends_a_part_for_each_month(self, manifest: Manifest, store: Store) -> None:
+        rows = [row(str(day), started_at=MORNING + timedelta(days=day)) for day in range(40)]
+        rows.append(row("no start", started_at=None))
+        for one in rows:
+            commit(manifest, [one], is_new=True)
+        parts = [part for part in manifest.index.parts if part.month == "2025-04"]
+        assert len(parts) > 1
+        # merged while there are many
+        assert len(manifest.index.parts) < 30
+        manifest.compact("2025-05")
+        assert sorted(part.month for part in manifest.index.parts) == [
+            "2025-03",
+            "2025-04",
+            "unknown",
+        ]
+        assert sum(part.rows for part in manifest.index.parts) == 41
         for one in rows:
             assert manifest.read(partition(AGENT, one["started_at"])) == by_key(one)
+        assert listed_in(store) == {part.path for part in manifest.index.parts}
 
-    def test_has_a_partition_for_unknown_starts(self, manifest: Manifest, store: Store) -> None:
-        manifest.add([row("a"), row("b", started_at=None)])
-        manifest.add([row("c", started_at=None)])
-        assert store.folders(f"manifest/{agent_folder(AGENT)}") == [
-            f"date={MORNING:%Y-%m-%d}",
-            f"date={NO_DAY}",
-        ]
-        assert manifest.read(partition(AGENT, None)) == by_key(
-            row("b", started_at=None), row("c", started_at=None)
-        )
+    def test_of_two_warehouses_has_the_rows_of_both(
+        self, manifest: Manifest, store: Store, incoming: Incoming
+    ) -> None:
+        other = Manifest(store, incoming, Index("archive", AGENT, "other"), "run2")
+        commit(manifest, [row("a"), row("b")])
+        commit(other, [row("b", attempts=2), row("c")])
+        commit(manifest, [row("d")])
+        both = opened(store, manifest).read(partition(AGENT, MORNING))
+        assert both == by_key(row("a"), row("b"), row("c"), row("d"))
 
     def test_is_separate_for_each_agent(
         self, manifest: Manifest, store: Store, incoming: Incoming
     ) -> None:
-        manifest.add([row("a")])
-        Manifest(store, incoming, "other").add([row("b", agent_id="other")])
+        commit(manifest, [row("a")])
+        other = Manifest(store, incoming, Index("archive", "other", "writer"), "run")
+        commit(other, [row("b", agent_id="other")])
         assert manifest.read(partition(AGENT, MORNING)) == by_key(row("a"))
-        assert read_partition(store, "other", partition("other", MORNING)) == by_key(
-            row("b", agent_id="other")
-        )
+        assert other.read(partition("other", MORNING)) == by_key(row("b", agent_id="other"))
 
-    def test_is_empty_at_first(self, manifest: Manifest, store: Store) -> None:
-        manifest.add([])
-        manifest.replace(partition(AGENT, MORNING), [])
+    def test_loses_rows_that_are_removed(self, manifest: Manifest, store: Store) -> None:
+        commit(manifest, [row("a"), row("b"), row("c", started_at=None)])
+        manifest.remove(pc.field("started_at") >= MORNING, (), Head())
         assert manifest.read(partition(AGENT, MORNING)) == {}
-        assert store.folders("manifest") == []
-
-    def test_can_be_replaced(self, manifest: Manifest, store: Store) -> None:
-        day = partition(AGENT, MORNING)
-        manifest.add([row("a"), row("b")])
-        manifest.replace(day, [row("c")])
-        assert manifest.read(day) == by_key(row("c"))
-        manifest.replace(day, [])
-        assert manifest.read(day) == {}
-        assert store.sizes(f"manifest/{day}") == {}
-
-    def test_has_no_empty_partitions(self, manifest: Manifest, store: Store) -> None:
-        """`verify` expects rows in every partition."""
-        manifest.add([row("a"), row("b", started_at=MORNING + timedelta(days=1))])
-        manifest.replace(partition(AGENT, MORNING), [])
-        assert store.folders(f"manifest/{agent_folder(AGENT)}") == ["date=2025-03-02"]
+        assert manifest.read(partition(AGENT, None)) == by_key(row("c", started_at=None))
+        manifest.remove(pc.field("conversation_id").isin(["c"]), (), Head())
+        assert listed_in(store) == set()
 
     def test_of_an_older_version_without_a_column_can_be_read(
         self, manifest: Manifest, store: Store, draft: Callable[[bytes], Path]
     ) -> None:
-        day = partition(AGENT, MORNING)
-        manifest.add([row("a")])
-        table = pq.read_table(pa.BufferReader(read(store, manifest_path(day))))
+        commit(manifest, [row("a")])
+        (part,) = manifest.index.parts
+        table = pq.read_table(pa.BufferReader(store.read(part.path)))
         older = pa.BufferOutputStream()
         pq.write_table(table.drop_columns(["audio_format", "channels"]), older)
-        store.put(draft(older.getvalue().to_pybytes()), manifest_path(day))
-
-        manifest.add([row("b", channels=2)])
-
-        assert manifest.read(day) == by_key(row("a"), row("b", channels=2))
-
-
-KEY = ("conversation_id", "direction", "redacted")
+        body = older.getvalue().to_pybytes()
+        store.put(draft(body), part.path)
+        older_part = replace(part, sha256=hashlib.sha256(body).hexdigest())
+        assert list(rows_of(read_part(store, older_part))) == [row("a")]
 
 
-def written(store: Store, elsewhere: Path, agent_id: str) -> None:
-    with Incoming(store, elsewhere) as incoming:
-        Manifest(store, incoming, agent_id).add(
-            [
-                row("a", agent_id=agent_id),
-                row("b", agent_id=agent_id, started_at=MORNING + timedelta(days=1)),
-                row("c", agent_id=agent_id, started_at=None),
-            ]
-        )
+def commit(manifest: Manifest, rows: list[Row], *, is_new: bool = False) -> None:
+    manifest.commit(rows, custody=Head(), replaces=lambda _: not is_new)
+
+
+def opened(store: Store, manifest: Manifest) -> Manifest:
+    """The manifest as another run reads it."""
+    index = read_index(store, manifest.index.path)
+    assert index == manifest.index
+    return Manifest(store, manifest._incoming, index, "another")
+
+
+def listed_in(store: Store) -> set[str]:
+    """Paths of the Parquet files of manifests."""
+    return {path for path, _ in store.walk("manifest/") if path.endswith(".parquet")}
 
 
 every_agent = pytest.mark.parametrize(
@@ -1000,65 +997,40 @@ class TestReaders:
     """Manifests as other programs read them."""
 
     @every_agent
-    def test_duckdb_reads_agent_and_day(
+    def test_duckdb_and_pyarrow_read_agent_and_day(
         self, agent_id: str, folder: Store, elsewhere: Path
     ) -> None:
-        written(folder, elsewhere, agent_id)
-        pattern = folder.uri("manifest/**/*.parquet")
-        with duckdb.connect() as connection:
-            found = connection.execute(
-                "SELECT conversation_id, agent_id, date, typeof(date), epoch(started_at), sha256 "
-                "FROM read_parquet(?, hive_partitioning = true) ORDER BY conversation_id",
-                [pattern],
-            ).fetchall()
-        day, began, digest = MORNING.date(), MORNING.timestamp(), "0" * 64
-        assert found == [
-            ("a", agent_id, day, "DATE", began, digest),
-            ("b", agent_id, day + timedelta(days=1), "DATE", began + 86_400, digest),
-            ("c", agent_id, None, "DATE", None, digest),
+        rows = [
+            row("a", agent_id=agent_id),
+            row("b", agent_id=agent_id, started_at=MORNING + timedelta(days=1)),
+            row("c", agent_id=agent_id, started_at=None),
         ]
-
-    @every_agent
-    def test_pyarrow_reads_agent_and_day(
-        self, agent_id: str, folder: Store, elsewhere: Path
-    ) -> None:
-        written(folder, elsewhere, agent_id)
-        dataset = pyarrow.dataset.dataset(folder.uri("manifest"), partitioning="hive")
-        found = dataset.to_table(["conversation_id", "agent_id", "date"]).to_pylist()
-        assert sorted(tuple(one.values()) for one in found) == [
+        with Incoming(folder, elsewhere) as incoming:
+            manifest = Manifest(folder, incoming, Index("archive", agent_id, "writer"), "run")
+            commit(manifest, rows)
+        paths = [folder.uri(part.path) for part in manifest.index.parts]
+        expected = [
             ("a", agent_id, "2025-03-01"),
             ("b", agent_id, "2025-03-02"),
             ("c", agent_id, None),
         ]
-        assert set(dataset.schema.names) == {*SCHEMA.names, "agent_id", "date"}
-
-    def test_readers_of_several_agents_distinguish_them(
-        self, folder: Store, elsewhere: Path
-    ) -> None:
-        agents = [AGENT, "a/b c", "ä" * 20]
-        for agent_id in agents:
-            written(folder, elsewhere, agent_id)
         with duckdb.connect() as connection:
             found = connection.execute(
-                "SELECT agent_id, count(*) FROM read_parquet(?, hive_partitioning = true) "
-                "GROUP BY agent_id",
-                [folder.uri("manifest/**/*.parquet")],
+                "SELECT conversation_id, agent_id, date FROM read_parquet(?) ORDER BY 1", [paths]
             ).fetchall()
-        assert sorted(found) == sorted((agent_id, 3) for agent_id in agents)
+        assert found == expected
+        # the index and drafts are skipped
+        dataset = pyarrow.dataset.dataset(folder.uri("manifest"))
+        listed = dataset.to_table(["conversation_id", "agent_id", "date"]).to_pylist()
+        assert sorted(tuple(one.values()) for one in listed) == expected
 
-    def test_columns_of_the_path_are_not_in_the_file(self, folder: Store, elsewhere: Path) -> None:
-        written(folder, elsewhere, AGENT)
-        path = folder.uri(manifest_path(partition(AGENT, MORNING)))
-        assert pq.read_schema(path).equals(SCHEMA)
-        assert not {"agent_id", "date", "_dlt_load_id"} & set(SCHEMA.names)
-        assert path.endswith(f"/manifest/agent_id={AGENT}/date=2025-03-01/recordings.parquet")
-
-    def test_readers_of_all_files_skip_drafts(self, folder: Store, elsewhere: Path) -> None:
-        written(folder, elsewhere, AGENT)
-        with Incoming(folder, elsewhere) as incoming, incoming.file(".parquet") as half:
-            half.write_bytes(b"PAR1 half")
-            dataset = pyarrow.dataset.dataset(folder.uri(""), partitioning="hive")
-            assert dataset.count_rows() == 3
+    def test_columns_that_depend_on_the_place_are_not_in_the_file(
+        self, manifest: Manifest, store: Store
+    ) -> None:
+        commit(manifest, [row("a")])
+        body = store.read(manifest.index.parts[0].path)
+        assert pq.read_schema(pa.BufferReader(body)).equals(SCHEMA)
+        assert not {"uri", "archive_id", "_dlt_load_id"} & set(SCHEMA.names)
 
 
 def foreign() -> bytes:
@@ -1081,22 +1053,19 @@ HARM: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_damaged_manifest_is_an_error(harm: str, folder: Store, elsewhere: Path) -> None:
-    day = partition(AGENT, MORNING)
+def test_a_damaged_part_is_an_error(harm: str, folder: Store, elsewhere: Path) -> None:
     with Incoming(folder, elsewhere) as incoming:
-        manifest = Manifest(folder, incoming, AGENT)
-        manifest.add([row(str(number)) for number in range(50)])
-        path = Path(folder.uri(manifest_path(day)))
+        manifest = Manifest(folder, incoming, Index("archive", AGENT, "writer"), "run")
+        commit(manifest, [row(str(number)) for number in range(50)])
+        path = Path(folder.uri(manifest.index.parts[0].path))
         damaged = HARM[harm](path.read_bytes())
         path.write_bytes(damaged)
 
+        again = opened(folder, manifest)
         with pytest.raises(StoreError) as error:
-            manifest.read(day)
+            again.read(partition(AGENT, MORNING))
         assert message_of(error).startswith(f"{path} cannot be read")
         with pytest.raises(StoreError):
-            manifest.add([row("a"), row("b", started_at=MORNING + timedelta(days=1))])
+            commit(again, [row("a")])
         # a run does not hide the damage
         assert path.read_bytes() == damaged
-
-        manifest.replace(day, [row("a")])
-        assert manifest.read(day) == by_key(row("a"))

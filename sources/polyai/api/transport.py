@@ -358,7 +358,7 @@ class Transport:
         if request.is_streamed:
             limit.stream()
         try:
-            result = accept(Body(response, chunks()))
+            result = accept(Body(response, chunks(), url, correlation_id))
         except UnusableError as error:
             if not request.is_idempotent:
                 # it has been carried out: only its answer cannot be read

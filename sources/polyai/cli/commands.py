@@ -62,7 +62,7 @@ COMMANDS = {
     "recordings": Command(
         ".recordings.cli",
         "app",
-        "Download missing recordings; verify or prune stored ones.",
+        "Download missing recordings; verify, prune, move or prove stored ones.",
         "--recordings-url s3://bucket/recordings",
     ),
     "annotate": Command(

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from itertools import product
+from typing import Any
 
+import pyarrow.compute as pc
+
+from ..clock import Clock
 from ..config.settings import DIRECTIONS
-from ..recordings.layout import agent_folder, file_name, partition
-from ..recordings.manifest import Manifest
-from ..recordings.prune import path_to_delete
-from ..warehouse.file_store import Incoming, Store
+from ..recordings.custody import event
+from ..recordings.layout import QUARANTINE, agent_folder, base_path, file_name, partition
+from ..recordings.writer import ArchiveWriter
+from ..warehouse.file_store import Store
 from ..warehouse.queries import Warehouse, id_batches
 
 
 def erase_recordings(
     warehouse: Warehouse,
     store: Store,
-    incoming: Incoming,
+    writer: ArchiveWriter,
     agent_id: str,
     conversations: Mapping[str, Collection[datetime | None]],
+    clock: Clock,
+    **facts: str | None,
 ) -> Counter[str]:
     """Deletes all audio files of these conversations, including files without a row.
 
@@ -30,26 +36,53 @@ def erase_recordings(
     Args:
         warehouse: Warehouse with the table `recordings`.
         store: Store of the files.
-        incoming: Folder in which manifests are written first.
+        writer: Manifest and custody log of the agent.
         agent_id: The agent.
         conversations: Possible start times by conversation id. If there are none, the folders of
             all days are searched.
+        clock: Current time.
+        facts: Run and reason, for the custody log.
 
     Returns:
         Number of deleted files by conversation id.
 
     Raises:
-        StoreError: A file cannot be deleted, or is in another store.
+        StoreError: A file cannot be deleted.
     """
+    hashes: dict[str, str | None] = {one.path: one.sha256 for one in writer.manifest.index.kept}
     paths: dict[str, str] = {}
     for ids, marks in id_batches(sorted(conversations)):
-        for conversation_id, uri in warehouse.rows(
-            "SELECT conversation_id, uri FROM {recordings} WHERE uri IS NOT NULL "
+        for conversation_id, path, sha256 in warehouse.rows(
+            "SELECT conversation_id, path, sha256 FROM {recordings} WHERE path IS NOT NULL "
             f"AND agent_id = %s AND conversation_id IN ({marks})",
             agent_id,
             *ids,
         ):
-            paths[path_to_delete(store, uri)] = conversation_id
+            paths[path], hashes[path] = conversation_id, sha256
+    paths |= _files(store, agent_id, conversations)
+    entries = [
+        event(
+            "deleted",
+            clock(),
+            agent_id=agent_id,
+            conversation_id=conversation_id,
+            path=path,
+            sha256=hashes.get(path),
+            **facts,
+        )
+        for path, conversation_id in sorted(paths.items())
+    ]
+    writer.append(entries)
+    store.delete(list(paths))
+    erased: Any = pc.field("conversation_id").isin(sorted(conversations))
+    writer.manifest.remove(erased, paths, writer.head)
+    return Counter(paths.values())
+
+
+def _files(
+    store: Store, agent_id: str, conversations: Mapping[str, Collection[datetime | None]]
+) -> dict[str, str]:
+    """Finds all files of these conversations: their conversations by path."""
     by_folder: dict[str, set[str]] = {}
     for conversation_id, start_times in conversations.items():
         for started_at in start_times:
@@ -58,17 +91,21 @@ def erase_recordings(
         days = agent_folder(agent_id)
         for day in store.folders(days):
             by_folder.setdefault(f"{days}/{day}", set()).update(without_time)
+    found = {}
     for folder, in_folder in by_folder.items():
-        sizes = store.sizes(folder)
-        for conversation_id, direction, redacted in product(in_folder, DIRECTIONS, (True, False)):
-            file = file_name(conversation_id, direction, redacted=redacted)
-            if file in sizes:
-                paths[f"{folder}/{file}"] = conversation_id
-    store.delete(list(paths))
-    manifest = Manifest(store, incoming, agent_id)
-    for folder in {path.rpartition("/")[0] for path in paths} | by_folder.keys():
-        rows = manifest.read(folder)
-        kept = [row for row in rows.values() if row["conversation_id"] not in conversations]
-        if len(kept) < len(rows):
-            manifest.replace(folder, kept)
-    return Counter(paths.values())
+        own = {
+            f"{folder}/{file_name(conversation_id, direction, redacted=redacted)}": conversation_id
+            for conversation_id, direction, redacted in product(
+                in_folder, DIRECTIONS, (True, False)
+            )
+        }
+        for path in _listed(store, folder):
+            if name := own.get(base_path(path)):
+                found[path] = name
+    return found
+
+
+def _listed(store: Store, folder: str) -> Iterator[str]:
+    """Yields the files of a day, also those that were set aside."""
+    for parent in (folder, f"{QUARANTINE}/{folder}"):
+        yield from (f"{parent}/{name}" for name in store.sizes(parent))

@@ -21,19 +21,22 @@ import dlt
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..console.exit_codes import ExitCode
-from ..errors import PolyAIError, StoreError
+from ..errors import ConfigurationError, PolyAIError, StoreError
 from ..load.committer import Committer
 from ..load.discard import discard_all
 from ..load.exclusive import exclusive_committer
 from ..load.report import RunReport
 from ..locking.files import LockTimeout, staging_datasets
+from ..recordings.identity import Place
+from ..recordings.opening import Opening
+from ..recordings.writer import ArchiveWriter
 from ..shape.caller_identity import caller_hash
-from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, RECORDINGS, SYNC_RUNS
+from ..tables.audit import FORGOTTEN, FORGOTTEN_CALLERS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..views.publication import is_current
 from ..views.refresh import refresh
 from ..warehouse.callers import forgotten_callers
-from ..warehouse.file_store import Incoming, Store, open_store
+from ..warehouse.file_store import Incoming, open_store
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
@@ -203,7 +206,7 @@ def forget(
     # backfills are not locked out: a slice erases forgotten conversations that it has read
     with (
         exclusive_committer(pipeline, timeout, selected_agents, _LOCK_ENDING) as committer,
-        _recording_store(committer, recordings_url) as store,
+        _recordings(committer, recordings_url, clock) as archive,
     ):
         selections = selected(committer.warehouse)
         agents = [_AgentErasure(committer, selection, reason, clock) for selection in selections]
@@ -211,7 +214,7 @@ def forget(
         for agent in agents:
             if stop.is_set():
                 break
-            agent.erase(store)
+            agent.erase(archive)
             started.append(agent)
         _discard_pending(committer)
         is_rewritten = (
@@ -247,22 +250,30 @@ class _AgentErasure:
         self._error: PolyAIError | None = None
         self.erasure = _erasure(selection)
 
-    def erase(self, archive: _RecordingStore | None) -> None:
+    def erase(self, archive: _Recordings | PolyAIError | None) -> None:
         """Commits the request, then deletes files and rows; files first, because rows name them."""
         committer, selection = self._committer, self._selection
         agent_id, conversations = selection.agent_id, selection.conversations
         self._interrupted = committer.begin(self._report, [COMMAND], _TABLES)
         committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows()})
         try:
+            if isinstance(archive, PolyAIError):
+                raise archive
             if archive is not None:
+                writer = archive.writer(committer.warehouse, self._report, self._clock)
                 self._files = erase_recordings(
                     committer.warehouse,
-                    archive.store,
-                    archive.incoming,
+                    archive.place.store,
+                    writer,
                     agent_id,
                     conversations,
+                    self._clock,
+                    run_id=self._report.run_id,
+                    why=COMMAND,
+                    reason=self._reason,
                 )
-        except StoreError as error:
+                writer.describe_in(self._report)
+        except (ConfigurationError, StoreError) as error:
             self._error = error
             return
         self._report.rows.update(committer.erase(agent_id, list(conversations)))
@@ -330,25 +341,36 @@ class _AgentErasure:
 
 
 @dataclass(frozen=True)
-class _RecordingStore:
-    """Store of recordings, with the folder for new manifests."""
+class _Recordings:
+    """Archive of recordings, with the folder for new manifests."""
 
-    store: Store
+    place: Place
     incoming: Incoming
+
+    def writer(self, warehouse: Warehouse, report: RunReport, clock: Clock) -> ArchiveWriter:
+        """Opens manifest and custody log of the agent of a run."""
+        return ArchiveWriter(
+            self.place, self.incoming, warehouse, report.agent_id, report.run_id, clock
+        )
 
 
 @contextmanager
-def _recording_store(committer: Committer, url: str) -> Iterator[_RecordingStore | None]:
-    """Opens the store; None if it does not exist and no recording was ever downloaded."""
+def _recordings(
+    committer: Committer, url: str, clock: Clock
+) -> Iterator[_Recordings | PolyAIError | None]:
+    """Opens the archive; None if no recording was ever downloaded, else what prevents it."""
     store = open_store(url)
-    folder = store.local_folder
-    is_missing = folder is not None and not folder.exists()
-    if is_missing and not committer.warehouse.has_table(RECORDINGS.name):
+    try:
+        opening = Opening(committer, store, url, clock)
+    except (ConfigurationError, StoreError) as error:
+        # the request is committed first, so that no load brings the conversations back
+        yield error
+        return
+    if opening.is_new:
         yield None
         return
     with Incoming(store, working_folder(committer.pipeline.pipelines_dir)) as incoming:
-        store.check()
-        yield _RecordingStore(store, incoming)
+        yield _Recordings(opening.open(incoming, ()), incoming)
 
 
 def _discard_pending(committer: Committer) -> None:

@@ -83,6 +83,14 @@ class RunReport:
     """Conversations of the agent in the warehouse at the end of the run."""
     forgotten: int = 0
     """Erased conversations of the agent, which are not read again."""
+    findings: int | None = None
+    """Discrepancies of a verification that are not repaired."""
+    custody_writer: str | None = None
+    """Id of this warehouse in the archive of recordings."""
+    custody_entries: int | None = None
+    """Entries of this warehouse in the custody log."""
+    custody_head: str | None = None
+    """Hash of the newest of these entries."""
     error: str | None = None
     load_ids: set[str] = field(default_factory=set)
     """Load packages of the run's conversations."""

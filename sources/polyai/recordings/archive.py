@@ -17,6 +17,9 @@ from .short import call_seconds_sql, is_short, short_sql
 _WITHOUT_SOUND = ("%CHAT%", "%SMS%", "%RCS%", "%WHATSAPP%", "%MESSAG%", "%MAIL%")
 """Channels without recordings; those of an unknown channel are requested."""
 
+ROWS_PER_DAYS = 5_000
+"""Rows that are read together, of as many whole days as they make."""
+
 _BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
 
 _FINISHED_CALLS = (
@@ -207,26 +210,30 @@ class Archive:
         """
         end = before or datetime.max.replace(tzinfo=UTC)
         place = _BEGINNING
-        while True:
-            first = self._warehouse.rows(
-                "SELECT min(started_at) FROM {recordings} "
-                "WHERE agent_id = %s AND started_at >= %s AND started_at < %s",
-                self._agent_id,
-                place,
-                end,
-            )
-            if not first or first[0][0] is None:
-                break
-            began = in_utc(first[0][0])
-            place = next_day(began)
-            yield self._day("started_at >= %s AND started_at < %s", began, min(place, end))
-        if before is None and (rows := self._day("started_at IS NULL")):
+        while rows := self._rows(
+            "started_at >= %s AND started_at < %s",
+            place,
+            end,
+            rest=f"ORDER BY started_at LIMIT {ROWS_PER_DAYS}",
+        ):
+            days = [list(day) for _, day in groupby(rows, key=lambda row: row["started_at"].date())]
+            if len(rows) == ROWS_PER_DAYS:
+                # the last day may have more
+                last = days.pop()
+                if not days:
+                    first = last[0]["started_at"]
+                    bounds = (first, min(end, next_day(first)))
+                    days = [self._rows("started_at >= %s AND started_at < %s", *bounds)]
+            yield from days
+            place = next_day(days[-1][0]["started_at"])
+        if before is None and (rows := self._rows("started_at IS NULL")):
             yield rows
 
-    def _day(self, condition: str, *bounds: datetime) -> list[dict[str, Any]]:
+    def _rows(self, condition: str, *bounds: datetime, rest: str = "") -> list[dict[str, Any]]:
         names = RECORDINGS.arrow_schema.names
         rows = self._warehouse.rows(
-            f"SELECT {', '.join(names)} FROM {{recordings}} WHERE agent_id = %s AND {condition}",
+            f"SELECT {', '.join(names)} FROM {{recordings}} WHERE agent_id = %s AND {condition} "
+            f"{rest}",
             self._agent_id,
             *bounds,
         )

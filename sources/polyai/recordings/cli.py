@@ -1,4 +1,4 @@
-"""Commands `polyai-warehouse recordings`, `recordings verify` and `recordings prune`."""
+"""Commands `polyai-warehouse recordings`, `verify` and `prune`; `place_cli` has the others."""
 
 from __future__ import annotations
 
@@ -29,11 +29,9 @@ from ..console.options import (
 from ..console.process import stop_on_signals
 from ..console.progress import FilesProgress, LoadProgress
 from ..console.terminal import print_failed, print_json, stderr, stdout
-from ..warehouse.file_store import open_store
 from ..warehouse.read_only import open_to_read
 from ..warehouse.target import Target
-from . import command, show
-from .archive import agents_with_recordings
+from . import command, place_cli, show
 from .prune import prune
 from .run import PIPELINE_NAME
 from .verify import verify, verify_and_repair
@@ -43,11 +41,11 @@ CONFIRMED_AGE = timedelta(days=30)
 
 app = typer.Typer(
     name="recordings",
-    help="Download missing recordings; verify or prune stored ones.",
+    help="Download missing recordings; verify, prune, move or prove stored ones.",
     epilog="Example: polyai-warehouse recordings --recordings-url s3://bucket/recordings",
     invoke_without_command=True,
     add_completion=False,
-    subcommand_metavar="[verify|prune]",
+    subcommand_metavar="[verify|prune|move|adopt|prove]",
 )
 
 
@@ -122,11 +120,12 @@ def verify_command(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check files against the warehouse, the manifest and their hashes.
+    """Compare files, manifest, custody log and warehouse, each with the others.
 
-    Needs no API key and changes nothing unless --refetch is given.
+    Needs no API key and changes no file unless --refetch is given; leaves a row
+    in sync_runs.
 
-    Exits with 1 if there is a discrepancy, and with 3 if the only one is that
+    Exits with 1 if there is a discrepancy or nothing to verify, and with 3 if the only one is that
     recordings are much shorter than their calls and may still become longer.
     """
     with stop_on_signals("stopping") as stop, FilesProgress(stderr) as progress:
@@ -141,23 +140,28 @@ def verify_command(
             url = settings.recordings_url
             pipeline = Target(destination, dataset).open(PIPELINE_NAME)
             found = verify_and_repair(
-                settings, pipeline, quick=quick, stop=stop, on_files=progress.update
+                settings,
+                pipeline,
+                agent_ids=agent or (),
+                quick=quick,
+                stop=stop,
+                on_files=progress.update,
             )
         else:
             url = recordings_url or shared_setting("recordings_url")
-            store = open_store(url)
-            store.check()
-            with open_to_read(destination, dataset) as warehouse:
-                found = verify(
-                    warehouse,
-                    store,
-                    agent or agents_with_recordings(warehouse),
-                    wait=shared_setting("recordings_wait"),
-                    quick=quick,
-                    workers=workers or shared_setting("workers"),
-                    stop=stop,
-                    on_files=progress.update,
-                )
+            with open_to_read(destination, dataset):
+                pass  # the warehouse exists
+            found = verify(
+                Target(destination, dataset).open(PIPELINE_NAME),
+                url,
+                agent_ids=agent or (),
+                wait=shared_setting("recordings_wait"),
+                quick=quick,
+                workers=workers or shared_setting("workers"),
+                lock_wait=shared_setting("lock_wait") if wait is None else duration(wait),
+                stop=stop,
+                on_files=progress.update,
+            )
     if stop.is_set():
         code = ExitCode.INTERRUPTED
     elif found.is_sound:
@@ -222,6 +226,17 @@ def prune_command(
     else:
         show.pruning(stdout, results, url, dry_run=dry_run)
     raise typer.Exit(code)
+
+
+app.command(
+    name="move", epilog="Example: polyai-warehouse recordings move --to s3://bucket/recordings"
+)(place_cli.move_command)
+app.command(
+    name="adopt", epilog="Example: polyai-warehouse recordings adopt s3://bucket/recordings"
+)(place_cli.adopt_command)
+app.command(name="prove", epilog="Example: polyai-warehouse recordings prove CA0123456789abcdef")(
+    place_cli.prove_command
+)
 
 
 def _confirm(older_than: timedelta) -> None:

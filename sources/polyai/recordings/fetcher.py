@@ -6,22 +6,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
+from ..api.body import Body
 from ..api.client import DataApi
-from ..api.decoding import NotAcceptedError
 from ..api.outage import OutageBreaker, Probe
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
-from ..errors import AccessError, ApiError, ConversationError, StoppedError, UnavailableError
-from ..warehouse.file_store import Incoming, Store
-from .archive import Due, Kind
-from .layout import file_name, partition
-from .manifest import Manifest, Row
+from ..errors import AccessError, ConversationError, StoppedError, UnavailableError
+from ..warehouse.file_store import Incoming
+from .archive import Kind
+from .identity import Place
+from .keeper import WAV, Keeper, facts_of, is_longer
+from .manifest import Manifest
+from .outcome import Outcome, Task
 from .short import is_short
 from .wav import Received, receive
 
@@ -35,54 +35,9 @@ BATCH_SECONDS = 60.0
 _SYNCED_TOGETHER = 100
 """Files that are flushed to the disk together: each flush delays the workers that write."""
 
-_PARTITIONS = 64
-"""Cached partition listings: calls come in the order in which they began."""
-
 _TICK_SECONDS = 5.0
 
-_WAV = ".wav"
-
 logger = logging.getLogger("polyai")
-
-
-class Task(NamedTuple):
-    """A recording to download.
-
-    Attributes:
-        due: Its call.
-        kind: Its direction and redaction.
-        again: Download it even if its file is in the store.
-        is_short: The stored one is much shorter than the call: only a longer one replaces it.
-    """
-
-    due: Due
-    kind: Kind
-    again: bool = False
-    is_short: bool = False
-
-    @property
-    def loaded(self) -> Mapping[str, Any]:
-        """Its row in the warehouse; empty if there is none."""
-        return self.due.rows.get(self.kind, {})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result for one recording.
-
-    Attributes:
-        row: Row of `recordings`.
-        error: Reason of a failure; None if it is stored or the API has none.
-        is_adopted: It was in the store already.
-        is_known: The manifest or the warehouse had this row already.
-        is_short: It is stored, and much shorter than the call.
-    """
-
-    row: Row
-    error: ApiError | None = None
-    is_adopted: bool = False
-    is_known: bool = False
-    is_short: bool = False
 
 
 class RecordingFetcher:
@@ -93,9 +48,10 @@ class RecordingFetcher:
     Args:
         api: The agent's Data API.
         agent_id: The agent.
-        store: Target of the files.
+        place: Archive of the files.
         incoming: Folder in which files are written first.
         manifest: Rows of the files that are in the store already.
+        facts: Facts of the run for the custody log.
         workers: Maximum number of requests in flight.
         stop: When set, no further recording is begun.
         clock: Current time.
@@ -110,10 +66,11 @@ class RecordingFetcher:
         self,
         api: DataApi,
         agent_id: str,
-        store: Store,
+        place: Place,
         incoming: Incoming,
         manifest: Manifest,
         *,
+        facts: Mapping[str, Any],
         workers: int,
         stop: threading.Event,
         clock: Clock,
@@ -121,7 +78,7 @@ class RecordingFetcher:
     ) -> None:
         self._api = api
         self._agent_id = agent_id
-        self._store = store
+        self._store = place.store
         self._incoming = incoming
         self._stop = stop
         self._clock = clock
@@ -132,8 +89,7 @@ class RecordingFetcher:
         self._breaker = OutageBreaker(probe=Probe(self._first_bytes, api.newest_ids))
         self._probe_kind: Kind | None = None
         self._pool = WorkerPool(workers, "polyai-recording", stop=stop)
-        self._files = lru_cache(_PARTITIONS)(store.sizes)
-        self._known_rows = lru_cache(_PARTITIONS)(manifest.read)
+        self._keeper = Keeper(place, incoming, manifest, agent_id, facts, clock)
 
     def __enter__(self) -> Self:
         return self
@@ -184,15 +140,18 @@ class RecordingFetcher:
         """Adopts or downloads one recording; None if the run is ending."""
         if self._stop.is_set() or self._breaker.is_open or self._is_refused:
             return None
-        adopted = None if task.again else self._adopted(task.due, task.kind)
-        if adopted and not (task.is_short and not _is_longer(adopted.row, task.loaded)):
-            outcome = adopted
-        else:
+        is_requested = task.again or task.is_short
+        outcome = None if is_requested else self._keeper.adopted(task.due, task.kind)
+        if outcome is None:
             self._probe_kind = task.kind
             outcome = self._fetched(task)
             self._breaker.record(outcome.error, task.due.conversation_id)
         seconds = outcome.row.get("duration_seconds")
-        return replace(outcome, is_short=is_short(task.due.call_seconds, seconds))
+        return replace(
+            outcome,
+            is_short=is_short(task.due.call_seconds, seconds),
+            is_loaded=bool(task.loaded),
+        )
 
     def _first_bytes(self, conversation_id: str) -> object:
         """Requests a recording for a probe, and reads no more than its beginning."""
@@ -209,17 +168,19 @@ class RecordingFetcher:
     def _fetched(self, task: Task) -> Outcome:
         """Downloads a recording and stores it."""
         due, kind, loaded = task.due, task.kind, task.loaded
+
+        def accept(body: Body) -> tuple[Received, dict[str, Any]]:
+            received = receive(body, file, is_framed=body.is_framed)
+            return received, {"answered_at": self._clock(), **body.origin._asdict()}
+
         try:
-            with self._incoming.file(_WAV) as file:
-                received = self._api.recording(
-                    due.conversation_id,
-                    kind.direction,
-                    lambda body: receive(body, file, is_framed=body.is_framed),
-                    redacted=kind.redacted,
+            with self._incoming.file(WAV) as file:
+                received, answered = self._api.recording(
+                    due.conversation_id, kind.direction, accept, redacted=kind.redacted
                 )
-                if task.is_short and not _is_longer(_facts(received), loaded):
-                    return Outcome(self._requested_again(loaded), is_known=True)
-                row = self._stored(due, kind, file, received, is_new=True)
+                if task.is_short and not is_longer(facts_of(received), loaded):
+                    return Outcome(self._keeper.requested_again(loaded), is_known=True)
+                return self._keeper.stored(task, file, received, answered)
         except StoppedError:
             raise
         except AccessError:
@@ -230,93 +191,15 @@ class RecordingFetcher:
             # without the API's own error code the 404 may be a gateway's
             is_not_found = error.status == HTTPStatus.NOT_FOUND and bool(error.error_code)
             if task.is_short:
-                row = self._requested_again(loaded)
+                row = self._keeper.requested_again(loaded)
                 return Outcome(row, None if is_not_found else error, is_known=True)
             if loaded.get("status") == "stored":
                 # lost or changed in the store; its size and hash are still worth keeping
                 return Outcome(dict(loaded), error, is_known=True)
             if is_not_found:
-                return Outcome(self._row(due, kind, "not_found", error_code=error.error_code))
-            return Outcome(self._row(due, kind, "failed", error_code=error.error_code), error)
-        if task.is_short:
-            logger.info(
-                "%s: the recording of %s has now %s s instead of %s s: SHA-256 %s replaces %s",
-                self._agent_id,
-                due.conversation_id,
-                row["duration_seconds"],
-                loaded["duration_seconds"],
-                row["sha256"],
-                loaded["sha256"],
+                return Outcome(
+                    self._keeper.row(due, kind, "not_found", error_code=error.error_code)
+                )
+            return Outcome(
+                self._keeper.row(due, kind, "failed", error_code=error.error_code), error
             )
-        return Outcome(row)
-
-    def _requested_again(self, loaded: Mapping[str, Any]) -> Row:
-        """Row of a stored recording that another request has not made longer."""
-        attempts = (loaded["attempts"] or 0) + 1
-        return dict(loaded) | {"attempts": attempts, "fetched_at": self._clock()}
-
-    def _adopted(self, due: Due, kind: Kind) -> Outcome | None:
-        """Adopts a file that a killed run or an earlier warehouse has left in the store."""
-        folder, name = self._place(due, kind)
-        size = self._files(folder).get(name)
-        if size is None:
-            return None
-        known = self._known_rows(folder).get((due.conversation_id, *kind))
-        if known and known["status"] == "stored" and known["bytes"] == size:
-            row = known | {"uri": self._store.uri(f"{folder}/{name}")}
-            return Outcome(row, is_adopted=True, is_known=True)
-        with self._incoming.file(_WAV) as file:
-            try:
-                received = receive(self._store.parts(f"{folder}/{name}"), file)
-            except (NotAcceptedError, FileNotFoundError):
-                # not written by this package, whose files are complete
-                return None
-            return Outcome(self._stored(due, kind, file, received, is_new=False), is_adopted=True)
-
-    def _stored(self, due: Due, kind: Kind, file: Path, received: Received, *, is_new: bool) -> Row:
-        """Builds the row of a complete file; moves it into the store if it is new."""
-        path = "/".join(self._place(due, kind))
-        if is_new:
-            self._store.put(file, path)
-        return self._row(
-            due,
-            kind,
-            "stored",
-            uri=self._store.uri(path),
-            **_facts(received),
-        )
-
-    def _place(self, due: Due, kind: Kind) -> tuple[str, str]:
-        """Folder and name of a recording's file."""
-        name = file_name(due.conversation_id, kind.direction, redacted=kind.redacted)
-        return partition(self._agent_id, due.began), name
-
-    def _row(self, due: Due, kind: Kind, status: str, **facts: Any) -> Row:
-        attempts = due.rows.get(kind, {}).get("attempts") or 0
-        return {
-            "agent_id": self._agent_id,
-            "conversation_id": due.conversation_id,
-            **kind._asdict(),
-            "status": status,
-            "started_at": due.began,
-            "fetched_at": self._clock(),
-            "attempts": attempts + 1,
-            **facts,
-        }
-
-
-def _facts(received: Received) -> Row:
-    """Columns of `recordings` that describe a file."""
-    return {
-        "bytes": received.bytes,
-        "sha256": received.sha256,
-        "error_code": received.mark,
-        **vars(received.sound),
-    }
-
-
-def _is_longer(row: Mapping[str, Any], loaded: Mapping[str, Any]) -> bool:
-    """Returns whether a file is longer than the stored one, by its sound or else its bytes."""
-    names = ("duration_seconds", "bytes")
-    name = next((n for n in names if None not in (row.get(n), loaded.get(n))), None)
-    return name is not None and bool(row[name] > loaded[name])

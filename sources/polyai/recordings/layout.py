@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from urllib.parse import quote
 
@@ -10,6 +11,14 @@ from ..clock import in_utc
 
 _UNKNOWN_DAY = "__HIVE_DEFAULT_PARTITION__"
 """Partition value that Hive, Spark, DuckDB and pyarrow read as NULL."""
+
+QUARANTINE = "quarantine"
+"""Folder of files that were set aside, under their paths and hashes."""
+
+_VERSION = re.compile(r"(?:\.v\d+)?\.wav(?:\.[0-9a-f]{16})?$")
+
+UNKNOWN_MONTH = "unknown"
+"""Month of calls whose start is unknown; after all others."""
 
 _LONGEST_NAME = 180
 """File systems allow 255 bytes; direction and suffixes need some of them."""
@@ -35,6 +44,21 @@ def file_name(conversation_id: str, direction: str, *, redacted: bool) -> str:
     """Name of a recording's file in its partition."""
     ending = f"{direction}.redacted" if redacted else direction
     return f"{safe_name(conversation_id)}.{ending}.wav"
+
+
+def version_name(name: str, version: int) -> str:
+    """Name of another version of a file, beside it."""
+    return f"{name.removesuffix('.wav')}.v{version}.wav"
+
+
+def base_path(path: str) -> str:
+    """Path of the recording that a file is a version of, or was set aside from."""
+    return _VERSION.sub(".wav", path.removeprefix(f"{QUARANTINE}/"))
+
+
+def month_of(day: str) -> str:
+    """Month of a day as in `partition`: `2026-03`, or `unknown`."""
+    return UNKNOWN_MONTH if day == _UNKNOWN_DAY else day[:7]
 
 
 def safe_name(name: str) -> str:

@@ -11,16 +11,14 @@ import dlt
 
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
-from ..errors import StoreError
 from ..load.report import RunReport, no_op
 from ..locking.files import LockTimeout
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
-from ..warehouse.file_store import Store
 from ..warehouse.held import PRUNE
 from .archive import Archive, next_day
-from .layout import partition
-from .manifest import Manifest, Row
+from .deletion import deletions, kept_by_recording
+from .manifest import Row
 from .run import COMMANDS, TABLES, Work, open_work
 
 OnRows = Callable[[int], None]
@@ -92,14 +90,11 @@ def prune(
             result = Pruning(agent_id, clock() - older_than)
             results.append(result)
             archive = Archive(work.committer.warehouse, agent_id)
-            # of all agents first: a refusal changes nothing, and a dry run refuses alike
-            for rows in archive.days(result.before):
-                _paths_to_delete(work.store, rows)
-                if dry_run:
+            if dry_run or work.place is None:
+                for rows in archive.days(result.before):
                     result.count(rows)
-        for result in () if dry_run else results:
-            archive = Archive(work.committer.warehouse, result.agent_id)
-            _prune(work, archive, result, stop, on_rows, clock)
+            else:
+                _prune(work, archive, result, stop, on_rows, clock)
     return results
 
 
@@ -114,16 +109,21 @@ def _prune(
     agent_id, before = result.agent_id, result.before
     report = RunReport(agent_id, PRUNE, Traffic(), range_to=before, started_at=clock())
     killed = work.committer.begin(report, COMMANDS, TABLES)
-    manifest = Manifest(work.store, work.incoming, agent_id)
+    import pyarrow.compute as pc
+
+    writer, store = work.writer(agent_id, report.run_id, clock), work.archive.store
+    others = kept_by_recording(writer.manifest.index.kept)
+    # first, because the rows of the warehouse show the next pruning what is left to delete
+    writer.manifest.remove(pc.field("started_at") < before, (), writer.head)
     open_failures = work.committer.warehouse.open_failures(agent_id, "recording")
+    deleted_kept: set[str] = set()
     for rows in archive.days(before):
         if stop.is_set():
             break
-        folder = partition(agent_id, rows[0]["started_at"])
-        work.store.delete(_paths_to_delete(work.store, rows))
-        listed = manifest.read(folder).values()
-        # on the day of the limit, younger rows are kept
-        manifest.replace(folder, [row for row in listed if row["started_at"] >= before])
+        entries, paths = deletions(rows, others, clock, run_id=report.run_id, why=PRUNE)
+        writer.append(entries)
+        store.delete(paths)
+        deleted_kept.update(paths)
         resolved = {row["conversation_id"] for row in rows} & open_failures.keys()
         if resolved:
             failures = [
@@ -149,25 +149,8 @@ def _prune(
         )
         result.count(rows)
         on_rows(result.rows)
+    writer.manifest.remove(pc.scalar(False), deleted_kept, writer.head)
+    writer.describe_in(report)
     report.rows[RECORDINGS.name] = result.rows
     report.finish(interrupted=stop.is_set(), now=clock())
     work.committer.write({SYNC_RUNS: [report.as_row(), *killed]})
-
-
-def _paths_to_delete(store: Store, rows: Sequence[Row]) -> list[str]:
-    return [path_to_delete(store, row["uri"]) for row in rows if row["uri"]]
-
-
-def path_to_delete(store: Store, uri: str) -> str:
-    """Returns the path of a file in the store.
-
-    Raises:
-        StoreError: It is in another store.
-    """
-    path = store.path_of(uri)
-    if path is None:
-        raise StoreError(
-            f"{uri} is not in {store} and was not deleted: set recordings_url to its store, or, if "
-            "the files were moved, run `recordings verify --refetch` to correct the warehouse first"
-        )
-    return path

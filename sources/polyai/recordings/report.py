@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ..load.report import RunReport
 from ..tables.audit import RECORDINGS
-from .fetcher import Outcome
+from .outcome import Outcome
 
 
 @dataclass

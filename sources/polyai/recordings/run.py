@@ -32,16 +32,20 @@ from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import has_redacted_numbers
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
-from ..warehouse.file_store import Incoming, Store, open_store
+from ..warehouse.file_store import Incoming, open_store
 from ..warehouse.held import PRUNE
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
 from .archive import Archive, Due, Kind, agents_with_recordings
-from .fetcher import Outcome, RecordingFetcher, Task
-from .manifest import Manifest
+from .fetcher import RecordingFetcher
+from .identity import Place
+from .manifest import key_of
+from .opening import Opening
+from .outcome import Outcome, Task
 from .report import RecordingsReport
 from .short import is_retry_due
 from .wav import REFUSALS
+from .writer import ArchiveWriter
 
 logger = logging.getLogger("polyai")
 
@@ -100,7 +104,9 @@ def fetch_recordings(
     reports = []
     agent_ids = [agent.agent_id for agent in settings.agents]
     timeout = LockTimeout(settings.lock_wait, stop)
-    with open_work(pipeline, settings.recordings_url, timeout, agent_ids) as work:
+    with open_work(
+        pipeline, settings.recordings_url, timeout, agent_ids, begins=True, clock=clock
+    ) as work:
         for agent in settings.agents:
             if stop.is_set():
                 break
@@ -120,17 +126,38 @@ class Work:
 
     Attributes:
         committer: Commits to the warehouse.
-        store: The files.
+        place: The archive; None if the warehouse has none.
         incoming: Folder in which files are written first.
         agent_ids: Agents whose recordings are processed.
         others: Holders of the leases that this run did not get.
     """
 
     committer: Committer
-    store: Store
+    place: Place | None
     incoming: Incoming
     agent_ids: tuple[str, ...]
     others: Mapping[str, Holder]
+
+    @property
+    def archive(self) -> Place:
+        """The archive of a run that has one."""
+        if self.place is None:
+            raise ConfigurationError("the warehouse has no archive of recordings yet")
+        return self.place
+
+    def writer(
+        self, agent_id: str, run_id: str, clock: Clock, *, repairs: bool = False
+    ) -> ArchiveWriter:
+        """Opens manifest and custody log of an agent for writing; see `ArchiveWriter`."""
+        return ArchiveWriter(
+            self.archive,
+            self.incoming,
+            self.committer.warehouse,
+            agent_id,
+            run_id,
+            clock,
+            repairs=repairs,
+        )
 
     def refuse_others(self) -> None:
         """Checks that this run holds all leases.
@@ -145,15 +172,26 @@ class Work:
 
 @contextmanager
 def open_work(
-    pipeline: dlt.Pipeline, url: str, timeout: LockTimeout, agent_ids: Sequence[str] | None = None
+    pipeline: dlt.Pipeline,
+    url: str,
+    timeout: LockTimeout,
+    agent_ids: Sequence[str] | None = None,
+    *,
+    begins: bool = False,
+    clock: Clock = utc_now,
 ) -> Iterator[Work]:
-    """Opens store and warehouse, with locks and leases against other runs over recordings.
+    """Opens archive and warehouse, with locks and leases against other runs over recordings.
 
     Args:
         pipeline: The warehouse.
         url: Address of the store.
         timeout: Maximum time to wait for another run.
         agent_ids: Agents; None for all that have recordings in the warehouse.
+        begins: Begin an archive if the warehouse has none.
+        clock: Current time.
+
+    Raises:
+        ConfigurationError: The store is not the archive of the warehouse.
     """
     store = open_store(url)
 
@@ -163,16 +201,17 @@ def open_work(
             agent_ids = agents_with_recordings(Warehouse(pipeline, locks_file=True))
         return [RECORDINGS_WRITER.lease(name) for name in agent_ids]
 
-    with (
-        open_committer(pipeline, RECORDINGS_WRITER.lock_ending, lease_names, timeout) as (
-            committer,
-            others,
-        ),
-        Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming,
+    with open_committer(pipeline, RECORDINGS_WRITER.lock_ending, lease_names, timeout) as (
+        committer,
+        others,
     ):
-        store.check()
-        store.delete_orphans()
-        yield Work(committer, store, incoming, tuple(agent_ids or ()), others)
+        opening = Opening(committer, store, url, clock)
+        with Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming:
+            is_opened = begins or not opening.is_new
+            names = tuple(agent_ids or ())
+            place = opening.open(incoming, names if begins else ()) if is_opened else None
+            store.delete_orphans()
+            yield Work(committer, place, incoming, names, others)
 
 
 class AgentRecordings:
@@ -203,7 +242,7 @@ class AgentRecordings:
         self._stop = stop
         self._clock = clock
         self._archive = Archive(work.committer.warehouse, agent.agent_id)
-        self._manifest = Manifest(work.store, work.incoming, agent.agent_id)
+        self._writer = work.writer(agent.agent_id, report.run_id, clock)
         self._failed: set[str] = set()
         """Calls with a failed recording in this run."""
 
@@ -212,6 +251,7 @@ class AgentRecordings:
         committer, report = self._work.committer, self._report
         killed = committer.begin(report, COMMANDS, TABLES)
         rows, error = self._fetch(tasks)
+        self._writer.describe_in(report)
         report.finish(error, interrupted=self._stop.is_set(), now=self._clock())
         committer.write(rows | {SYNC_RUNS: [report.as_row(), *killed]})
 
@@ -229,9 +269,14 @@ class AgentRecordings:
         fetcher = RecordingFetcher(
             api,
             self._agent.agent_id,
-            work.store,
+            work.archive,
             work.incoming,
-            self._manifest,
+            self._writer.manifest,
+            facts={
+                "run_id": self._report.run_id,
+                "agent_id": self._agent.agent_id,
+                "redacted_asked": settings.redacted,
+            },
             workers=settings.workers,
             stop=self._stop,
             clock=self._clock,
@@ -246,7 +291,9 @@ class AgentRecordings:
             error = stopped_by
         try:
             # files in the store are registered, whatever happened to the others
-            return self._rows(fetcher.rest), error
+            rows = self._rows(fetcher.rest)
+            self._writer.compact()
+            return rows, error
         except StoreError as stopped_by:
             return {}, error or stopped_by
 
@@ -317,7 +364,13 @@ class AgentRecordings:
         if not batch:
             return {}
         rows = [outcome.row for outcome in batch]
-        self._manifest.add(rows)
+        loaded = {key_of(outcome.row) for outcome in batch if outcome.is_loaded}
+        self._writer.record(
+            rows,
+            [entry for outcome in batch for entry in outcome.entries],
+            [kept for outcome in batch for kept in outcome.kept],
+            replaces=loaded.__contains__,
+        )
         return {RECORDINGS: rows, FETCH_FAILURES: list(self._failure_rows(batch))}
 
     @cached_property

@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from ..console.format import SHOWN_FAILURES, seconds_of, without_internals
 from ..errors import without_credentials
+from .findings import Verification
 from .prune import Pruning
 from .report import RecordingsReport
-from .verify import Verification
 
 SHOWN_FINDINGS = 20
 """Findings that the terminal shows; JSON has all of them."""
@@ -59,6 +59,11 @@ def recordings(console: Console, reports: Sequence[RecordingsReport], url: str) 
                 f"  [yellow]given up[/] {report.given_up:,} that have failed for too long: a "
                 "longer give_up_after, or recordings_wait for unusable files, retries them"
             )
+        if report.custody_entries:
+            console.print(
+                f"  custody log: {report.custody_entries:,} entries, head {report.custody_head}",
+                soft_wrap=True,
+            )
     if reports:
         console.print(f"recordings: {escape(without_credentials(url))}", soft_wrap=True)
 
@@ -82,9 +87,17 @@ def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, An
 
 def verification(console: Console, found: Verification, url: str) -> None:
     """Prints the result of a verification."""
-    console.print(
-        f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(without_credentials(url))}"
-    )
+    console.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(without_credentials(url))}")
+    if found.is_empty:
+        console.print("[red]there is nothing to verify[/]: no recording was stored there")
+        return
+    if len(found.writers) > 1:
+        console.print(f"  written by {len(found.writers):,} warehouses")
+    for agent_id, (entries, head) in found.heads.items():
+        console.print(
+            f"  custody log of {escape(agent_id)}: {entries:,} entries, head {head}",
+            soft_wrap=True,
+        )
     for one in found.findings[:SHOWN_FINDINGS]:
         colour = "green" if one.is_repaired else "yellow" if one.is_harmless else "red"
         word = f"{one.trouble}, repaired" if one.is_repaired else one.trouble
@@ -94,6 +107,8 @@ def verification(console: Console, found: Verification, url: str) -> None:
     if len(found.findings) > SHOWN_FINDINGS:
         console.print(f"  … and {len(found.findings) - SHOWN_FINDINGS:,} more")
     left = Counter(one.trouble for one in found.findings if not one.is_repaired)
+    if found.is_stopped:
+        console.print("[yellow]stopped before the end[/]")
     stated = ", ".join(f"{count:,} {trouble}" for trouble, count in left.most_common())
     if found.is_sound:
         repaired = sum(one.is_repaired for one in found.findings)
@@ -113,6 +128,11 @@ def verification_as_json(found: Verification, url: str, code: int) -> dict[str, 
         "ok": found.is_sound,
         "files": found.files,
         "bytes": found.bytes,
+        "writers": len(found.writers),
+        "custody": {
+            agent_id: {"entries": entries, "head": head}
+            for agent_id, (entries, head) in found.heads.items()
+        },
         "findings": [
             {
                 "trouble": one.trouble,

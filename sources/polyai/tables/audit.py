@@ -17,6 +17,7 @@ _ERROR_ID = Column(
     "text",
     "Correlation id, for requests to PolyAI's support: PolyAI's own, else the one sent to it.",
 )
+_ARCHIVE_ID = "Id of the archive of recordings, as in its file `archive.json`."
 _REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
 _CHAT_CONVERSATION_ID = Column(
     "conversation_id",
@@ -107,6 +108,29 @@ SYNC_RUNS = Table(
         Column("retries", "bigint", "HTTP requests that were retries."),
         Column("bytes_received", "bigint", "Size of all responses.", unit="bytes"),
         Column("rows", "json", "Rows written, by table."),
+        Column(
+            "findings",
+            "bigint",
+            "Discrepancies that `recordings verify` found and that are not repaired; NULL for "
+            "other commands.",
+        ),
+        Column(
+            "custody_writer",
+            "text",
+            "Id of this warehouse in the archive, which names its custody log.",
+        ),
+        Column(
+            "custody_entries",
+            "bigint",
+            "Entries of this warehouse in the custody log of the agent's recordings, at the end of "
+            "the run; NULL if it did not read the log.",
+        ),
+        Column(
+            "custody_head",
+            "text",
+            "SHA-256 of the newest of these entries, in hexadecimal digits: whoever keeps it "
+            "elsewhere can prove later that no entry was changed since.",
+        ),
         Column("unmapped_fields", "json", "Fields that have no column, with counts."),
         Column(
             "names_read_at",
@@ -175,7 +199,14 @@ RECORDINGS = Table(
             required=True,
         ),
         Column("status", "text", "Status: stored, not_found (retried for a while) or failed."),
-        Column("uri", "text", "Path or URL of the file, for fsspec; NULL if there is no file."),
+        Column("path", "text", "Path of the file in its archive; NULL if there is no file."),
+        Column("archive_id", "text", _ARCHIVE_ID),
+        Column(
+            "uri",
+            "text",
+            "Path or URL of the file where the archive is now, for fsspec; NULL if there is no "
+            "file.",
+        ),
         Column("bytes", "bigint", "Size of the file.", unit="bytes"),
         Column("sha256", "text", "SHA-256 of the file, in hexadecimal digits."),
         Column("duration_seconds", "double", "Length of the recording.", unit="s"),
@@ -210,8 +241,34 @@ RECORDINGS = Table(
     merge_key=("agent_id", "conversation_id", "direction", "redacted"),
     is_erased=True,
     is_parent_optional=True,
-    outline=("status", "uri", "sha256"),
+    references=(Reference("archives", ("agent_id", "archive_id")),),
+    outline=("status", "path", "sha256"),
     conversation_began_at="started_at",
+)
+
+ARCHIVES = Table(
+    "archives",
+    "One row per agent and archive of recordings: the folder or bucket that has its files.",
+    (
+        AGENT_ID,
+        Column(
+            "archive_id",
+            "text",
+            _ARCHIVE_ID,
+            required=True,
+        ),
+        Column("url", "text", "Folder or URL of the archive, where it is now."),
+        Column(
+            "warehouse_id",
+            "text",
+            "Random id from which the names of this warehouse's manifest and custody log derive.",
+        ),
+        Column("added_at", "timestamp", "Time at which the archive was added.", unit="UTC"),
+        PACKAGE_ID,
+    ),
+    key=("archive_id",),
+    merge_key=("agent_id", "archive_id"),
+    outline=("url", "added_at"),
 )
 
 WRITE_BACKS = Table(

@@ -26,6 +26,7 @@ REGISTERED: tuple[Table, ...] = (
     names.DEPLOYMENTS,
     names.VARIANTS,
     names.PHONE_NUMBERS,
+    audit.ARCHIVES,
     audit.RECORDINGS,
     audit.WRITE_BACKS,
     audit.DEBUG_CHATS,

@@ -1,0 +1,34 @@
+"""Quarantine: files that are not what the archive answers for, set aside and never overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+from ..warehouse.file_store import Store
+from .custody import event
+from .layout import QUARANTINE
+from .manifest import Kept
+
+_DIGITS = 16
+
+
+def quarantine(store: Store, path: str, now: datetime) -> tuple[Kept, dict[str, Any]]:
+    """Moves a file into `quarantine/`, under its path and hash.
+
+    Returns:
+        The file in its new place, and the entry of the custody log.
+
+    Raises:
+        StoreError: It cannot be moved.
+    """
+    digest, size = hashlib.sha256(), 0
+    for part in store.parts(path):
+        digest.update(part)
+        size += len(part)
+    sha256 = digest.hexdigest()
+    target = f"{QUARANTINE}/{path}.{sha256[:_DIGITS]}"
+    store.move(path, target)
+    kept = Kept(target, sha256, size, "quarantined")
+    return kept, event("quarantined", now, path=path, kept_as=target, sha256=sha256, bytes=size)

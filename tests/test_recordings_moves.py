@@ -1,0 +1,300 @@
+"""Archives that move, are shared, or were made by version 0.1; and the requests that they cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from command import access, error_of, query, run, start
+from loaded import put_loaded
+from optional import needs_s3
+from polyai import open_pipeline
+from polyai.recordings import relocate
+from polyai.recordings.relocate import move
+from polyai.recordings.run import PIPELINE_NAME
+from polyai.sandbox import Sandbox, SandboxConfig, serve
+from s3_server import S3Server, s3
+
+pytestmark = pytest.mark.load
+
+CONFIG = SandboxConfig(
+    conversations=40, span=timedelta(days=70), recording_rate_hz=20, detail="small"
+)
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(CONFIG)
+
+
+@pytest.fixture
+def environment(sandbox: Sandbox) -> Iterator[dict[str, str]]:
+    with serve(sandbox) as url:
+        put_loaded(CONFIG)
+        yield access(url)
+
+
+def done(*arguments: str, **environment: str) -> dict[str, Any]:
+    """Runs `recordings` with a subcommand, which has to succeed; returns its JSON."""
+    result = run("recordings", *arguments, "--json", **environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    content: dict[str, Any] = json.loads(result.stdout)
+    return content
+
+
+def stored() -> list[tuple[object, ...]]:
+    return query(
+        "SELECT conversation_id, path, sha256 FROM polyai.recordings WHERE status = 'stored' "
+        "ORDER BY ALL"
+    )
+
+
+def assert_in_place(folder: Path) -> None:
+    """Asserts that the rows name files in a folder, and that all is as it should be."""
+    rows = query("SELECT uri, path FROM polyai.recordings WHERE path IS NOT NULL")
+    assert rows
+    assert all(uri == str(folder.resolve() / str(path)) for uri, path in rows)
+    assert all(Path(str(uri)).exists() for uri, _ in rows)
+
+
+class TestMove:
+    def test_copies_compares_and_switches(
+        self, sandbox: Sandbox, environment: dict[str, str]
+    ) -> None:
+        done(**environment)
+        before = stored()
+        sandbox.requests.clear()
+        moved = done("move", "--to", "new/place", **environment)
+        assert moved["files"] >= len(before)
+        assert_in_place(Path("new/place"))
+        assert stored() == before
+        shutil.rmtree("recordings")
+        found = done("verify", "--recordings-url", "new/place", **environment)
+        assert found["files"] == len(before)
+        again = done("--recordings-url", "new/place", **environment)
+        assert again["agents"][0]["fetched"] == 0
+        name = str(before[0][0])
+        chain = done("prove", name, "--recordings-url", "new/place", **environment)
+        assert [entry["event"] for entry in chain["entries"]] == ["fetched"]
+        # the old place is no longer the archive, nor is another one begun there
+        forgotten = run("recordings", **environment)
+        assert forgotten.returncode == 1
+        assert str(Path("new/place").resolve()) in error_of(forgotten)
+        assert not [path for path in sandbox.requests.paths("/audio") if name in path]
+
+    @pytest.mark.slow
+    def test_that_is_killed_loses_nothing_and_resumes(
+        self, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done(**environment)
+        before, copy_one = stored(), relocate._copy_one
+        left = 10
+
+        def copied(*arguments: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            copy_one(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(relocate, "_copy_one", copied)
+            with pytest.raises(KeyboardInterrupt):
+                move(open_pipeline(name=PIPELINE_NAME), "moved", workers=1)
+        done("verify", **environment)
+        assert stored() == before
+        resumed = done("move", "--to", "moved", **environment)
+        assert 0 < resumed["files"] < len(before) + 10
+        done("verify", "--recordings-url", "moved", **environment)
+
+    def test_refuses_a_copy_that_is_not_what_was_recorded(
+        self, environment: dict[str, str]
+    ) -> None:
+        done(**environment)
+        path = next(Path("recordings").rglob("*.wav"))
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        result = run("recordings", "move", "--to", "moved", **environment)
+        assert result.returncode == 1
+        assert path.name in error_of(result)
+        assert_in_place(Path("recordings"))
+
+
+def to_0_1(folder: Path) -> None:
+    """Turns an archive and its warehouse into those that version 0.1 would have made."""
+    with duckdb.connect("polyai.duckdb") as connection:
+        found = connection.execute(
+            "SELECT * EXCLUDE (path, archive_id, _dlt_load_id), strftime(timezone('UTC', "
+            "started_at), '%Y-%m-%d') AS day FROM polyai.recordings"
+        )
+        names = [column[0] for column in found.description]
+        listed = [dict(zip(names, row)) for row in found.fetchall()]
+        connection.execute("DROP TABLE polyai.archives")
+        for name in ("path", "archive_id"):
+            connection.execute(f"ALTER TABLE polyai.recordings DROP COLUMN {name}")
+        for name in ("findings", "custody_writer", "custody_entries", "custody_head"):
+            connection.execute(f"ALTER TABLE polyai.sync_runs DROP COLUMN {name}")
+    for name in ("manifest", "custody"):
+        shutil.rmtree(folder / name)
+    (folder / "archive.json").unlink()
+    for key in {(row["agent_id"], row["day"]) for row in listed}:
+        rows = [row for row in listed if (row["agent_id"], row["day"]) == key]
+        path = folder / f"manifest/agent_id={key[0]}/date={key[1]}/recordings.parquet"
+        path.parent.mkdir(parents=True)
+        part = pa.Table.from_pylist(rows).drop_columns(["agent_id", "day"])
+        pq.write_table(part, path)
+
+
+class TestAnArchiveOfVersion01:
+    @pytest.mark.parametrize("command", ["recordings", "verify"])
+    def test_is_upgraded_in_place(
+        self, command: str, sandbox: Sandbox, environment: dict[str, str]
+    ) -> None:
+        done(**environment)
+        before = stored()
+        to_0_1(Path("recordings"))
+        shutil.rmtree(".dlt/pipelines", ignore_errors=True)
+        sandbox.requests.clear()
+        done(*[command] if command != "recordings" else [], **environment)
+        assert stored() == before
+        assert_in_place(Path("recordings"))
+        assert not list(Path("recordings/manifest").rglob("date=*"))
+        assert done("verify", **environment)["files"] == len(before)
+        name = str(before[0][0])
+        chain = done("prove", name, **environment)
+        assert [entry["event"] for entry in chain["entries"]] == ["upgraded"]
+        assert not [path for path in sandbox.requests.paths("/audio") if name in path]
+
+    def test_that_was_moved_is_adopted(self, sandbox: Sandbox, environment: dict[str, str]) -> None:
+        done(**environment)
+        before = stored()
+        to_0_1(Path("recordings"))
+        Path("recordings").rename("elsewhere")
+        sandbox.requests.clear()
+        for url in ("recordings", "elsewhere"):
+            refused = run("recordings", "--recordings-url", url, **environment)
+            assert refused.returncode == 1
+            assert "is not the archive of this warehouse" in error_of(refused)
+        assert not sandbox.requests.matching()
+        done("adopt", "elsewhere", **environment)
+        assert stored() == before
+        assert_in_place(Path("elsewhere"))
+        done("verify", "--recordings-url", "elsewhere", **environment)
+
+    def test_of_a_lost_warehouse_is_adopted(
+        self, sandbox: Sandbox, environment: dict[str, str]
+    ) -> None:
+        done(**environment)
+        before = stored()
+        to_0_1(Path("recordings"))
+        put_loaded(CONFIG)
+        sandbox.requests.clear()
+        assert "recordings adopt" in error_of(run("recordings", **environment))
+        done("adopt", "recordings", **environment)
+        done(**environment)
+        assert stored() == before
+        assert done("verify", **environment)["files"] == len(before)
+
+
+@pytest.mark.slow
+def test_a_moved_project_takes_its_archive_along(environment: dict[str, str]) -> None:
+    project = Path("project")
+    project.mkdir()
+    os.chdir(project)  # restored by the fixture of the working directory
+    put_loaded(CONFIG)
+    done(**environment)
+    before = stored()
+    os.chdir("..")
+    project.rename("renamed")
+    os.chdir("renamed")
+    done("verify", **environment)
+    assert stored() == before
+    assert_in_place(Path("recordings"))
+
+
+ROUNDS = [
+    pytest.param(2, marks=pytest.mark.slow),
+    pytest.param(20, marks=pytest.mark.matrix),
+]
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_two_warehouses_keep_every_row(
+    rounds: int, sandbox: Sandbox, environment: dict[str, str]
+) -> None:
+    pick = random.Random(rounds)
+    here = Path.cwd()
+    shared = environment | {"POLYAI_RECORDINGS_URL": str(here / "shared")}
+    for name in ("one", "two"):
+        (here / name).mkdir()
+        os.chdir(here / name)
+        put_loaded(CONFIG)
+    os.chdir(here / "one")
+    done("--directions", "agent", **shared)
+    os.chdir(here / "two")
+    done("adopt", shared["POLYAI_RECORDINGS_URL"], **shared)
+    directions = "combined,user,agent"
+    for number in range(rounds):
+        processes = []
+        for name in ("one", "two"):
+            os.chdir(here / name)
+            processes.append(start("recordings", "--directions", directions, **shared))
+        time.sleep(pick.uniform(1.0, 4.0))
+        processes[number % 2].kill()
+        for process in processes:
+            process.communicate()
+    rows = {}
+    for name in ("one", "two", "one"):
+        os.chdir(here / name)
+        done("--directions", directions, **shared)
+        rows[name] = stored()
+    assert rows["one"] == rows["two"]
+    for name in ("one", "two"):
+        os.chdir(here / name)
+        found = done("verify", **shared)
+        assert (found["files"], found["writers"]) == (len(rows["one"]), 2)
+
+
+@needs_s3
+@pytest.mark.slow
+def test_requests_to_a_bucket_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    # without stubs, as its callers have none either
+    client_class = pytest.importorskip("aiobotocore.client").AioBaseClient
+
+    requests: list[str] = []
+    call = client_class._make_api_call
+
+    async def counted(self: Any, operation: str, options: Any) -> Any:
+        requests.append(operation)
+        return await call(self, operation, options)
+
+    monkeypatch.setattr(client_class, "_make_api_call", counted)
+    config = SandboxConfig(
+        conversations=300, span=timedelta(days=1_125), recording_rate_hz=20, detail="small"
+    )
+    with s3() as server, serve(Sandbox(config)) as url:
+        environment = bucket_of(server, url)
+        put_loaded(config)
+        fetched = done(**environment)["agents"][0]["fetched"]
+        assert fetched > 150
+        assert len(requests) <= 1.6 * fetched, Counter(requests)
+        requests.clear()
+        assert done("verify", "--quick", **environment)["files"] == fetched
+        assert Counter(requests) == {"GetObject": 2, "ListObjectsV2": 1}
+
+
+def bucket_of(server: S3Server, base_url: str) -> dict[str, str]:
+    place = f"s3://{server.bucket}/calls"
+    return access(base_url) | server.environment() | {"POLYAI_RECORDINGS_URL": place}
