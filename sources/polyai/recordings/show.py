@@ -87,7 +87,9 @@ def recordings_as_json(reports: Sequence[RecordingsReport]) -> list[dict[str, An
 
 def verification(console: Console, found: Verification, url: str) -> None:
     """Prints the result of a verification."""
-    console.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(without_credentials(url))}")
+    console.print(
+        f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: {escape(without_credentials(url))}"
+    )
     if found.is_empty:
         console.print("[red]there is nothing to verify[/]: no recording was stored there")
         return
