@@ -138,9 +138,10 @@ class Killed:
             assert sha256 == hashlib.sha256(body).hexdigest()
         assert len(self.files()) == len(served), "an orphan"
         assert not [path for path in self.fs.find(self.root) if "/.incoming/" in path]
-        for path in self.fs.find(f"{self.root}/manifest"):
-            assert path.endswith("/recordings.parquet")
-        listed = sum(self.rows_in(path) for path in self.fs.find(f"{self.root}/manifest"))
+        manifest = self.fs.find(f"{self.root}/manifest")
+        parts = [path for path in manifest if path.endswith(".parquet")]
+        assert len(manifest) == len(parts) + 1, "more than the parts and their index"
+        listed = sum(self.rows_in(path) for path in parts)
         assert query("SELECT count(*) FROM polyai.recordings") == [(listed,)]
         assert query("SELECT count(*) FROM polyai.sync_runs WHERE status = 'running'") == [(0,)]
         assert [str(path) for path in Path().rglob(".incoming")] == []

@@ -224,6 +224,68 @@ def test_a_moved_project_takes_its_archive_along(environment: dict[str, str]) ->
     assert_in_place(Path("recordings"))
 
 
+def test_other_bytes_from_polyai_are_a_version_and_a_finding(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(**environment)
+    name, path, sha256 = stored()[0]
+    file = Path("recordings") / str(path)
+    body = file.read_bytes()
+    altered = body[:-1] + bytes([body[-1] ^ 1])
+    file.write_bytes(altered)
+    given = Sandbox.recording
+
+    def other(self: Sandbox, *arguments: Any, **options: Any) -> bytes | None:
+        sound = given(self, *arguments, **options)
+        return sound and sound[:-2] + bytes([sound[-2] ^ 3, sound[-1]])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sandbox, "recording", other)
+        for _ in range(2):
+            result = run("recordings", "verify", "--refetch", "--json", **environment)
+            assert result.returncode == 3
+    troubles = [one["trouble"] for one in json.loads(result.stdout)["findings"]]
+    assert sorted(troubles) == ["missing", "version"]
+    # the first hash is kept, and so are both files
+    assert stored()[0] == (name, path, sha256)
+    assert file.with_suffix(".v2.wav").read_bytes() not in (body, altered)
+    (aside,) = [one for one in Path("recordings/quarantine").rglob("*") if one.is_file()]
+    assert aside.read_bytes() == altered
+    assert not file.with_suffix(".v3.wav").exists()
+    # with the file from a backup, the archive has all that there is
+    file.write_bytes(body)
+    done("verify", **environment)
+
+
+def test_a_broken_chain_proves_nothing(environment: dict[str, str]) -> None:
+    done(**environment)
+    name = str(stored()[3][0])
+    (segment,) = Path("recordings/custody").rglob("*.jsonl")
+    entries = segment.read_bytes()
+    segment.write_bytes(entries.replace(b'"http_status":200', b'"http_status":204', 1))
+    result = run("recordings", "prove", name, **environment)
+    assert result.returncode == 1
+    assert "entry 2 was changed" in result.stdout
+    segment.write_bytes(entries)
+    done("prove", name, **environment)
+    assert run("recordings", "prove", "unknown", **environment).returncode == 1
+
+
+def test_what_was_deleted_stays_in_the_log(environment: dict[str, str]) -> None:
+    done(**environment)
+    first, last = (str(row[0]) for row in (stored()[0], stored()[-1]))
+    erased = run("forget", first, "--reason", "DSR-1", "--yes", **environment)
+    assert erased.returncode == 0, erased.stderr
+    done("verify", **environment)
+    done("prune", "--older-than", "1d", "--yes", **environment)
+    assert not list(Path("recordings").rglob("*.wav"))
+    for name, why, reason in ((first, "forget", "DSR-1"), (last, "prune", None)):
+        result = run("recordings", "prove", name, "--json", **environment)
+        entry = json.loads(result.stdout)["entries"][-1]
+        assert (entry["event"], entry["why"], entry.get("reason")) == ("deleted", why, reason)
+        assert len(entry["sha256"]) == 64
+
+
 ROUNDS = [
     pytest.param(2, marks=pytest.mark.slow),
     pytest.param(20, marks=pytest.mark.matrix),

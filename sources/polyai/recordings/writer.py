@@ -69,8 +69,8 @@ class ArchiveWriter:
         except StoreError:
             if not repairs:
                 raise
-        # rows of a killed run may be in the manifest and not in the warehouse
-        self._is_clean = is_new or self._has_finished(index.run_id)
+        # a killed run may have left rows that are in the manifest and not in the warehouse
+        self._is_clean = is_new or self._has_equal_rows(index)
         self._custody = Custody(place.store, incoming, agent_id, place.writer, index.custody)
         self.manifest = Manifest(place.store, incoming, index, run_id)
         self.manifest.delete_orphans(self._unfinished_runs())
@@ -131,13 +131,18 @@ class ArchiveWriter:
         """Writes the manifest again from the warehouse."""
         self.manifest.rewrite(self._months(), kept, self.head)
 
-    def _has_finished(self, run_id: str) -> bool:
+    def _has_equal_rows(self, index: Index) -> bool:
+        """Returns whether the warehouse has as many rows, and the last run its end."""
         rows = self._warehouse.rows(
-            "SELECT finished_at FROM {sync_runs} WHERE agent_id = %s AND run_id = %s",
-            self._agent_id,
-            run_id,
+            "SELECT count(*) FROM {recordings} WHERE agent_id = %s", self._agent_id
         )
-        return any(finished_at for (finished_at,) in rows)
+        ended = self._warehouse.rows(
+            "SELECT run_id FROM {sync_runs} "
+            "WHERE agent_id = %s AND run_id = %s AND finished_at IS NOT NULL",
+            self._agent_id,
+            index.run_id,
+        )
+        return bool(ended) and rows == [(sum(part.rows for part in index.parts),)]
 
     def _unfinished_runs(self) -> list[str]:
         rows = self._warehouse.rows(
