@@ -257,6 +257,18 @@ def test_other_bytes_from_polyai_are_a_version_and_a_finding(
     done("verify", **environment)
 
 
+def test_status_shows_the_last_verification(environment: dict[str, str]) -> None:
+    done(**environment)
+    before = json.loads(run("status", "--json", **environment).stdout)["agents"][0]
+    assert before["last_verify"] is None
+    next(Path("recordings").rglob("*.wav")).unlink()
+    assert run("recordings", "verify", **environment).returncode == 1
+    assert "1 missing" in run("status", **environment).stdout
+    done("verify", "--refetch", **environment)
+    after = json.loads(run("status", "--json", **environment).stdout)["agents"][0]
+    assert after["last_verify"]["findings"] == 0
+
+
 def test_a_broken_chain_proves_nothing(environment: dict[str, str]) -> None:
     done(**environment)
     name = str(stored()[3][0])

@@ -104,6 +104,7 @@ def collect_status(
                 else {},
                 tables=tables.get(agent_id, {}),
                 source_api=loaded[0] if loaded else None,
+                last_verify=own.verified,
             )
         )
     pipeline = warehouse.pipeline
@@ -139,6 +140,7 @@ class _AgentRuns:
     api_count: int | None = None
     absent: int | None = None
     count_excess: int | None = None
+    verified: Run | None = None
 
 
 def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
@@ -153,6 +155,7 @@ def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
         "success": f"({complete_load_sql()})",
         "counted": "api_count IS NOT NULL",
         "swept": "absent IS NOT NULL" if "absent" in names else "1 = 0",
+        "verified": "findings IS NOT NULL" if "findings" in names else "1 = 0",
         "unfinished": "status = 'running'",
     }
     numbered = ", ".join(
@@ -162,7 +165,8 @@ def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
     )
     rows = warehouse.rows(
         f"""
-        SELECT agent_id, nth, nth_success, nth_counted, nth_swept, nth_unfinished,
+        SELECT agent_id, nth, nth_success, nth_counted, nth_swept, nth_verified,
+            nth_unfinished,
             {", ".join(names)}
         FROM (
             SELECT agent_id, {", ".join(names)}, {numbered},
@@ -170,14 +174,14 @@ def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
             FROM {{sync_runs}}
         ) numbered
         WHERE nth <= {SHOWN_RUNS} OR nth_success = 1 OR nth_counted = 1 OR nth_swept = 1
-        OR nth_unfinished <= {SHOWN_RUNS}
+        OR nth_verified = 1 OR nth_unfinished <= {SHOWN_RUNS}
         ORDER BY agent_id, nth
         """
     )
     found: dict[str, _AgentRuns] = {}
     for agent_id in dict.fromkeys(row[0] for row in rows):
         own = [
-            (row[1:6], Run(**dict(zip(names, map(_in_utc, row[6:])))))
+            (row[1:7], Run(**dict(zip(names, map(_in_utc, row[7:])))))
             for row in rows
             if row[0] == agent_id
         ]
@@ -188,6 +192,7 @@ def _runs(warehouse: Warehouse) -> dict[str, _AgentRuns]:
             api_count=next((run.api_count for nths, run in own if nths[2] == 1), None),
             absent=next((run.absent for nths, run in own if nths[3] == 1), None),
             count_excess=next((run.count_excess for nths, run in own if nths[2] == 1), None),
+            verified=next((run for nths, run in own if nths[4] == 1), None),
         )
     return found
 

@@ -36,6 +36,7 @@ class Run:
     absent: int | None = None
     count_excess: int | None = None
     unaccounted: int | None = None
+    findings: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class AgentStatus:
         unequal_turns: Some conversations whose turns differ: `num_turns` and number of rows.
         tables: Rows by table; empty if they were not counted.
         source_api: API through which the last load read the agent; None if none has.
+        last_verify: The newest verification of its recordings; None if there is none.
     """
 
     agent_id: str
@@ -118,6 +120,7 @@ class AgentStatus:
     unequal_turns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     tables: Mapping[str, TableCounts] = field(default_factory=dict)
     source_api: str | None = None
+    last_verify: Run | None = None
 
     @property
     def was_begun(self) -> bool:

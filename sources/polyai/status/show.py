@@ -115,6 +115,10 @@ def _facts(agent: AgentStatus, now: datetime) -> Iterator[tuple[str, int | None,
     if counts.incomplete:
         hint = "[yellow]from a running or killed load[/]"
         yield "incomplete", counts.incomplete, hint
+    if (verified := agent.last_verify) is not None:
+        hint = f"verified {_age(now - verified.started_at)} ago"
+        wrong = f"[red]{hint}: {escape(verified.error or 'findings')}[/]"
+        yield "findings in recordings", verified.findings, wrong if verified.findings else hint
     if agent.turns is not None:
         differs = f"[red]differ in {number_of(agent.turns.unequal, 'conversation')}[/]"
         rows = agent.turns.rows + agent.turns.withheld_rows
@@ -201,6 +205,7 @@ def status_as_json(result: Status, code: int) -> dict[str, Any]:
                 "source_api": agent.source_api,
                 "last_run": asdict(agent.runs[0]) if agent.runs else None,
                 "last_success": asdict(agent.last_success) if agent.last_success else None,
+                "last_verify": asdict(agent.last_verify) if agent.last_verify else None,
                 "running": [asdict(run) for run in agent.unfinished],
                 "runs": [asdict(run) for run in agent.runs],
                 "conversations": asdict(agent.conversations)
