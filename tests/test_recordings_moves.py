@@ -369,6 +369,44 @@ def test_requests_to_a_bucket_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         assert Counter(requests) == {"GetObject": 2, "ListObjectsV2": 1}
 
 
+@needs_s3
+@pytest.mark.slow
+def test_a_bucket_with_object_lock_named_by_aws_own_variables(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boto3 = pytest.importorskip("boto3")
+    retention = {"Mode": "COMPLIANCE", "Days": 30}
+    with s3() as server:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "loader",
+            "AWS_SECRET_ACCESS_KEY": "unused",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": server.url,
+        }.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+        client.put_object_lock_configuration(
+            Bucket="locked",
+            ObjectLockConfiguration={
+                "ObjectLockEnabled": "Enabled",
+                "Rule": {"DefaultRetention": retention},
+            },
+        )
+        environment |= {"POLYAI_RECORDINGS_URL": "s3://locked/calls"}
+        done(**environment)
+        key = f"calls/{stored()[0][1]}"
+        client.put_object(Bucket="locked", Key=key, Body=b"altered")
+        assert run("recordings", "verify", **environment).returncode == 1
+        done("verify", "--refetch", **environment)
+        done("verify", **environment)
+        done("prune", "--older-than", "1d", "--yes", **environment)
+        # the first version outlives its deletion
+        versions = client.list_object_versions(Bucket="locked", Prefix=key)
+        assert len(versions["Versions"]) == 3
+        assert versions["DeleteMarkers"]
+
+
 def bucket_of(server: S3Server, base_url: str) -> dict[str, str]:
     place = f"s3://{server.bucket}/calls"
     return access(base_url) | server.environment() | {"POLYAI_RECORDINGS_URL": place}

@@ -46,7 +46,8 @@ from polyai.recordings.manifest import (
     read_part,
     rows_of,
 )
-from polyai.warehouse.file_store import Incoming, Store, open_store
+from polyai.warehouse.file_store import Store, open_store
+from polyai.warehouse.incoming import Incoming
 from polyai.warehouse.open import owner_only
 from s3_server import S3Server, s3
 
@@ -704,7 +705,8 @@ def aged(path: Path, age: timedelta) -> None:
 RUN = """
 import sys
 from pathlib import Path
-from polyai.warehouse.file_store import Incoming, open_store
+from polyai.warehouse.file_store import open_store
+from polyai.warehouse.incoming import Incoming
 
 store, elsewhere = open_store(sys.argv[1]), Path(sys.argv[2])
 with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
@@ -717,7 +719,8 @@ with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
 MANY_RUNS = """
 import sys
 from pathlib import Path
-from polyai.warehouse.file_store import Incoming, open_store
+from polyai.warehouse.file_store import open_store
+from polyai.warehouse.incoming import Incoming
 
 store = open_store(sys.argv[1])
 print("ready", flush=True)

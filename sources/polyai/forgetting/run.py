@@ -36,7 +36,8 @@ from ..tables.declaration import Table
 from ..views.publication import is_current
 from ..views.refresh import refresh
 from ..warehouse.callers import forgotten_callers
-from ..warehouse.file_store import Incoming, open_store
+from ..warehouse.file_store import open_store
+from ..warehouse.incoming import Incoming
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse

@@ -18,7 +18,8 @@ import orjson
 
 from ..config.version import installed_version
 from ..errors import StoreError
-from ..warehouse.file_store import Incoming, Store
+from ..warehouse.file_store import Store
+from ..warehouse.incoming import Incoming
 from .layout import safe_name
 
 FOLDER = "custody"

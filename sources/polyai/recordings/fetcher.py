@@ -16,7 +16,7 @@ from ..api.outage import OutageBreaker, Probe
 from ..api.worker_pool import WorkerPool
 from ..clock import Clock
 from ..errors import AccessError, ConversationError, StoppedError, UnavailableError
-from ..warehouse.file_store import Incoming
+from ..warehouse.incoming import Incoming
 from .archive import Kind
 from .identity import Place
 from .keeper import WAV, Keeper, facts_of, is_longer

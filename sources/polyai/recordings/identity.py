@@ -20,7 +20,8 @@ from ..errors import ConfigurationError
 from ..load.committer import Committer
 from ..tables.audit import ARCHIVES, RECORDINGS
 from ..warehouse.duckdb_file import duckdb_path
-from ..warehouse.file_store import Incoming, Store
+from ..warehouse.file_store import Store
+from ..warehouse.incoming import Incoming
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 

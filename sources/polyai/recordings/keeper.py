@@ -12,7 +12,7 @@ from typing import Any
 
 from ..api.decoding import NotAcceptedError
 from ..clock import Clock
-from ..warehouse.file_store import Incoming
+from ..warehouse.incoming import Incoming
 from .archive import Due, Kind
 from .custody import Entry, Event, event
 from .identity import Place

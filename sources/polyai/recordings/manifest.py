@@ -20,7 +20,8 @@ import pyarrow as pa
 from ..errors import StoreError, first_line
 from ..tables.audit import RECORDINGS
 from ..tables.declaration import LOAD_ID
-from ..warehouse.file_store import Incoming, Store
+from ..warehouse.file_store import Store
+from ..warehouse.incoming import Incoming
 from .custody import Head
 from .layout import UNKNOWN_MONTH, month_of, partition, safe_name
 

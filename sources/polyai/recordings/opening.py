@@ -9,7 +9,8 @@ from ..clock import Clock, in_utc
 from ..errors import StoreError
 from ..load.committer import Committer
 from ..tables.audit import ARCHIVES, RECORDINGS
-from ..warehouse.file_store import Incoming, Store
+from ..warehouse.file_store import Store
+from ..warehouse.incoming import Incoming
 from .archive import Archive, agents_with_recordings
 from .custody import Entry, event
 from .identity import (

@@ -22,8 +22,9 @@ from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..locking.names import RECORDINGS_WRITER
 from ..tables.audit import ARCHIVES, RECORDINGS
-from ..warehouse.file_store import Incoming, Store, open_store
+from ..warehouse.file_store import Store, open_store
 from ..warehouse.held import LoadState
+from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
 from .archive import Archive, agents_with_recordings

@@ -32,8 +32,9 @@ from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import has_redacted_numbers
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
-from ..warehouse.file_store import Incoming, open_store
+from ..warehouse.file_store import open_store
 from ..warehouse.held import PRUNE
+from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
 from .archive import Archive, Due, Kind, agents_with_recordings

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..clock import Clock
 from ..errors import StoreError
 from ..load.report import RunReport
-from ..warehouse.file_store import Incoming
+from ..warehouse.incoming import Incoming
 from ..warehouse.queries import Warehouse
 from .archive import Archive
 from .custody import Custody, Entry, Head, event

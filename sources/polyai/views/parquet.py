@@ -27,7 +27,8 @@ from filelock import Timeout
 from ..errors import BusyError, ConfigurationError
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.errors import destination_errors
-from ..warehouse.file_store import Incoming, Store, open_store
+from ..warehouse.file_store import Store, open_store
+from ..warehouse.incoming import Incoming
 from ..warehouse.working_directory import lock_on
 from .copies import register
 from .parquet_parts import FILE_NAME, MEMORY, Part, parts, relation_names, relations, write

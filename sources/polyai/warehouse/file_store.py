@@ -5,28 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.exceptions import DltException, MissingDependencyException
 from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.common.storages.fsspec_filesystem import fsspec_from_config
-from filelock import FileLock, Timeout
 from fsspec import AbstractFileSystem
 
 from ..clock import in_utc, utc_now
 from ..errors import ConfigurationError, StoreError, first_line
-from .working_directory import lock_on
 
-_INCOMING = ".incoming"
+INCOMING = ".incoming"
 """Folder for files that are being written, where the store can move files; readers skip it."""
 
 _OWN_SECTION = ("sources", "polyai")
@@ -137,7 +134,7 @@ class Store:
             elif self._protocol in _PUTS_WHOLE:
                 self._fs.put_file(str(file), target, **_PUTS_WHOLE[self._protocol])
             else:
-                draft = f"{self._root}/{_INCOMING}/{uuid.uuid4().hex}"
+                draft = f"{self._root}/{INCOMING}/{uuid.uuid4().hex}"
                 self._fs.makedirs(self._fs._parent(draft), exist_ok=True)
                 self._fs.makedirs(self._fs._parent(target), exist_ok=True)
                 self._fs.put_file(str(file), draft)
@@ -199,7 +196,7 @@ class Store:
             try:
                 found = self._s3_pages if self._protocol in _EXCLUSIVE else self._tree
                 for path, size in found(prefix):
-                    if not path.startswith(_INCOMING):
+                    if not path.startswith(INCOMING):
                         yield path, size
             except FileNotFoundError:
                 return
@@ -323,16 +320,20 @@ class Store:
             FileNotFoundError: The file does not exist.
             StoreError: It cannot be moved.
         """
-        source, moved = f"{self._root}/{path}", f"{self._root}/{target}"
-        with _store_errors(f"{self.uri(path)} cannot be moved"):
-            if self.local_folder is not None:
-                Path(moved).parent.mkdir(parents=True, exist_ok=True)
-                Path(source).rename(moved)
-                return
-            if self._protocol not in _PUTS_WHOLE:
-                self._fs.makedirs(self._fs._parent(moved), exist_ok=True)
-            self._fs.cp_file(source, moved)
-            self._fs.rm_file(source)
+        if self.local_folder is not None:
+            with _store_errors(f"{self.uri(path)} cannot be moved"):
+                moved = Path(self._root, target)
+                moved.parent.mkdir(parents=True, exist_ok=True)
+                Path(self._root, path).rename(moved)
+            return
+        # through this machine: a copy within a bucket lacks the checksum that Object Lock requires
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder, "file")
+            with draft.open("wb") as file:
+                for part in self.parts(path):
+                    file.write(part)
+            self.put(draft, target)
+        self.delete([path])
 
     def delete(self, paths: Sequence[str]) -> None:
         """Deletes files; idempotent."""
@@ -353,8 +354,8 @@ class Store:
         if self.local_folder is not None or self._protocol in _PUTS_WHOLE:
             return
         oldest = utc_now() - _ABANDONED_AFTER
-        for name in self.sizes(_INCOMING):
-            draft = f"{self._root}/{_INCOMING}/{name}"
+        for name in self.sizes(INCOMING):
+            draft = f"{self._root}/{INCOMING}/{name}"
             # another run may have stored or deleted it meanwhile
             with contextlib.suppress(FileNotFoundError):
                 modified = self._modified_at(draft)
@@ -371,65 +372,10 @@ class Store:
         return in_utc(modified)
 
 
-class Incoming:
-    """Folder on this machine for the files that one run is writing.
-
-    Use as a context manager; entering it removes what killed runs have left.
-
-    Args:
-        store: Target of the files.
-        elsewhere: Parent of the folder if the store is not on this machine.
-    """
-
-    def __init__(self, store: Store, elsewhere: Path) -> None:
-        self._folder = (store.local_folder or elsewhere) / _INCOMING
-        self._own = self._folder / uuid.uuid4().hex
-        self._own_lock = ExitStack()
-        self._numbers = count()
-
-    def __enter__(self) -> Self:
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
-        with self._gate():
-            self._folder.mkdir(exist_ok=True)
-            self._own_lock.enter_context(lock_on(self._own.with_suffix(".lock")).acquire(timeout=0))
-            self._own.mkdir()
-            for other in self._folder.glob("*.lock"):
-                if other.stem != self._own.name:
-                    with contextlib.suppress(Timeout), lock_on(other).acquire(timeout=0):
-                        _remove(other)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._gate():
-            _remove(self._own.with_suffix(".lock"))
-            self._own_lock.close()
-            with contextlib.suppress(OSError):  # other runs are using it
-                self._folder.rmdir()
-
-    def _gate(self) -> FileLock:
-        """Lock for entering and leaving: a run that enters does not hold its own lock yet."""
-        return lock_on(self._folder.with_suffix(".lock"))
-
-    @contextmanager
-    def file(self, suffix: str) -> Iterator[Path]:
-        """Yields an unused path; the file is removed at the end unless it was moved."""
-        path = self._own / f"{next(self._numbers)}{suffix}"
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
-
-
 def _is_unsupported(error: OSError) -> bool:
     """Returns whether a store cannot refuse existing files, or a disk has no hard links."""
     is_linkless = error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
     return is_linkless or "NotImplemented" in repr(error)
-
-
-def _remove(lock: Path) -> None:
-    """Removes a run's folder, then its lock, which shows whether the run is alive."""
-    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-    lock.unlink(missing_ok=True)
 
 
 def open_store(url: str, *, setting: str = "recordings_url", section: str = "recordings") -> Store:
