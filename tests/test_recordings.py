@@ -572,8 +572,13 @@ def test_an_incomplete_file_is_not_adopted(archive: Archive) -> None:
     with duckdb.connect("polyai.duckdb") as connection:
         connection.execute("DELETE FROM polyai.recordings")
     shutil.rmtree("recordings/manifest")
-    Path(uri).write_bytes(archive.served()[name][:100])
+    incomplete = archive.served()[name][:100]
+    Path(uri).write_bytes(incomplete)
     assert archive.fetch().fetched == 1
+    assert Path(uri).read_bytes() == archive.served()[name]
+    (aside,) = [path for path in Path("recordings/quarantine").rglob("*") if path.is_file()]
+    assert aside.read_bytes() == incomplete
+    shutil.rmtree("recordings/quarantine")
     archive.assert_consistent()
 
 
