@@ -155,7 +155,7 @@ class _Reading:
 
     def _shape(self, table: Table, sent: list[Json]) -> None:
         try:
-            self.rows[table] = name_rows(table, self._agent_id, map(self._redaction.apply, sent))
+            self.rows[table] = name_rows(table, self._agent_id, map(self._redaction.value, sent))
         except Exception as error:
             # an odd answer must not stop the load of conversations
             problem = unexpected_error("the answer cannot be read", error)

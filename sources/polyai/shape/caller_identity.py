@@ -81,7 +81,8 @@ def normalize_caller(caller: str, region: str = "") -> str:
         caller: Number or address, as a URI or not.
         region: As for `normalize_number`.
     """
-    text = unquote(_IN_BRACKETS.sub(r"\1", caller.strip()))
+    bracketed = _IN_BRACKETS.fullmatch(caller.strip())
+    text = unquote(bracketed[1] if bracketed else caller.strip())
     text = _SCHEME.sub("", text, count=1).partition(";")[0]
     user, at, _ = text.partition("@")
     if not at or _NUMBER.fullmatch(user):

@@ -1,42 +1,44 @@
-"""Redaction of payloads before shaping: phone numbers, e-mail addresses, transcripts."""
+"""Redaction of payloads before shaping, and of messages: numbers, addresses, transcripts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
 
 from ..config.settings import Pii, Settings, Transcripts
+from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS, LLM_REQUESTS, TURNS
+from ..tables.conversations import CONVERSATIONS
+from ..tables.declaration import ColumnType, Table
 from ..tables.rules import DROPPED, REDACTED
 from .caller_identity import caller_hash
+from .personal_data import is_suspect, is_time, replace_personal_data
 
 Json = dict[str, Any]
 
-# the look-behind keeps the search linear in long texts: a match is tried at word starts only
-_EMAIL = r"(?<![\w.%+'-])[\w.%+'-]+@[\w-]+(?:\.[\w-]+)+"
-_YEAR = r"(?:19|20)\d\d"
-_DATE = rf"(?:{_YEAR}([-.])\d\d\1\d\d|\d\d?([-.])\d\d?\2{_YEAR})(?!\d|[-.]\d)"
-_DECIMAL = r"(?:0|[1-9]\d*)\.\d+(?![ ().-]{0,2}\d)"
-_PHONE = (
-    r"(?<![\w./-])(?<!\d:)"  # not inside a word, path, decimal or time
-    rf"(?!\(?(?:{_DATE}|{_DECIMAL}))"
-    r"(?:\+|00)?\(?\d(?:[ \t\u00a0\u2009\u202f().\u2010-\u2015-]{0,2}\d){6,14}"
-    r"(?!(?!x\d)\w|[:-]\w)"  # an extension may follow
+_WHOLE_NUMBER = re.compile(r"-?(\d{7,15})(?:\.0+)?", re.ASCII)
+
+_TIME_NAME = re.compile(r".*(?:_datetime|At|_at|_?[tT]ime|_?[tT]imestamp|_ts|_?[dD]ate)", re.ASCII)
+_MEASURE_NAME = re.compile(
+    "amount|bytes|cost|(?<!c)count(?!r)|duration|latency|price|revenue|score|seconds|size|tokens|total|_ms$",
+    re.ASCII | re.IGNORECASE,
 )
-_PERSONAL = re.compile(f"{_EMAIL}|{_PHONE}")
 
-_MACHINE_FIELD = re.compile(
-    r"(?!.*(?i:caller|phone|mail))"
-    r"(id|.*(_id|Id|_datetime|At|_at|_url|Url|timestamp|start_time|[dD]uration))",
-    re.ASCII,
-)
-"""Fields of ids, times and paths, whose digits are not phone numbers."""
+_EPOCH = range(1_262_304_000, 2_208_988_800)
+"""Unix times of the years 2010 to 2039."""
 
-_CUSTOM_OBJECTS = frozenset({"arguments", "entities", "logs", "state", "state_changes"})
-"""Objects with customer-defined keys, in which even an `id` can be a phone number."""
+_COMPACT_DATES = range(1900_01_01, 2100_01_01)
 
-_SMALLEST_NUMBER = 10**9
-"""Smallest integer that can be a phone number without its plus."""
+_FEWEST_OF_A_NUMBER = 10**7
+"""Smallest JSON number that can be a phone number."""
+
+_MOST_OF_A_COLUMN = 10**9
+_MOST_OF_A_MEASURE = 10**10
+_MOST_OF_A_NUMBER = 10**15
+"""Ends of the numbers that numeric columns and fields with the name of a measure keep, and of phone
+numbers (exclusive)."""
+
 
 _TRANSCRIPT_FIELDS = frozenset(
     {
@@ -47,6 +49,38 @@ _TRANSCRIPT_FIELDS = frozenset(
     }
 )  # fmt: skip
 """Fields that contain words of the conversation, or values extracted from them."""
+
+
+class _Level(NamedTuple):
+    """Known fields of one object of the API."""
+
+    types: Mapping[str, ColumnType] = {}
+    nested: Mapping[str, _Level] = {}
+    others: _Level | None = None
+    """Level of all fields that are not in `nested`."""
+
+
+def _level(table: Table, prefix: str, **nested: _Level) -> _Level:
+    types = {column.name: column.type for column in table.columns}
+    fields = {field: types[name] for name, field in table.fields(prefix).items()}
+    return _Level({name: kind for name, kind in fields.items() if kind != "text"}, nested)
+
+
+_DETAIL = _level(
+    CONVERSATIONS,
+    "",
+    turns=_level(
+        TURNS,
+        "turns[].",
+        reviews=_level(ANNOTATIONS, "turns[].reviews[]."),
+        llm_requests=_level(LLM_REQUESTS, "turns[].llm_requests[]."),
+    ),
+    functionEvents=_Level(others=_level(FUNCTION_EVENTS, "functionEvents{}[].")),
+    metrics=_Level(others=_Level({"timestamp": "timestamp"})),
+)
+_NONE = _Level()
+
+_is_suspect_key = lru_cache(maxsize=10_000)(is_suspect)
 
 
 def has_redacted_numbers(conversations: Iterable[Mapping[str, Any]]) -> bool:
@@ -84,36 +118,101 @@ class Redaction:
         return cls(settings.pii, settings.pii_secret, settings.transcripts, settings.phone_region)
 
     def apply(self, detail: Json) -> Json:
-        """Returns the redacted detail; the same object where nothing is to be redacted."""
+        """Returns the redacted detail; the same object where nothing is to be redacted.
+
+        The conversation id stays as it is, because requests need it.
+        """
         if self._drops_transcripts:
             detail = _without_transcript(detail)
-        if self._pii != "keep":
-            detail = {name: self._redacted(name, value) for name, value in detail.items()}
-        return detail
+        if self._pii == "keep":
+            return detail
+        own = {"conversationId": detail["conversationId"]} if "conversationId" in detail else {}
+        rest = {name: item for name, item in detail.items() if name not in own}
+        redacted: Json = self._object(rest, "", _DETAIL, own.get("conversationId"))
+        return own | redacted
 
-    def _redacted(self, name: str, value: Any) -> Any:
-        if isinstance(value, str):
-            return (
-                value if _MACHINE_FIELD.fullmatch(name) else _PERSONAL.sub(self._replacement, value)
-            )
-        if isinstance(value, list):
-            return [self._redacted(name, item) for item in value]
-        if isinstance(value, dict):
-            if name in _CUSTOM_OBJECTS:
-                return {
-                    self._redacted(name, key): self._redacted(name, item)
-                    for key, item in value.items()
-                }
-            return {key: self._redacted(key, item) for key, item in value.items()}
-        if isinstance(value, int) and value >= _SMALLEST_NUMBER:
-            redacted = self._redacted(name, str(value))
-            return value if redacted == str(value) else redacted
+    def value(self, value: Any) -> Any:
+        """Returns any other JSON value without numbers and addresses, in keys and values."""
+        return value if self._pii == "keep" else self._redacted(value, "", _NONE, None)
+
+    def text(self, text: str) -> str:
+        """Returns a text, such as a message, without numbers and addresses."""
+        if self._pii == "keep":
+            return text
+        return replace_personal_data(text, self._region, self._replacement)
+
+    def _redacted(
+        self, value: Any, name: str, level: _Level, own_id: Any, kind: ColumnType | None = None
+    ) -> Any:
+        of = type(value)
+        if of is str:
+            return value if name == _OWN_ID and value == own_id else self._text(value, name, kind)
+        if of is dict:
+            return self._object(value, name, level, own_id)
+        if of is list:
+            return [self._redacted(item, name, level, own_id, kind) for item in value]
+        if of is int or isinstance(value, float):
+            return self._number(value, name, kind)
         return value
 
-    def _replacement(self, match: re.Match[str]) -> str:
+    def _object(self, value: Json, name: str, level: _Level, own_id: Any) -> Json:
+        types, nested, others = level
+        result: Json = {}
+        for key, item in value.items():
+            # the value of a metric has the name of the metric
+            redacted = self._redacted(
+                item,
+                name if key == "value" else key,
+                nested.get(key) or others or _NONE,
+                own_id,
+                types.get(key),
+            )
+            if _is_suspect_key(key):
+                key = _unused(self._text(key, "", None), result, value)
+            result[key] = redacted
+        return result
+
+    def _text(self, text: str, name: str, kind: ColumnType | None) -> str:
+        if not is_suspect(text) or (kind == "timestamp" and is_time(text)):
+            return text
+        if whole := _WHOLE_NUMBER.fullmatch(text):
+            if _is_other_number(int(whole[1]), name, kind):
+                return text
+            return self._replacement(whole[1])
+        return replace_personal_data(text, self._region, self._replacement)
+
+    def _number(self, number: int | float, name: str, kind: ColumnType | None) -> Any:
+        size = abs(number)
+        if not _FEWEST_OF_A_NUMBER <= size < _MOST_OF_A_NUMBER or size != int(size):
+            return number
+        is_other = _is_other_number(int(size), name, kind)
+        return number if is_other else self._replacement(str(int(size)))
+
+    def _replacement(self, found: str) -> str:
         if self._pii == "drop":
             return DROPPED
-        return caller_hash(match[0], self._secret, self._region)
+        return caller_hash(found, self._secret, self._region)
+
+
+_OWN_ID = "conversation_id"
+"""Field of function events that repeats the id of their conversation."""
+
+
+def _is_other_number(number: int, name: str, kind: ColumnType | None) -> bool:
+    """Returns whether a whole number is a time, a measure or the id of a turn, by its field."""
+    if kind == "timestamp" or _TIME_NAME.fullmatch(name):
+        return number in _EPOCH or number // 1000 in _EPOCH or number in _COMPACT_DATES
+    if kind in ("bigint", "double"):
+        return name == "turn_id" or number < _MOST_OF_A_COLUMN
+    return number < _MOST_OF_A_MEASURE and _MEASURE_NAME.search(name) is not None
+
+
+def _unused(key: str, result: Json, value: Json) -> str:
+    """Returns the key, with a number if another one of the object has become the same."""
+    name, number = key, 2
+    while name in result or name in value:
+        name, number = f"{key}_{number}", number + 1
+    return name
 
 
 def _without_transcript(value: Any) -> Any:
