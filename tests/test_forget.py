@@ -232,7 +232,7 @@ def test_tables_of_users_are_in_the_rewritten_file(company: Company) -> None:
 def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, pii: str) -> None:
     if pii == "hash":
         Path("polyai.duckdb").unlink()
-        company.load(pii=pii, pii_secret="pepper")
+        company.load(pii=pii, pii_secret="pepper of some length")
     (missed, *ids), number = calls_of(company.sandbox, "+")[0]
     (first, *more), other = calls_of(company.sandbox, "+")[1]
     desks, desk = calls_of(company.sandbox, "sip:")[0]
@@ -246,13 +246,13 @@ def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, 
     before = row_counts()
     rewritten = f"00{other[1:3]} (0){other[3:5]}-{other[5:]}"
     callers = [number, rewritten, desk.upper()]
-    (erasure,) = company.forget(callers=callers, pii_secret="pepper").agents
+    (erasure,) = company.forget(callers=callers, pii_secret="pepper of some length").agents
     assert (erasure.conversations, erasure.callers) == (sorted(ids), 3)
     assert row_counts() == without(before, *ids)
     stored = str(query("SELECT * FROM polyai.forgotten_callers"))
     assert not any(caller in stored for caller in (number[1:], other[1:], desk))
 
-    options = {"pii": pii, "pii_secret": "pepper"}
+    options = {"pii": pii, "pii_secret": "pepper of some length"}
     report = company.load(full=True, **options)
     assert (report.new, report.missing) == (0, 0)
     assert_no_trace(missed, *ids)

@@ -21,7 +21,7 @@ from polyai.tables.rules import DROPPED
 
 pytestmark = pytest.mark.unit
 
-SECRET = "pepper"
+SECRET = "pepper of some length"
 
 Json = dict[str, Any]
 

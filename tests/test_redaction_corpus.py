@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 
+from odd_server import Answer as OddAnswer
+from odd_server import OddServer, Request
+from polyai import resolve
+from polyai.api.client import DataApi
+from polyai.api.throttle import Traffic
+from polyai.errors import ApiError, DestinationError
+from polyai.load.report import RunReport
 from polyai.shape.answer import Answer
-from polyai.shape.redaction import Redaction
+from polyai.shape.redaction import Redaction, request_options
 from polyai.shape.shaping import Shaped, shape
 from polyai.shape.v3_rows import to_data_api_names
 
@@ -294,3 +301,28 @@ def test_no_value_is_lost_where_keys_become_equal() -> None:
     given = {"new": {"+442079460018": 1, "+442079460019": 2, "[dropped]": 3}}
     redacted = Redaction("drop", "", "keep").apply(given)
     assert sorted(redacted["new"].values()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("spelling", ["+442079460018", "/call?n=%2B442079460018", "jo@example.com"])
+@pytest.mark.parametrize("name", ["error_code", "error_message", "error_id", "message"])
+def test_errors_of_a_server_have_no_personal_data(name: str, spelling: str) -> None:
+    def answer(request: Request) -> OddAnswer:
+        return OddAnswer({name: f"no caller {spelling}"}, 400)
+
+    with OddServer(answer) as server:
+        settings = resolve(
+            agent_id="PROJECT-1", api_key="a-key-of-tests", base_url=server.url, pii="drop"
+        )
+        with (
+            DataApi(settings.agents[0], **request_options(settings)) as api,
+            pytest.raises(ApiError) as caught,
+        ):
+            api.detail("whatsapp:+442079460018")
+    error = caught.value
+    assert not _LEFT.search(f"{error} {error.error_code} {error.error_id} {error.url}")
+
+
+def test_the_error_of_a_run_has_no_personal_data() -> None:
+    report = RunReport("PROJECT-1", "load", Traffic(), redact=Redaction("drop", "", "keep").text)
+    report.finish(DestinationError("duplicate key: whatsapp:+442079460018"))
+    assert report.as_row()["error"] == "duplicate key: whatsapp:[dropped]"

@@ -221,7 +221,7 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         "REDACTED": "false",
         "RECORDINGS_WAIT": "2d",
         "PII": "hash",
-        "PII_SECRET": "pepper",
+        "PII_SECRET": "pepper of some length",
         "PHONE_REGION": "gb",
         "TRANSCRIPTS": "drop",
         "REQUEST_TIMEOUT": "7.5",
@@ -256,7 +256,7 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         redacted=False,
         recordings_wait=timedelta(days=2),
         pii="hash",
-        pii_secret="pepper",
+        pii_secret="pepper of some length",
         phone_region="GB",
         transcripts="drop",
         names={"agents": {"A": "Front desk"}},
@@ -434,6 +434,12 @@ def test_hashing_requires_a_secret() -> None:
         resolve(**NAMED, pii="hash")
 
 
+def test_a_short_secret_is_rejected_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="too short") as caught:
+        resolve(**NAMED, pii="hash", pii_secret="short and sweet")
+    assert "sweet" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
@@ -487,9 +493,9 @@ def test_a_key_with_invalid_characters_is_rejected_and_not_shown(key: str) -> No
 
 
 def test_no_repr_contains_secrets() -> None:
-    settings = resolve(**NAMED, pii="hash", pii_secret="pepper")
+    settings = resolve(**NAMED, pii="hash", pii_secret="pepper of some length")
     assert KEY not in repr(settings)
-    assert "pepper" not in repr(settings)
+    assert "pepper of some length" not in repr(settings)
 
 
 @pytest.mark.parametrize(

@@ -565,7 +565,7 @@ def test_notes_survive_lost_responses(desk: Desk) -> None:
 def test_recorded_notes_are_redacted_as_the_settings_require(desk: Desk) -> None:
     one = desk.ids()[0]
     row = {"conversation_id": one, "note": "Call back at +44 20 7946 0000"}
-    hiding: dict[str, Any] = {"pii": "hash", "pii_secret": "own"}
+    hiding: dict[str, Any] = {"pii": "hash", "pii_secret": "a secret of our own"}
     assert desk.note([row], overwrite=True, **hiding).results[0].outcome == "sent"
     assert desk.note_of(one) == row["note"]
     ((stored,),) = recorded("note")

@@ -6,7 +6,7 @@ and of a network exception only the type is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -54,9 +54,18 @@ class RequestErrors:
         base_url: Base URL of the API.
         api_key: Key that is sent.
         source_api: The API.
+        redact: Removes personal data from what a server sends, and from URLs.
     """
 
-    def __init__(self, agent: Agent, base_url: str, api_key: str, source_api: str) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        base_url: str,
+        api_key: str,
+        source_api: str,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self._redact = redact
         self._agent = agent
         self._source_api = source_api
         self._base_url = base_url
@@ -116,7 +125,7 @@ class RequestErrors:
         """Returns the error for a request without a complete answer."""
         parts = urlsplit(self._base_url)
         host = f"{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
-        details: ErrorDetails = {"url": _without_query(url)}
+        details: ErrorDetails = {"url": self._redact(_without_query(url))}
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return UnavailableError(
                 f"the TLS certificate of {host} is not trusted",
@@ -229,7 +238,7 @@ class RequestErrors:
             "error_code": self._masked(envelope.get("error_code")),
             "error_id": error_id or correlation_id,
             "sent_id": None if is_echoed else correlation_id,
-            "url": _without_query(url),
+            "url": self._redact(_without_query(url)),
         }
 
     def _reason(self, envelope: Mapping[str, Any]) -> str:
@@ -238,10 +247,11 @@ class RequestErrors:
         return self._masked(next(filter(None, found), None)) or ""
 
     def _masked(self, text: object) -> str | None:
-        """Returns a server's text as one short line without keys; None for none."""
+        """Returns a server's text as one short line without keys or numbers; None for none."""
         if not text:
             return None
-        return " ".join(self._mask.masked(str(text)[:_READ_CHARACTERS]).split())[:300]
+        masked = self._mask.masked(str(text)[:_READ_CHARACTERS])
+        return " ".join(self._redact(masked).split())[:300]
 
 
 def _is_route_gone(status: int, subject: Subject, envelope: Mapping[str, Any]) -> bool:

@@ -99,6 +99,7 @@ class Transport:
         api_key: Key to send; the agent's where None.
         traffic: Counters to add to; new ones where None.
         throttle: Pause of all threads; a new one where None.
+        redact: Removes personal data from messages.
 
     Attributes:
         traffic: Counters of the requests so far.
@@ -125,6 +126,7 @@ class Transport:
         api_key: str | None = None,
         traffic: Traffic | None = None,
         throttle: Throttle | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
         agent.check_usable()
         self.traffic = traffic or Traffic()
@@ -135,7 +137,7 @@ class Transport:
         self._base_url = base_url or agent.base_url
         policy = RetryPolicy(max_attempts, backoff_seconds, max_pause_seconds, rate_limit_seconds)
         self._retrier = Retrier(policy, self.traffic, throttle)
-        self._errors = RequestErrors(agent, self._base_url, key, self.source_api)
+        self._errors = RequestErrors(agent, self._base_url, key, self.source_api, redact)
         self._request_timeout = request_timeout
         self._request_deadline = request_deadline
         self._timeout = Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=request_timeout)

@@ -20,6 +20,7 @@ from ..errors import (
     ConversationError,
     RouteGoneError,
 )
+from ..shape.redaction import request_options
 
 SAMPLE = 20
 """Newest conversations that are read to find out what the key may see."""
@@ -123,7 +124,7 @@ def _first_answer(
     """Asks with the settings as they are, then with others; stops at the first answer."""
     agent, own = next(variants)
     try:
-        return Attempt(agent, own, *ask(agent, settings.request_limits), is_usable=True)
+        return Attempt(agent, own, *ask(agent, request_options(settings)), is_usable=True)
     except (ApiError, ConfigurationError) as error:
         refused = Attempt(agent, own, error=error)
     if not isinstance(refused.error, AccessError | ConfigurationError):
@@ -199,7 +200,7 @@ def account_of(rows: Sequence[dict[str, Any]]) -> str | None:
 
 def _quick(settings: Settings) -> dict[str, Any]:
     """Returns limits for requests that are not needed: another region may not be reachable."""
-    return {**settings.request_limits, "max_attempts": 1, "request_timeout": 10}
+    return {**request_options(settings), "max_attempts": 1, "request_timeout": 10}
 
 
 def _data_variants(agent: Agent) -> Iterator[tuple[Agent, str]]:
@@ -278,7 +279,7 @@ def _list_v3(
 
 def _details(agent: Agent, settings: Settings, ids: Sequence[str]) -> Details:
     found: list[dict[str, Any]] = []
-    with DataApi(agent, **settings.request_limits) as api:
+    with DataApi(agent, **request_options(settings)) as api:
         for conversation_id in ids[:SAMPLE]:
             try:
                 found.append(api.conversation(conversation_id))

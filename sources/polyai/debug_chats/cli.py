@@ -24,6 +24,7 @@ from ..console.options import (
 from ..console.process import stop_on_signals
 from ..console.terminal import print_error, print_json, stderr, stdout
 from ..errors import ConfigurationError
+from ..shape.redaction import request_options
 from ..warehouse.target import Target
 from . import show
 from .chat import ChatApi, ChatSetup, check_environment
@@ -175,7 +176,7 @@ def chat(
     is_live = sys.stdin.isatty()
     transcript = Transcript(selected.agent_id, environment)
     code = ExitCode.DONE
-    api = ChatApi(selected, **settings.request_limits)
+    api = ChatApi(selected, **request_options(settings))
     try:
         with api:
             ask = ask_person(console) if is_live else ask_stream(console, sys.stdin)

@@ -15,6 +15,7 @@ from ..config.agent import Agent
 from ..config.lookup import how_to_set
 from ..config.settings import Settings, resolve
 from ..errors import AccessError, ApiError, ConfigurationError, StoppedError, UncertainError
+from ..shape.redaction import request_options
 from .chat import ChatApi, DebugChat, Reply, check_environment
 from .expectations import Expectation
 from .results import ChatsRun, Check, Outcome, ResultRedaction, ScenarioResult, TurnResult
@@ -150,7 +151,7 @@ class _Pool:
                 agent.agent_id: opened.enter_context(
                     ChatApi(
                         agent,
-                        **settings.request_limits,
+                        **request_options(settings),
                         connections=settings.workers,
                     )
                 )

@@ -29,6 +29,7 @@ from ..listing.data_api import DataListing
 from ..listing.landmarks import Landmarks
 from ..listing.protocol import Listing, MalformedRow
 from ..listing.v3 import V3Listing
+from ..shape.redaction import Redaction, request_options
 from ..warehouse.fallback import fallback
 from ..warehouse.held import LoadState
 from .batch_shaper import BatchShaper
@@ -132,9 +133,10 @@ class AgentReader:
             started_at=clock(),
             range_from=span.since if span else None,
             range_to=span.before if span else None,
+            redact=Redaction.of(settings).text,
         )
         options: dict[str, Any] = {
-            **settings.request_limits,
+            **request_options(settings),
             "connections": settings.workers + 1,  # one for the listing
             "traffic": traffic,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -92,6 +93,8 @@ class RunReport:
     custody_head: str | None = None
     """Hash of the newest of these entries."""
     error: str | None = None
+    redact: Callable[[str], str] = str
+    """Removes personal data from `error`."""
     load_ids: set[str] = field(default_factory=set)
     """Load packages of the run's conversations."""
     read: int = 0
@@ -172,7 +175,7 @@ class RunReport:
         """Sets the end of the run and its final status, from its counts and error."""
         self.finished_at = now or datetime.now(UTC)
         if error is not None:
-            self.error = str(error)
+            self.error = self.redact(str(error))
         if interrupted:
             self.status = "interrupted"
         elif isinstance(error, BusyError):

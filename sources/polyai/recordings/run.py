@@ -29,7 +29,7 @@ from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..locking.names import RECORDINGS_WRITER
 from ..shape.audit_rows import Failure, failure_row
-from ..shape.redaction import has_redacted_numbers
+from ..shape.redaction import has_redacted_numbers, request_options
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..tables.declaration import Table
 from ..warehouse.file_store import open_store
@@ -263,7 +263,7 @@ class AgentRecordings:
             return {}, ConfigurationError(problem)
         api = DataApi(
             self._agent,
-            **settings.request_limits,
+            **request_options(settings),
             connections=settings.workers,
             traffic=self._report.traffic,
         )

@@ -194,6 +194,11 @@ class Redaction:
         return caller_hash(found, self._secret, self._region)
 
 
+def request_options(settings: Settings) -> dict[str, Any]:
+    """Returns the options of API clients: limits of requests, and the redaction of messages."""
+    return {**settings.request_limits, "redact": Redaction.of(settings).text}
+
+
 _OWN_ID = "conversation_id"
 """Field of function events that repeats the id of their conversation."""
 

@@ -22,7 +22,7 @@ from ..config.agent import Agent
 from ..config.settings import Settings
 from ..errors import ApiError, PolyAIError, UnavailableError
 from ..load.committer import Committer
-from ..shape.redaction import Redaction
+from ..shape.redaction import Redaction, request_options
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
 from ..warehouse.held import LoadState
 from .comparison import Json, is_present, objection, with_redacted_note
@@ -79,7 +79,7 @@ class AgentWriteBacks:
         self._redaction = Redaction.of(settings)
         self._api = DataApi(
             agent,
-            **settings.request_limits,
+            **request_options(settings),
             connections=settings.workers,
             traffic=report.traffic,
         )
