@@ -273,6 +273,64 @@ def spoken(words: Any) -> Json:
     }
 
 
+def with_new_fields(words: Any) -> Json:
+    """A conversation with `words` in fields that the API may add, and in texts of people."""
+    return {
+        "conversationId": "CA1",
+        "createdAt": "2026-06-03T13:18:06.370000+00:00",
+        "handoffReason": "desk",
+        "variantId": 7,
+        "tags": ["vip", {"said": words}],
+        "note": words,
+        "inProgress": [words],
+        "channel": {"said": words},
+        "newSummary": words,
+        "turns": [
+            {
+                "turn_id": [words],
+                "latency": {"perceived_latency": 1.5, "said": words},
+                "barge_in": {"said": words},
+                "asr_lang_code": "en-US",
+                "intents": [{"name": "book", "said": words}],
+                "new_field": words,
+                "reviews": [
+                    {
+                        "annotationType": "wrong_info",
+                        "createdBy": "Jo Lee",
+                        "comment": words,
+                        "reason": words,
+                        "new_field": words,
+                    },
+                    words,
+                ],
+            },
+            words,
+        ],
+        "metrics": {
+            "SCORE": [{"timestamp": "2026-06-03T13:19:19", "value": "4.5", "said": words}],
+            "OPTED_IN": "true",
+            "AT": "2026-06-03T13:19:19",
+            "ANSWER": [{"value": f"{MARKER} {words}"}],
+            "DEEP": {"said": words},
+        },
+        "functionEvents": {
+            "2": [
+                {
+                    "id": "f1",
+                    "name": "book",
+                    "error": f"{MARKER} {words}",
+                    "hangup": {"said": words},
+                    "handoff": {"type": "transfer", "reason": f"{MARKER} x", "said": words},
+                    "transition": {"said": words},
+                    "new_field": words,
+                },
+                {"said": words},
+            ],
+            f"{MARKER} {words}": [words],
+        },
+    }
+
+
 words = st.recursive(
     st.text().map(lambda text: f"{text} {MARKER}"),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
@@ -302,10 +360,46 @@ class TestTranscriptsDropped:
         assert (first["turn_id"], first["latency_seconds"]) == (7, 1.5)
         assert first["user_input_at"] == datetime(2026, 6, 3, 13, 18, 7, tzinfo=UTC)
         assert (first["is_silence"], second["is_silence"]) == (True, False)
-        (metric,) = result.tables["metrics"].to_pylist()
+        metric, feedback = result.tables["metrics"].to_pylist()
         assert (metric["name"], metric["value_number"]) == ("CALL_DURATION", 73.0)
+        assert (feedback["name"], feedback["value"]) == ("CSAT_FREE_FEEDBACK", DROPPED)
         (event,) = result.tables["function_events"].to_pylist()
         assert (event["turn_index"], event["name"], event["duration_ms"]) == (1, "book", 4108.0)
+
+    @given(words)
+    def test_no_field_that_the_api_may_add_leaks(self, said: Any) -> None:
+        detail = Redaction("keep", "", "drop").apply(with_new_fields(said))
+        result = shaped(detail)
+        assert MARKER not in json.dumps(detail)
+        assert MARKER not in in_rows(result)
+        assert MARKER not in str(result.unmapped)
+
+    def test_labels_ids_and_counts_are_kept(self) -> None:
+        result = shaped(Redaction("keep", "", "drop").apply(with_new_fields("said")))
+        (conversation,) = result.tables["conversations"].to_pylist()
+        assert (conversation["handoff_reason"], conversation["variant_id"]) == ("desk", "7")
+        assert (conversation["note"], conversation["num_turns"]) == (None, 2)
+        (tag,) = result.tables["conversation_tags"].to_pylist()
+        assert tag["tag"] == "vip"
+        turn, _ = result.tables["turns"].to_pylist()
+        assert (turn["asr_lang_code"], turn["latency_seconds"]) == ("en-US", 1.5)
+        (intent,) = result.tables["turn_intents"].to_pylist()
+        assert intent["intent"] == "book"
+        review, _ = result.tables["annotations"].to_pylist()
+        assert (review["annotation_type"], review["annotated_by"]) == ("wrong_info", "Jo Lee")
+        assert (review["comment"], review["reason"]) == (None, None)
+        event, *others = result.tables["function_events"].to_pylist()
+        assert (event["name"], event["error"], event["event_id"]) == ("book", DROPPED, "f1")
+        assert (event["handoff_type"], event["handoff_reason"]) == ("transfer", DROPPED)
+        assert len(others) == 2
+        values = {row["name"]: row["value"] for row in result.tables["metrics"].to_pylist()}
+        assert values == {
+            "SCORE": "4.5",
+            "OPTED_IN": "true",
+            "AT": "2026-06-03T13:19:19",
+            "ANSWER": DROPPED,
+            "DEEP": DROPPED,
+        }
 
     def test_the_original_answer_is_not_changed(self) -> None:
         detail = spoken("said")

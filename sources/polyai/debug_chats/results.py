@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from ..config.settings import Settings
 from ..errors import AccessError, printable
 from ..shape.redaction import Redaction
+from ..tables.rules import DROPPED
 from .chat import ChatSetup
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
@@ -161,6 +163,10 @@ class ChatsRun:
         return sum(one.outcome == outcome for one in self.scenarios)
 
 
+_WORDS = re.compile(r"\b((?:contains?|matches|state .*? is) ).+", re.DOTALL)
+"""Description of an expectation that has words of the conversation at its end."""
+
+
 class ResultRedaction:
     """Redaction of results, under the same settings as the tables of conversations.
 
@@ -181,31 +187,26 @@ class ResultRedaction:
         )
 
     def _turn(self, turn: TurnResult) -> TurnResult:
-        # the redaction recognizes transcripts by these field names
-        redacted = self._redaction.apply(
-            {
-                "user_input": turn.user_input,
-                "agent_response": turn.response,
-                "metadata": turn.metadata,
-                "extra": turn.extra,
-                "checks": [
-                    {"expected": check.expected, "content": check.actual} for check in turn.checks
-                ],
-            }
-        )
+        if self._drops_transcripts:
+            checks = tuple(
+                replace(check, expected=_WORDS.sub(rf"\1{DROPPED}", check.expected), actual=None)
+                for check in turn.checks
+            )
+            return replace(
+                turn, user_input=None, response=None, metadata=None, extra=None, checks=checks
+            )
+        redacted = self._redaction.value
         return replace(
             turn,
-            user_input=redacted.get("user_input"),
-            response=redacted.get("agent_response"),
-            metadata=redacted.get("metadata"),
-            # an unknown field may contain transcript text
-            extra=None if self._drops_transcripts else redacted["extra"],
+            user_input=redacted(turn.user_input),
+            response=redacted(turn.response),
+            metadata=redacted(turn.metadata),
+            extra=redacted(turn.extra),
             checks=tuple(
-                replace(check, expected=fields["expected"], actual=fields.get("content"))
-                for check, fields in zip(turn.checks, redacted["checks"])
+                replace(check, expected=redacted(check.expected), actual=redacted(check.actual))
+                for check in turn.checks
             ),
         )
 
     def _text(self, text: str | None) -> str | None:
-        redacted: str | None = self._redaction.apply({"text": text})["text"]
-        return redacted
+        return None if text is None else self._redaction.text(text)

@@ -14,6 +14,7 @@ from ..tables.declaration import ColumnType, Table
 from ..tables.rules import DROPPED, REDACTED
 from .caller_identity import caller_hash
 from .personal_data import is_suspect, is_time, replace_personal_data
+from .transcripts import without_transcript
 
 Json = dict[str, Any]
 
@@ -38,17 +39,6 @@ _MOST_OF_A_MEASURE = 10**10
 _MOST_OF_A_NUMBER = 10**15
 """Ends of the numbers that numeric columns and fields with the name of a measure keep, and of phone
 numbers (exclusive)."""
-
-
-_TRANSCRIPT_FIELDS = frozenset(
-    {
-        "user_input", "agent_response", "translated_user_input", "english_agent_response",
-        "user_input_dtmf", "user_input_dtmf_finish_key", "entities", "llm_requests", "metadata",
-        "shortSummary", "utterance", "content", "arguments", "logs", "state", "state_changes",
-        "CSAT_FREE_FEEDBACK",
-    }
-)  # fmt: skip
-"""Fields that contain words of the conversation, or values extracted from them."""
 
 
 class _Level(NamedTuple):
@@ -102,7 +92,7 @@ class Redaction:
         pii: `hash` replaces phone numbers and e-mail addresses by their HMAC-SHA256, so that
             callers can still be joined; `drop` replaces them by `DROPPED`; `keep` changes nothing.
         secret: Key of the hash.
-        transcripts: `drop` removes the fields with words of the conversation.
+        transcripts: `drop` removes words of the conversation; see `without_transcript`.
         region: Country of numbers without country code; see `normalize_number`.
     """
 
@@ -123,7 +113,7 @@ class Redaction:
         The conversation id stays as it is, because requests need it.
         """
         if self._drops_transcripts:
-            detail = _without_transcript(detail)
+            detail = without_transcript(detail)
         if self._pii == "keep":
             return detail
         own = {"conversationId": detail["conversationId"]} if "conversationId" in detail else {}
@@ -218,15 +208,3 @@ def _unused(key: str, result: Json, value: Json) -> str:
     while name in result or name in value:
         name, number = f"{key}_{number}", number + 1
     return name
-
-
-def _without_transcript(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_transcript(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: _without_transcript(item)
-        for name, item in value.items()
-        if name not in _TRANSCRIPT_FIELDS
-    }

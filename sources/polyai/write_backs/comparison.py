@@ -69,7 +69,7 @@ def objection(
 
 def with_redacted_note(detail: Json, redaction: Redaction) -> Json:
     """Returns the detail with its note as the settings let the warehouse store it."""
-    return {**detail, **redaction.apply({"note": detail.get("note")})}
+    return {**detail, **redaction.value({"note": detail.get("note")})}
 
 
 def _turn_count(detail: Json) -> int | None:

@@ -146,7 +146,7 @@ class History:
             "turn_index": row.turn_index,
             "role": row.role,
             "annotation_type": row.annotation_type,
-            **self._redaction.apply({"note": row.note}),
+            **self._redaction.value({"note": row.note}),
             "status": status,
             "error_code": error.error_code if error else None,
             "error_id": error.error_id if error else None,
