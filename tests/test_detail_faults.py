@@ -58,11 +58,13 @@ class Site:
         """Ids of all conversations."""
         return list(self.sandbox.conversation_ids(AGENT))[::-1]
 
-    def break_details(self, conversation_ids: Iterable[str], status: int) -> None:
+    def break_details(
+        self, conversation_ids: Iterable[str], status: int, error_code: str = "BROKEN"
+    ) -> None:
         """Adds a permanent fault of these conversations."""
         for conversation_id in conversation_ids:
             path = re.escape(quote(conversation_id, safe="")) + "$"
-            self.sandbox.faults.add("status", path=path, status=status, error_code="BROKEN")
+            self.sandbox.faults.add("status", path=path, status=status, error_code=error_code)
 
     def load(
         self, *, full: bool = False, pipelines_dir: str | None = None, **options: object
@@ -324,6 +326,15 @@ class TestOddAnswers:
         )
         assert (status, code) == (500, "BROKEN")
         assert all(fact in message for fact in ("HTTP 500", "error_code BROKEN", error_id))
+
+    @pytest.mark.slow
+    def test_a_failure_has_no_personal_data_where_pii_is_dropped(self, site: Site) -> None:
+        site.break_details(site.oldest_first[:1], 400, "no caller +442079460018")
+        report = site.load(pii="drop")
+        ((code, message),) = query("SELECT error_code, message FROM polyai.fetch_failures")
+        assert code == "no caller [dropped]"
+        assert code in message
+        assert "7946" not in f"{message} {report.failures}"
 
 
 class TestStaleDetails:
