@@ -84,6 +84,10 @@ NOT_PROMISED = [
     "020,7946,0018",
     "020 and then 7946 and 0018",
     "946001",
+    "4420794600181234567",
+    "room7946001",
+    "calls/79460018/audio",
+    "rec20260318442079",
 ]
 """Spellings that the documentation names as not promised."""
 
