@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import phonenumbers
 import pytest
 
 from odd_server import Answer as OddAnswer
@@ -330,3 +331,29 @@ def test_the_error_of_a_run_has_no_personal_data() -> None:
     report = RunReport("PROJECT-1", "load", Traffic(), redact=Redaction("drop", "", "keep").text)
     report.finish(DestinationError("duplicate key: whatsapp:+442079460018"))
     assert report.as_row()["error"] == "duplicate key: whatsapp:[dropped]"
+
+
+FORMATS = [
+    phonenumbers.PhoneNumberFormat.E164,
+    phonenumbers.PhoneNumberFormat.INTERNATIONAL,
+    phonenumbers.PhoneNumberFormat.RFC3966,
+    phonenumbers.PhoneNumberFormat.NATIONAL,
+]
+
+FEWEST_DIGITS = 7
+
+
+@pytest.mark.parametrize("sentence", ["{}", "call {} now", "({})", "{}, 2 adults on 2026-06-03"])
+def test_numbers_of_all_countries_are_found_whole(sentence: str) -> None:
+    redaction = Redaction("drop", "", "keep")
+    numbers = {
+        phonenumbers.format_number(example, written)
+        for region in phonenumbers.SUPPORTED_REGIONS
+        if (example := phonenumbers.example_number(region))
+        for written in FORMATS
+    }
+    for number in sorted(numbers):
+        if sum(map(str.isdigit, number)) >= FEWEST_DIGITS:
+            kept = number[: number.index(":") + 1] if ":" in number else ""
+            expected = sentence.format(f"{kept}[dropped]")
+            assert redaction.text(sentence.format(number)) == expected

@@ -44,14 +44,19 @@ _TIME = (
     r"(?:Z|[+-](?:0\d|1[0-4]):?\d\d)?(?!\d)"
 )
 
+# of an area code, rather than around the number
+_OPENING = r"(?:\((?=[\d -]{1,7}\)))?"
 _INTERNATIONAL = rf"(?:[+\uff0b]|%(?:25)*2[bB]){_GAP}[1-9](?:{_GAP}\d){{6,14}}"
 _ZEROS = rf"(?<!\d)(?<!\d[.,])00{_GAP}[1-9](?:{_GAP}\d){{7,14}}(?!\d)"
-_TRUNK = rf"(?<![\w.,])(?<!\d\d[:/-])(?!{_DATE}|{_DECIMAL})\(?0(?:{_GAP}\d){{8,13}}(?!\d|:\d|x\d\B)"
+_TRUNK = (
+    rf"(?<![\w.,])(?<!\d\d[:/-])(?!{_DATE}|{_DECIMAL})"
+    rf"{_OPENING}0(?:{_GAP}\d){{8,13}}(?!\d|:\d|x\d\B)"
+)
 _AREA = rf"(?<![\d.,])(?:\(\d{{2,5}}\)|\d{{3}}){_BREAK}\d{{3}}{_BREAK}\d{{4}}(?!\d|:\d)"
 _PLAIN = (
     r"(?<![\w./-])(?<!\d:)"  # not inside a word, path, decimal or time
     rf"(?!\(?(?:{_DATE}|{_DECIMAL}))"
-    rf"\(?\d(?:{_NARROW_GAP}\d){{6,14}}"
+    rf"{_OPENING}\d(?:{_NARROW_GAP}\d){{6,14}}"
     r"(?!(?!x\d)\w|[:-]\w)"  # an extension may follow
 )
 _GLUED = (
