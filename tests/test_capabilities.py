@@ -186,6 +186,16 @@ class TestDrivers:
         )
         assert "mysql+pymysql://" in message
 
+    @needs_sqlalchemy
+    def test_missing_sqlalchemy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", "sqlite:///warehouse.db")
+        for known in [one for one in sys.modules if one.partition(".")[0] == "sqlalchemy"]:
+            monkeypatch.delitem(sys.modules, known)
+        monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+        message = refusal("sqlalchemy")
+        assert "requires the module sqlalchemy" in message
+        assert message.endswith(": pip install 'polyai-warehouse[mysql]'")
+
     def test_missing_settings_are_named(self) -> None:
         message = refusal("postgres")
         assert "postgres is not configured: it lacks database, password, username, host" in message
@@ -196,7 +206,14 @@ class TestDrivers:
         [
             ("postgress", "did you mean postgres?"),
             ("mysql", "for mysql, use sqlalchemy"),
+            ("postgresql", "use postgres"),
+            ("oracle", "use postgres or duckdb"),
             ("delta", "use duckdb, postgres, ducklake"),
+            (
+                "iceberg",
+                "use duckdb, postgres, ducklake, motherduck, snowflake, bigquery, databricks, "
+                "redshift, sqlalchemy for MySQL, MariaDB and SQLite",
+            ),
         ],
     )
     def test_unknown_destination(self, name: str, advice: str) -> None:

@@ -20,6 +20,7 @@ from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 
 from ..config.lookup import without_keys
 from ..errors import ConfigurationError
+from .drivers import drivers_required
 
 Level = Literal["proven", "supported", "refused"]
 """`proven`: the tests load it and compare every row. `supported`: dlt's capabilities suffice, and
@@ -203,7 +204,8 @@ def name_of(destination: Destination[Any, Any]) -> str:
 def support_of(pipeline: dlt.Pipeline) -> Support:
     """Returns the support of a pipeline's destination, without connecting to it.
 
-    Needs no driver, so that a refused destination is refused before one is installed.
+    Needs no driver but SQLAlchemy, so that a refused destination is refused before one is
+    installed.
     """
     name = name_of(pipeline.destination)
     if name == SQLALCHEMY and (database := database_of(pipeline)):
@@ -214,7 +216,11 @@ def support_of(pipeline: dlt.Pipeline) -> Support:
 def database_of(pipeline: dlt.Pipeline) -> str:
     """Returns SQLAlchemy's name of the database behind `sqlalchemy`; empty if none is set."""
     destination = pipeline.destination
-    with inject_section(ConfigSectionContext(pipeline_name=pipeline.pipeline_name)):
+    with (
+        # SQLAlchemy itself reads the URL
+        drivers_required(str(destination.destination_name), _MYSQL.packages),
+        inject_section(ConfigSectionContext(pipeline_name=pipeline.pipeline_name)),
+    ):
         config: Any = destination.configuration(destination.spec(), accept_partial=True)
     driver = getattr(config.credentials, "drivername", None) or ""
     return str(driver).partition("+")[0]
@@ -278,10 +284,14 @@ def require_capabilities(
 
 def unknown_destination(name: str) -> ConfigurationError:
     """Describes a destination that dlt does not have, with the nearest names."""
-    if name in DATABASES:
+    database = DATABASES.get(name)
+    if database is not None and database.level == "refused":
+        advice = f"use {database.alternative}"
+    elif database is not None:
         advice = f"for {name}, use {SQLALCHEMY}, and set DESTINATION__SQLALCHEMY__CREDENTIALS"
     else:
         usable = [one for one, support in DESTINATIONS.items() if support.level != "refused"]
+        usable.append(f"{SQLALCHEMY} for MySQL, MariaDB and SQLite")
         found = get_close_matches(name, DESTINATIONS)
         advice = f"did you mean {' or '.join(found)}?" if found else f"use {', '.join(usable)}"
     shown = without_keys(name)
