@@ -9,14 +9,18 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import dlt
 import psycopg2
 import pytest
+from dlt.common.storages.exceptions import SchemaNotFoundError
 
 from command import AGENT, KEY, access, error_of, query, run, start, wait_until
 from polyai import open_pipeline, resolve
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.warehouse import open as opening
 from postgres_server import binaries, postgres
 from warehouse_rows import assert_equals_truth, from_duckdb
 
@@ -216,6 +220,25 @@ def test_a_run_keeps_its_dataset_while_others_open_theirs(base_url: str) -> None
     assert report.status == "complete"
     assert query("SELECT count(*) FROM first.conversations") == [(60,)]
     assert query("SELECT schema_name FROM duckdb_schemas() WHERE schema_name = 'second'") == []
+
+
+def test_a_working_directory_that_another_run_empties_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://a:b@127.0.0.1:1/c")
+    opened = []
+
+    def emptied_once(pipeline: dlt.Pipeline) -> Any:
+        opened.append(pipeline)
+        if len(opened) == 1:
+            # dlt raises this after the other run found that the warehouse was deleted
+            raise SchemaNotFoundError("polyai", pipeline.working_dir)
+        return client(pipeline)
+
+    client = opening._client
+    monkeypatch.setattr(opening, "_client", emptied_once)
+    assert open_pipeline("postgres").dataset_name == "polyai"
+    assert len(opened) == 2
 
 
 def test_opening_a_pipeline_never_removes_the_dataset_from_its_state() -> None:

@@ -21,6 +21,7 @@ from dlt.common.destination.exceptions import (
 )
 from dlt.common.exceptions import DltException
 from dlt.common.storages import WithLocalFiles
+from dlt.common.storages.exceptions import SchemaNotFoundError
 
 from ..config.settings import check_names
 from ..errors import ConfigurationError, first_line
@@ -99,10 +100,19 @@ def open_pipeline(
     check_names()
     folder = working_folder(pipelines_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    # dlt empties a new working directory, even if another process has just created it
-    with lock_on(folder / "opening.lock"):
+
+    def opened() -> dlt.Pipeline:
         remove_partial_state(folder / name)
         return _open(destination, dataset or DATASET_NAME, folder, name, wait_seconds)
+
+    # dlt empties a new working directory, even if another process has just created it
+    with lock_on(folder / "opening.lock"):
+        return retry(opened, retry_if=_was_emptied)
+
+
+def _was_emptied(error: Exception) -> bool:
+    """Whether another run emptied the working directory, since the warehouse was deleted."""
+    return isinstance(error.__cause__, SchemaNotFoundError)
 
 
 def _open(
