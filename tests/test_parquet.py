@@ -368,6 +368,14 @@ def test_files_have_the_permissions_of_the_folder(pipeline: dlt.Pipeline) -> Non
         assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640)
 
 
+@pytest.mark.parametrize("place", ["file/lake/", "/proc/lake/"])
+def test_a_folder_that_cannot_be_made(place: str) -> None:
+    Path("file").touch()
+    failed = run("views", "--publish", place)
+    assert failed.returncode == 1
+    assert "lake" in error_of(failed)
+
+
 @pytest.mark.matrix
 def test_refusals(pipeline: dlt.Pipeline) -> None:
     in_memory = open_pipeline(dlt.destinations.duckdb(duckdb.connect()), pipelines_dir="memory")

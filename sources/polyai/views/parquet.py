@@ -24,7 +24,7 @@ import dlt
 import orjson
 from filelock import Timeout
 
-from ..errors import BusyError, ConfigurationError
+from ..errors import BusyError, ConfigurationError, StoreError
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.errors import destination_errors
 from ..warehouse.file_store import Store, open_store
@@ -149,7 +149,10 @@ def publish_parquet(
     store = open_parquet_store(pipeline, url)
     warehouse: Any = duckdb_path(pipeline)
     if store.local_folder is not None and not store.local_folder.exists():
-        store.local_folder.mkdir(mode=0o700, parents=True)
+        try:
+            store.local_folder.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise StoreError(f"{store} cannot be created: {error.strerror}") from error
     store.check()
     folder = warehouse.with_name(f"{warehouse.name}{_DRAFTS}")
     with destination_errors():
