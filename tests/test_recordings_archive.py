@@ -170,9 +170,11 @@ def rename(archive: Made, path: str, target: str) -> None:
     archive.delete(path)
 
 
-def edit_part(archive: Made, change: Callable[[list[dict[str, Any]]], object]) -> None:
+def edit_part(
+    archive: Made, change: Callable[[list[dict[str, Any]]], object], place: int = 0
+) -> None:
     """Changes rows of a part of the manifest, and its hash in the index to match."""
-    path = part(archive)
+    path = part(archive, place)
     table = pq.read_table(pa.BufferReader(archive.read(path)))
     rows = table.to_pylist()
     change(rows)
@@ -207,6 +209,103 @@ def forge_chain(archive: Made) -> None:
 
 
 FIRST = "(SELECT min(conversation_id) FROM polyai.recordings WHERE status = 'stored')"
+
+
+def forget_a_call(archive: Made) -> None:
+    """Deletes a file, its row and its row of the manifest."""
+    archive.delete(edit_everywhere(archive, None))
+
+
+def edit_everywhere(archive: Made, sha256: str | None, size: int = 0) -> str:
+    """Edits hash and size of a call in warehouse and manifest, or deletes both rows; its path."""
+    found: list[str] = []
+
+    def edit(rows: list[dict[str, Any]]) -> None:
+        place = next(n for n, row in enumerate(rows) if row["status"] == "stored")
+        found.append(rows[place]["path"])
+        if sha256 is None:
+            del rows[place]
+        else:
+            rows[place] |= {"sha256": sha256, "bytes": size or rows[place]["bytes"]}
+
+    edit_part(archive, edit)
+    call = f"WHERE path = '{found[0]}'"
+    if sha256 is None:
+        archive.sql(f"DELETE FROM polyai.recordings {call}")
+    else:
+        bytes_ = f", bytes = {size}" if size else ""
+        archive.sql(f"UPDATE polyai.recordings SET sha256 = '{sha256}'{bytes_} {call}")
+    return found[0]
+
+
+def edit_file_and_hashes(archive: Made) -> None:
+    """Changes a file, and its hash in warehouse and manifest to match."""
+    path = edit_everywhere(archive, "0")
+    archive.change(path, flip)
+    sha256 = hashlib.sha256(archive.read(path)).hexdigest()
+    assert edit_everywhere(archive, sha256) == path
+
+
+def plant_with_row(archive: Made) -> None:
+    """Plants a file that warehouse and manifest have."""
+    path = f"{day(archive)}/CAplanted.combined.redacted.wav"
+
+    def add(rows: list[dict[str, Any]]) -> None:
+        (source,) = [row for row in rows if row["path"] == wav(archive)]
+        rows.append(source | {"conversation_id": "CAplanted", "path": path})
+
+    found = archive.paths(".parquet")
+    place = next(n for n, one in enumerate(found) if day(archive)[-10:-3] in one)
+    edit_part(archive, add, place)
+    archive.sql(
+        "INSERT INTO polyai.recordings SELECT * REPLACE ('CAplanted' AS conversation_id, "
+        f"'{path}' AS path, replace(uri, '{wav(archive)}', '{path}') AS uri) "
+        f"FROM polyai.recordings WHERE path = '{wav(archive)}'"
+    )
+    archive.write(path, archive.read(wav(archive)))
+
+
+def plant_as_kept(archive: Made) -> None:
+    """Plants a file as another version, which the index lists."""
+    path, body = wav(archive).replace(".wav", ".v2.wav"), archive.read(wav(archive))
+    kept = {"path": path, "bytes": len(body), "why": "other_version"}
+    kept["sha256"] = hashlib.sha256(body).hexdigest()
+    archive.write(path, body)
+    archive.change_json(index(archive), lambda one: one["kept"].append(kept))
+
+
+def plant_a_warehouse(archive: Made) -> None:
+    """Plants the manifest of another warehouse, which lists a planted file."""
+    path = f"agent_id={AGENT}/date=2019-01-01/CAx.combined.redacted.wav"
+    body = archive.read(wav(archive))
+    archive.write(path, body)
+    table = pq.read_table(pa.BufferReader(archive.read(part(archive))))
+    row = table.to_pylist()[0] | {"conversation_id": "CAx", "path": path, "status": "stored"}
+    row |= {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([row], schema=table.schema), out)
+    written = out.getvalue().to_pybytes()
+    folder = f"manifest/{AGENT}/0123456789abcdef"
+    archive.write(f"{folder}/2019-01.x.1.parquet", written)
+    content = json.loads(archive.read(index(archive))) | {"writer": "0123456789abcdef"}
+    listed = {"path": f"{folder}/2019-01.x.1.parquet", "month": "2019-01", "rows": 1}
+    listed |= {"sha256": hashlib.sha256(written).hexdigest(), "bytes": len(written)}
+    content |= {"parts": [listed], "kept": [], "custody": {"entries": 0, "sha256": "0" * 64}}
+    archive.write(f"{folder}/_index.json", json.dumps(content).encode())
+
+
+def delete_part_and_index(archive: Made) -> None:
+    archive.delete(part(archive))
+    archive.delete(index(archive))
+
+
+def delete_the_log(archive: Made) -> None:
+    """Deletes the log and every head of it that was recorded."""
+    archive.delete(segment(archive))
+    nothing = {"entries": 0, "sha256": "0" * 64}
+    archive.change_json(index(archive), lambda one: one.update(custody=nothing))
+    archive.sql("UPDATE polyai.sync_runs SET custody_entries = 0, custody_head = NULL")
+
 
 TAMPERINGS: dict[str, tuple[Callable[[Made], object], set[str]]] = {
     "a changed byte": (lambda a: a.change(wav(a), flip), {"changed"}),
@@ -323,7 +422,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Made], object], set[str]]] = {
         lambda a: a.sql(
             f"UPDATE polyai.recordings SET sha256 = '0' WHERE conversation_id = {FIRST}"
         ),
-        {"changed", "manifest"},
+        {"changed", "manifest", "custody"},
     ),
     "a place edited in the warehouse": (
         lambda a: a.sql(
@@ -336,8 +435,35 @@ TAMPERINGS: dict[str, tuple[Callable[[Made], object], set[str]]] = {
             f"UPDATE polyai.recordings SET path = (SELECT max(path) FROM polyai.recordings) "
             f"WHERE conversation_id = {FIRST}"
         ),
-        {"moved", "untold", "manifest"},
+        {"moved", "untold", "manifest", "custody"},
     ),
+    "a hash edited in warehouse and manifest": (
+        lambda a: edit_everywhere(a, "0" * 64),
+        {"changed", "custody"},
+    ),
+    "a file and its hashes edited in warehouse and manifest": (edit_file_and_hashes, {"custody"}),
+    "a call deleted from files, warehouse and manifest": (forget_a_call, {"custody"}),
+    "a planted file with a row in warehouse and manifest": (plant_with_row, {"custody"}),
+    "a planted version that the index lists": (plant_as_kept, {"custody", "version"}),
+    "a planted warehouse": (plant_a_warehouse, {"custody"}),
+    "a log deleted with its heads": (delete_the_log, {"custody"}),
+    "a part and its index deleted": (delete_part_and_index, {"manifest", "untold"}),
+    "a file under its name in other letters": (
+        lambda a: a.write(
+            f"{day(a)}/{wav(a).rpartition('/')[2].replace('CA', 'ca')}", a.read(wav(a))
+        ),
+        {"untold"},
+    ),
+    "a hidden file": (lambda a: a.write(f"{day(a)}/.x.wav", a.read(wav(a))), {"untold"}),
+    "a hidden file beside the drafts": (
+        lambda a: a.write(".incoming.wav", a.read(wav(a))),
+        {"untold"},
+    ),
+    "a copy of the log": (
+        lambda a: a.write(segment(a).replace("0001.", "9999."), a.read(segment(a))),
+        {"custody"},
+    ),
+    "an empty line in the log": (lambda a: a.change(segment(a), lambda b: b + b"\n"), {"custody"}),
     "a status edited in the warehouse": (
         lambda a: a.sql(
             f"UPDATE polyai.recordings SET status = 'failed' WHERE conversation_id = {FIRST}"
@@ -345,6 +471,52 @@ TAMPERINGS: dict[str, tuple[Callable[[Made], object], set[str]]] = {
         {"untold", "manifest"},
     ),
 }
+
+
+LINKS: dict[str, tuple[Callable[[Made, Path], object], set[str]]] = {
+    "of a file": (lambda a, aside: link(a, wav(a), aside), {"changed", "missing"}),
+    "of a day": (lambda a, aside: link(a, day(a), aside), {"changed", "missing"}),
+    "of a part": (lambda a, aside: link(a, part(a), aside), {"changed", "manifest"}),
+    "of the log": (lambda a, aside: link(a, segment(a), aside), {"changed", "custody"}),
+    "that was planted": (
+        lambda a, aside: Path(a.root, "more").symlink_to(aside.parent),
+        {"changed"},
+    ),
+}
+
+
+def link(archive: Made, path: str, aside: Path) -> None:
+    """Puts a link in the place of a file or folder, which is moved away."""
+    place = Path(archive.root, path)
+    place.rename(aside)
+    place.symlink_to(aside)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_to_the_same_bytes_is_found(name: str, archive: Made, tmp_path: Path) -> None:
+    if archive.url.startswith("s3:"):
+        pytest.skip("a bucket has no links")
+    tamper, expected = LINKS[name]
+    try:
+        tamper(archive, tmp_path / "aside")
+        assert archive.troubles() == expected
+    finally:
+        for one in Path(archive.root).rglob("*"):
+            if one.is_symlink():
+                one.unlink()
+
+
+@pytest.mark.slow
+def test_an_object_in_the_name_of_a_folder_is_found(archive: Made) -> None:
+    if not archive.url.startswith("s3:"):
+        pytest.skip("a folder has no such files")
+    bucket, _, key = archive.root.partition("/")
+    archive.fs.call_s3("put_object", Bucket=bucket, Key=f"{key}/{day(archive)}/", Body=b"x")
+    try:
+        assert archive.troubles() == {"untold"}
+    finally:
+        archive.fs.call_s3("delete_object", Bucket=bucket, Key=f"{key}/{day(archive)}/")
 
 
 def test_an_archive_as_it_was_fetched_has_no_findings(archive: Made) -> None:

@@ -8,12 +8,13 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,9 +23,11 @@ from command import access, error_of, query, run, start
 from loaded import put_loaded
 from optional import needs_s3
 from polyai import open_pipeline
-from polyai.recordings import relocate
+from polyai.recordings import opening, relocate
+from polyai.recordings.custody import Custody, Entry, Head
 from polyai.recordings.relocate import move
 from polyai.recordings.run import PIPELINE_NAME
+from polyai.recordings.verify import verify
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from s3_server import S3Server, s3
 
@@ -132,6 +135,45 @@ class TestMove:
         assert_in_place(Path("recordings"))
 
 
+def copied(target: str, bucket: fsspec.AbstractFileSystem) -> int:
+    """Number of recordings in a folder or a bucket."""
+    if target.startswith("s3:"):
+        return len(bucket.find(target))
+    return len(list(Path(target).rglob("*.wav")))
+
+
+@pytest.mark.slow
+@needs_s3
+def test_moves_that_are_killed_lose_nothing(sandbox: Sandbox, environment: dict[str, str]) -> None:
+    done(**environment)
+    before, fetched = stored(), len(sandbox.requests.paths("/audio"))
+    with s3() as server:
+        environment |= server.environment()
+        files = server.files()
+        places = [
+            f"s3://{server.bucket}/calls",
+            str(Path("back").resolve()),
+            str(Path("again").resolve()),
+        ]
+        url = str(Path("recordings").resolve())
+        for target in places:
+            for wanted in (2, 12):
+                with start("recordings", "move", "--to", target, **environment) as process:
+                    while process.poll() is None and copied(target, files) < wanted:
+                        time.sleep(0.01)
+                    process.kill()
+                done("verify", "--recordings-url", url, **environment)
+                assert stored() == before
+            done("move", "--to", target, **environment)
+            done("verify", "--recordings-url", target, **environment)
+            done("verify", "--quick", "--recordings-url", target, **environment)
+            done("--recordings-url", target, **environment)
+            assert stored() == before
+            url = target
+    again = sandbox.requests.paths("/audio")[fetched:]
+    assert not [path for path in again if any(str(name) in path for name, *_ in before)]
+
+
 def to_0_1(folder: Path) -> None:
     """Turns an archive and its warehouse into those that version 0.1 would have made."""
     with duckdb.connect("polyai.duckdb") as connection:
@@ -176,6 +218,27 @@ class TestAnArchiveOfVersion01:
         chain = done("prove", name, **environment)
         assert [entry["event"] for entry in chain["entries"]] == ["upgraded"]
         assert not [path for path in sandbox.requests.paths("/audio") if name in path]
+
+    def test_is_upgraded_after_an_upgrade_that_was_killed(
+        self, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done(**environment)
+        before = stored()
+        to_0_1(Path("recordings"))
+        append = Custody.append
+
+        def killed(self: Custody, entries: Sequence[Entry]) -> Head:
+            append(self, entries)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(opening, "_ENTRIES", 3)
+            patch.setattr(Custody, "append", killed)
+            with pytest.raises(KeyboardInterrupt):
+                verify(open_pipeline(name=PIPELINE_NAME), "recordings", wait=timedelta(days=7))
+        assert done("verify", **environment)["files"] == len(before)
+        chains = [done("prove", str(name), **environment) for name, *_ in before]
+        assert [len(chain["entries"]) for chain in chains] == [1] * len(before)
 
     def test_that_was_moved_is_adopted(self, sandbox: Sandbox, environment: dict[str, str]) -> None:
         done(**environment)
@@ -222,6 +285,10 @@ def test_a_moved_project_takes_its_archive_along(environment: dict[str, str]) ->
     done("verify", **environment)
     assert stored() == before
     assert_in_place(Path("recordings"))
+    # the log that was written in the old place has the pruned files, too
+    done("prune", "--older-than", "60d", "--yes", **environment)
+    assert 0 < len(stored()) < len(before)
+    done("verify", **environment)
 
 
 def test_other_bytes_from_polyai_are_a_version_and_a_finding(

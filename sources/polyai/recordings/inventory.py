@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 
 import pyarrow as pa
 
 from ..errors import StoreError
 from ..warehouse.queries import Warehouse, id_batches
 from .archive import Archive
-from .custody import FOLDER as CUSTODY
+from .custody import links
+from .day_walk import DayWalk
 from .findings import Finding, Trouble, Verification
 from .identity import FILE, Place
-from .layout import QUARANTINE, agent_folder, base_path, file_name, month_of, partition, safe_name
+from .layout import agent_folder, base_path, file_name, month_of, partition, safe_name
 from .log_check import LogCheck
-from .manifest import FOLDER as MANIFEST
+from .logged_files import LoggedFiles
 from .manifest import INDEX, SCHEMA, Index, Key, Part, Row, key_of, read_index, read_part, rows_of
 
 OnFiles = Callable[[int], None]
@@ -85,12 +85,21 @@ class Inventory:
         self._rows: Counter[str] = Counter()
         self._own_part: tuple[Part, pa.Table | None] | None = None
         self._unreadable: set[str] = set()
+        self._logs: list[LogCheck] = []
+        self._logged = LoggedFiles()
         self.found = Verification()
 
     def run(self) -> None:
         """Compares everything."""
         with self._pool:
-            for agent_id, folder, files, rows in self._merged():
+            days = DayWalk(
+                self._warehouse,
+                self._store,
+                self._indexes,
+                is_whole=self._is_whole,
+                on_link=self._link,
+            )
+            for agent_id, folder, files, rows in days:
                 if self._stop.is_set():
                     self.found.is_stopped = True
                     return
@@ -104,54 +113,13 @@ class Inventory:
                 self._index(index, is_own=True)
                 self._manifest_without_rows(agent_id, index)
             self._others()
+            if not self._quick:
+                self._log_with_files()
             for path in sorted(self._left):
                 self._note("untold", self._agent_of(path), path, _UNTOLD)
 
-    def _merged(self) -> Iterator[tuple[str | None, str, dict[str, int], Sequence[Row]]]:
-        """Yields agent, folder, files and rows of each day, and other files without an agent."""
-        rows = self._row_days()
-        next_rows = next(rows, None)
-        for folder, files in self._file_days():
-            # both are in order of the folders
-            while next_rows and f"{next_rows[1]}/" < f"{folder}/":
-                yield next_rows[0], next_rows[1], {}, next_rows[2]
-                next_rows = next(rows, None)
-            if next_rows and next_rows[1] == folder:
-                yield next_rows[0], folder, files, next_rows[2]
-                next_rows = next(rows, None)
-            else:
-                yield None, folder, files, ()
-        while next_rows:
-            yield next_rows[0], next_rows[1], {}, next_rows[2]
-            next_rows = next(rows, None)
-
-    def _row_days(self) -> Iterator[tuple[str, str, Sequence[Row]]]:
-        for agent_id in sorted(self._indexes, key=lambda name: f"{agent_folder(name)}/"):
-            for rows in Archive(self._warehouse, agent_id).days():
-                yield agent_id, partition(agent_id, rows[0]["started_at"]), rows
-
-    def _file_days(self) -> Iterator[tuple[str, dict[str, int]]]:
-        """Yields files by the folder of their day, with their paths below it."""
-
-        def day(entry: tuple[str, int]) -> str:
-            first, _, rest = entry[0].partition("/")
-            is_day = first.startswith("agent_id=") and "/" in rest
-            return f"{first}/{rest.partition('/')[0]}" if is_day else entry[0].rpartition("/")[0]
-
-        for folder, entries in groupby(self._entries(), key=day):
-            yield folder, {path.removeprefix(f"{folder}/"): size for path, size in entries}
-
-    def _entries(self) -> Iterator[tuple[str, int]]:
-        if self._is_whole:
-            yield from self._store.walk()
-            return
-        agents = sorted(self._indexes, key=lambda name: f"{agent_folder(name)}/")
-        for agent_id in agents:
-            yield from self._store.walk(f"{agent_folder(agent_id)}/")
-        for agent_id in agents:
-            for folder in (MANIFEST, CUSTODY):
-                yield from self._store.walk(f"{folder}/{safe_name(agent_id)}/")
-            yield from self._store.walk(f"{QUARANTINE}/{agent_folder(agent_id)}/")
+    def _link(self, path: str) -> None:
+        self._note("changed", self._agent_of(path), path, "it is a link, not a file")
 
     def _day(self, agent_id: str, folder: str, files: dict[str, int], rows: Sequence[Row]) -> None:
         """Compares one day of an agent."""
@@ -247,7 +215,7 @@ class Inventory:
                 detail = f"{day}: {days[day]:,} rows in it are missing in the warehouse"
                 self._note("manifest", agent_id, index.path, detail)
 
-    def _index(self, index: Index, *, is_own: bool) -> LogCheck:
+    def _index(self, index: Index, *, is_own: bool) -> None:
         """Checks the files that an index lists, and its custody log."""
         found, agent_id = self.found, index.agent_id
         self._left.pop(index.path, None)
@@ -259,29 +227,40 @@ class Inventory:
                     self._unreadable.add(part.path)
                     self._note("manifest", agent_id, part.path, f"the part {detail}")
         log = LogCheck(self._store, index, self._left, quick=self._quick)
-        log.run(self._warehouse if is_own else None, self._place)
+        log.run(
+            self._warehouse if is_own else None,
+            self._place,
+            lambda link: self._logged.add(link.entry or {}),
+        )
+        self._logs.append(log)
         found.findings += log.findings
         if index.parts or index.custody.entries:
             found.writers.add(index.writer)
         if is_own and log.head.entries:
             found.heads[agent_id] = log.head
-        damaged = {one.path for one in found.findings if one.trouble in ("missing", "changed")}
-        for kept in index.kept:
-            size = self._left.pop(kept.path, None)
-            if size is None:
-                if is_own or kept.path not in log.deleted:
-                    self._note("missing", agent_id, kept.path, f"the file ({kept.why}) is gone")
-            elif size != kept.bytes or not (self._quick or self._is_same(kept.path, kept.sha256)):
-                self._note("changed", agent_id, kept.path, f"the file ({kept.why}) was changed")
-            elif kept.why == "other_version" and is_own:
-                self._note(
-                    "version",
-                    agent_id,
-                    kept.path,
-                    f"PolyAI gave other bytes than those recorded first: SHA-256 {kept.sha256}",
-                    is_final=base_path(kept.path) not in {base_path(path) for path in damaged},
-                )
-        return log
+
+    def _log_with_files(self) -> None:
+        """Notes files that are answered for but not in a log, and those of a log that are not."""
+        for agent_id in self._indexes:
+            for rows in Archive(self._warehouse, agent_id).days():
+                for row in rows:
+                    if row["status"] == "stored" and row["path"]:
+                        self._answer(agent_id, row["path"], row["sha256"])
+        if self._logged.are_answered:
+            return
+        for log in self._logs:
+            for link in links(self._store, log.segments):
+                for path in self._logged.unanswered(link.entry or {}):
+                    # else it is noted as a file that nothing answers for
+                    if path not in self._left:
+                        place = f"entry {link.number:,} of {link.path}"
+                        detail = f"{place} is about it, but neither manifest nor warehouse has it"
+                        self._note("custody", self._agent_of(path), path, detail)
+
+    def _answer(self, agent_id: str, path: str, sha256: str) -> None:
+        if not self._logged.answer(path, sha256):
+            detail = f"no entry of the custody log is about it with SHA-256 {sha256}"
+            self._note("custody", agent_id, path, detail)
 
     def _others(self) -> None:
         """Checks what other warehouses answer for, which may be nothing that this one knows."""
@@ -295,17 +274,50 @@ class Inventory:
             if index.archive_id != self._place.archive_id:
                 self._note("manifest", index.agent_id, path, "it belongs to another archive")
             else:
-                checked.append((index, self._index(index, is_own=False)))
-        deleted = {path for _, log in checked for path in log.deleted}
-        for index, _ in checked:
+                self._index(index, is_own=False)
+                checked.append(index)
+        deleted = {path for log in self._logs for path in log.deleted}
+        for index in self._indexes.values():
+            self._kept(index, set(), is_own=True)
+        for index in checked:
+            self._kept(index, deleted, is_own=False)
+        # in a quick check, only to know what the other files are
+        is_needed = not self._quick or any(path.startswith("agent_id=") for path in self._left)
+        for index in checked if is_needed else ():
             for part in index.parts:
-                # in a quick check, only to know what the other files are
-                is_needed = not self._quick or any(map(self._is_audio, self._left))
-                if is_needed and (table := self._read(index.agent_id, part)) is not None:
+                if (table := self._read(index.agent_id, part)) is not None:
                     self._other_rows(index.agent_id, list(rows_of(table)), deleted)
+
+    def _kept(self, index: Index, deleted: Collection[str], *, is_own: bool) -> None:
+        """Checks the other files that an index lists."""
+        agent_id = index.agent_id
+        damaged = {
+            base_path(one.path)
+            for one in self.found.findings
+            if one.trouble in ("missing", "changed")
+        }
+        for kept in index.kept:
+            size = self._left.pop(kept.path, None)
+            if not self._quick:
+                self._answer(agent_id, kept.path, kept.sha256)
+            if size is None:
+                if kept.path not in deleted:
+                    self._note("missing", agent_id, kept.path, f"the file ({kept.why}) is gone")
+            elif size != kept.bytes or not (self._quick or self._sha256(kept.path) == kept.sha256):
+                self._note("changed", agent_id, kept.path, f"the file ({kept.why}) was changed")
+            elif kept.why == "other_version" and is_own:
+                self._note(
+                    "version",
+                    agent_id,
+                    kept.path,
+                    f"PolyAI gave other bytes than those recorded first: SHA-256 {kept.sha256}",
+                    is_final=base_path(kept.path) not in damaged,
+                )
 
     def _other_rows(self, agent_id: str, rows: Sequence[Row], deleted: set[str]) -> None:
         stored = {row["path"]: row for row in rows if row["status"] == "stored"}
+        for row in () if self._quick else stored.values():
+            self._answer(agent_id, row["path"], row["sha256"])
         ids = sorted({row["conversation_id"] for row in stored.values()})
         own: dict[str, str] = {}
         loaded: set[str] = set()
@@ -333,17 +345,11 @@ class Inventory:
                 continue
             self.found.files += 1
             self.found.bytes += size
-            if size != row["bytes"] or not (self._quick or self._is_same(path, row["sha256"])):
+            if size != row["bytes"] or not (self._quick or self._sha256(path) == row["sha256"]):
                 self._note("changed", agent_id, path, "a file of another warehouse was changed")
             elif row["conversation_id"] in loaded - registered:
                 detail = "another warehouse has stored it: the next `recordings` registers it"
                 self._note("unregistered", agent_id, path, detail)
-
-    def _is_audio(self, path: str) -> bool:
-        return path.startswith("agent_id=")
-
-    def _is_same(self, path: str, sha256: str) -> bool:
-        return self._sha256(path) == sha256
 
     def _sha256(self, path: str) -> str | None:
         digest = hashlib.sha256()

@@ -27,6 +27,7 @@ class LogCheck:
         findings: What is wrong with it.
         deleted: Paths of files that it says were deleted.
         head: Its end.
+        segments: Paths of its segments.
     """
 
     def __init__(
@@ -36,10 +37,10 @@ class LogCheck:
         self._index = index
         self._quick = quick
         folder = f"{chain_folder(index.agent_id, index.writer)}/"
-        self._segments = sorted(
+        self.segments = sorted(
             path for path in left if path.startswith(folder) and is_segment(path)
         )
-        for path in self._segments:
+        for path in self.segments:
             del left[path]
         self.findings: list[Finding] = []
         self.deleted: set[str] = set()
@@ -59,7 +60,7 @@ class LogCheck:
         recorded = self._recorded(warehouse)
         expected = max(recorded | {self._index.custody.entries: ""}, default=0)
         if self._quick:
-            if expected and not self._segments:
+            if expected and not self.segments:
                 self._note(folder, "the log is gone")
             return
         check = ChainCheck()
@@ -68,7 +69,7 @@ class LogCheck:
         last = Head(expected, heads.get(expected, ""))
         identity = None
         try:
-            for link in links(self._store, self._segments):
+            for link in links(self._store, self.segments):
                 check.add(link)
                 on_link(link)
                 entry = link.entry or {}

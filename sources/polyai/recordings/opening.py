@@ -12,7 +12,7 @@ from ..tables.audit import ARCHIVES, RECORDINGS
 from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming
 from .archive import Archive, agents_with_recordings
-from .custody import Entry, event
+from .custody import Entry, chain_folder, event, links
 from .identity import (
     Known,
     Place,
@@ -80,7 +80,9 @@ class Opening:
         committer.create_tables((ARCHIVES, RECORDINGS))
         if known is None:
             archive_id = create_identity(store, incoming, self._clock)
-            place = place_of(committer.warehouse, store, archive_id, new_id())
+            # an upgrade that was killed continues its log
+            own_id = archive_id if self._is_0_1 else new_id()
+            place = place_of(committer.warehouse, store, archive_id, own_id)
             if self._is_0_1:
                 take_over(committer, place, incoming, self._clock)
                 register(committer, place, agents_with_recordings(committer.warehouse), self._clock)
@@ -112,8 +114,10 @@ def take_over(committer: Committer, place: Place, incoming: Incoming, clock: Clo
     for agent_id in agents_with_recordings(warehouse):
         writer = ArchiveWriter(place, incoming, warehouse, agent_id, new_id(), clock, repairs=True)
         entries: list[Entry] = []
-        for rows in Archive(warehouse, agent_id).days() if not writer.head.entries else ():
-            entries += [_upgraded(row, clock) for row in rows if row["status"] == "stored"]
+        logged = _logged(store, agent_id, place.writer)
+        for rows in Archive(warehouse, agent_id).days():
+            stored = [row for row in rows if row["status"] == "stored"]
+            entries += [_upgraded(row, clock) for row in stored if row["path"] not in logged]
             if len(entries) >= _ENTRIES:
                 writer.append(entries)
                 entries = []
@@ -121,6 +125,14 @@ def take_over(committer: Committer, place: Place, incoming: Incoming, clock: Clo
         writer.rewrite()
     store.delete([path for path, _ in store.walk(FOLDER_0_1)])
     logger.info("upgraded the archive of recordings %s in %s", place.archive_id, store)
+
+
+def _logged(store: Store, agent_id: str, writer: str) -> set[str]:
+    """Paths of the files that a killed upgrade has entered in the log."""
+    paths = [path for path, _ in store.walk(f"{chain_folder(agent_id, writer)}/")]
+    return {
+        link.entry["path"] for link in links(store, paths) if link.entry and "path" in link.entry
+    }
 
 
 def _upgraded(row: Row, clock: Clock) -> Entry:

@@ -26,6 +26,9 @@ from ..errors import ConfigurationError, StoreError, first_line
 INCOMING = ".incoming"
 """Folder for files that are being written, where the store can move files; readers skip it."""
 
+_GATE = f"{INCOMING}.lock"
+"""Lock beside it, which `Incoming` leaves."""
+
 _OWN_SECTION = ("sources", "polyai")
 
 _SHARED_SECTION = ("destination", "filesystem")
@@ -93,6 +96,10 @@ class Store:
             return False
         folder = self.local_folder
         return folder is None or (folder / path).resolve().is_relative_to(folder.resolve())
+
+    def is_link(self, path: str) -> bool:
+        """Returns whether a path is a symbolic link; buckets have none."""
+        return self.local_folder is not None and (self.local_folder / path).is_symlink()
 
     def check(self) -> None:
         """Checks that the bucket exists: a missing one looks like an empty one.
@@ -196,7 +203,7 @@ class Store:
             try:
                 found = self._s3_pages if self._protocol in _EXCLUSIVE else self._tree
                 for path, size in found(prefix):
-                    if not path.startswith(INCOMING):
+                    if path != _GATE and not path.startswith(f"{INCOMING}/"):
                         yield path, size
             except FileNotFoundError:
                 return
@@ -211,7 +218,7 @@ class Store:
             )
             for entry in page.get("Contents", ()):
                 # consoles mark folders by an empty object
-                if not entry["Key"].endswith("/"):
+                if entry["Size"] or not entry["Key"].endswith("/"):
                     yield entry["Key"].removeprefix(start), int(entry["Size"])
             if not page.get("IsTruncated"):
                 return
