@@ -15,7 +15,7 @@ import pytest
 
 import kpis
 from polyai import open_pipeline, resolve
-from polyai.dashboard import queries
+from polyai.dashboard import data_queries, queries
 from polyai.dashboard.selection import Period, Selection
 from polyai.dashboard.totals import total
 from polyai.load.run import load
@@ -298,9 +298,14 @@ def test_filter_values_and_freshness_cover_all_agents(warehouse: Warehouse) -> N
     names = dict(zip(AGENTS, texts.AGENT_NAMES))
     assert choices.agent_names == names
     rows, _ = queries.conversations(warehouse.reader, SELECTIONS["all"], "", None, 0)
-    for row in (*rows, *queries.freshness(warehouse.reader), *queries.runs(warehouse.reader)):
+    for row in (
+        *rows,
+        *data_queries.freshness(warehouse.reader),
+        *data_queries.runs(warehouse.reader),
+    ):
         assert row["agent_name"] == names[row["agent_id"]]
-    assert [row["agent_id"] for row in queries.freshness(warehouse.reader)] == sorted(AGENTS)
-    assert {row["command"] for row in queries.runs(warehouse.reader)} == {"load"}
-    assert queries.failures(warehouse.reader) == []
-    assert queries.time_zone(warehouse.reader) == ZONE
+    assert [row["agent_id"] for row in data_queries.freshness(warehouse.reader)] == sorted(AGENTS)
+    assert {row["command"] for row in data_queries.runs(warehouse.reader)} == {"load"}
+    assert data_queries.failures(warehouse.reader) == []
+    assert data_queries.verifications(warehouse.reader) == {}
+    assert data_queries.time_zone(warehouse.reader) == ZONE

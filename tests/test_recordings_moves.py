@@ -23,12 +23,16 @@ from command import access, error_of, query, run, start
 from loaded import put_loaded
 from optional import needs_s3
 from polyai import open_pipeline
+from polyai.dashboard import data
 from polyai.recordings import opening, relocate
 from polyai.recordings.custody import Custody, Entry, Head
 from polyai.recordings.relocate import move
 from polyai.recordings.run import PIPELINE_NAME
 from polyai.recordings.verify import verify
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
+from polyai.views import create_views
+from polyai.views.query_reader import open_reader
 from s3_server import S3Server, s3
 
 pytestmark = pytest.mark.load
@@ -324,16 +328,27 @@ def test_other_bytes_from_polyai_are_a_version_and_a_finding(
     done("verify", **environment)
 
 
-def test_status_shows_the_last_verification(environment: dict[str, str]) -> None:
+def test_status_and_dashboard_show_the_last_verification(environment: dict[str, str]) -> None:
+    views = open_pipeline(name=VIEWS_PIPELINE)
+
+    def dashboard() -> str:
+        create_views(views)
+        with open_reader(views, Path("published")) as reader:
+            return data.page(reader).partition("</table>")[0].rpartition("<td")[2]
+
     done(**environment)
     before = json.loads(run("status", "--json", **environment).stdout)["agents"][0]
     assert before["last_verify"] is None
+    assert "verified" not in dashboard()
     next(Path("recordings").rglob("*.wav")).unlink()
     assert run("recordings", "verify", **environment).returncode == 1
     assert "1 missing" in run("status", **environment).stdout
+    assert "1 missing" in dashboard()
     done("verify", "--refetch", **environment)
     after = json.loads(run("status", "--json", **environment).stdout)["agents"][0]
     assert after["last_verify"]["findings"] == 0
+    assert "verified 0 min ago" in dashboard()
+    assert "missing" not in dashboard()
 
 
 def test_a_broken_chain_proves_nothing(environment: dict[str, str]) -> None:

@@ -49,6 +49,7 @@ RHYTHM = {
     "load": timedelta(minutes=15),
     "nightly": timedelta(days=1),
     "weekly": timedelta(days=7),
+    "verify": timedelta(days=7),
     "status": timedelta(hours=1),
 }
 
@@ -92,12 +93,14 @@ def calls() -> Iterator[tuple[str, list[str]]]:
     """Yields file and words of each call of the command."""
     for path in FILES:
         text = path.read_text(encoding="utf-8")
-        for call in re.findall(r"polyai-warehouse ((?:load|status)\b[^;)|&>`\n$]*)", text):
+        for call in re.findall(
+            r"polyai-warehouse ((?:load|status|recordings verify)\b[^;)|&>`\n$]*)", text
+        ):
             yield path.name, shlex.split(call)
     for call in environment_of_units().values():
         yield "polyai@.service", shlex.split(call)
-    for options in re.findall(r'options="(.*)"', text_of("github-actions.yml")):
-        yield "github-actions.yml", ["load", *shlex.split(options)]
+    for call in re.findall(r'command="(.*)"', text_of("github-actions.yml")):
+        yield "github-actions.yml", shlex.split(call)
     for job in cron_jobs():
         yield "kubernetes-cronjob.yaml", container_of(job)["args"]
     yield "Containerfile", yaml.safe_load(instruction("CMD"))
@@ -124,7 +127,10 @@ def test_every_call_is_valid() -> None:
     }  # fmt: skip
     for file, (name, *arguments) in seen:
         assert name in COMMANDS, f"{file}: {name}"
-        context = imported(name).make_context(f"{file}: {name}", list(arguments))
+        command = imported(name)
+        if name == "recordings":
+            command = command.commands[arguments.pop(0)]
+        context = command.make_context(f"{file}: {name}", list(arguments))
         given = {
             "lookback": context.params.get("lookback"),
             "lock_wait": context.params.get("wait"),
@@ -218,12 +224,14 @@ class Line:
     def name(self) -> str:
         """Name of the same job elsewhere."""
         marks = {" status ": "status", "--lookback": "nightly", "--full": "weekly"}
+        marks |= {" verify ": "verify"}
         return next((name for mark, name in marks.items() if mark in self.shell), "load")
 
 
 def crontab() -> tuple[dict[str, str], list[Line]]:
-    """Parses variables and lines."""
-    lines = [line for line in text_of("crontab").splitlines() if line and line[0] != "#"]
+    """Parses variables and lines, those that are switched off included."""
+    text = re.sub(r"^#(?=\d)", "", text_of("crontab"), flags=re.MULTILINE)
+    lines = [line for line in text.splitlines() if line and line[0] != "#"]
     variables = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z]+=", line))
     jobs = [line.split(maxsplit=5) for line in lines if not re.match(r"[A-Z]+=", line)]
     return variables, [Line(" ".join(words[:5]), words[5]) for words in jobs]
@@ -340,7 +348,7 @@ class TestCron:
     @pytest.mark.slow
     def test_one_day(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sandbox = Sandbox(SandboxConfig(conversations=20, now=datetime.now(tz=UTC)))
-        load, nightly, _, status = crontab()[1]
+        load, nightly, *_, status = crontab()[1]
         monkeypatch.chdir(machine / "var")
         with serve(sandbox) as base_url:
             write_settings(machine, base_url)
@@ -531,12 +539,13 @@ class TestGitHubActions:
             pytest.param(0, "load", id="new"),
             pytest.param(1, "load --lookback 30d --wait 30m", id="nightly"),
             pytest.param(2, "load --full --wait 2h", id="weekly"),
+            pytest.param(3, "recordings verify --wait 2h", id="verify"),
         ],
     )
     def test_arguments_of_each_rhythm(self, place: int, arguments: str, own_folder: Path) -> None:
-        cron = self.triggers["schedule"][place]["cron"]
+        cron = re.findall(r'- cron: "(.*)"', text_of("github-actions.yml"))[place]
         by_hand = self.triggers["workflow_dispatch"]["inputs"]["rhythm"]["options"][place]
-        gap = [timedelta(hours=1), RHYTHM["nightly"], RHYTHM["weekly"]][place]
+        gap = [timedelta(hours=1), RHYTHM["nightly"], RHYTHM["weekly"], RHYTHM["verify"]][place]
         assert gaps(cron) == {gap}
         a_stand_in(own_folder / ".venv/bin/polyai-warehouse", 0)
         for rhythm in (cron, by_hand):
@@ -669,11 +678,13 @@ def container_of(job: Mapping[str, Any]) -> dict[str, Any]:
 class TestKubernetes:
     def test_rhythm(self) -> None:
         assert [job["metadata"]["name"] for job in cron_jobs()] == [
-            "polyai-load", "polyai-nightly", "polyai-weekly",
+            "polyai-load", "polyai-nightly", "polyai-weekly", "polyai-verify",
         ]  # fmt: skip
         for job in cron_jobs():
             name = job["metadata"]["name"].removeprefix("polyai-")
             assert gaps(job["spec"]["schedule"]) == {RHYTHM[name]}
+            # without recordings it would fail
+            assert job["spec"].get("suspend", False) == (name == "verify")
 
     @pytest.mark.parametrize("job", cron_jobs(), ids=lambda job: str(job["metadata"]["name"]))
     def test_each_job_is_complete(self, job: dict[str, Any]) -> None:

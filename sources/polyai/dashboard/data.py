@@ -1,9 +1,9 @@
-"""Page about the data: freshness, completeness, failures and runs."""
+"""Page about the data: freshness, completeness, recordings, failures and runs."""
 
 from __future__ import annotations
 
 from ..views.query_reader import Reader, Row
-from . import components, formats, queries
+from . import components, data_queries, formats
 from .markup import Child, Markup, tag
 
 _FRESHNESS = (
@@ -15,6 +15,7 @@ _FRESHNESS = (
     ("Missing", True),
     ("Failed", True),
     ("Without turns", True),
+    ("Findings in recordings", True),
 )
 
 _RUNS = (
@@ -39,18 +40,25 @@ _FAILURES = (
 
 def page(reader: Reader) -> Markup:
     """Returns the page, which ignores the filters."""
-    fresh = queries.freshness(reader)
+    fresh = data_queries.freshness(reader)
+    verified = data_queries.verifications(reader)
     return components.page(
         components.card(
             "Freshness",
-            components.table(_FRESHNESS, [_fresh(row) for row in fresh], label="Freshness"),
+            components.table(
+                _FRESHNESS,
+                [[*_fresh(row), _verified(reader, verified.get(row["agent_id"]))] for row in fresh],
+                label="Freshness",
+            ),
             note=f"State of the warehouse at {formats.moment(reader.as_of)} UTC. "
-            f"Local dates use {queries.time_zone(reader)}; times on this page are UTC.",
+            f"Local dates use {data_queries.time_zone(reader)}; times on this page are UTC.",
         ),
-        _failures(queries.failures(reader)),
+        _failures(data_queries.failures(reader)),
         components.card(
             "Last runs",
-            components.table(_RUNS, [_run(row) for row in queries.runs(reader)], label="Last runs"),
+            components.table(
+                _RUNS, [_run(row) for row in data_queries.runs(reader)], label="Last runs"
+            ),
         ),
         name="data",
     )
@@ -75,6 +83,18 @@ def _fresh(row: Row) -> list[Child]:
         _alarming(row["open_failures"]),
         formats.count(row["withheld_conversations"]),
     ]
+
+
+def _verified(reader: Reader, row: Row | None) -> Child:
+    """Findings of the last verification of an agent's recordings, and its age."""
+    if row is None:
+        return formats.UNKNOWN
+    minutes = (reader.as_of - row["finished_at"]).total_seconds() / 60
+    return components.lines_of(
+        _alarming(row["findings"]),
+        tag("span", row["error"], class_="pw-quiet") if row["error"] else None,
+        tag("span", f"verified {formats.age(minutes)} ago", class_="pw-quiet"),
+    )
 
 
 def _alarming(number: int | None) -> Child:

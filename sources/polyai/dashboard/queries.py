@@ -93,13 +93,13 @@ def choices(reader: Reader) -> Choices | None:
 
 def agent_names(reader: Reader) -> dict[str, str]:
     """Returns the known names of agents by agent_id."""
-    rows = _rows_if_table_exists(
+    rows = rows_if_table_exists(
         reader, "SELECT agent_id, agent_name FROM agents WHERE agent_name IS NOT NULL"
     )
     return {row["agent_id"]: row["agent_name"] for row in rows}
 
 
-def _named(reader: Reader, rows: list[Row]) -> list[Row]:
+def named(reader: Reader, rows: list[Row]) -> list[Row]:
     """Returns the rows with the name of their agent as `agent_name`; None if it is unknown."""
     names = agent_names(reader) if rows else {}
     return [row | {"agent_name": names.get(row["agent_id"])} for row in rows]
@@ -179,7 +179,7 @@ def red_flags(reader: Reader, selection: Selection) -> list[Row]:
         f"ORDER BY local_date DESC, days DESC, agent_id, flag LIMIT {_FLAGS}",
         **values,
     )
-    return _named(reader, rows)
+    return named(reader, rows)
 
 
 def topics(reader: Reader, selection: Selection) -> list[Row]:
@@ -301,7 +301,7 @@ def _limit(page: int) -> str:
 
 
 def _with_total(reader: Reader, rows: list[Row]) -> tuple[list[Row], int]:
-    return _named(reader, rows), rows[0]["number"] if rows else 0
+    return named(reader, rows), rows[0]["number"] if rows else 0
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ def conversation(reader: Reader, agent_id: str, conversation_id: str) -> Convers
         f"FROM annotations WHERE {where} ORDER BY turn_index, position",
         **key,
     )
-    tags = _rows_if_table_exists(
+    tags = rows_if_table_exists(
         reader, f"SELECT tag FROM conversation_tags WHERE {where} ORDER BY position", **key
     )
     return Conversation(facts[0], turns, events, annotations, [row["tag"] for row in tags])
@@ -354,7 +354,7 @@ def conversation(reader: Reader, agent_id: str, conversation_id: str) -> Convers
 
 def recordings(reader: Reader, agent_id: str, conversation_id: str) -> list[Row]:
     """Returns the rows of its recordings, the redacted and combined one first."""
-    return _rows_if_table_exists(
+    return rows_if_table_exists(
         reader,
         "SELECT direction, redacted, status, uri, bytes, duration_seconds FROM recordings "
         "WHERE agent_id = $agent_id AND conversation_id = $conversation_id "
@@ -378,37 +378,8 @@ def queue(reader: Reader, selection: Selection, page: int) -> tuple[list[Row], i
     )
 
 
-def freshness(reader: Reader) -> list[Row]:
-    """Returns the rows of `data_freshness`, one per agent."""
-    return _named(reader, reader.query("SELECT * FROM data_freshness ORDER BY agent_id"))
-
-
-def runs(reader: Reader) -> list[Row]:
-    """Returns the newest runs."""
-    rows = reader.query(
-        "SELECT agent_id, command, started_at, finished_at, status, listed, new, changed, fetched, "
-        f"failed, error FROM sync_runs ORDER BY started_at DESC LIMIT {2 * SHOWN}"
-    )
-    return _named(reader, rows)
-
-
-def failures(reader: Reader) -> list[Row]:
-    """Returns the newest open failures, and their number as `failures`."""
-    rows = reader.query(
-        "SELECT agent_id, conversation_id, stage, attempts, http_status, error_code, message, "
-        "last_failed_at, count(*) OVER () AS failures FROM fetch_failures "
-        f"WHERE resolved_at IS NULL ORDER BY last_failed_at DESC LIMIT {2 * SHOWN}"
-    )
-    return _named(reader, rows)
-
-
-def time_zone(reader: Reader) -> str:
-    """Returns the reporting time zone."""
-    return str(reader.query("SELECT reporting_time_zone FROM views_info")[0]["reporting_time_zone"])
-
-
-def _rows_if_table_exists(reader: Reader, sql: str, **values: object) -> list[Row]:
-    """Returns the rows; none if the table does not exist before the first run of its command."""
+def rows_if_table_exists(reader: Reader, sql: str, **values: object) -> list[Row]:
+    """Returns the rows; none if the table or a column does not exist before the first run."""
     try:
         return reader.query(sql, **values)
     except DestinationError:
