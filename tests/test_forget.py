@@ -320,6 +320,7 @@ def test_names_of_addresses_remain() -> None:
     assert normalize_caller("anonymous") == ""
 
 
+@pytest.mark.slow
 def test_a_caller_is_found_however_the_number_is_written(company: Company) -> None:
     """Stored in every notation, and asked for in a national one."""
     ids = first_column(f"{IDS_IN}conversations ORDER BY 1")

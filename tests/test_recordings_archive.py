@@ -595,7 +595,15 @@ def chain_of(folder: Path, entries: int, segments: int) -> list[str]:
     return [path for path, _ in store.walk("custody/")]
 
 
-@pytest.mark.parametrize("number", [1, 2, 999, 1_000, 1_001, 1_999, 2_000])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        *(pytest.param(number, marks=pytest.mark.matrix) for number in (2, 999, 1_001, 1_999)),
+        1_000,
+        pytest.param(2_000, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("place", [30, 60, -20], ids=["previous", "previous' end", "its path"])
 def test_a_changed_byte_in_a_log_of_2000_entries_is_named(
     number: int, place: int, tmp_path: Path

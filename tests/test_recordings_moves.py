@@ -204,7 +204,9 @@ def to_0_1(folder: Path) -> None:
 
 
 class TestAnArchiveOfVersion01:
-    @pytest.mark.parametrize("command", ["recordings", "verify"])
+    @pytest.mark.parametrize(
+        "command", [pytest.param("recordings", marks=pytest.mark.slow), "verify"]
+    )
     def test_is_upgraded_in_place(
         self, command: str, sandbox: Sandbox, environment: dict[str, str]
     ) -> None:
@@ -244,6 +246,7 @@ class TestAnArchiveOfVersion01:
         chains = [done("prove", str(name), **environment) for name, *_ in before]
         assert [len(chain["entries"]) for chain in chains] == [1] * len(before)
 
+    @pytest.mark.slow
     def test_that_was_moved_is_adopted(self, sandbox: Sandbox, environment: dict[str, str]) -> None:
         done(**environment)
         before = stored()
@@ -260,6 +263,7 @@ class TestAnArchiveOfVersion01:
         assert_in_place(Path("elsewhere"))
         done("verify", "--recordings-url", "elsewhere", **environment)
 
+    @pytest.mark.slow
     def test_of_a_lost_warehouse_is_adopted(
         self, sandbox: Sandbox, environment: dict[str, str]
     ) -> None:
@@ -365,6 +369,7 @@ def test_a_broken_chain_proves_nothing(environment: dict[str, str]) -> None:
     assert run("recordings", "prove", "unknown", **environment).returncode == 1
 
 
+@pytest.mark.slow
 def test_what_was_deleted_stays_in_the_log(environment: dict[str, str]) -> None:
     done(**environment)
     first, last = (str(row[0]) for row in (stored()[0], stored()[-1]))
