@@ -139,6 +139,9 @@ class TestMove:
         assert_in_place(Path("recordings"))
 
 
+FILES = "SELECT conversation_id, path, sha256, uri FROM polyai.recording_files ORDER BY ALL"
+
+
 def copied(target: str, bucket: fsspec.AbstractFileSystem) -> int:
     """Number of recordings in a folder or a bucket."""
     if target.startswith("s3:"):
@@ -150,6 +153,7 @@ def copied(target: str, bucket: fsspec.AbstractFileSystem) -> int:
 @needs_s3
 def test_moves_that_are_killed_lose_nothing(sandbox: Sandbox, environment: dict[str, str]) -> None:
     done(**environment)
+    create_views(open_pipeline(name=VIEWS_PIPELINE))
     before, fetched = stored(), len(sandbox.requests.paths("/audio"))
     with s3() as server:
         environment |= server.environment()
@@ -173,6 +177,7 @@ def test_moves_that_are_killed_lose_nothing(sandbox: Sandbox, environment: dict[
             done("verify", "--quick", "--recordings-url", target, **environment)
             done("--recordings-url", target, **environment)
             assert stored() == before
+            assert query(FILES) == [(*row, f"{target}/{row[1]}") for row in before]
             url = target
     again = sandbox.requests.paths("/audio")[fetched:]
     assert not [path for path in again if any(str(name) in path for name, *_ in before)]

@@ -89,7 +89,7 @@ def test_each_view_comes_after_the_views_that_it_reads() -> None:
     for view in views().values():
         assert view.reads <= known, view.name
         known.add(view.name)
-    assert len(views()) == 18
+    assert len(views()) == 19
 
 
 def test_no_part_of_a_view_hides_a_table() -> None:
@@ -389,7 +389,7 @@ def test_command_creates_and_drops_views(command: typer.Typer) -> None:
     assert (report["reporting_time_zone"], report["failed"]) == ("Europe/London", {})
     assert set(report["created"]) == set(views())
     shown = CliRunner().invoke(command, ["--time-zone", "Europe/London"])
-    assert "18 views, local dates in Europe/London" in shown.stdout
+    assert "19 views, local dates in Europe/London" in shown.stdout
     assert CliRunner().invoke(command, ["--drop"]).exit_code == 0
     assert existing_views() == set()
 

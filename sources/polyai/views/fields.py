@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..tables.audit import SYNC_RUNS
+from ..tables.audit import RECORDINGS, SYNC_RUNS
 from ..tables.children import TURN_TOPICS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.names import AGENTS
@@ -421,6 +421,10 @@ _DECLARED: tuple[Field, ...] = (
         "Conversations that the API had and the warehouse does not have, except for erased ones "
         "and open failures; NULL before a complete load.",
     ),
+    # recordings
+    Field("recorded_voices", "text", "", "Voices on the recording: combined, user or agent."),
+    Field("is_redacted", "bool", "", "PolyAI blanked out personal data that the caller spoke."),
+    Field("recording_seconds", "double", "s", "Length of the recording; NULL if it is unknown."),
     # the views themselves
     Field("reporting_time_zone", "text", "", "Time zone of local dates and times (IANA name)."),
     Field("fingerprint", "text", "", "Hash of the definitions that the views were created from."),
@@ -428,7 +432,7 @@ _DECLARED: tuple[Field, ...] = (
 
 FROM_TABLES: tuple[Field, ...] = tuple(
     Field(column.name, column.type, column.unit, column.description)
-    for table in (SYNC_RUNS, TURN_TOPICS, AGENTS, CONVERSATIONS)
+    for table in (RECORDINGS, SYNC_RUNS, TURN_TOPICS, AGENTS, CONVERSATIONS)
     for column in table.columns
     if column.type != "json" and not any(column.name == field.name for field in _DECLARED)
 )
