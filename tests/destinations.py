@@ -189,7 +189,9 @@ class Scenario:
                 found[table.name] = _by_key(key, rows, json_columns)
             for view in views().values():
                 rows = warehouse.rows_by_column(f"SELECT * FROM {{{view.name}}}")
-                found[view.name] = _by_key(view.key, rows, set())
+                # some drivers return numbers for booleans
+                key = tuple(name for name in view.key if name != "is_redacted")
+                found[view.name] = _by_key(key, rows, set())
             return found
 
     @contextmanager
