@@ -20,8 +20,9 @@ import pytest
 
 from command import AGENT, access, error_of, run
 from ducklake import extensions, home_with_extensions
-from optional import needs_ducklake
+from optional import needs_ducklake, needs_s3
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from s3_server import s3
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, needs_ducklake]
 
@@ -172,6 +173,80 @@ def test_files_of_a_moved_lake_are_missed_at_once(lake: Lake, tmp_path: Path) ->
     lake.sandbox.requests.clear()
     refused = run("load", **lake.environment | elsewhere)
     assert refused.returncode == 1
-    assert str(lake.folder) in error_of(refused)
+    message = error_of(refused)
+    assert f"files are set to {tmp_path / 'elsewhere'}" in message
+    assert f"its catalog has them in {lake.folder}" in message
+    assert "override_data_path" in message
     assert lake.sandbox.requests.count("") == 0
+    checked = run("check", "--json", **lake.environment | elsewhere)
+    assert message.removeprefix("error: ") in [
+        one["message"] for one in json.loads(checked.stdout)["findings"]
+    ]
     shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+
+
+def test_moved_files_are_read_with_the_setting_that_the_error_names(
+    lake: Lake, tmp_path: Path
+) -> None:
+    loaded = lake.command("status")["agents"][0]["tables"]
+    moved = tmp_path / "moved"
+    shutil.copytree(lake.folder, moved)
+    hidden = lake.folder.rename(tmp_path / "hidden")
+    try:
+        settings = {
+            f"{CREDENTIALS}__STORAGE__BUCKET_URL": str(moved),
+            "DESTINATION__DUCKLAKE__OVERRIDE_DATA_PATH": "true",
+        }
+        found = run("status", "--json", **lake.environment | settings)
+        assert json.loads(found.stdout)["agents"][0]["tables"] == loaded
+    finally:
+        hidden.rename(lake.folder)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_check_of_a_new_lake_fixes_no_place(lake: Lake, tmp_path: Path, kind: str) -> None:
+    """A wrong place can still be corrected after `check`, also where the catalog's file exists."""
+    catalog = tmp_path / f"new.{kind}"
+    environment = lake.environment | {f"{CREDENTIALS}__CATALOG": f"{kind}:///{catalog}"}
+    wrong = environment | {f"{CREDENTIALS}__STORAGE__BUCKET_URL": str(tmp_path / "typo")}
+    right = environment | {f"{CREDENTIALS}__STORAGE__BUCKET_URL": str(tmp_path / "right")}
+    checked = run("check", "--json", **wrong)
+    assert checked.returncode == 0, checked.stderr
+    assert "nothing" in error_of(run("status", **wrong))
+    assert not catalog.exists()
+    if kind == "sqlite":
+        catalog.touch()
+        assert run("check", "--json", **wrong).returncode == 0
+
+    loaded = run("load", "--json", **right)
+
+    assert loaded.returncode == 0, loaded.stderr
+    assert list((tmp_path / "right").rglob("*.parquet"))
+    assert not (tmp_path / "typo").exists()
+
+
+@needs_s3
+def test_bucket_that_does_not_exist(lake: Lake, tmp_path: Path) -> None:
+    with s3() as server:
+        catalog = tmp_path / "new.sqlite"
+        environment = {
+            **lake.environment,
+            **server.environment(f"{CREDENTIALS}__STORAGE"),
+            f"{CREDENTIALS}__CATALOG": f"sqlite:///{catalog}",
+            f"{CREDENTIALS}__STORAGE__BUCKET_URL": "s3://absent/lake",
+        }
+        checked = run("check", "--json", **environment)
+        (failed,) = [
+            one["message"]
+            for one in json.loads(checked.stdout)["findings"]
+            if one["outcome"] == "failed"
+        ]
+        assert failed == "files of the lake in s3://absent/lake: bucket absent does not exist"
+        refused = run("load", **environment)
+        assert refused.returncode == 1
+        assert failed in error_of(refused)
+        assert not catalog.exists()
+        environment[f"{CREDENTIALS}__STORAGE__BUCKET_URL"] = f"s3://{server.bucket}/lake"
+        assert run("check", "--json", **environment).returncode == 0
+        loaded = run("load", **environment)
+        assert loaded.returncode == 0, loaded.stderr

@@ -17,6 +17,7 @@ from ..warehouse.capabilities import (
     support_of,
 )
 from ..warehouse.duckdb_file import locked_file
+from ..warehouse.ducklake_destination import check_files
 from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse
 from ..warehouse.target import Target
@@ -58,6 +59,7 @@ class OpenedDestination:
             yield Finding("", "destination", "failed", message)
             return
         try:
+            check_files(pipeline)
             held = Warehouse(pipeline).count_rows("conversations")
         except PolyAIError as error:
             yield Finding("", "destination", "failed", str(error))

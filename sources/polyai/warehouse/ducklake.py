@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,6 +16,9 @@ DUCKLAKE = "dlt.destinations.ducklake"
 
 _FILES = ("duckdb", "sqlite")
 """Drivers of catalogs that are files; all others are servers."""
+
+OTHER_PLACE = re.compile(r'does not match existing data path in the catalog "([^"]*)"')
+"""DuckLake's message for files in another place than the catalog has, with that place."""
 
 
 def check_lake(pipeline: dlt.Pipeline, config: Any) -> None:
@@ -69,13 +73,44 @@ def catalog_file(credentials: Any) -> Path:
     return Path(str(credentials.catalog.database)).resolve()
 
 
+def is_absent(credentials: Any) -> bool:
+    """Checks whether the catalog is a file that does not exist, in a folder that does.
+
+    Args:
+        credentials: Resolved credentials of the destination.
+    """
+    if credentials.catalog.drivername not in _FILES:
+        return False
+    file = catalog_file(credentials)
+    return file.parent.is_dir() and not file.exists()
+
+
+def other_place(credentials: Any, place: str) -> str:
+    """Returns the message for files that the catalog has in another place.
+
+    Args:
+        credentials: Resolved credentials of the destination.
+        place: The place in the catalog.
+    """
+    return (
+        f"the destination cannot be opened: its files are set to {credentials.storage_url}, but "
+        f"its catalog has them in {place}. Set the storage's bucket_url back to {place}; or, if "
+        "all files were moved, set override_data_path = true in the table "
+        "[destination.ducklake], for every machine"
+    )
+
+
 def places(config: Any) -> str:
     """Describes where catalog and files of a lake are, without passwords.
 
     Args:
         config: Resolved configuration of the destination.
     """
-    credentials = config.credentials
+    return lake_places(config.credentials)
+
+
+def lake_places(credentials: Any) -> str:
+    """Describes the places as `places` does, for resolved credentials of the destination."""
     catalog = credentials.catalog
     if catalog.drivername in _FILES:
         where = f"{catalog.drivername} {catalog.database}"

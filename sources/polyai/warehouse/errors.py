@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 
 from dlt.common.exceptions import DltException
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -54,8 +55,9 @@ def destination_errors() -> Iterator[None]:
         raise missing_driver("the destination", "", error) from error
     except PipelineStepFailed as error:
         cause = root_cause(error)
-        if isinstance(cause, (PolyAIError, KeyboardInterrupt)):
-            raise cause from None
+        for one in _chain(error):
+            if isinstance(one, (PolyAIError, KeyboardInterrupt)):
+                raise one from None
         if error.step not in _STEP_FAILURES:
             raise
         raise DestinationError(
@@ -84,12 +86,7 @@ def chain_contains(error: BaseException, texts: Sequence[str]) -> bool:
         error: The error.
         texts: The texts, compared by case.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        if any(text in str(cause) for text in texts):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(text in str(cause) for cause in _chain(error) for text in texts)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -97,12 +94,23 @@ def root_cause(error: BaseException) -> BaseException:
 
     The `StopIteration` that ends a loop is not an error, but the context of errors that follow it.
     """
-    cause = error
-    while (earlier := cause.__cause__ or cause.__context__) is not None:
-        if isinstance(earlier, StopIteration):
-            break
-        cause = earlier
-    return cause
+    *_, root = takewhile(
+        lambda one: one is error or not isinstance(one, StopIteration), _chain(error)
+    )
+    return root
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and those that led to it.
+
+    They can form a ring: an error that is unwrapped has its wrapper as context.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and not any(cause is one for one in seen):
+        yield cause
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
 
 
 def is_driver_error(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from ..tables.declaration import Table
 from .clients import sql_client
 from .dialects import parse, portable, qualified, qualify_tables, to_sql
 from .duckdb_file import file_lock, retry_while_locked
+from .ducklake_destination import without_creation
 from .errors import destination_errors
 from .user_query import check_query, restricted
 from .values import NATIVE, rows_of
@@ -93,13 +94,23 @@ class Warehouse:
             return
         with self._lock:
             with destination_errors():
-                retry_while_locked(self._client.open_connection)
-            self._is_open = True
+                self._is_open = self._opened()
+            if not self._is_open:
+                yield
+                return
             try:
                 yield
             finally:
                 self._is_open = False
                 self._client.close_connection()
+
+    def _opened(self) -> bool:
+        """Opens the connection; returns False if a lake does not exist yet."""
+        try:
+            retry_while_locked(self._client.open_connection)
+        except DatabaseUndefinedRelation:
+            return False
+        return True
 
     @property
     def is_kept_open(self) -> bool:
@@ -286,7 +297,8 @@ class Warehouse:
     @cached_property
     def _client(self) -> SqlClientBase[Any]:
         """Client that connects for each query, created once: that takes as long as a query."""
-        return sql_client(self.pipeline)
+        client: SqlClientBase[Any] = without_creation(sql_client(self.pipeline))
+        return client
 
 
 def column_names(cursor: DBApiCursor) -> list[str]:
