@@ -11,7 +11,7 @@ import pytest
 from command import access, error_of, run
 from destinations import in_ducklake, in_mariadb, in_postgres, in_sqlite
 from mariadb_server import needs_mariadb
-from optional import needs_ducklake
+from optional import needs_ducklake, needs_sqlalchemy
 from polyai.errors import ConfigurationError, DestinationError
 from polyai.warehouse.clients import sql_client
 from polyai.warehouse.errors import destination_errors
@@ -225,12 +225,14 @@ def test_postgres_refuses_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @needs_mariadb
+@needs_sqlalchemy
 def test_mariadb_refuses_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with settings(monkeypatch, in_mariadb, tmp_path), open_to_read() as warehouse:
         assert warehouse.records("SELECT a FROM turns") == [{"a": 1}]
         assert_refused(warehouse, "DELETE FROM {turns}", "SELECT 1; DELETE FROM {turns}")
 
 
+@needs_sqlalchemy
 def test_sqlite_refuses_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with settings(monkeypatch, in_sqlite, tmp_path), open_to_read() as warehouse:
         assert warehouse.records("SELECT a FROM turns") == [{"a": 1}]
