@@ -334,6 +334,16 @@ def test_names_add_no_row_and_change_no_other_column(named: Warehouse) -> None:
         named.add("turn_topics", conversation_id=f"c{number}", topic="hours")
         named.add("function_events", conversation_id=f"c{number}", name="book", error="no")
         named.turns({"latency_seconds": 3.5}, conversation_id=f"c{number}")
+        named.add(
+            "recordings",
+            conversation_id=f"c{number}",
+            direction="combined",
+            redacted=True,
+            status="stored",
+            archive_id="archive",
+            path=f"c{number}.wav",
+        )
+    named.name("archives", archive_id="archive", url="file:///calls")
     columns = {column for names in NAMES for column in names.columns}
 
     def rows() -> dict[str, list[dict[str, Any]]]:
