@@ -543,14 +543,18 @@ class TestAnArchive:
     def test_without_its_identity_is_refused(self, archive: Made) -> None:
         archive.delete("archive.json")
         assert "has no archive.json" in refused(archive)
+        assert "has no archive.json" in refused(archive, "--quick")
 
     def test_with_another_identity_is_refused(self, archive: Made) -> None:
         archive.change_json("archive.json", lambda one: one.update(archive_id="0" * 32))
         assert "is another archive, 00000000" in refused(archive)
+        archive.delete(index(archive))
+        assert "is another archive, 00000000" in refused(archive, "--quick")
 
     def test_with_a_damaged_identity_is_refused(self, archive: Made) -> None:
         archive.write("archive.json", b"{}")
         assert "is damaged" in refused(archive)
+        assert "is damaged" in refused(archive, "--quick")
 
     def test_in_another_place_is_refused_by_every_command(self, archive: Made) -> None:
         for command in (

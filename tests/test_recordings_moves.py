@@ -458,7 +458,8 @@ def test_requests_to_a_bucket_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(requests) <= 1.6 * fetched, Counter(requests)
         requests.clear()
         assert done("verify", "--quick", **environment)["files"] == fetched
-        assert Counter(requests) == {"GetObject": 2, "ListObjectsV2": 1}
+        # at most one per 500 recordings, and two
+        assert Counter(requests) == {"GetObject": 1, "ListObjectsV2": 1}
 
 
 @needs_s3

@@ -12,6 +12,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +119,26 @@ def create_identity(
     """
     if found := read_identity(store):
         return found
+    archive_id = archive_id or new_id()
+    with incoming.file(".json") as draft:
+        draft.write_bytes(_encoded(archive_id, clock()))
+        if not store.create(draft, FILE):
+            return read_identity(store) or archive_id
+    return archive_id
+
+
+def _encoded(archive_id: str, created_at: datetime) -> bytes:
     content = {
-        "archive_id": archive_id or new_id(),
-        "created_at": clock().isoformat(timespec="seconds"),
+        "archive_id": archive_id,
+        "created_at": created_at.isoformat(timespec="seconds"),
         "format": FORMAT,
     }
-    with incoming.file(".json") as draft:
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if not store.create(draft, FILE):
-            return read_identity(store) or str(content["archive_id"])
-    return str(content["archive_id"])
+    return f"{json.dumps(content, indent=2)}\n".encode()
+
+
+def identity_bytes(archive_id: str) -> int:
+    """Size of `archive.json`, which does not depend on when it was written."""
+    return len(_encoded(archive_id, datetime.min.replace(tzinfo=UTC)))
 
 
 def identity_facts(place: Place) -> dict[str, str]:

@@ -20,7 +20,7 @@ from .archive import Archive
 from .custody import links
 from .day_walk import DayWalk
 from .findings import Finding, Trouble, Verification
-from .identity import FILE, Place
+from .identity import FILE, Place, identity_bytes
 from .layout import agent_folder, base_path, file_name, month_of, partition, safe_name
 from .log_check import LogCheck
 from .logged_files import LoggedFiles
@@ -53,6 +53,7 @@ class Inventory:
 
     Attributes:
         found: Result, complete after `run`.
+        has_identity: The store lists `archive.json` with its size.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Inventory:
         self._logs: list[LogCheck] = []
         self._logged = LoggedFiles()
         self.found = Verification()
+        self.has_identity = False
 
     def run(self) -> None:
         """Compares everything."""
@@ -108,7 +110,8 @@ class Inventory:
                     continue
                 self._day(agent_id, folder, files, rows)
                 self._on_files(self.found.files)
-            self._left.pop(FILE, None)
+            size = self._left.pop(FILE, None)
+            self.has_identity = size == identity_bytes(self._place.archive_id)
             for agent_id, index in self._indexes.items():
                 self._index(index, is_own=True)
                 self._manifest_without_rows(agent_id, index)

@@ -47,22 +47,33 @@ class Opening:
         store: Store that the settings name.
         url: Setting that names it.
         clock: Current time.
+        is_confirmed_later: Do not read `archive.json` of a bucket in its known place.
 
     Raises:
         ConfigurationError: The store is not the archive of the warehouse.
         StoreError: It cannot be read.
     """
 
-    def __init__(self, committer: Committer, store: Store, url: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        store: Store,
+        url: str,
+        clock: Clock,
+        *,
+        is_confirmed_later: bool = False,
+    ) -> None:
         self._committer = committer
         self._store = store
         self._clock = clock
         self._known: Known | None = known_archive(committer.warehouse)
         self._is_in_place = self._is_0_1 = False
-        if self._known:
-            self._is_in_place = check_place(self._known, store, url)
-        else:
+        if self._known is None:
             self._is_0_1 = refuse_unknown(committer.warehouse, store)
+        elif is_confirmed_later and str(store) == self._known.url and not store.local_folder:
+            self._is_in_place = True
+        else:
+            self._is_in_place = check_place(self._known, store, url)
 
     @property
     def is_new(self) -> bool:

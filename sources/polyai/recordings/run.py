@@ -179,6 +179,7 @@ def open_work(
     agent_ids: Sequence[str] | None = None,
     *,
     begins: bool = False,
+    is_confirmed_later: bool = False,
     clock: Clock = utc_now,
 ) -> Iterator[Work]:
     """Opens archive and warehouse, with locks and leases against other runs over recordings.
@@ -189,6 +190,7 @@ def open_work(
         timeout: Maximum time to wait for another run.
         agent_ids: Agents; None for all that have recordings in the warehouse.
         begins: Begin an archive if the warehouse has none.
+        is_confirmed_later: See `Opening`.
         clock: Current time.
 
     Raises:
@@ -206,7 +208,7 @@ def open_work(
         committer,
         others,
     ):
-        opening = Opening(committer, store, url, clock)
+        opening = Opening(committer, store, url, clock, is_confirmed_later=is_confirmed_later)
         with Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming:
             is_opened = begins or not opening.is_new
             names = tuple(agent_ids or ())

@@ -20,7 +20,7 @@ from ..tables.audit import RECORDINGS, SYNC_RUNS
 from .archive import Archive, Due, Kind, agents_with_recordings
 from .custody import Entry, chain_folder, is_segment, links
 from .findings import Finding, Verification, short_finding
-from .identity import known_archive
+from .identity import check_place, known_archive
 from .inventory import Inventory, OnFiles
 from .manifest import Index, Kept, Key, kept_of, key_of, read_index
 from .outcome import Task
@@ -64,7 +64,14 @@ def verify(
     """
     stop = stop or threading.Event()
     timeout = LockTimeout(lock_wait, stop)
-    with open_work(pipeline, recordings_url, timeout, agent_ids or None, clock=clock) as work:
+    with open_work(
+        pipeline,
+        recordings_url,
+        timeout,
+        agent_ids or None,
+        is_confirmed_later=quick,
+        clock=clock,
+    ) as work:
         work.refuse_others()
         check = _Check(work, agent_ids, wait, workers, stop, on_files, clock)
         return check.recorded(lambda: check.run(quick=quick))
@@ -235,11 +242,23 @@ class _Check:
         )
         inventory.run()
         found = inventory.found
+        if quick and not inventory.has_identity:
+            self._confirm_place()
         found.findings[:0] = damages
         for agent_id in () if found.is_stopped else self._agent_ids:
             for short in Archive(self._warehouse, agent_id).short():
                 found.findings.append(short_finding(agent_id, short, self._wait))
         return found
+
+    def _confirm_place(self) -> None:
+        """Reads `archive.json`, where index and listing do not show that it is this archive.
+
+        Raises:
+            ConfigurationError: It is another one, or none.
+        """
+        place, known = self._work.archive, known_archive(self._warehouse)
+        if known:
+            check_place(known, place.store, known.url)
 
     def _index(self, agent_id: str) -> tuple[Index, list[Finding]]:
         """Reads the index of this warehouse; an empty one, with a finding, if it is lost."""
@@ -248,9 +267,16 @@ class _Check:
         uri = place.store.uri(empty.path)
         try:
             index = read_index(place.store, empty.path)
+            if index.archive_id == place.archive_id:
+                return index, []
+            self._confirm_place()
+            detail = f"it belongs to the archive {index.archive_id}"
+            return index, [Finding("manifest", agent_id, uri, detail, path=empty.path)]
         except StoreError as error:
+            self._confirm_place()
             return empty, [Finding("manifest", agent_id, uri, str(error), path=empty.path)]
         except FileNotFoundError:
+            self._confirm_place()
             if not next(Archive(self._warehouse, agent_id).days(), None):
                 return empty, []
             folder = f"{chain_folder(agent_id, place.writer)}/"
@@ -258,10 +284,6 @@ class _Check:
                 # the warehouse was copied or moved, and has not written here yet
                 return self._writer(agent_id, repairs=False).manifest.index, []
             return empty, [Finding("manifest", agent_id, uri, "it does not exist", path=empty.path)]
-        if index.archive_id != place.archive_id:
-            detail = f"it belongs to the archive {index.archive_id}"
-            return index, [Finding("manifest", agent_id, uri, detail, path=empty.path)]
-        return index, []
 
     def repair_manifests(self, found: Verification) -> None:
         """Writes manifests with findings again, from the warehouse."""
