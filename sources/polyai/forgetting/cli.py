@@ -22,7 +22,8 @@ from ..warehouse.open import destination_label
 from ..warehouse.target import Target
 from . import show
 from .command import erase, plan_erasure
-from .run import PIPELINE_NAME, Erasures
+from .erasures import Erasures
+from .run import PIPELINE_NAME
 
 _STOP_MESSAGE = "stopping after this agent, the next forget completes the rest"
 

@@ -11,7 +11,8 @@ from ..config.settings import shared_setting
 from ..warehouse.read_only import open_to_read
 from ..warehouse.target import DEFAULT_TARGET, Target
 from . import run
-from .run import PIPELINE_NAME, Erasures, Readers
+from .erasures import Erasures
+from .run import PIPELINE_NAME, Readers
 from .selection import select
 
 logger = logging.getLogger("polyai")
@@ -81,7 +82,7 @@ def plan_erasure(
             "found: pass their conversation ids too"
         )
     with open_to_read(target.destination, target.dataset) as warehouse:
-        return run.planned_erasures(
+        return Erasures.planned(
             select(
                 warehouse,
                 _unique(conversations),

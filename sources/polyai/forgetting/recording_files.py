@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import product
 from typing import Any
@@ -12,71 +13,114 @@ import pyarrow.compute as pc
 
 from ..clock import Clock
 from ..config.settings import DIRECTIONS
+from ..errors import ConfigurationError, PolyAIError, StoreError
+from ..load.committer import Committer
+from ..load.report import RunReport
 from ..recordings.custody import event
+from ..recordings.identity import Place
 from ..recordings.layout import QUARANTINE, agent_folder, base_path, file_name, partition
+from ..recordings.opening import Opening
 from ..recordings.writer import ArchiveWriter
-from ..warehouse.file_store import Store
+from ..warehouse.file_store import Store, open_store
+from ..warehouse.incoming import Incoming
+from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse, id_batches
 
 
-def erase_recordings(
-    warehouse: Warehouse,
-    store: Store,
-    writer: ArchiveWriter,
-    agent_id: str,
-    conversations: Mapping[str, Collection[datetime | None]],
-    clock: Clock,
-    **facts: str | None,
-) -> Counter[str]:
-    """Deletes all audio files of these conversations, including files without a row.
-
-    A file without a row was stored by a killed run or belongs to an earlier warehouse. The table
-    `recordings` is not changed, so that the next run finds the files again if this one is killed.
+class RecordingFiles:
+    """Archive of recordings, from which files are deleted.
 
     Args:
-        warehouse: Warehouse with the table `recordings`.
-        store: Store of the files.
-        writer: Manifest and custody log of the agent.
-        agent_id: The agent.
-        conversations: Possible start times by conversation id. If there are none, the folders of
-            all days are searched.
+        place: The archive.
+        incoming: Folder for new manifests.
         clock: Current time.
-        facts: Run and reason, for the custody log.
-
-    Returns:
-        Number of deleted files by conversation id.
-
-    Raises:
-        StoreError: A file cannot be deleted.
     """
-    hashes: dict[str, str | None] = {one.path: one.sha256 for one in writer.manifest.index.kept}
-    paths: dict[str, str] = {}
-    for ids, marks in id_batches(sorted(conversations)):
-        for conversation_id, path, sha256 in warehouse.rows(
-            "SELECT conversation_id, path, sha256 FROM {recordings} WHERE path IS NOT NULL "
-            f"AND agent_id = %s AND conversation_id IN ({marks})",
-            agent_id,
-            *ids,
-        ):
-            paths[path], hashes[path] = conversation_id, sha256
-    paths |= _files(store, agent_id, conversations)
-    entries = [
-        event(
-            "deleted",
-            clock(),
-            agent_id=agent_id,
-            conversation_id=conversation_id,
-            path=path,
-            sha256=hashes.get(path),
-            **facts,
+
+    def __init__(self, place: Place, incoming: Incoming, clock: Clock) -> None:
+        self._place = place
+        self._incoming = incoming
+        self._clock = clock
+
+    def delete(
+        self,
+        warehouse: Warehouse,
+        report: RunReport,
+        conversations: Mapping[str, Collection[datetime | None]],
+        reason: str | None,
+    ) -> Counter[str]:
+        """Deletes all audio files of these conversations, including files without a row.
+
+        A file without a row was stored by a killed run or belongs to an earlier warehouse. The
+        table `recordings` is not changed, so that the next run finds the files again if this one is
+        killed.
+
+        Args:
+            warehouse: Warehouse with the table `recordings`.
+            report: Report of the run for one agent, which takes the head of its custody log.
+            conversations: Possible start times by conversation id. If there are none, the folders
+                of all days are searched.
+            reason: Reason of the erasure, for the custody log.
+
+        Returns:
+            Number of deleted files by conversation id.
+
+        Raises:
+            StoreError: A file cannot be deleted.
+        """
+        agent_id, store = report.agent_id, self._place.store
+        writer = ArchiveWriter(
+            self._place, self._incoming, warehouse, agent_id, report.run_id, self._clock
         )
-        for path, conversation_id in sorted(paths.items())
-    ]
-    writer.append(entries)
-    store.delete(list(paths))
-    erased: Any = pc.field("conversation_id").isin(sorted(conversations))
-    writer.manifest.remove(erased, paths, writer.head)
-    return Counter(paths.values())
+        hashes: dict[str, str | None] = {one.path: one.sha256 for one in writer.manifest.index.kept}
+        paths: dict[str, str] = {}
+        for ids, marks in id_batches(sorted(conversations)):
+            for conversation_id, path, sha256 in warehouse.rows(
+                "SELECT conversation_id, path, sha256 FROM {recordings} WHERE path IS NOT NULL "
+                f"AND agent_id = %s AND conversation_id IN ({marks})",
+                agent_id,
+                *ids,
+            ):
+                paths[path], hashes[path] = conversation_id, sha256
+        paths |= _files(store, agent_id, conversations)
+        entries = [
+            event(
+                "deleted",
+                self._clock(),
+                agent_id=agent_id,
+                conversation_id=conversation_id,
+                path=path,
+                sha256=hashes.get(path),
+                run_id=report.run_id,
+                why=report.command,
+                reason=reason,
+            )
+            for path, conversation_id in sorted(paths.items())
+        ]
+        writer.append(entries)
+        store.delete(list(paths))
+        erased: Any = pc.field("conversation_id").isin(sorted(conversations))
+        writer.manifest.remove(erased, paths, writer.head)
+        writer.describe_in(report)
+        return Counter(paths.values())
+
+
+@contextmanager
+def open_recordings(
+    committer: Committer, url: str, clock: Clock
+) -> Iterator[RecordingFiles | PolyAIError | None]:
+    """Opens the archive; None if no recording was ever downloaded, else what prevents it."""
+    store = open_store(url)
+    try:
+        opening = Opening(committer, store, url, clock)
+    except (ConfigurationError, StoreError) as error:
+        # the request is committed first, so that no load brings the conversations back
+        yield error
+        return
+    if opening.is_new:
+        yield None
+        return
+    with Incoming(store, working_folder(committer.pipeline.pipelines_dir)) as incoming:
+        yield RecordingFiles(opening.open(incoming, ()), incoming, clock)
 
 
 def _files(

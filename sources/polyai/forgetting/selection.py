@@ -19,8 +19,8 @@ from ..shape.caller_identity import (
     normalize_number,
     spellings,
 )
-from ..tables.audit import FORGOTTEN
 from ..tables.declaration import Table
+from ..tables.erasure import FORGOTTEN
 from ..tables.registry import erased_tables
 from ..tables.rules import caller_sql
 from ..warehouse.callers import forgotten_callers, region_of

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..console.format import number_of
-from .run import Erasure, Erasures
+from .erasures import Erasure, Erasures
 
 MAX_LISTED = 20
 """Maximum number of listed conversations; JSON has all of them."""

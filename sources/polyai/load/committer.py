@@ -268,12 +268,27 @@ class Committer:
             name = client.make_qualified_table_name(table.name)
             client.execute_sql(f"DELETE FROM {name} WHERE {condition}", *parameters)
 
-    def erase(self, agent_id: str, conversation_ids: Sequence[str]) -> Counter[str]:
-        """Deletes all rows of conversations, except those that record the erasure.
+    def erase(
+        self,
+        agent_id: str,
+        conversation_ids: Sequence[str],
+        delete_files: Callable[[Sequence[str]], None] = no_op,
+    ) -> Counter[str]:
+        """Deletes conversations: their files, then all rows but those that record the erasure.
+
+        There is no other way to delete a conversation, so that a rule about what has to stay needs
+        to be applied here only.
+
+        Args:
+            agent_id: The agent.
+            conversation_ids: Conversations, loaded or not.
+            delete_files: Deletes the recordings of conversations. Called first, because their rows
+                name the files; an error leaves the rows.
 
         Returns:
             Numbers of deleted rows by table.
         """
+        delete_files(conversation_ids)
         with self.statements() as client:
             return erase_rows(client, self.warehouse, agent_id, conversation_ids)
 

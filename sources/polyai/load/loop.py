@@ -14,9 +14,10 @@ from typing import Any
 
 from ..errors import ApiError
 from ..shape.audit_rows import failure_row
-from ..tables.audit import FETCH_FAILURES, FORGOTTEN, SYNC_RUNS
+from ..tables.audit import FETCH_FAILURES, SYNC_RUNS
 from ..tables.children import TURNS
 from ..tables.declaration import Table
+from ..tables.erasure import FORGOTTEN
 from ..warehouse.counts import unequal_turns
 from ..warehouse.held import LOAD, LOAD_COMMANDS
 from .agent_reader import AgentReader

@@ -24,8 +24,9 @@ from dlt.extract import DltResource, DltSource
 from ..config.settings import resolve
 from ..errors import ApiError, ConfigurationError, ListingError, PolyAIError
 from ..shape.audit_rows import audit_table
-from ..tables.audit import FETCH_FAILURES, FORGOTTEN, FORGOTTEN_CALLERS
+from ..tables.audit import FETCH_FAILURES
 from ..tables.declaration import Table
+from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS
 from ..tables.registry import loaded_tables
 from ..warehouse.capabilities import require_support
 from ..warehouse.held import LoadState

@@ -1,11 +1,10 @@
-"""Tables about runs and their results: recordings, write-backs, debug chats, erasure, failures."""
+"""Tables about runs and their results: recordings, write-backs, debug chats, failures."""
 
 from __future__ import annotations
 
-from .common_columns import AGENT_ID, CONVERSATION_ID, EXTRA, PACKAGE_ID, RUN_ID
+from .common_columns import AGENT_ID, CONVERSATION_ID, EXTRA, OF_RUN, PACKAGE_ID, RUN_ID
 from .declaration import Column, Reference, Table
 
-_OF_RUN = Reference("sync_runs", ("agent_id", "run_id"))
 _ATTEMPTS = Column("attempts", "bigint", "Runs that tried.")
 _ERROR_CODE = Column(
     "error_code",
@@ -18,7 +17,6 @@ _ERROR_ID = Column(
     "Correlation id, for requests to PolyAI's support: PolyAI's own, else the one sent to it.",
 )
 _ARCHIVE_ID = "Id of the archive of recordings, as in its file `archive.json`."
-_REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
 _CHAT_CONVERSATION_ID = Column(
     "conversation_id",
     "text",
@@ -310,7 +308,7 @@ WRITE_BACKS = Table(
     merge_key=("agent_id", "conversation_id", "write_back_id"),
     is_erased=True,
     is_parent_optional=True,
-    references=(_OF_RUN,),
+    references=(OF_RUN,),
     outline=("kind", "status", "sent_at"),
 )
 
@@ -376,80 +374,4 @@ DEBUG_CHAT_TURNS = Table(
     merge_key=("agent_id", "chat_id", "turn_index"),
     is_erased=True,
     outline=("user_input", "response", "passed"),
-)
-
-FORGOTTEN = Table(
-    "forgotten",
-    "One row per erased conversation; no load brings it back.",
-    (
-        AGENT_ID,
-        CONVERSATION_ID,
-        Column("requested_at", "timestamp", "Start of the erasure.", unit="UTC"),
-        Column(
-            "erased_at",
-            "timestamp",
-            "End of the erasure; NULL if it was interrupted, and `forget` resumes it.",
-            unit="UTC",
-        ),
-        _REASON,
-        Column("is_by_caller", "bool", "Erased with all other conversations of its caller."),
-        Column("recordings", "bigint", "Recording files that were deleted."),
-        RUN_ID,
-        PACKAGE_ID,
-    ),
-    key=(),
-    references=(_OF_RUN,),
-    outline=("requested_at", "erased_at", "reason"),
-)
-
-FORGOTTEN_CALLERS = Table(
-    "forgotten_callers",
-    "One row per erased caller; conversations from before the request are not loaded again.",
-    (
-        AGENT_ID,
-        Column(
-            "caller_hash",
-            "text",
-            "HMAC-SHA256 of the number's digits, in hexadecimal digits; the number is not stored.",
-            required=True,
-        ),
-        Column("salt", "text", "Random key of the HMAC, one per agent."),
-        Column(
-            "requested_at",
-            "timestamp",
-            "Start of the erasure; conversations that began before it are not loaded.",
-            unit="UTC",
-        ),
-        _REASON,
-        RUN_ID,
-        PACKAGE_ID,
-    ),
-    key=("caller_hash",),
-    merge_key=("agent_id", "caller_hash"),
-    references=(_OF_RUN,),
-    outline=("requested_at", "reason"),
-)
-
-PUBLISHED_COPIES = Table(
-    "published_copies",
-    "One row per agent and copy of a DuckDB warehouse for readers; `forget` makes each again.",
-    (
-        AGENT_ID,
-        Column(
-            "place",
-            "text",
-            "Path of the DuckDB file, or folder or URL of Parquet files; relative to the folder of "
-            "the warehouse if it is in there.",
-            required=True,
-        ),
-        Column("form", "text", "Form: duckdb or parquet."),
-        Column("warehouse", "text", "Path of the warehouse that was copied."),
-        Column("published_at", "timestamp", "Time of the first copy there.", unit="UTC"),
-        PACKAGE_ID,
-    ),
-    key=("place",),
-    merge_key=("agent_id", "place"),
-    is_local=True,
-    references=(Reference("agents", ("agent_id",)),),
-    outline=("form", "published_at"),
 )

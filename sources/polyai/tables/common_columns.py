@@ -1,8 +1,8 @@
-"""Columns that many tables share."""
+"""Columns that many tables share, and the reference to the run."""
 
 from __future__ import annotations
 
-from .declaration import LOAD_ID, TOMBSTONE, Column
+from .declaration import LOAD_ID, TOMBSTONE, Column, Reference
 
 AGENT_ID = Column(
     "agent_id",
@@ -25,4 +25,5 @@ PACKAGE_ID = Column(
     LOAD_ID, "text", "dlt load package that wrote the row; joins `_dlt_loads.load_id`."
 )
 DELETED = Column(TOMBSTONE, "bool", "dlt's hard-delete flag; NULL in every row.")
+OF_RUN = Reference("sync_runs", ("agent_id", "run_id"))
 EXTRA = Column("extra", "json", "Fields that have no column, as sent; NULL if there are none.")

@@ -1,13 +1,13 @@
 """Registry of all tables, which everything that walks over tables asks.
 
-A new table is declared in `conversations`, `children`, `names` or `audit`, and added to
-`REGISTERED`. Erasure, reconciliation, the load, comments in the database, and the generated
+A new table is declared in `conversations`, `children`, `names`, `audit` or `erasure`, and added
+to `REGISTERED`. Erasure, reconciliation, the load, comments in the database, and the generated
 documents then include it.
 """
 
 from __future__ import annotations
 
-from . import audit, children, conversations, names
+from . import audit, children, conversations, erasure, names
 from .declaration import OWNER, Table
 
 REGISTERED: tuple[Table, ...] = (
@@ -31,9 +31,9 @@ REGISTERED: tuple[Table, ...] = (
     audit.WRITE_BACKS,
     audit.DEBUG_CHATS,
     audit.DEBUG_CHAT_TURNS,
-    audit.FORGOTTEN,
-    audit.FORGOTTEN_CALLERS,
-    audit.PUBLISHED_COPIES,
+    erasure.FORGOTTEN,
+    erasure.FORGOTTEN_CALLERS,
+    erasure.PUBLISHED_COPIES,
     audit.SYNC_RUNS,
     audit.FETCH_FAILURES,
 )

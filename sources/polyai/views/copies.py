@@ -15,8 +15,8 @@ import dlt
 import duckdb
 
 from ..clock import utc_now
-from ..tables.audit import PUBLISHED_COPIES
 from ..tables.conversations import CONVERSATIONS
+from ..tables.erasure import PUBLISHED_COPIES
 from ..warehouse.duckdb_file import (
     COPY_CONFIG,
     duckdb_path,

@@ -1,0 +1,141 @@
+"""Erasure for one agent: its request, its files and rows, and its end."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ..api.throttle import Traffic
+from ..clock import Clock
+from ..errors import ConfigurationError, PolyAIError, StoreError
+from ..load.committer import Committer
+from ..load.report import RunReport
+from ..shape.caller_identity import caller_hash
+from ..tables.audit import SYNC_RUNS
+from ..tables.declaration import Table
+from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS
+from ..warehouse.callers import forgotten_callers
+from .erasures import Erasure
+from .recording_files import RecordingFiles
+from .selection import Selection
+
+COMMAND = "forget"
+"""Value of `command` in `sync_runs`."""
+
+_TABLES = (FORGOTTEN_CALLERS, FORGOTTEN)
+
+_SALT_BYTES = 16
+
+
+class AgentErasure:
+    """Erasure for one agent.
+
+    Args:
+        committer: Committer of the run.
+        selection: What to erase.
+        reason: Stored with each conversation.
+        clock: Current time.
+
+    Attributes:
+        erasure: Its result.
+    """
+
+    def __init__(
+        self, committer: Committer, selection: Selection, reason: str | None, clock: Clock
+    ) -> None:
+        self._committer = committer
+        self._selection = selection
+        self._reason = reason
+        self._clock = clock
+        self._report = RunReport(selection.agent_id, COMMAND, Traffic(), started_at=clock())
+        self._interrupted: list[dict[str, Any]] = []
+        self._files: Counter[str] = Counter()
+        self._error: PolyAIError | None = None
+        self.erasure = Erasure.of(selection)
+
+    def erase(self, files: RecordingFiles | PolyAIError | None) -> None:
+        """Commits the request, then deletes recordings and rows.
+
+        Args:
+            files: Archive of the recordings; None if there is none, else what prevents its use.
+        """
+        committer, selection, report = self._committer, self._selection, self._report
+        self._interrupted = committer.begin(report, [COMMAND], _TABLES)
+        committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows()})
+
+        def delete_files(conversation_ids: Sequence[str]) -> None:
+            if files is not None and not isinstance(files, PolyAIError):
+                conversations = {name: selection.conversations[name] for name in conversation_ids}
+                self._files = files.delete(committer.warehouse, report, conversations, self._reason)
+
+        try:
+            if isinstance(files, PolyAIError):
+                raise files
+            report.rows.update(
+                committer.erase(selection.agent_id, list(selection.conversations), delete_files)
+            )
+        except (ConfigurationError, StoreError) as error:
+            self._error = error
+
+    def finish(self, left: Sequence[str]) -> None:
+        """Commits the end of the run, and without an error the completion of the request.
+
+        Args:
+            left: Copies that still contain the erased data, and why.
+        """
+        now = self._clock()
+        if left and self._error is None:
+            self._error = StoreError(f"copies still contain the erased data: {'; '.join(left)}")
+        self._report.finish(self._error, now=now)
+        rows: dict[Table, list[dict[str, Any]]] = {
+            SYNC_RUNS: [self._report.as_row(), *self._interrupted]
+        }
+        if self._error is None:
+            rows[FORGOTTEN] = [
+                row | {"erased_at": now, "recordings": self._files[row["conversation_id"]]}
+                for row in self._rows()
+            ]
+        self._committer.write(rows)
+        self.erasure.rows = self._report.rows
+        self.erasure.recordings = self._files.total()
+        self.erasure.error = self._report.error
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Returns rows of `forgotten`; values of an earlier request are kept."""
+        selection, report = self._selection, self._report
+        rows = []
+        for name in sorted(selection.conversations):
+            is_by_caller = name in selection.of_callers
+            earlier = selection.earlier.get(name)
+            rows.append(
+                {
+                    "agent_id": selection.agent_id,
+                    "conversation_id": name,
+                    "requested_at": earlier.requested_at if earlier else report.started_at,
+                    "reason": self._reason or (earlier.reason if earlier else None),
+                    "is_by_caller": is_by_caller or bool(earlier and earlier.is_by_caller),
+                    "run_id": report.run_id,
+                }
+            )
+        return rows
+
+    def _caller_rows(self) -> list[dict[str, Any]]:
+        agent_id = self._selection.agent_id
+        known = forgotten_callers(self._committer.warehouse, agent_id, self._selection.region)
+        salt = known.salt or secrets.token_hex(_SALT_BYTES)
+        hashes = {
+            caller_hash(caller, salt, self._selection.region) for caller in self._selection.callers
+        }
+        return [
+            {
+                "agent_id": agent_id,
+                "caller_hash": hashed,
+                "salt": salt,
+                "requested_at": self._report.started_at,
+                "reason": self._reason,
+                "run_id": self._report.run_id,
+            }
+            for hashed in sorted(hashes)
+        ]

@@ -1,0 +1,90 @@
+"""Plans and results of erasures, by agent and of a whole run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..console.exit_codes import ExitCode
+from .selection import Selection
+
+
+@dataclass
+class Erasure:
+    """Result, or plan, of the erasure for one agent.
+
+    Attributes:
+        agent_id: The agent.
+        conversations: Conversations with rows in the warehouse.
+        not_held: Conversations without rows, which are not loaded later.
+        callers: Number of callers whose earlier conversations are not loaded again.
+        rows: Number of deleted rows by table.
+        recordings: Number of deleted audio files.
+        not_found: Callers without a conversation; by caller, those of the warehouse that come near.
+        error: Error that prevented the completion.
+    """
+
+    agent_id: str
+    conversations: list[str]
+    not_held: list[str]
+    callers: int
+    rows: Counter[str] = field(default_factory=Counter)
+    recordings: int = 0
+    not_found: dict[str, list[str]] = field(default_factory=dict)
+    error: str | None = None
+
+    @classmethod
+    def of(cls, selection: Selection) -> Erasure:
+        """Returns the plan to erase a selection."""
+        conversations = selection.conversations
+        return cls(
+            selection.agent_id,
+            sorted(name for name, times in conversations.items() if times),
+            sorted(name for name, times in conversations.items() if not times),
+            len(selection.callers),
+            not_found=selection.not_found,
+        )
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """Result, or plan, of a run.
+
+    Attributes:
+        agents: One erasure per agent.
+        is_rewritten: True if the warehouse is files (DuckDB, DuckLake, SQLite) that were rewritten.
+        error: Reason why the published copy still contains the erased data.
+        is_interrupted: True if `stop` was set before the last agent.
+    """
+
+    agents: list[Erasure]
+    is_rewritten: bool = False
+    error: str | None = None
+    is_interrupted: bool = False
+
+    @classmethod
+    def planned(cls, selections: Sequence[Selection]) -> Erasures:
+        """Returns what a run would erase."""
+        return cls([Erasure.of(selection) for selection in selections])
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Exit code of the command."""
+        if self.is_interrupted:
+            return ExitCode.INTERRUPTED
+        if self.error or any(one.error for one in self.agents):
+            return ExitCode.CONFIGURATION
+        return ExitCode.SOME_FAILED if self.not_found else ExitCode.DONE
+
+    @property
+    def not_found(self) -> dict[str, list[str]]:
+        """Callers that no agent has a conversation of; by caller, those that come near."""
+        callers = {caller for one in self.agents for caller in one.not_found}
+        return {
+            caller: list(
+                dict.fromkeys(near for one in self.agents for near in one.not_found[caller])
+            )
+            for caller in sorted(callers)
+            if all(caller in one.not_found for one in self.agents)
+        }

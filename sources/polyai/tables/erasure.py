@@ -1,0 +1,84 @@
+"""Tables about erasure: erased conversations and callers, and the copies that it has to reach."""
+
+from __future__ import annotations
+
+from .common_columns import AGENT_ID, CONVERSATION_ID, OF_RUN, PACKAGE_ID, RUN_ID
+from .declaration import Column, Reference, Table
+
+_REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
+
+FORGOTTEN = Table(
+    "forgotten",
+    "One row per erased conversation; no load brings it back.",
+    (
+        AGENT_ID,
+        CONVERSATION_ID,
+        Column("requested_at", "timestamp", "Start of the erasure.", unit="UTC"),
+        Column(
+            "erased_at",
+            "timestamp",
+            "End of the erasure; NULL if it was interrupted, and `forget` resumes it.",
+            unit="UTC",
+        ),
+        _REASON,
+        Column("is_by_caller", "bool", "Erased with all other conversations of its caller."),
+        Column("recordings", "bigint", "Recording files that were deleted."),
+        RUN_ID,
+        PACKAGE_ID,
+    ),
+    key=(),
+    references=(OF_RUN,),
+    outline=("requested_at", "erased_at", "reason"),
+)
+
+FORGOTTEN_CALLERS = Table(
+    "forgotten_callers",
+    "One row per erased caller; conversations from before the request are not loaded again.",
+    (
+        AGENT_ID,
+        Column(
+            "caller_hash",
+            "text",
+            "HMAC-SHA256 of the number's digits, in hexadecimal digits; the number is not stored.",
+            required=True,
+        ),
+        Column("salt", "text", "Random key of the HMAC, one per agent."),
+        Column(
+            "requested_at",
+            "timestamp",
+            "Start of the erasure; conversations that began before it are not loaded.",
+            unit="UTC",
+        ),
+        _REASON,
+        RUN_ID,
+        PACKAGE_ID,
+    ),
+    key=("caller_hash",),
+    merge_key=("agent_id", "caller_hash"),
+    references=(OF_RUN,),
+    outline=("requested_at", "reason"),
+)
+
+PUBLISHED_COPIES = Table(
+    "published_copies",
+    "One row per agent and copy of a DuckDB warehouse for readers; `forget` makes each again.",
+    (
+        AGENT_ID,
+        Column(
+            "place",
+            "text",
+            "Path of the DuckDB file, or folder or URL of Parquet files; relative to the folder of "
+            "the warehouse if it is in there.",
+            required=True,
+        ),
+        Column("form", "text", "Form: duckdb or parquet."),
+        Column("warehouse", "text", "Path of the warehouse that was copied."),
+        Column("published_at", "timestamp", "Time of the first copy there.", unit="UTC"),
+        PACKAGE_ID,
+    ),
+    key=("place",),
+    merge_key=("agent_id", "place"),
+    is_local=True,
+    references=(Reference("agents", ("agent_id",)),),
+    outline=("form", "published_at"),
+)
