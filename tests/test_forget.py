@@ -37,11 +37,12 @@ from polyai.locking.files import LockTimeout, database_lock
 from polyai.recordings.run import PIPELINE_NAME as RECORDINGS
 from polyai.recordings.run import fetch_recordings
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.shape.caller_identity import (
+from polyai.shape.caller_identity import caller_hash, normalize_caller
+from polyai.shape.forgotten_callers import (
     ForgottenCaller,
     ForgottenCallers,
-    caller_hash,
-    normalize_caller,
+    forgotten_caller,
+    slow_hash,
 )
 from polyai.views import PIPELINE_NAME as VIEWS
 from polyai.views import publish, refresh
@@ -58,6 +59,8 @@ CONFIG = SandboxConfig(
 )
 
 IDS_IN = "SELECT conversation_id FROM polyai."
+
+SECRET = "pepper of some length"
 
 
 class Killed(BaseException):
@@ -235,7 +238,7 @@ def test_tables_of_users_are_in_the_rewritten_file(company: Company) -> None:
 def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, pii: str) -> None:
     if pii == "hash":
         Path("polyai.duckdb").unlink()
-        company.load(pii=pii, pii_secret="pepper of some length")
+        company.load(pii=pii, pii_secret=SECRET)
     (missed, *ids), number = calls_of(company.sandbox, "+")[0]
     (first, *more), other = calls_of(company.sandbox, "+")[1]
     desks, desk = calls_of(company.sandbox, "sip:")[0]
@@ -249,13 +252,14 @@ def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, 
     before = row_counts()
     rewritten = f"00{other[1:3]} (0){other[3:5]}-{other[5:]}"
     callers = [number, rewritten, desk.upper()]
-    (erasure,) = company.forget(callers=callers, pii_secret="pepper of some length").agents
+    (erasure,) = company.forget(callers=callers, pii_secret=SECRET).agents
     assert (erasure.conversations, erasure.callers) == (sorted(ids), 3)
     assert row_counts() == without(before, *ids)
     stored = str(query("SELECT * FROM polyai.forgotten_callers"))
+    assert query("SELECT DISTINCT method FROM polyai.forgotten_callers") == [("pii_secret",)]
     assert not any(caller in stored for caller in (number[1:], other[1:], desk))
 
-    options = {"pii": pii, "pii_secret": "pepper of some length"}
+    options = {"pii": pii, "pii_secret": SECRET}
     report = company.load(full=True, **options)
     assert (report.new, report.missing) == (0, 0)
     assert_no_trace(missed, *ids)
@@ -398,16 +402,44 @@ def test_only_earlier_calls_of_a_forgotten_caller_are_excluded(
 ) -> None:
     requested_at = datetime(2026, 2, 1, tzinfo=UTC)
     callers = ForgottenCallers(
-        ForgottenCaller(caller_hash(number, salt), salt, requested_at)
-        for number, salt in [
-            ("+49 30 12345", "a"),
-            ("+1555", "a"),
-            ("sip:desk@pbx.example.com", "b"),
-        ]
+        [
+            # of version 0.1
+            ForgottenCaller(caller_hash("+49 30 12345", "a"), "a", requested_at),
+            forgotten_caller("+1555", "a", requested_at, secret=SECRET),
+            forgotten_caller("sip:desk@pbx.example.com", "b", requested_at, secret=SECRET),
+        ],
+        secret=SECRET,
     )
     assert callers.match(detail) is is_forgotten
     assert bool(callers)
     assert not ForgottenCallers()
+
+
+@pytest.mark.unit
+def test_erased_callers_are_recognized_by_hashes_that_are_keyed_or_slow() -> None:
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    number = "+493012345678"
+    keyed = forgotten_caller(number, "s", at, secret=SECRET)
+    slow = forgotten_caller(number, "s", at, secret="too short")
+    fast = caller_hash(number, "s")
+    assert (keyed.method, slow.method) == ("pii_secret", "scrypt")
+    assert len({keyed.caller_hash, slow.caller_hash, fast}) == 3
+    # what protects a hash of version 0.1 afterwards
+    assert slow_hash(fast, "s") == slow.caller_hash
+    assert ForgottenCallers([keyed], secret=SECRET).includes("0049 30 12345678")
+    assert not ForgottenCallers([keyed], secret=SECRET).includes("+493012345679")
+    with pytest.raises(ConfigurationError, match=str(keyed.key_id)):
+        ForgottenCallers([keyed, slow], secret="another secret!!").check_key()
+    found = ForgottenCallers([slow])
+    found.check_key()
+    started = time.process_time()
+    later = {"fromNumber": number, "startedAt": "2026-02-02T00:00:00Z"}
+    assert not any(found.match(later) for _ in range(100))
+    assert not any(found.match({"fromNumber": number}, is_loaded=True) for _ in range(100))
+    assert found.includes(number)
+    assert all(found.match({"fromNumber": number}) for _ in range(100))
+    # one slow hash, of which 300 would take more than ten seconds
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.matrix

@@ -26,6 +26,8 @@ from polyai.load.committer import Committer
 from polyai.load.run import load
 from polyai.load.upgrade import UPGRADED_TABLES
 from polyai.sandbox import Sandbox, SandboxConfig, serve
+from polyai.shape.caller_identity import caller_hash
+from polyai.shape.forgotten_callers import slow_hash
 from polyai.tables.conversations import CONVERSATIONS
 from polyai.tables.declaration import Column, Table
 from polyai.tables.registry import name_tables
@@ -100,6 +102,13 @@ def test_a_load_fills_new_columns_and_requests_only_what_is_due(api_0_1: OddServ
     in_progress = query("SELECT count(*) FROM conversations WHERE in_progress")[0][0]
     loaded = query("SELECT count(*) FROM conversations")[0][0]
     (forgotten,) = query("SELECT conversation_id FROM forgotten")
+    fast = caller_hash("+442079460018", "salt")
+    with duckdb.connect("polyai.duckdb") as connection:
+        connection.execute(
+            "INSERT INTO forgotten_callers BY NAME SELECT 'other' AS agent_id, ? AS caller_hash, "
+            "'salt' AS salt, now() AS requested_at",
+            [fast],
+        )
     assert query("SELECT count(*) FROM turns WHERE extra LIKE '%dtmf_finish_key%'")[0][0] > 100
     settings = resolve(agent_id=AGENT, api_key=KEY, base_url=api_0_1.url)
     (report,) = load(settings, open_pipeline(), clock=lambda: LOADED_AT)
@@ -109,6 +118,9 @@ def test_a_load_fills_new_columns_and_requests_only_what_is_due(api_0_1: OddServ
     assert len(names) == 3
     for table in name_tables():
         assert query(f"SELECT count(*) FROM {table.name}") == [(0,)]
+    assert query("SELECT caller_hash, method, key_id FROM forgotten_callers") == [
+        (slow_hash(fast, "salt"), "scrypt", None)
+    ]
     upgraded = rows_of_upgraded_tables()
     assert query("SELECT count(*) FROM conversations") == [(loaded,)]
     assert {name: query(f"SELECT * FROM {name} ORDER BY ALL") for name in UNCHANGED} == unchanged

@@ -61,7 +61,7 @@ DIRECTIONS = ("combined", "user", "agent")
 NAMED_TABLES = ("agents", "deployments", "variants")
 """Tables whose rows can be named by hand; of deployments, it is the message."""
 
-_SHORTEST_SECRET = 16
+SHORTEST_SECRET = 16
 """Characters of the shortest key of hashes."""
 
 _PAGE_SIZES: Mapping[str, int] = {DATA: 100, V3: 1000}
@@ -189,10 +189,10 @@ def resolve(**options: object) -> Settings:
         name: validate(name, given[name].value if name in given else default, validator, options)
         for name, (default, validator) in _SHARED.items()
     }
-    if shared["pii"] == "hash" and len(shared["pii_secret"]) < _SHORTEST_SECRET:
+    if shared["pii"] == "hash" and len(shared["pii_secret"]) < SHORTEST_SECRET:
         problem = "is too short" if shared["pii_secret"] else "is missing"
         raise ConfigurationError(
-            f"pii_secret {problem}: pii = 'hash' requires a secret key of {_SHORTEST_SECRET} "
+            f"pii_secret {problem}: pii = 'hash' requires a secret key of {SHORTEST_SECRET} "
             "characters or more, best random ones, because a shorter one can be guessed. "
             f"{how_to_set('pii_secret', is_option='pii_secret' in options)}"
         )

@@ -12,7 +12,7 @@ from ..clock import Clock
 from ..errors import ConfigurationError, PolyAIError, StoreError
 from ..load.committer import Committer
 from ..load.report import RunReport
-from ..shape.caller_identity import caller_hash
+from ..shape.forgotten_callers import forgotten_caller
 from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import Table
 from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS
@@ -36,6 +36,7 @@ class AgentErasure:
         committer: Committer of the run.
         selection: What to erase.
         reason: Stored with each conversation.
+        pii_secret: Key of the hashes of callers; empty or too short for none.
         clock: Current time.
 
     Attributes:
@@ -43,8 +44,15 @@ class AgentErasure:
     """
 
     def __init__(
-        self, committer: Committer, selection: Selection, reason: str | None, clock: Clock
+        self,
+        committer: Committer,
+        selection: Selection,
+        *,
+        reason: str | None,
+        pii_secret: str,
+        clock: Clock,
     ) -> None:
+        self._pii_secret = pii_secret
         self._committer = committer
         self._selection = selection
         self._reason = reason
@@ -125,17 +133,22 @@ class AgentErasure:
         agent_id = self._selection.agent_id
         known = forgotten_callers(self._committer.warehouse, agent_id, self._selection.region)
         salt = known.salt or secrets.token_hex(_SALT_BYTES)
-        hashes = {
-            caller_hash(caller, salt, self._selection.region) for caller in self._selection.callers
+        hashed = {
+            forgotten_caller(
+                caller,
+                salt,
+                self._report.started_at,
+                region=self._selection.region,
+                secret=self._pii_secret,
+            )
+            for caller in self._selection.callers
         }
         return [
             {
                 "agent_id": agent_id,
-                "caller_hash": hashed,
-                "salt": salt,
-                "requested_at": self._report.started_at,
                 "reason": self._reason,
                 "run_id": self._report.run_id,
+                **caller._asdict(),
             }
-            for hashed in sorted(hashes)
+            for caller in sorted(hashed)
         ]

@@ -83,7 +83,7 @@ def forget(
         readers: The published copy.
         agent_ids: As for `select`.
         reason: Stored with each conversation.
-        pii_secret: As for `select`.
+        pii_secret: As for `select`; also the key of the hashes of callers.
         phone_region: As for `select`.
         lock_wait: Time to wait for other runs; no other run may write at the same time.
         stop: When set, the run ends before the next agent; the next run completes the rest.
@@ -121,7 +121,10 @@ def forget(
         open_recordings(committer, recordings_url, clock) as files,
     ):
         selections = selected(committer.warehouse)
-        agents = [AgentErasure(committer, selection, reason, clock) for selection in selections]
+        agents = [
+            AgentErasure(committer, selection, reason=reason, pii_secret=pii_secret, clock=clock)
+            for selection in selections
+        ]
         started = []
         for agent in agents:
             if stop.is_set():

@@ -169,7 +169,7 @@ def _find_callers(warehouse: Warehouse, selection: Selection, pii_secret: str) -
             f"SELECT DISTINCT caller {calls} WHERE caller IS NOT NULL", agent_id
         )
     ]
-    erased = forgotten_callers(warehouse, agent_id, region)
+    erased = forgotten_callers(warehouse, agent_id, region, pii_secret)
     found: list[str] = []
     for caller in selection.callers:
         forms = spellings(caller, region)

@@ -164,6 +164,7 @@ class AgentReader:
             report=self.report,
             fallback=before,
             phone_region=settings.phone_region,
+            pii_secret=settings.pii_secret,
         )
         self._shaper = BatchShaper(agent, settings, warehouse, self._plan, self.report)
         self._arrived: queue.Queue[Fetched | None] = queue.Queue(_QUEUE_SIZE)

@@ -30,6 +30,9 @@ logger = logging.getLogger("polyai")
 _CHANGED = ("changed", "in_progress", "written_back", "partially_loaded", "stale")
 """Reasons that count as a change."""
 
+_UNKNOWN = ("new", "failed", "partially_loaded")
+"""Reasons of conversations that were not loaded, or not completely."""
+
 
 class BatchShaper:
     """Shapes what one agent's reader fetched, and counts it in the run's report.
@@ -117,7 +120,8 @@ class BatchShaper:
 
     def _is_forgotten(self, item: Fetched, detail: Json) -> bool:
         """Checks for an erased caller; records the conversation, so that it is not read again."""
-        if not self._plan.forgotten_callers or not self._plan.forgotten_callers.match(detail):
+        is_loaded = item.task.reason not in _UNKNOWN
+        if not self._plan.forgotten_callers.match(detail, is_loaded=is_loaded):
             return False
         self._report.forgotten += 1
         self.forgotten.append(

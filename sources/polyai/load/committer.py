@@ -61,6 +61,7 @@ from .upgrade import (
     UPGRADE_SCHEMA,
     UPGRADED_TABLES,
     is_upgraded,
+    protect_callers,
     set_directions,
     upgrade_chunks,
 )
@@ -341,6 +342,7 @@ class Committer:
                 self._load()
             with self.statements() as client:
                 set_directions(client)
+                protect_callers(client)
                 record_load(client, UPGRADE, UPGRADE_SCHEMA, None)
 
     def _create(self, tables: Sequence[Table]) -> None:

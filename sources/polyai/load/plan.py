@@ -12,7 +12,7 @@ from itertools import chain
 
 from ..listing.protocol import Listed, Listing, MalformedRow
 from ..shape.audit_rows import Failure
-from ..shape.caller_identity import ForgottenCallers
+from ..shape.forgotten_callers import ForgottenCallers
 from ..warehouse.callers import forgotten_callers
 from ..warehouse.fallback import Fallback, listed_until
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
@@ -71,8 +71,10 @@ class Plan:
         report: RunReport,
         fallback: Fallback | None = None,
         phone_region: str = "",
+        pii_secret: str = "",
     ) -> None:
         self._phone_region = phone_region
+        self._pii_secret = pii_secret
         self._fallback = fallback
         self._warehouse = warehouse
         self._agent_id = agent_id
@@ -156,7 +158,10 @@ class Plan:
         forgotten = warehouse.forgotten(agent_id)
         self._report.forgotten = len(forgotten)
         self._left_out = given_up | forgotten
-        self.forgotten_callers = forgotten_callers(warehouse, agent_id, self._phone_region)
+        self.forgotten_callers = forgotten_callers(
+            warehouse, agent_id, self._phone_region, self._pii_secret
+        )
+        self.forgotten_callers.check_key()
         excluded = self._left_out | warehouse.gone(agent_id)
         self._reconciliation.start()
         self._collect_due(excluded)

@@ -14,10 +14,12 @@ from typing import Any
 
 from dlt.destinations.sql_client import SqlClientBase
 
+from ..shape.forgotten_callers import slow_hash
 from ..shape.upgrade import UPGRADED, Row, upgraded, upgraded_llm_requests
 from ..tables.children import LLM_REQUESTS, TURNS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
+from ..tables.erasure import FORGOTTEN_CALLERS
 from ..tables.registry import loaded_tables
 from ..tables.rules import OUTBOUND, direction_unknown_sql
 from ..warehouse.duckdb_destination import merges_in_transactions
@@ -89,6 +91,22 @@ def set_directions(client: SqlClientBase[Any]) -> None:
     client.execute_sql(
         f"UPDATE {name} SET direction = '{OUTBOUND}' WHERE {direction_unknown_sql()}"
     )
+
+
+def protect_callers(client: SqlClientBase[Any]) -> None:
+    """Replaces the hashes of erased callers that version 0.1 made, which are fast to try."""
+    name = client.make_qualified_table_name(FORGOTTEN_CALLERS.name)
+    rows = client.execute_sql(
+        f"SELECT agent_id, caller_hash, salt FROM {name} WHERE method IS NULL"
+    )
+    for agent_id, fast, salt in rows or ():
+        client.execute_sql(
+            f"UPDATE {name} SET caller_hash = %s, method = 'scrypt' "
+            "WHERE agent_id = %s AND caller_hash = %s",
+            slow_hash(fast, salt),
+            agent_id,
+            fast,
+        )
 
 
 def _chunk(batches: Iterator[Batch]) -> Chunk:

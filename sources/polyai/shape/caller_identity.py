@@ -1,4 +1,4 @@
-"""Identity of callers: normalized numbers, and the hashes by which erased callers are recognized.
+"""Identity of callers: normalized numbers and addresses, and their hash.
 
 The caller is `fromNumber`, or `toNumber` of an outbound call. Some are SIP addresses.
 """
@@ -8,13 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Iterator
-from datetime import datetime
-from typing import Any, NamedTuple
 from urllib.parse import unquote
-
-from ..clock import timestamp_or_none
-from ..tables.rules import BEGAN_AT, caller_column, direction_of
 
 MOST_DIGITS = 15
 """Digits of the longest international number (E.164)."""
@@ -118,73 +112,3 @@ def caller_hash(caller: str, salt: str, region: str = "") -> str:
 def keyed_hash(text: str, key: str) -> str:
     """Returns the HMAC-SHA256 of a text, in hexadecimal digits."""
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
-
-
-_FIELDS = {
-    "from_number": "fromNumber",
-    "to_number": "toNumber",
-    "started_at": "startedAt",
-    "created_at": "createdAt",
-}
-"""Field of the Data API for each column that identifies a caller's conversation."""
-
-
-class ForgottenCaller(NamedTuple):
-    """A row of `forgotten_callers`."""
-
-    caller_hash: str
-    salt: str
-    requested_at: datetime
-
-
-class ForgottenCallers:
-    """Recognizes conversations of erased callers.
-
-    Args:
-        callers: Erased callers of one agent.
-        region: Country of numbers without country code; see `normalize_number`.
-    """
-
-    def __init__(self, callers: Iterable[ForgottenCaller] = (), region: str = "") -> None:
-        self._region = region
-        self._by_salt: dict[str, dict[str, datetime]] = {}
-        for caller in callers:
-            of_salt = self._by_salt.setdefault(caller.salt, {})
-            of_salt[caller.caller_hash] = caller.requested_at
-
-    def __bool__(self) -> bool:
-        return bool(self._by_salt)
-
-    @property
-    def salt(self) -> str | None:
-        """Salt of the hashes; None if there is no caller."""
-        return next(iter(self._by_salt), None)
-
-    def includes(self, caller: str) -> bool:
-        """Returns whether this caller was erased before."""
-        return next(self._requests(caller), None) is not None
-
-    def _requests(self, caller: str) -> Iterator[datetime]:
-        for form in spellings(caller, self._region):
-            for salt, of_salt in self._by_salt.items():
-                if requested_at := of_salt.get(keyed_hash(form, salt)):
-                    yield requested_at
-
-    def match(self, detail: dict[str, Any]) -> bool:
-        """Returns whether a conversation is of an erased caller and began before the request.
-
-        A conversation without a known start matches too.
-
-        Args:
-            detail: The conversation, with the field names of the Data API.
-        """
-        own_id = str(detail.get("conversationId") or "")
-        direction = direction_of(detail.get("direction"), own_id)
-        caller = detail.get(_FIELDS[caller_column(direction)])
-        if not caller:
-            return False
-        times = {name: timestamp_or_none(detail.get(_FIELDS[name])) for name in BEGAN_AT.columns}
-        began = BEGAN_AT.of(times)
-        return any(
-            began is None or began < requested_at for requested_at in self._requests(str(caller))
-        )

@@ -39,10 +39,20 @@ FORGOTTEN_CALLERS = Table(
         Column(
             "caller_hash",
             "text",
-            "HMAC-SHA256 of the number's digits, in hexadecimal digits; the number is not stored.",
+            "Hash of the number's digits, in hexadecimal digits; the number is not stored.",
             required=True,
         ),
-        Column("salt", "text", "Random key of the HMAC, one per agent."),
+        Column(
+            "method",
+            "text",
+            "Method of the hash: pii_secret (HMAC-SHA256 keyed by that setting) or scrypt.",
+        ),
+        Column("salt", "text", "Random salt of the hash, one per agent."),
+        Column(
+            "key_id",
+            "text",
+            "Fingerprint of the secret, to recognize it; NULL for scrypt.",
+        ),
         Column(
             "requested_at",
             "timestamp",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from ..clock import in_utc
-from ..shape.caller_identity import ForgottenCaller, ForgottenCallers, country_of
+from ..shape.caller_identity import country_of
+from ..shape.forgotten_callers import ForgottenCaller, ForgottenCallers
 from ..tables.rules import OUTBOUND
 from .queries import Warehouse
 
@@ -14,7 +15,7 @@ _NUMBERS_READ = 100
 
 
 def forgotten_callers(
-    warehouse: Warehouse, agent_id: str, phone_region: str = ""
+    warehouse: Warehouse, agent_id: str, phone_region: str = "", pii_secret: str = ""
 ) -> ForgottenCallers:
     """Returns the callers of an agent whose conversations were erased.
 
@@ -22,17 +23,23 @@ def forgotten_callers(
         warehouse: The warehouse.
         agent_id: The agent.
         phone_region: As for `region_of`.
+        pii_secret: The setting.
     """
     callers = [
-        ForgottenCaller(hashed, salt, in_utc(requested_at))
-        for hashed, salt, requested_at in warehouse.rows(
-            "SELECT caller_hash, salt, requested_at FROM {forgotten_callers} WHERE agent_id = %s",
-            agent_id,
+        ForgottenCaller(
+            row["caller_hash"],
+            row["salt"],
+            in_utc(row["requested_at"]),
+            # a dry run may read a warehouse of version 0.1, without these columns
+            row.get("method"),
+            row.get("key_id"),
+        )
+        for row in warehouse.rows_by_column(
+            "SELECT * FROM {forgotten_callers} WHERE agent_id = %s", agent_id
         )
     ]
-    return ForgottenCallers(
-        callers, region_of(warehouse, agent_id, phone_region) if callers else ""
-    )
+    region = region_of(warehouse, agent_id, phone_region) if callers else ""
+    return ForgottenCallers(callers, region, pii_secret)
 
 
 def region_of(warehouse: Warehouse, agent_id: str, phone_region: str = "") -> str:
