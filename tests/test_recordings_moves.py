@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from command import access, error_of, query, run, start
+from command import AGENT, access, error_of, query, run, start
 from loaded import put_loaded
 from optional import needs_s3
 from polyai import open_pipeline
 from polyai.dashboard import data
+from polyai.load.committer import Committer
 from polyai.recordings import opening, relocate
 from polyai.recordings.custody import Custody, Entry, Head
-from polyai.recordings.relocate import move
+from polyai.recordings.relocate import adopt, move
 from polyai.recordings.run import PIPELINE_NAME
 from polyai.recordings.verify import verify
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
 from polyai.views.query_reader import open_reader
+from polyai.warehouse.file_store import Store
 from s3_server import S3Server, s3
 
 pytestmark = pytest.mark.load
@@ -208,6 +211,45 @@ def to_0_1(folder: Path) -> None:
         pq.write_table(part, path)
 
 
+def until_it_succeeds(
+    work: Callable[[], object], step: int, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Kills work before a change of store or warehouse, each time some changes later.
+
+    Returns:
+        Number of changes without a kill.
+    """
+    left = 0
+
+    def killed(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return change(*arguments, **options)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        for owner, name in (
+            (Store, "put"),
+            (Store, "create"),
+            (Store, "delete"),
+            (Committer, "write"),
+            (Committer, "statements"),
+        ):
+            patch.setattr(owner, name, killed(getattr(owner, name)))
+        for changes in itertools.count(0, step):
+            left = changes
+            try:
+                work()
+            except KeyboardInterrupt:
+                continue
+            return changes
+    raise AssertionError
+
+
 class TestAnArchiveOfVersion01:
     @pytest.mark.parametrize(
         "command", [pytest.param("recordings", marks=pytest.mark.slow), "verify"]
@@ -250,6 +292,43 @@ class TestAnArchiveOfVersion01:
         assert done("verify", **environment)["files"] == len(before)
         chains = [done("prove", str(name), **environment) for name, *_ in before]
         assert [len(chain["entries"]) for chain in chains] == [1] * len(before)
+
+    @pytest.mark.parametrize(
+        ("work", "step"),
+        [
+            pytest.param("adopt", 5, marks=pytest.mark.slow),
+            pytest.param("adopt into a new warehouse", 1, marks=pytest.mark.matrix),
+            pytest.param("adopt", 1, marks=pytest.mark.matrix),
+            pytest.param("upgrade", 1, marks=pytest.mark.matrix),
+        ],
+    )
+    def test_that_is_taken_over_with_kills_has_one_log(
+        self, work: str, step: int, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done(**environment)
+        before = stored()
+        to_0_1(Path("recordings"))
+        if work == "adopt into a new warehouse":
+            put_loaded(CONFIG)
+
+        def take_over() -> None:
+            pipeline = open_pipeline(name=PIPELINE_NAME)
+            if work == "upgrade":
+                verify(pipeline, "recordings", wait=timedelta(days=7))
+            else:
+                adopt(pipeline, "recordings")
+
+        monkeypatch.setattr(opening, "_ENTRIES", 15)
+        monkeypatch.setattr(relocate, "_ROWS", 15)
+        assert until_it_succeeds(take_over, step, monkeypatch) > 5
+        (chain,) = Path("recordings/custody").glob("*/*")
+        lines = [line for path in chain.iterdir() for line in path.read_bytes().splitlines()]
+        upgraded = [one["path"] for one in map(json.loads, lines) if one["event"] == "upgraded"]
+        assert sorted(upgraded) == sorted(str(path) for _, path, _ in before)
+        found = done("verify", **environment)
+        assert (found["files"], found["writers"]) == (len(before), 1)
+        assert stored() == before
+        assert query("SELECT DISTINCT agent_id FROM polyai.archives") == [(AGENT,)]
 
     @pytest.mark.slow
     def test_that_was_moved_is_adopted(self, sandbox: Sandbox, environment: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,9 @@ FORMAT = 2
 
 WRITER_DIGITS = 16
 
+_TAKEOVER = "*"
+"""`agent_id` of the row of `archives` that exists while an archive is taken over."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -43,12 +46,14 @@ class Known:
         url: Its place.
         warehouse_id: Random id of the warehouse in it.
         agents: Agents that are registered with it.
+        is_just_taken_over: Only `end_takeover` is missing.
     """
 
     archive_id: str
     url: str
     warehouse_id: str
     agents: frozenset[str]
+    is_just_taken_over: bool
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,13 @@ def known_archive(warehouse: Warehouse) -> Known | None:
     rows = warehouse.rows(
         "SELECT archive_id, url, warehouse_id, agent_id FROM {archives} ORDER BY added_at, agent_id"
     )
-    if not rows:
+    own = [row for row in rows if row[3] != _TAKEOVER]
+    if not own:
         return None
-    archive_id, url, warehouse_id, _ = rows[0]
-    return Known(archive_id, url, warehouse_id, frozenset(row[3] for row in rows))
+    archive_id, url, warehouse_id, _ = own[0]
+    is_just_taken_over = (warehouse_id, _TAKEOVER) in {row[2:] for row in rows}
+    agents = frozenset(agent_id for *_, agent_id in own)
+    return Known(archive_id, url, warehouse_id, agents, is_just_taken_over)
 
 
 def read_identity(store: Store) -> str | None:
@@ -210,11 +218,7 @@ def refuse_unknown(warehouse: Warehouse, store: Store) -> bool:
         ConfigurationError: The store is in use, or the warehouse's recordings are elsewhere.
     """
     found = read_identity(store)
-    # a killed run may have left an upgrade incomplete
-    is_upgrading = found is not None and warehouse.has_columns(RECORDINGS.name, ["archive_id"])
-    if is_upgrading:
-        ids = warehouse.rows("SELECT DISTINCT archive_id FROM {recordings} WHERE uri IS NOT NULL")
-        is_upgrading = (found,) in ids
+    is_upgrading = found is not None and _unfinished(warehouse, store, found) is not None
     files = (path for path, _ in store.walk() if path != FILE)
     if found and not is_upgrading and next(files, None):
         raise ConfigurationError(
@@ -256,16 +260,82 @@ def archive_row(place: Place, agent_id: str, clock: Clock = utc_now) -> Mapping[
     }
 
 
+def register(committer: Committer, place: Place, agent_ids: Iterable[str], clock: Clock) -> None:
+    """Writes the rows of `archives` of these agents."""
+    rows = [archive_row(place, agent_id, clock) for agent_id in sorted(agent_ids)]
+    if rows:
+        committer.write({ARCHIVES: rows})
+
+
+def begin_takeover(
+    committer: Committer,
+    store: Store,
+    incoming: Incoming,
+    clock: Clock,
+    archive_id: str | None = None,
+) -> Place:
+    """Returns the archive in a store, in which this warehouse begins to write.
+
+    Until `end_takeover`, a row of `archives` keeps the ids, so that the next run continues the
+    manifest and the log of one that was killed.
+
+    Args:
+        committer: Committer of the warehouse.
+        store: The store.
+        incoming: Folder in which `archive.json` is written first.
+        clock: Current time.
+        archive_id: Id of an archive that has lost its `archive.json`.
+    """
+    archive_id = read_identity(store) or archive_id
+    unfinished = _unfinished(committer.warehouse, store, archive_id)
+    ids = unfinished or (archive_id or new_id(), new_id())
+    place = place_of(committer.warehouse, store, *ids)
+    register(committer, place, [_TAKEOVER], clock)
+    create_identity(store, incoming, clock, place.archive_id)
+    return place
+
+
+def end_takeover(committer: Committer) -> None:
+    """Deletes the row of `begin_takeover`."""
+    committer.delete(ARCHIVES, "agent_id = %s", _TAKEOVER)
+
+
+def _unfinished(
+    warehouse: Warehouse, store: Store, archive_id: str | None
+) -> tuple[str, str] | None:
+    """Returns the ids of archive and warehouse of a takeover that was killed; None without one.
+
+    Args:
+        warehouse: The warehouse.
+        store: The store.
+        archive_id: The id in the store; None if it has none yet.
+    """
+    for begun_id, url, warehouse_id in warehouse.rows(
+        "SELECT archive_id, url, warehouse_id FROM {archives} WHERE agent_id = %s", _TAKEOVER
+    ):
+        if archive_id == begun_id or (archive_id is None and url == str(store)):
+            return begun_id, warehouse_id
+    return None
+
+
 def repoint(committer: Committer, place: Place) -> None:
-    """Sets the place of an archive and of its files in the warehouse, in one transaction."""
+    """Makes a place that of the warehouse's archive and of its files, in one transaction."""
     store = place.store
     prefix = store.uri("x").removesuffix("x")
     with committer.statements() as client, client.begin_transaction():
         archives = client.make_qualified_table_name(ARCHIVES.name)
         recordings = client.make_qualified_table_name(RECORDINGS.name)
         client.execute_sql(
-            f"UPDATE {archives} SET url = %s WHERE archive_id = %s", str(store), place.archive_id
+            f"UPDATE {archives} SET archive_id = %s, url = %s, warehouse_id = %s "
+            "WHERE agent_id <> %s",
+            place.archive_id,
+            str(store),
+            place.warehouse_id,
+            _TAKEOVER,
         )
         client.execute_sql(
-            f"UPDATE {recordings} SET uri = CONCAT(%s, path) WHERE path IS NOT NULL", prefix
+            f"UPDATE {recordings} SET archive_id = %s, uri = CONCAT(%s, path) "
+            "WHERE path IS NOT NULL",
+            place.archive_id,
+            prefix,
         )

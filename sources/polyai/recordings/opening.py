@@ -16,13 +16,15 @@ from .custody import Entry, chain_folder, event, links
 from .identity import (
     Known,
     Place,
-    archive_row,
+    begin_takeover,
     check_place,
     create_identity,
+    end_takeover,
     known_archive,
     new_id,
     place_of,
     refuse_unknown,
+    register,
     repoint,
 )
 from .layout import file_name, partition
@@ -90,40 +92,38 @@ class Opening:
         committer, store, known = self._committer, self._store, self._known
         committer.create_tables((ARCHIVES, RECORDINGS))
         if known is None:
-            archive_id = create_identity(store, incoming, self._clock)
-            # an upgrade that was killed continues its log
-            own_id = archive_id if self._is_0_1 else new_id()
-            place = place_of(committer.warehouse, store, archive_id, own_id)
             if self._is_0_1:
+                place = begin_takeover(committer, store, incoming, self._clock)
                 take_over(committer, place, incoming, self._clock)
                 register(committer, place, agents_with_recordings(committer.warehouse), self._clock)
+                end_takeover(committer)
                 known = known_archive(committer.warehouse)
+            else:
+                archive_id = create_identity(store, incoming, self._clock)
+                place = place_of(committer.warehouse, store, archive_id, new_id())
         else:
             place = place_of(committer.warehouse, store, known.archive_id, known.warehouse_id)
             if not self._is_in_place:
                 logger.info("the archive has moved from %s to %s", known.url, store)
                 repoint(committer, place)
+            if known.is_just_taken_over:
+                end_takeover(committer)
         registered = known.agents if known else frozenset()
         register(committer, place, set(agent_ids) - registered, self._clock)
         return place
 
 
-def register(committer: Committer, place: Place, agent_ids: Iterable[str], clock: Clock) -> None:
-    """Writes the rows of `archives` of these agents."""
-    rows = [archive_row(place, agent_id, clock) for agent_id in sorted(agent_ids)]
-    if rows:
-        committer.write({ARCHIVES: rows})
-
-
 def take_over(committer: Committer, place: Place, incoming: Incoming, clock: Clock) -> None:
     """Upgrades the recordings of version 0.1 in the warehouse, and writes manifest and log.
 
-    Idempotent: the rows of `archives`, written afterwards, show that it is complete.
+    Idempotent, within `begin_takeover` and `end_takeover`.
     """
     store, warehouse = place.store, committer.warehouse
     set_paths(committer, place)
     for agent_id in agents_with_recordings(warehouse):
-        writer = ArchiveWriter(place, incoming, warehouse, agent_id, new_id(), clock, repairs=True)
+        # as the run, so that parts that a killed one has written are overwritten
+        run_id = place.warehouse_id
+        writer = ArchiveWriter(place, incoming, warehouse, agent_id, run_id, clock, repairs=True)
         entries: list[Entry] = []
         logged = _logged(store, agent_id, place.writer)
         for rows in Archive(warehouse, agent_id).days():

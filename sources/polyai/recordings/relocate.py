@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from ..warehouse.file_store import Store, open_store
 from ..warehouse.held import LoadState
 from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder
-from ..warehouse.queries import Warehouse
+from ..warehouse.queries import Warehouse, id_batches
 from .archive import Archive, agents_with_recordings
 from .custody import Event, event
 from .findings import Finding
@@ -34,18 +34,19 @@ from .identity import (
     FILE,
     Known,
     Place,
-    archive_row,
+    begin_takeover,
     create_identity,
+    end_takeover,
     identity_facts,
     known_archive,
-    new_id,
     place_of,
     read_identity,
+    register,
     repoint,
 )
 from .inventory import Inventory, OnFiles
 from .layout import file_name, partition
-from .manifest import Index, Row, read_index
+from .manifest import KEY, Index, Key, Row, key_of, read_index
 from .month_listing import MonthListing
 from .opening import FOLDER_0_1, take_over
 from .writer import ArchiveWriter
@@ -98,6 +99,7 @@ def adopt(
         committer.create_tables((ARCHIVES, RECORDINGS))
         warehouse, known = committer.warehouse, known_archive(committer.warehouse)
         found = _identity_to_adopt(store, known)
+        is_same = known is not None and found in (None, known.archive_id)
         recordings, missing = _missing(warehouse, store)
         if recordings and missing == recordings:
             raise ConfigurationError(
@@ -105,29 +107,25 @@ def adopt(
                 "its archive"
             )
         with Incoming(store, working_folder(pipeline.pipelines_dir)) as incoming:
-            wanted = known.archive_id if known and found is None else None
-            archive_id = create_identity(store, incoming, clock, wanted)
-            is_same = known is not None and known.archive_id == archive_id
-            # in the same place, it is a copy of the warehouse that is to write on its own
-            keeps_id = known is not None and is_same and known.url != str(store)
-            place = place_of(
-                warehouse, store, archive_id, known.warehouse_id if known and keeps_id else new_id()
-            )
+            if known and is_same and known.url != str(store):
+                archive_id = create_identity(store, incoming, clock, known.archive_id)
+                place = place_of(warehouse, store, archive_id, known.warehouse_id)
+            else:
+                # in the same place, it is a copy of the warehouse that is to write on its own
+                wanted = known.archive_id if known and is_same else None
+                place = begin_takeover(committer, store, incoming, clock, wanted)
             if known is None:
                 _import_0_1(committer, place)
                 take_over(committer, place, incoming, clock)
-            if known and not is_same:
-                _rename(committer, known.archive_id, archive_id)
-            agents = {name for (name,) in warehouse.rows(_AGENTS)} | set(
-                agents_with_recordings(warehouse)
-            )
-            agents |= known.agents if known else set()
-            if rows := [archive_row(place, agent_id, clock) for agent_id in sorted(agents)]:
-                committer.write({ARCHIVES: rows})
-            repoint(committer, place)
+            # before the warehouse is changed, which shows that it was adopted
             _log(committer, place, incoming, clock, "adopted", known)
+            repoint(committer, place)
+            agents = {name for (name,) in warehouse.rows(_AGENTS)}
+            agents |= {*agents_with_recordings(warehouse)}
+            register(committer, place, agents - (known.agents if known else set()), clock)
+            end_takeover(committer)
     before = known.url if known else None
-    return Relocation(archive_id, str(store), before, recordings=recordings, missing=missing)
+    return Relocation(place.archive_id, str(store), before, recordings=recordings, missing=missing)
 
 
 _AGENTS = "SELECT DISTINCT agent_id FROM {conversations}"
@@ -239,14 +237,6 @@ def _name(row: Row) -> str:
     return file_name(row["conversation_id"], row["direction"], redacted=row["redacted"])
 
 
-def _rename(committer: Committer, old: str, new: str) -> None:
-    """Replaces the id of the warehouse's archive."""
-    with committer.statements() as client, client.begin_transaction():
-        for table in (ARCHIVES, RECORDINGS):
-            name = client.make_qualified_table_name(table.name)
-            client.execute_sql(f"UPDATE {name} SET archive_id = %s WHERE archive_id = %s", new, old)
-
-
 def _log(
     committer: Committer,
     place: Place,
@@ -258,31 +248,46 @@ def _log(
     """Writes an entry about the new place into each log of this warehouse."""
     facts = identity_facts(place) | {"url": str(place.store), "before": known.url if known else ""}
     for agent_id in agents_with_recordings(committer.warehouse):
-        writer = ArchiveWriter(place, incoming, committer.warehouse, agent_id, new_id(), clock)
+        run_id = place.warehouse_id
+        writer = ArchiveWriter(place, incoming, committer.warehouse, agent_id, run_id, clock)
         writer.append([event(kind, clock(), agent_id=agent_id, **facts)])
 
 
 def _import_0_1(committer: Committer, place: Place) -> None:
     """Registers recordings of version 0.1 that another warehouse had, from their manifest."""
     store = place.store
-    held = set(agents_with_recordings(committer.warehouse))
     state = LoadState(committer.pipeline, locks_file=True)
     rows: list[Row] = []
     for path, _ in store.walk(FOLDER_0_1):
         agent_id = unquote(path.split("/")[1].partition("=")[2])
-        if agent_id in held:
-            continue
         forgotten = state.forgotten(agent_id)
-        rows += [
-            row
+        listed = {
+            key_of(row): row
             for row in _rows_0_1(store, path, agent_id)
             if row["conversation_id"] not in forgotten
-        ]
+        }
+        held = _held(committer.warehouse, agent_id, listed)
+        rows += [row for key, row in listed.items() if key not in held]
         if len(rows) >= _ROWS:
             committer.write({RECORDINGS: rows})
             rows = []
     if rows:
         committer.write({RECORDINGS: rows})
+
+
+def _held(warehouse: Warehouse, agent_id: str, keys: Iterable[Key]) -> set[Key]:
+    """Returns the keys of these recordings that the warehouse has rows of."""
+    names = ", ".join(KEY)
+    return {
+        key
+        for batch, marks in id_batches(sorted({key[0] for key in keys}))
+        for key in warehouse.rows(
+            f"SELECT {names} FROM {{recordings}} "
+            f"WHERE agent_id = %s AND conversation_id IN ({marks})",
+            agent_id,
+            *batch,
+        )
+    }
 
 
 def _rows_0_1(store: Store, path: str, agent_id: str) -> Iterator[Row]:
