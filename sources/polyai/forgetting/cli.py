@@ -24,6 +24,7 @@ from . import show
 from .command import erase, plan_erasure
 from .erasures import Erasures
 from .run import PIPELINE_NAME
+from .selection import Mentions
 
 _STOP_MESSAGE = "stopping after this agent, the next forget completes the rest"
 
@@ -37,6 +38,12 @@ def forget(
         list[str] | None,
         typer.Option("--caller", help="All conversations of this phone number. Repeatable."),
     ] = None,
+    mentions: Annotated[
+        bool,
+        typer.Option(
+            "--mentions", help="Erase other conversations too in which the caller is mentioned."
+        ),
+    ] = False,
     reason: Annotated[
         str | None, typer.Option(help="Reason, such as a request number; stored in `forgotten`.")
     ] = None,
@@ -57,9 +64,16 @@ def forget(
     not deleted.
     """
     conversations, callers = conversation or (), caller or ()
+    if mentions and not callers:
+        raise typer.BadParameter("--mentions needs a caller: --caller")
+    treatment: Mentions = "erase" if mentions else "list"
     target = Target(destination, dataset)
     plan = plan_erasure(
-        conversations=conversations, callers=callers, agents=agent or (), target=target
+        conversations=conversations,
+        callers=callers,
+        agents=agent or (),
+        mentions=treatment if dry_run or not yes else "ignore",
+        target=target,
     )
     if dry_run:
         if as_json:
@@ -77,6 +91,7 @@ def forget(
             conversations=conversations,
             callers=callers,
             agents=agent or (),
+            mentions=treatment,
             reason=reason,
             recordings_url=recordings_url,
             wait=wait,

@@ -13,7 +13,7 @@ from ..warehouse.target import DEFAULT_TARGET, Target
 from . import run
 from .erasures import Erasures
 from .run import PIPELINE_NAME, Readers
-from .selection import select
+from .selection import Mentions, select
 
 logger = logging.getLogger("polyai")
 
@@ -22,6 +22,7 @@ def forget(
     *conversations: str,
     callers: Sequence[str] = (),
     agents: Sequence[str] = (),
+    mentions: bool = False,
     reason: str | None = None,
     dry_run: bool = False,
     recordings_url: str | None = None,
@@ -39,6 +40,8 @@ def forget(
         conversations: Conversation ids, loaded or not.
         callers: Phone numbers. Conversations until now are not loaded again; later ones are.
         agents: Only these agents. Default: all agents in the warehouse.
+        mentions: Erase other conversations too in which a caller is mentioned. They are listed in
+            any case.
         reason: Saved in the table `forgotten`.
         dry_run: Report what would be erased; change nothing.
         recordings_url: Folder or fsspec URL of the recordings. Default: the setting.
@@ -57,13 +60,20 @@ def forget(
         DestinationError: There is no warehouse, or it cannot be read or written.
         LeaseLostError: Another machine has taken over this run's lease.
     """
-    plan = plan_erasure(conversations=conversations, callers=callers, agents=agents, target=target)
+    plan = plan_erasure(
+        conversations=conversations,
+        callers=callers,
+        agents=agents,
+        mentions=_mentions(erase=mentions) if dry_run else "ignore",
+        target=target,
+    )
     if dry_run or not plan.agents:
         return plan
     return erase(
         conversations=conversations,
         callers=callers,
         agents=agents,
+        mentions=_mentions(erase=mentions),
         reason=reason,
         recordings_url=recordings_url,
         wait=wait,
@@ -73,7 +83,12 @@ def forget(
 
 
 def plan_erasure(
-    *, conversations: Sequence[str], callers: Sequence[str], agents: Sequence[str], target: Target
+    *,
+    conversations: Sequence[str],
+    callers: Sequence[str],
+    agents: Sequence[str],
+    mentions: Mentions,
+    target: Target,
 ) -> Erasures:
     """Reports what `forget` would erase, and warns if callers cannot be found."""
     if callers and shared_setting("pii") == "drop":
@@ -90,6 +105,7 @@ def plan_erasure(
                 agent_ids=agents,
                 pii_secret=shared_setting("pii_secret"),
                 phone_region=shared_setting("phone_region"),
+                mentions=mentions,
             )
         )
 
@@ -99,6 +115,7 @@ def erase(
     conversations: Sequence[str],
     callers: Sequence[str],
     agents: Sequence[str],
+    mentions: Mentions,
     reason: str | None,
     recordings_url: str | None,
     wait: timedelta | None,
@@ -116,9 +133,14 @@ def erase(
         reason=reason,
         pii_secret=shared_setting("pii_secret"),
         phone_region=shared_setting("phone_region"),
+        mentions=mentions,
         lock_wait=wait or shared_setting("lock_wait"),
         stop=stop,
     )
+
+
+def _mentions(*, erase: bool) -> Mentions:
+    return "erase" if erase else "list"
 
 
 def _unique(conversations: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ class Erasure:
         conversations: Conversations with rows in the warehouse.
         not_held: Conversations without rows, which are not loaded later.
         callers: Number of callers whose earlier conversations are not loaded again.
+        mentions: Conversations of others in which a caller is mentioned, with the places (such as
+            `turns.user_input`). With `mentions="erase"` they are in `conversations` too.
         rows: Number of deleted rows by table.
         recordings: Number of deleted audio files.
         not_found: Callers without a conversation; by caller, those of the warehouse that come near.
@@ -29,6 +31,7 @@ class Erasure:
     conversations: list[str]
     not_held: list[str]
     callers: int
+    mentions: dict[str, list[str]] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     recordings: int = 0
     not_found: dict[str, list[str]] = field(default_factory=dict)
@@ -43,6 +46,7 @@ class Erasure:
             sorted(name for name, times in conversations.items() if times),
             sorted(name for name, times in conversations.items() if not times),
             len(selection.callers),
+            selection.mentions,
             not_found=selection.not_found,
         )
 

@@ -31,7 +31,7 @@ from .duckdb_rewrite import rewrite_duckdb_file
 from .erasures import Erasures
 from .lake_rewrite import rewrite_lake
 from .recording_files import open_recordings
-from .selection import Selection, select
+from .selection import Mentions, Selection, select
 from .sqlite_rewrite import rewrite_sqlite_warehouse
 
 PIPELINE_NAME = "polyai_forget"
@@ -64,6 +64,7 @@ def forget(
     reason: str | None = None,
     pii_secret: str = "",
     phone_region: str = "",
+    mentions: Mentions = "list",
     lock_wait: timedelta = timedelta(0),
     stop: threading.Event | None = None,
     clock: Clock = utc_now,
@@ -85,6 +86,7 @@ def forget(
         reason: Stored with each conversation.
         pii_secret: As for `select`; also the key of the hashes of callers.
         phone_region: As for `select`.
+        mentions: As for `select`.
         lock_wait: Time to wait for other runs; no other run may write at the same time.
         stop: When set, the run ends before the next agent; the next run completes the rest.
         clock: Source of the current time.
@@ -100,7 +102,7 @@ def forget(
     """
     stop = stop or threading.Event()
 
-    def selected(warehouse: Warehouse) -> list[Selection]:
+    def selected(warehouse: Warehouse, mentions: Mentions = "ignore") -> list[Selection]:
         return select(
             warehouse,
             conversation_ids,
@@ -108,6 +110,7 @@ def forget(
             agent_ids=agent_ids,
             pii_secret=pii_secret,
             phone_region=phone_region,
+            mentions=mentions,
         )
 
     def selected_agents() -> list[str]:
@@ -120,7 +123,7 @@ def forget(
         exclusive_committer(pipeline, timeout, selected_agents, _LOCK_ENDING) as committer,
         open_recordings(committer, recordings_url, clock) as files,
     ):
-        selections = selected(committer.warehouse)
+        selections = selected(committer.warehouse, mentions)
         agents = [
             AgentErasure(committer, selection, reason=reason, pii_secret=pii_secret, clock=clock)
             for selection in selections

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from operator import ne
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..clock import in_utc
 from ..errors import ConfigurationError
@@ -25,12 +25,13 @@ from ..tables.registry import erased_tables
 from ..tables.rules import caller_sql
 from ..warehouse.callers import forgotten_callers, region_of
 from ..warehouse.queries import Warehouse, id_batches
+from .mentions import ENDING_DIGITS, find_mentions
 
 MIN_CALLER_DIGITS = 5
 """Minimum length of a number: a shorter one, or a word such as `anonymous`, is not one caller's."""
 
-_ENDING_DIGITS = 6
-"""Digits at the end of a number that all of its spellings share."""
+Mentions = Literal["ignore", "list", "erase"]
+"""Treatment of conversations of others in which a caller is mentioned."""
 
 _MAX_NEAR = 3
 """Maximum number of callers that are named because they resemble one that was not found."""
@@ -53,6 +54,8 @@ class Selection:
         agent_id: The agent.
         conversations: Possible start times by conversation id; empty if it is not in the warehouse.
         of_callers: The ids that were found by caller.
+        mentions: Other conversations in which a caller is mentioned, with the places; see
+            `find_mentions`.
         callers: Callers whose conversations must not be loaded again.
         region: Country of numbers without country code; see `normalize_number`.
         not_found: Callers without a conversation, now or when they were erased before; by caller,
@@ -63,6 +66,7 @@ class Selection:
     agent_id: str
     conversations: dict[str, set[datetime | None]] = field(default_factory=dict)
     of_callers: set[str] = field(default_factory=set)
+    mentions: dict[str, list[str]] = field(default_factory=dict)
     callers: tuple[str, ...] = ()
     region: str = ""
     not_found: dict[str, list[str]] = field(default_factory=dict)
@@ -77,6 +81,7 @@ def select(
     agent_ids: Sequence[str] = (),
     pii_secret: str = "",
     phone_region: str = "",
+    mentions: Mentions = "ignore",
 ) -> list[Selection]:
     """Finds conversations by id and by caller, and unfinished requests of killed runs.
 
@@ -88,6 +93,8 @@ def select(
         pii_secret: Secret that numbers were hashed with when they were loaded.
         phone_region: Country of numbers without country code. Default: that of the agent's own
             numbers.
+        mentions: Whether to find mentions of the callers in other conversations, and to erase these
+            too.
 
     Returns:
         One selection per agent with something to erase.
@@ -114,6 +121,17 @@ def select(
                 if caller not in own.not_found or has_country(caller, own.region)
             )
         wanted = unfinished | own.of_callers | own.earlier.keys() & set(conversation_ids)
+        if callers and mentions != "ignore":
+            own.mentions = find_mentions(
+                warehouse,
+                agent_id,
+                callers,
+                region=own.region,
+                pii_secret=pii_secret,
+                besides=wanted | set(conversation_ids),
+            )
+        if mentions == "erase":
+            wanted |= own.mentions.keys()
         own.conversations = _loaded(warehouse, agent_id, wanted | set(conversation_ids))
         own.conversations |= {name: set() for name in wanted - own.conversations.keys()}
     found = {name for own in selections.values() for name in own.conversations}
@@ -175,7 +193,7 @@ def _find_callers(warehouse: Warehouse, selection: Selection, pii_secret: str) -
         forms = spellings(caller, region)
         if pii_secret:
             forms |= {normalize_caller(keyed_hash(form, pii_secret)) for form in forms}
-        endings = {form[-_ENDING_DIGITS:] for form in forms}
+        endings = {form[-ENDING_DIGITS:] for form in forms}
         same = [
             other
             for other in stored
@@ -208,7 +226,7 @@ def _near(caller: str, stored: Iterable[str], region: str) -> list[str]:
         if len(digits) > MOST_DIGITS:  # a hash
             return False
         differing = sum(map(ne, digits, wanted)) if len(digits) == len(wanted) else 2
-        return differing <= 1 or digits.endswith(wanted[-_ENDING_DIGITS:])
+        return differing <= 1 or digits.endswith(wanted[-ENDING_DIGITS:])
 
     return list(islice(filter(is_near, stored), _MAX_NEAR))
 

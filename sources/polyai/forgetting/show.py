@@ -25,6 +25,7 @@ def plan(console: Console, done: Erasures) -> None:
         )
         absent = [f"{name} (not in the warehouse, never to be loaded)" for name in one.not_held]
         _list(console, [*one.conversations, *absent])
+        _mentions(console, one)
 
 
 def not_found(done: Erasures) -> list[str]:
@@ -52,6 +53,7 @@ def erasures(console: Console, done: Erasures, place: str) -> None:
             f"{number_of(one.rows.total(), 'row')}{f' ({tables})' if tables else ''}, "
             f"{number_of(one.recordings, 'recording')}"
         )
+        _mentions(console, one)
     if done.is_rewritten:
         console.print("the warehouse's files were rewritten; backups still contain the erased data")
     else:
@@ -70,7 +72,17 @@ def erasures_as_json(done: Erasures, code: int, *, dry_run: bool) -> dict[str, A
         "dry_run": dry_run,
         "is_rewritten": done.is_rewritten,
         "error": done.error,
-        "agents": [asdict(one) | {"rows": dict(one.rows)} for one in done.agents],
+        "agents": [
+            asdict(one)
+            | {
+                "rows": dict(one.rows),
+                "mentions": [
+                    {"conversation_id": name, "places": places}
+                    for name, places in one.mentions.items()
+                ],
+            }
+            for one in done.agents
+        ],
     }
 
 
@@ -83,6 +95,17 @@ def _also(one: Erasure) -> str:
             f"earlier conversations of {number_of(one.callers, 'caller')} are never loaded again"
         )
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _mentions(console: Console, one: Erasure) -> None:
+    """Lists the conversations in which a caller is mentioned, unless they are erased too."""
+    erased = {*one.conversations, *one.not_held}
+    others = {name: places for name, places in one.mentions.items() if name not in erased}
+    if not others:
+        return
+    count = number_of(len(others), "other conversation")
+    console.print(f"  a caller is mentioned in {count}; --mentions erases these too:")
+    _list(console, [f"{name}: {', '.join(places)}" for name, places in others.items()])
 
 
 def _list(console: Console, conversation_ids: Sequence[str]) -> None:
