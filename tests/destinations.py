@@ -28,7 +28,7 @@ from polyai.sandbox import Sandbox
 from polyai.tables.audit import RECORDINGS, WRITE_BACKS
 from polyai.tables.erasure import FORGOTTEN
 from polyai.tables.registry import conversation_tables, key_of, name_tables
-from polyai.views.definitions import views
+from polyai.views.definitions import View, views
 from polyai.warehouse.read_only import open_to_read
 from postgres_server import postgres
 from s3_server import s3
@@ -187,12 +187,10 @@ class Scenario:
                 key = _KEYS.get(table.name) or key_of(table)
                 json_columns = {column.name for column in table.columns if column.type == "json"}
                 rows = warehouse.rows_by_column(f"SELECT * FROM {{{table.name}}}")
-                found[table.name] = _by_key(key, rows, json_columns)
+                found[table.name] = by_key(key, rows, json_columns)
             for view in views().values():
                 rows = warehouse.rows_by_column(f"SELECT * FROM {{{view.name}}}")
-                # some drivers return numbers for booleans
-                key = tuple(name for name in view.key if name != "is_redacted")
-                found[view.name] = _by_key(key, rows, set())
+                found[view.name] = by_key(key_of_view(view), rows, set())
             return found
 
     @contextmanager
@@ -210,7 +208,16 @@ class Scenario:
         }
 
 
-def _by_key(key: tuple[str, ...], rows: list[dict[str, Any]], json_columns: set[str]) -> Rows:
+def key_of_view(view: View) -> tuple[str, ...]:
+    """Returns the columns that identify a row of a view, other than booleans.
+
+    Some drivers return numbers for booleans.
+    """
+    return tuple(name for name in view.key if name != "is_redacted")
+
+
+def by_key(key: tuple[str, ...], rows: list[dict[str, Any]], json_columns: set[str]) -> Rows:
+    """Returns rows by key, without what differs in each run. Duplicate keys are errors."""
     found: Rows = {}
     for row in rows:
         clean = {

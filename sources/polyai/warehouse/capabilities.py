@@ -95,7 +95,7 @@ DESTINATIONS: Mapping[str, Support] = {
     ),
     "clickhouse": Support(
         "refused",
-        "its outer joins return empty values in place of NULL, 9 of 18 views fail on chdb, an "
+        "its outer joins return empty values in place of NULL, 9 of 19 views fail on chdb, an "
         "embedded ClickHouse, and no load of it was tried",
         "'dlt[clickhouse]'",
         alternative=_RELATIONAL,
