@@ -97,6 +97,7 @@ def test_defaults() -> None:
         pii_secret="",
         phone_region="",
         transcripts="keep",
+        accept_mixed=False,
         names={},
         reporting_time_zone="UTC",
         publish_to=None,
@@ -233,6 +234,7 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         "REPORTING_TIME_ZONE": "europe/london",
         "NAMES": '{"agents": {"A": " Front desk "}, "variants": {}}',
         "PUBLISH_TO": "published",
+        "ACCEPT_MIXED": "true",
         "MAX_ATTEMPTS": "2",
     }
     for name, value in environment.items():
@@ -259,6 +261,7 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         pii_secret="pepper of some length",
         phone_region="GB",
         transcripts="drop",
+        accept_mixed=True,
         names={"agents": {"A": "Front desk"}},
         reporting_time_zone="Europe/London",
         publish_to=Path("published"),

@@ -11,6 +11,7 @@ from ..clock import utc_now
 from ..config.settings import resolve
 from ..console.exit_codes import ExitCode
 from ..console.options import (
+    AcceptMixedOption,
     AgentOption,
     ApiOption,
     BaseUrlOption,
@@ -73,6 +74,7 @@ def load(
     recordings: Annotated[
         bool, typer.Option("--recordings", help="Then fetch the missing recordings.")
     ] = False,
+    accept_mixed: AcceptMixedOption = False,
     wait: WaitOption = None,
     workers: WorkersOption = None,
     chunk_size: ChunkSizeOption = None,
@@ -92,6 +94,7 @@ def load(
         lock_wait=wait,
         workers=workers,
         chunk_size=chunk_size,
+        accept_mixed=accept_mixed or None,
     ).only(agent or ())
     with stop_on_signals() as stop, LoadProgress(stderr) as progress:
         result = run_load(
@@ -162,6 +165,7 @@ def backfill(
         ),
     ] = True,
     agent: AgentOption = None,
+    accept_mixed: AcceptMixedOption = False,
     chunk_size: ChunkSizeOption = None,
     api: ApiOption = None,
     region: RegionOption = None,
@@ -176,9 +180,13 @@ def backfill(
     failed slice does not stop the others; it is named at the end. Can run
     beside `load`, whose watermark does not change.
     """
-    settings = resolve(api=api, region=region, base_url=base_url, chunk_size=chunk_size).only(
-        agent or ()
-    )
+    settings = resolve(
+        api=api,
+        region=region,
+        base_url=base_url,
+        chunk_size=chunk_size,
+        accept_mixed=accept_mixed or None,
+    ).only(agent or ())
     target = Target(destination, dataset)
     pipeline = target.open()
     span = Span(since, before or utc_now())

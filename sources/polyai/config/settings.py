@@ -97,6 +97,7 @@ class Settings:
         phone_region: Country, in two letters, of phone numbers without country code; empty for that
             of the agent's own numbers.
         transcripts: Treatment of the spoken and written words.
+        accept_mixed: Whether a run may write rows beside those of another privacy mode.
         names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
             API has.
         reporting_time_zone: IANA time zone of local dates in the views.
@@ -128,6 +129,7 @@ class Settings:
     pii_secret: str = field(repr=False)
     phone_region: str
     transcripts: Transcripts
+    accept_mixed: bool
     names: Mapping[str, Mapping[str, str]]
     reporting_time_zone: str
     publish_to: Path | str | None
@@ -250,6 +252,7 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "pii_secret": ("", text),
     "phone_region": ("", phone_region),
     "transcripts": ("keep", choice(*get_args(Transcripts))),
+    "accept_mixed": (False, boolean),
     "names": ({}, names_by_id(*NAMED_TABLES)),
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),
     "publish_to": (None, publish_target),

@@ -78,6 +78,13 @@ RedactedOption = Annotated[
 RecordingsUrlOption = Annotated[
     str | None, typer.Option(help="Folder or fsspec URL, such as s3://bucket/recordings.")
 ]
+AcceptMixedOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-mixed",
+        help="Write beside rows that were loaded under another pii or transcripts.",
+    ),
+]
 WorkersOption = Annotated[int | None, typer.Option(help="Concurrent requests.")]
 ChunkSizeOption = Annotated[
     int | None, typer.Option(help="Conversations that are committed together.")

@@ -37,6 +37,7 @@ from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
 from .fallback import offers_details
 from .fetch import Fetched, Fetcher, Task
+from .held_mode import enter_mode
 from .listing_choice import ListingChoice, both_refused, first_choice, log_choice, next_choice
 from .names import ReadNames, client_options, read_names
 from .plan import Plan
@@ -92,7 +93,8 @@ class AgentReader:
         environments: Environments that v3 lists.
 
     Raises:
-        ConfigurationError: The agent lacks what the chosen API needs.
+        ConfigurationError: The agent lacks what the chosen API needs; or rows of another privacy
+            mode are loaded.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class AgentReader:
             range_to=span.before if span else None,
             redact=Redaction.of(settings).text,
         )
+        enter_mode(warehouse, self.report, settings)
         options: dict[str, Any] = {
             **request_options(settings),
             "connections": settings.workers + 1,  # one for the listing

@@ -93,6 +93,10 @@ class RunReport:
     custody_head: str | None = None
     """Hash of the newest of these entries."""
     error: str | None = None
+    pii: str | None = None
+    transcripts: str | None = None
+    pii_key: str | None = None
+    """Privacy mode under which the run writes rows; None for runs that write no personal data."""
     redact: Callable[[str], str] = str
     """Removes personal data from `error`."""
     load_ids: set[str] = field(default_factory=set)

@@ -11,6 +11,7 @@ import typer
 from ..config.settings import resolve, shared_setting
 from ..console.exit_codes import ExitCode
 from ..console.options import (
+    AcceptMixedOption,
     AgentOption,
     BaseUrlOption,
     DatasetOption,
@@ -56,6 +57,7 @@ def recordings(
     directions: DirectionsOption = None,
     redacted: RedactedOption = None,
     recordings_url: RecordingsUrlOption = None,
+    accept_mixed: AcceptMixedOption = False,
     wait: WaitOption = None,
     workers: WorkersOption = None,
     region: RegionOption = None,
@@ -79,6 +81,7 @@ def recordings(
         workers=workers,
         region=region,
         base_url=base_url,
+        accept_mixed=accept_mixed or None,
     ).only(agent or ())
     with stop_on_signals() as stop, LoadProgress(stderr) as progress:
         result = command.recordings(

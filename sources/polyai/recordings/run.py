@@ -24,6 +24,7 @@ from ..config.agent import DATA, Agent
 from ..config.settings import Settings
 from ..errors import ApiError, BusyError, ConfigurationError, PolyAIError, StoreError
 from ..load.committer import Committer, open_committer
+from ..load.held_mode import enter_mode
 from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
@@ -113,8 +114,12 @@ def fetch_recordings(
                 break
             report = RecordingsReport(agent.agent_id, COMMAND, Traffic(), started_at=clock())
             reports.append(report)
-            if holder := work.others.get(RECORDINGS_WRITER.lease(agent.agent_id)):
-                report.finish(BusyError(f"{holder} downloads recordings of {agent.agent_id}"))
+            try:
+                if holder := work.others.get(RECORDINGS_WRITER.lease(agent.agent_id)):
+                    raise BusyError(f"{holder} downloads recordings of {agent.agent_id}")
+                enter_mode(work.committer.warehouse, report, settings)
+            except (BusyError, ConfigurationError) as error:
+                report.finish(error)
                 continue
             on_begin(report)
             AgentRecordings(work, agent, settings, report, stop, clock).fetch()

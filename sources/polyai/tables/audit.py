@@ -33,7 +33,7 @@ SYNC_RUNS = Table(
         Column(
             "command",
             "text",
-            "Command: load, backfill, recordings, verify, prune, annotate, note or forget.",
+            "Command: load, backfill, recordings, verify, prune, annotate, note, forget or redact.",
         ),
         Column("source_api", "text", "API that was listed: data or conversations_v3."),
         Column(
@@ -138,6 +138,19 @@ SYNC_RUNS = Table(
             unit="UTC",
         ),
         Column("error", "text", "Error that stopped the run."),
+        Column(
+            "pii",
+            "text",
+            "Setting `pii` under which the run wrote rows: keep, hash or drop; NULL if it wrote no "
+            "personal data.",
+        ),
+        Column("transcripts", "text", "Setting `transcripts` of the run: keep or drop."),
+        Column(
+            "pii_key",
+            "text",
+            "Fingerprint of the setting `pii_secret`, from which the secret cannot be computed; "
+            "NULL unless numbers are hashed.",
+        ),
         PACKAGE_ID,
     ),
     key=("run_id",),

@@ -9,6 +9,7 @@ import typer
 
 from ..config.settings import Settings, resolve
 from ..console.options import (
+    AcceptMixedOption,
     AgentOption,
     BaseUrlOption,
     DatasetOption,
@@ -43,6 +44,7 @@ def annotate(
     query: QueryOption = None,
     dry_run: DryRunOption = False,
     agent: AgentOption = None,
+    accept_mixed: AcceptMixedOption = False,
     wait: WaitOption = None,
     workers: WorkersOption = None,
     region: RegionOption = None,
@@ -62,7 +64,13 @@ def annotate(
     """
     target = Target(destination, dataset)
     records = _records(file, query, target)
-    settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
+    settings = resolve(
+        lock_wait=wait,
+        workers=workers,
+        region=region,
+        base_url=base_url,
+        accept_mixed=accept_mixed or None,
+    )
     _send(
         "annotation",
         records,
@@ -83,6 +91,7 @@ def note(
     ] = False,
     dry_run: DryRunOption = False,
     agent: AgentOption = None,
+    accept_mixed: AcceptMixedOption = False,
     wait: WaitOption = None,
     workers: WorkersOption = None,
     region: RegionOption = None,
@@ -101,7 +110,13 @@ def note(
     """
     target = Target(destination, dataset)
     records = _records(file, query, target)
-    settings = resolve(lock_wait=wait, workers=workers, region=region, base_url=base_url)
+    settings = resolve(
+        lock_wait=wait,
+        workers=workers,
+        region=region,
+        base_url=base_url,
+        accept_mixed=accept_mixed or None,
+    )
     _send(
         "note",
         records,

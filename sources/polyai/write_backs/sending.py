@@ -20,8 +20,9 @@ from ..api.worker_pool import WorkerPool
 from ..clock import Clock
 from ..config.agent import Agent
 from ..config.settings import Settings
-from ..errors import ApiError, PolyAIError, UnavailableError
+from ..errors import ApiError, ConfigurationError, PolyAIError, UnavailableError
 from ..load.committer import Committer
+from ..load.held_mode import enter_mode
 from ..shape.redaction import Redaction, request_options
 from ..tables.audit import SYNC_RUNS, WRITE_BACKS
 from ..warehouse.held import LoadState
@@ -71,6 +72,7 @@ class AgentWriteBacks:
         self.report = report
         report.expected = len(rows)
         self._agent_id = agent.agent_id
+        self._settings = settings
         self._kind = kind
         self._rows = rows
         self._overwrite = overwrite
@@ -104,7 +106,14 @@ class AgentWriteBacks:
         self._finish(self._delivery.stopped_by)
 
     def send(self, committer: Committer) -> None:
-        """Sends the rows and commits the results."""
+        """Sends the rows and commits the results; none if rows of another mode are loaded."""
+        try:
+            enter_mode(committer.warehouse, self.report, self._settings)
+        except ConfigurationError as error:
+            for row in self._rows:
+                self.report.add(Result.of(row, "not sent", str(error)))
+            self._finish(error)
+            return
         killed = committer.begin(self.report, list(COMMANDS.values()), [WRITE_BACKS])
         history = self._history
         history.read()
