@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .load.refetch import Span
     from .load.source import polyai
     from .recordings.command import recordings
+    from .redacting.command import redact
     from .status.command import status
     from .views.command import views
     from .warehouse.open import open_pipeline
@@ -54,6 +55,7 @@ __all__ = [
     "open_pipeline",
     "polyai",
     "recordings",
+    "redact",
     "resolve",
     "run_script",
     "status",
@@ -75,6 +77,7 @@ _MODULES = {
     "open_pipeline": ".warehouse.open",
     "polyai": ".load.source",
     "recordings": ".recordings.command",
+    "redact": ".redacting.command",
     "resolve": ".config.settings",
     "run_script": ".console.process",
     "status": ".status.command",

@@ -95,6 +95,12 @@ COMMANDS = {
         "Erase conversations or callers, and never load them again.",
         "--caller +442079460018 --reason DSR-4711",
     ),
+    "redact": Command(
+        ".redacting.cli",
+        "redact",
+        "Convert what is loaded to stricter settings pii and transcripts.",
+        "--dry-run",
+    ),
     "status": Command(
         ".status.cli",
         "status",

@@ -191,13 +191,7 @@ def resolve(**options: object) -> Settings:
         name: validate(name, given[name].value if name in given else default, validator, options)
         for name, (default, validator) in _SHARED.items()
     }
-    if shared["pii"] == "hash" and len(shared["pii_secret"]) < SHORTEST_SECRET:
-        problem = "is too short" if shared["pii_secret"] else "is missing"
-        raise ConfigurationError(
-            f"pii_secret {problem}: pii = 'hash' requires a secret key of {SHORTEST_SECRET} "
-            "characters or more, best random ones, because a shorter one can be guessed. "
-            f"{how_to_set('pii_secret', is_option='pii_secret' in options)}"
-        )
+    _check_secret(shared["pii"], shared["pii_secret"], is_option="pii_secret" in options)
     if shared["page_size"] is None:
         shared["page_size"] = _PAGE_SIZES.get(shared["api"])
     return Settings(agents=_agents(given, options), **shared)
@@ -216,6 +210,27 @@ def shared_setting(name: str) -> Any:
     default, validator = _SHARED[name]
     given = look_up(name, {})
     return validate(name, given.value if given else default, validator, {})
+
+
+def privacy_settings() -> tuple[Pii, str, Transcripts, str]:
+    """Looks up `pii`, `pii_secret`, `transcripts` and `phone_region`, as `shared_setting` does.
+
+    Raises:
+        ConfigurationError: One of them is invalid.
+    """
+    pii, secret = shared_setting("pii"), shared_setting("pii_secret")
+    _check_secret(pii, secret, is_option=False)
+    return pii, secret, shared_setting("transcripts"), shared_setting("phone_region")
+
+
+def _check_secret(pii: Pii, secret: str, *, is_option: bool) -> None:
+    if pii == "hash" and len(secret) < SHORTEST_SECRET:
+        problem = "is too short" if secret else "is missing"
+        raise ConfigurationError(
+            f"pii_secret {problem}: pii = 'hash' requires a secret key of {SHORTEST_SECRET} "
+            "characters or more, best random ones, because a shorter one can be guessed. "
+            f"{how_to_set('pii_secret', is_option=is_option)}"
+        )
 
 
 def setting_names() -> tuple[str, ...]:

@@ -16,23 +16,17 @@ import dlt
 
 from ..clock import Clock, utc_now
 from ..errors import PolyAIError
-from ..load.committer import Committer
-from ..load.discard import discard_all
 from ..load.exclusive import exclusive_committer
-from ..locking.files import LockTimeout, staging_datasets
+from ..locking.files import LockTimeout
 from ..views.publication import is_current
 from ..views.refresh import refresh
-from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
-from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse
 from .agent_erasure import AgentErasure
 from .copies import remake_copies
-from .duckdb_rewrite import rewrite_duckdb_file
 from .erasures import Erasures
-from .lake_rewrite import rewrite_lake
 from .recording_files import open_recordings
+from .rewriting import discard_pending, rewrite_files
 from .selection import Mentions, Selection, select
-from .sqlite_rewrite import rewrite_sqlite_warehouse
 
 PIPELINE_NAME = "polyai_forget"
 """dlt pipeline and schema of the tables about erasures."""
@@ -134,12 +128,8 @@ def forget(
                 break
             agent.erase(files)
             started.append(agent)
-        _discard_pending(committer)
-        is_rewritten = (
-            rewrite_duckdb_file(pipeline)
-            or rewrite_lake(committer)
-            or rewrite_sqlite_warehouse(committer)
-        )
+        discard_pending(committer)
+        is_rewritten = rewrite_files(committer)
         left = remake_copies(pipeline, wait=lock_wait, besides=readers.publish_to)
         for agent in started:
             agent.finish(left)
@@ -150,13 +140,6 @@ def forget(
         error,
         is_interrupted=len(started) < len(agents),
     )
-
-
-def _discard_pending(committer: Committer) -> None:
-    """Discards packages that killed runs on this machine have not loaded."""
-    pipeline = committer.pipeline
-    names = discard_all(working_folder(pipeline.pipelines_dir), LOAD_PIPELINE_NAME)
-    committer.drop_datasets(staging_datasets(pipeline, names))
 
 
 def _refresh_copy(pipeline: dlt.Pipeline, readers: Readers, wait: timedelta) -> str | None:

@@ -191,7 +191,9 @@ class Committer:
         self._extract(rows_source(rows, self._schema))
         self._load()
 
-    def commit_rows(self, rows: Mapping[Table, RowsOf], source: Warehouse) -> None:
+    def commit_rows(
+        self, rows: Mapping[Table, RowsOf], source: Warehouse, lanes: Iterable[str] = ()
+    ) -> None:
         """Commits rows that have their load ids already, in place of those with their merge keys.
 
         Args:
@@ -199,10 +201,11 @@ class Committer:
                 exist.
             source: Warehouse that they are read from. It is closed before they are loaded, because
                 an open DuckDB file takes up to its limit of memory.
+            lanes: Leases to hold while they are loaded.
         """
         with source.kept_open():
             self._extract(arrow_source(rows, self._schema))
-        self._load()
+        self._load(lanes)
 
     def create_tables(self, tables: Iterable[Table]) -> None:
         """Creates tables, columns of tables, and indexes that do not exist.

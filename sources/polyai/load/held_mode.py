@@ -7,13 +7,14 @@ import logging
 from ..config.settings import Settings
 from ..errors import ConfigurationError
 from ..shape.privacy_mode import PrivacyMode
-from ..warehouse.run_history import RunHistory
+from ..warehouse.privacy_modes import has_loads, privacy_modes
+from ..warehouse.queries import Warehouse
 from .report import RunReport
 
 logger = logging.getLogger("polyai")
 
 
-def enter_mode(warehouse: RunHistory, report: RunReport, settings: Settings) -> None:
+def enter_mode(warehouse: Warehouse, report: RunReport, settings: Settings) -> None:
     """Records the privacy mode of a run in its report, before it writes its first row.
 
     A warehouse of version 0.1 does not record its modes; that of the settings is taken for it.
@@ -27,15 +28,15 @@ def enter_mode(warehouse: RunHistory, report: RunReport, settings: Settings) -> 
 
 
 def _require_same(
-    warehouse: RunHistory, agent_id: str, mode: PrivacyMode, *, is_mixed: bool
+    warehouse: Warehouse, agent_id: str, mode: PrivacyMode, *, is_mixed: bool
 ) -> None:
-    loaded = warehouse.privacy_modes(agent_id)
+    loaded = privacy_modes(warehouse, agent_id)
     if others := sorted(loaded - {mode}, key=str):
         if is_mixed:
             logger.warning("%s: mixed with rows of %s, as accepted", agent_id, _listed(others))
             return
         raise ConfigurationError(f"{_difference(agent_id, others, mode)}. {_advice(others, mode)}")
-    if not loaded and warehouse.has_conversations_of_unknown_mode(agent_id):
+    if not loaded and has_loads(warehouse, agent_id):
         logger.warning(
             "%s: the warehouse does not record under which settings its rows were loaded: %s is "
             "taken for them. If they were loaded otherwise, run redact",

@@ -44,17 +44,20 @@ def metrics(batch: Batch) -> pa.Table:
         "name": pa.array(names, pa.string()),
         "occurrence": occurrences,
         "value": values,
-        "value_number": [_finite(value) for value in values],
-        "value_boolean": [
-            _BOOLEANS.get(value.lower()) if value and len(value) <= _LONGEST_BOOLEAN else None
-            for value in values
-        ],
+        "value_number": list(map(value_number, values)),
+        "value_boolean": list(map(value_boolean, values)),
         "recorded_at": recorded_at,
     }
     return batch.table(children.METRICS, owners, given)
 
 
-def _finite(value: str | None) -> float | None:
+def value_boolean(value: str | None) -> bool | None:
+    """Returns the boolean that a value is; None for none."""
+    return _BOOLEANS.get(value.lower()) if value and len(value) <= _LONGEST_BOOLEAN else None
+
+
+def value_number(value: str | None) -> float | None:
+    """Returns the finite number that a value is; None for none."""
     # no letter begins a number, and most values are words
     if not value or value[0].isalpha() or not NUMBER.fullmatch(value):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
@@ -41,22 +41,22 @@ _MOST_OF_A_NUMBER = 10**15
 numbers (exclusive)."""
 
 
-class _Level(NamedTuple):
+class Level(NamedTuple):
     """Known fields of one object of the API."""
 
     types: Mapping[str, ColumnType] = {}
-    nested: Mapping[str, _Level] = {}
-    others: _Level | None = None
+    nested: Mapping[str, Level] = {}
+    others: Level | None = None
     """Level of all fields that are not in `nested`."""
 
 
-def _level(table: Table, prefix: str, **nested: _Level) -> _Level:
+def _level(table: Table, prefix: str, **nested: Level) -> Level:
     types = {column.name: column.type for column in table.columns}
     fields = {field: types[name] for name, field in table.fields(prefix).items()}
-    return _Level({name: kind for name, kind in fields.items() if kind != "text"}, nested)
+    return Level({name: kind for name, kind in fields.items() if kind != "text"}, nested)
 
 
-_DETAIL = _level(
+DETAIL = _level(
     CONVERSATIONS,
     "",
     turns=_level(
@@ -65,10 +65,11 @@ _DETAIL = _level(
         reviews=_level(ANNOTATIONS, "turns[].reviews[]."),
         llm_requests=_level(LLM_REQUESTS, "turns[].llm_requests[]."),
     ),
-    functionEvents=_Level(others=_level(FUNCTION_EVENTS, "functionEvents{}[].")),
-    metrics=_Level(others=_Level({"timestamp": "timestamp"})),
+    functionEvents=Level(others=_level(FUNCTION_EVENTS, "functionEvents{}[].")),
+    metrics=Level(others=Level({"timestamp": "timestamp"})),
 )
-_NONE = _Level()
+NO_LEVEL = Level()
+"""Level of objects without known fields."""
 
 _is_suspect_key = lru_cache(maxsize=10_000)(is_suspect)
 
@@ -118,12 +119,12 @@ class Redaction:
             return detail
         own = {"conversationId": detail["conversationId"]} if "conversationId" in detail else {}
         rest = {name: item for name, item in detail.items() if name not in own}
-        redacted: Json = self._object(rest, "", _DETAIL, own.get("conversationId"))
+        redacted: Json = self._object(rest, "", DETAIL, own.get("conversationId"))
         return own | redacted
 
     def value(self, value: Any) -> Any:
         """Returns any other JSON value without numbers and addresses, in keys and values."""
-        return value if self._pii == "keep" else self._redacted(value, "", _NONE, None)
+        return value if self._pii == "keep" else self._redacted(value, "", NO_LEVEL, None)
 
     def text(self, text: str) -> str:
         """Returns a text, such as a message, without numbers and addresses."""
@@ -132,7 +133,7 @@ class Redaction:
         return replace_personal_data(text, self._region, self._replacement)
 
     def _redacted(
-        self, value: Any, name: str, level: _Level, own_id: Any, kind: ColumnType | None = None
+        self, value: Any, name: str, level: Level, own_id: Any, kind: ColumnType | None = None
     ) -> Any:
         of = type(value)
         if of is str:
@@ -145,7 +146,7 @@ class Redaction:
             return self._number(value, name, kind)
         return value
 
-    def _object(self, value: Json, name: str, level: _Level, own_id: Any) -> Json:
+    def _object(self, value: Json, name: str, level: Level, own_id: Any) -> Json:
         types, nested, others = level
         result: Json = {}
         for key, item in value.items():
@@ -153,14 +154,17 @@ class Redaction:
             redacted = self._redacted(
                 item,
                 name if key == "value" else key,
-                nested.get(key) or others or _NONE,
+                nested.get(key) or others or NO_LEVEL,
                 own_id,
                 types.get(key),
             )
-            if _is_suspect_key(key):
-                key = _unused(self._text(key, "", None), result, value)
+            if self._is_suspect(key) and (new := self._text(key, "", None)) != key:
+                key = unused_key(new, result, value)
             result[key] = redacted
         return result
+
+    def _is_suspect(self, key: str) -> bool:
+        return _is_suspect_key(key)
 
     def _text(self, text: str, name: str, kind: ColumnType | None) -> str:
         if not is_suspect(text) or (kind == "timestamp" and is_time(text)):
@@ -202,7 +206,7 @@ def _is_other_number(number: int, name: str, kind: ColumnType | None) -> bool:
     return number < _MOST_OF_A_MEASURE and _MEASURE_NAME.search(name) is not None
 
 
-def _unused(key: str, result: Json, value: Json) -> str:
+def unused_key(key: str, result: Container[str], value: Container[str]) -> str:
     """Returns the key, with a number if another one of the object has become the same."""
     name, number = key, 2
     while name in result or name in value:

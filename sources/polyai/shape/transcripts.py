@@ -15,7 +15,7 @@ from .turns import listed
 from .values import NUMBER, boolean, integer, number
 
 Json = dict[str, Any]
-_Check = Callable[[Any], object]
+Check = Callable[[Any], object]
 """Raises ValueError for a value that is not to be kept."""
 
 _CODE = re.compile(r"\S{1,200}")
@@ -32,7 +32,7 @@ def _scalar(value: Any) -> None:
         raise ValueError("not a scalar")
 
 
-_CONVERSATION: Mapping[str, _Check] = {
+CONVERSATION_CHECKS: Mapping[str, Check] = {
     **dict.fromkeys(
         (
             "conversationId", "accountId", "projectId", "channel", "direction", "clientEnv",
@@ -46,20 +46,22 @@ _CONVERSATION: Mapping[str, _Check] = {
     **dict.fromkeys(("inProgress", "handoff"), boolean),
     **dict.fromkeys(("num_turns", "num_silences", "num_ood"), integer),
 }  # fmt: skip
-_TURN: Mapping[str, _Check] = {
+_WORDS_OF_A_CONVERSATION = ("note", "shortSummary", "state")
+
+TURN_CHECKS: Mapping[str, Check] = {
     "turn_id": integer,
     **dict.fromkeys(("user_input_datetime", "agent_response_datetime"), parse_timestamp),
     **dict.fromkeys(("barge_in", "is_ood", "is_silence"), boolean),
     **dict.fromkeys(("asr_lang_code", "tts_lang_code", "user_input_audio_url"), _code),
 }
-_REVIEW: Mapping[str, _Check] = {
+REVIEW_CHECKS: Mapping[str, Check] = {
     **dict.fromkeys(("role", "annotationType", "annotation_type", "type", "label"), _code),
     **dict.fromkeys(("createdBy", "created_by", "author", "annotatedBy", "user"), _scalar),
     **dict.fromkeys(
         ("createdAt", "created_at", "timestamp", "annotatedAt", "updatedAt"), parse_timestamp
     ),
 }
-_EVENT: Mapping[str, _Check] = {
+EVENT_CHECKS: Mapping[str, Check] = {
     **dict.fromkeys(
         (
             "id", "function_id", "function_version", "name", "llm_request_id",
@@ -80,11 +82,13 @@ def without_transcript(detail: Json) -> Json:
     logs and results of functions; and fields that are not known. Of metrics, numbers, booleans and
     times are kept. Where a count depends on a text being there, it becomes `DROPPED`.
     """
-    kept = _kept(detail, _CONVERSATION)
+    kept = kept_fields(detail, CONVERSATION_CHECKS)
     kept |= {
         name: value
         for name, value in detail.items()
-        if name not in _CONVERSATION and isinstance(value, int | float)
+        if name not in CONVERSATION_CHECKS
+        and name not in _WORDS_OF_A_CONVERSATION
+        and isinstance(value, int | float)
     }
     if "tags" in detail:
         kept["tags"] = [tag for tag in listed(detail["tags"]) if not isinstance(tag, dict | list)]
@@ -98,7 +102,7 @@ def without_transcript(detail: Json) -> Json:
     return kept
 
 
-def _kept(value: Any, checks: Mapping[str, _Check]) -> Json:
+def kept_fields(value: Any, checks: Mapping[str, Check]) -> Json:
     """Returns the known fields of an object whose values have the type of their column."""
     if not isinstance(value, dict):
         return {}
@@ -115,25 +119,26 @@ def _kept(value: Any, checks: Mapping[str, _Check]) -> Json:
 
 
 def _turn(turn: Any) -> Json:
-    kept = _kept(turn, _TURN)
+    kept = kept_fields(turn, TURN_CHECKS)
     if isinstance(turn, dict):
         if "latency" in turn:
-            kept["latency"] = _numbers(turn["latency"])
-        if "intents" in turn:
+            kept["latency"] = numbers(turn["latency"])
+        if turn.get("intents") is not None:
             names = [
                 intent["name"] if isinstance(intent, dict) and "name" in intent else intent
                 for intent in listed(turn["intents"])
             ]
             kept["intents"] = [name for name in names if isinstance(name, str)]
         if turn.get("reviews"):
-            kept["reviews"] = [_kept(review, _REVIEW) for review in listed(turn["reviews"])]
+            reviews = listed(turn["reviews"])
+            kept["reviews"] = [kept_fields(review, REVIEW_CHECKS) for review in reviews]
     return kept
 
 
-def _numbers(value: Any) -> Any:
+def numbers(value: Any) -> Any:
     """Returns a latency with its numbers only."""
     if isinstance(value, dict):
-        return {name: _numbers(item) for name, item in value.items()}
+        return {name: numbers(item) for name, item in value.items()}
     return value if value is None or _is_measured(value) else None
 
 
@@ -165,7 +170,7 @@ def _events_by_turn(by_turn: Any) -> Any:
 
 
 def _event(event: Any) -> Json:
-    kept = _kept(event, _EVENT)
+    kept = kept_fields(event, EVENT_CHECKS)
     if isinstance(event, dict):
         for name in ("error", "hangup"):
             if (value := event.get(name)) not in (None, "", {}, []):
@@ -173,7 +178,7 @@ def _event(event: Any) -> Json:
         handoff = event.get("handoff")
         if isinstance(handoff, dict) and handoff:
             reason = {"reason": DROPPED} if handoff.get("reason") else {}
-            kept["handoff"] = _kept(handoff, {"type": _code}) | reason
+            kept["handoff"] = kept_fields(handoff, {"type": _code}) | reason
     return kept
 
 
@@ -188,9 +193,11 @@ def _metrics(by_name: Any) -> Json | None:
 
 def _sample(item: Any) -> Any:
     if isinstance(item, dict) and "value" in item:
-        return _kept(item, {"timestamp": parse_timestamp}) | {"value": _measured(item["value"])}
-    return _measured(item)
+        time = kept_fields(item, {"timestamp": parse_timestamp})
+        return time | {"value": measured(item["value"])}
+    return measured(item)
 
 
-def _measured(value: Any) -> Any:
+def measured(value: Any) -> Any:
+    """Returns the value of a metric if it is a number, a boolean or a time; else `DROPPED`."""
     return value if value is None or _is_measured(value) else DROPPED

@@ -8,14 +8,10 @@ from typing import Any, NamedTuple
 
 from ..clock import in_utc
 from ..errors import DestinationError
-from ..shape.privacy_mode import PrivacyMode
 from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import LOAD_ID
 from ..tables.rules import complete_load_sql
 from .queries import Warehouse
-
-REDACT = "redact"
-"""Value of `command` in `sync_runs` of runs that convert what is loaded to a stricter mode."""
 
 
 class WholeWalks(NamedTuple):
@@ -90,42 +86,6 @@ class RunHistory(Warehouse):
             now,
         )
         return in_utc(rows[0][0]) if rows else None
-
-    def privacy_modes(self, agent_id: str) -> frozenset[PrivacyMode]:
-        """Returns the privacy modes of the rows of an agent, as runs recorded them.
-
-        That is the mode of the newest complete `redact`, with those of the runs that were not over
-        when it began. Version 0.1 recorded none.
-        """
-        names = PrivacyMode._fields
-        if not self.has_columns(SYNC_RUNS.name, names):
-            return frozenset()
-        columns = ", ".join(names)
-        redacted = self.rows(
-            f"SELECT {columns}, started_at FROM {{sync_runs}} WHERE agent_id = %s "
-            "AND command = %s AND status = 'complete' ORDER BY started_at DESC LIMIT 1",
-            agent_id,
-            REDACT,
-        )
-        since = " AND (finished_at IS NULL OR finished_at >= %s)" if redacted else ""
-        written = self.rows(
-            f"SELECT DISTINCT {columns} FROM {{sync_runs}} WHERE agent_id = %s AND command <> %s "
-            f"AND pii IS NOT NULL{since}",
-            agent_id,
-            REDACT,
-            *(row[-1] for row in redacted),
-        )
-        found = [*written, *(row[:-1] for row in redacted)]
-        return frozenset(map(PrivacyMode._make, found))
-
-    def has_conversations_of_unknown_mode(self, agent_id: str) -> bool:
-        """Returns whether runs that recorded no privacy mode have loaded the agent."""
-        recorded = self.rows(
-            "SELECT run_id FROM {sync_runs} WHERE agent_id = %s "
-            "AND command IN ('load', 'backfill') LIMIT 1",
-            agent_id,
-        )
-        return bool(recorded)
 
     def was_interrupted_at_first(self, agent_id: str, run_id: str) -> bool:
         """Returns whether loads of the agent began, and none of them has read everything.

@@ -1,0 +1,1 @@
+"""Conversion of what is loaded to a stricter privacy mode."""
