@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import dlt
+import duckdb
 from filelock import FileLock
 
 from command import KEY
@@ -45,6 +46,14 @@ def put_loaded(
     """
     key = f"{config} {later} {clock.__name__ if clock else ''}"
     put_made(key, lambda pipeline: load_sandbox(pipeline, config, later, clock))
+
+
+def restore(export: Path) -> None:
+    """Restores a DuckDB file of version 0.1 from an `EXPORT DATABASE` in the working directory."""
+    with duckdb.connect(_FILE) as connection:
+        connection.execute((export / "schema.sql").read_text(encoding="utf-8"))
+        for file in sorted(export.glob("*.parquet")):
+            connection.execute(f"INSERT INTO main.{file.stem} SELECT * FROM '{file}'")
 
 
 def load_sandbox(

@@ -1,41 +1,33 @@
-"""Archives that move, are shared, or were made by version 0.1; and the requests that they cost."""
+"""Archives that move or are shared, and the requests that they cost."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from command import AGENT, access, error_of, query, run, start
+from command import access, error_of, query, run, start
 from loaded import put_loaded
 from optional import needs_s3
 from polyai import open_pipeline
 from polyai.dashboard import data
-from polyai.load.committer import Committer
-from polyai.recordings import opening, relocate
-from polyai.recordings.custody import Custody, Entry, Head
-from polyai.recordings.relocate import adopt, move
+from polyai.recordings import relocate
+from polyai.recordings.relocate import move
 from polyai.recordings.run import PIPELINE_NAME
-from polyai.recordings.verify import verify
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.views import PIPELINE_NAME as VIEWS_PIPELINE
 from polyai.views import create_views
 from polyai.views.query_reader import open_reader
-from polyai.warehouse.file_store import Store
 from s3_server import S3Server, s3
 
 pytestmark = pytest.mark.load
@@ -184,183 +176,6 @@ def test_moves_that_are_killed_lose_nothing(sandbox: Sandbox, environment: dict[
             url = target
     again = sandbox.requests.paths("/audio")[fetched:]
     assert not [path for path in again if any(str(name) in path for name, *_ in before)]
-
-
-def to_0_1(folder: Path) -> None:
-    """Turns an archive and its warehouse into those that version 0.1 would have made."""
-    with duckdb.connect("polyai.duckdb") as connection:
-        found = connection.execute(
-            "SELECT * EXCLUDE (path, archive_id, _dlt_load_id), strftime(timezone('UTC', "
-            "started_at), '%Y-%m-%d') AS day FROM polyai.recordings"
-        )
-        names = [column[0] for column in found.description]
-        listed = [dict(zip(names, row)) for row in found.fetchall()]
-        connection.execute("DROP TABLE polyai.archives")
-        for name in ("path", "archive_id"):
-            connection.execute(f"ALTER TABLE polyai.recordings DROP COLUMN {name}")
-        for name in ("findings", "custody_writer", "custody_entries", "custody_head"):
-            connection.execute(f"ALTER TABLE polyai.sync_runs DROP COLUMN {name}")
-    for name in ("manifest", "custody"):
-        shutil.rmtree(folder / name)
-    (folder / "archive.json").unlink()
-    for key in {(row["agent_id"], row["day"]) for row in listed}:
-        rows = [row for row in listed if (row["agent_id"], row["day"]) == key]
-        path = folder / f"manifest/agent_id={key[0]}/date={key[1]}/recordings.parquet"
-        path.parent.mkdir(parents=True)
-        part = pa.Table.from_pylist(rows).drop_columns(["agent_id", "day"])
-        pq.write_table(part, path)
-
-
-def until_it_succeeds(
-    work: Callable[[], object], step: int, monkeypatch: pytest.MonkeyPatch
-) -> int:
-    """Kills work before a change of store or warehouse, each time some changes later.
-
-    Returns:
-        Number of changes without a kill.
-    """
-    left = 0
-
-    def killed(change: Callable[..., Any]) -> Callable[..., Any]:
-        def changed(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise KeyboardInterrupt
-            return change(*arguments, **options)
-
-        return changed
-
-    with monkeypatch.context() as patch:
-        for owner, name in (
-            (Store, "put"),
-            (Store, "create"),
-            (Store, "delete"),
-            (Committer, "write"),
-            (Committer, "statements"),
-        ):
-            patch.setattr(owner, name, killed(getattr(owner, name)))
-        for changes in itertools.count(0, step):
-            left = changes
-            try:
-                work()
-            except KeyboardInterrupt:
-                continue
-            return changes
-    raise AssertionError
-
-
-class TestAnArchiveOfVersion01:
-    @pytest.mark.parametrize(
-        "command", [pytest.param("recordings", marks=pytest.mark.slow), "verify"]
-    )
-    def test_is_upgraded_in_place(
-        self, command: str, sandbox: Sandbox, environment: dict[str, str]
-    ) -> None:
-        done(**environment)
-        before = stored()
-        to_0_1(Path("recordings"))
-        shutil.rmtree(".dlt/pipelines", ignore_errors=True)
-        sandbox.requests.clear()
-        done(*[command] if command != "recordings" else [], **environment)
-        assert stored() == before
-        assert_in_place(Path("recordings"))
-        assert not list(Path("recordings/manifest").rglob("date=*"))
-        assert done("verify", **environment)["files"] == len(before)
-        name = str(before[0][0])
-        chain = done("prove", name, **environment)
-        assert [entry["event"] for entry in chain["entries"]] == ["upgraded"]
-        assert not [path for path in sandbox.requests.paths("/audio") if name in path]
-
-    def test_is_upgraded_after_an_upgrade_that_was_killed(
-        self, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        done(**environment)
-        before = stored()
-        to_0_1(Path("recordings"))
-        append = Custody.append
-
-        def killed(self: Custody, entries: Sequence[Entry]) -> Head:
-            append(self, entries)
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(opening, "_ENTRIES", 3)
-            patch.setattr(Custody, "append", killed)
-            with pytest.raises(KeyboardInterrupt):
-                verify(open_pipeline(name=PIPELINE_NAME), "recordings", wait=timedelta(days=7))
-        assert done("verify", **environment)["files"] == len(before)
-        chains = [done("prove", str(name), **environment) for name, *_ in before]
-        assert [len(chain["entries"]) for chain in chains] == [1] * len(before)
-
-    @pytest.mark.parametrize(
-        ("work", "step"),
-        [
-            pytest.param("adopt", 5, marks=pytest.mark.slow),
-            pytest.param("adopt into a new warehouse", 1, marks=pytest.mark.matrix),
-            pytest.param("adopt", 1, marks=pytest.mark.matrix),
-            pytest.param("upgrade", 1, marks=pytest.mark.matrix),
-        ],
-    )
-    def test_that_is_taken_over_with_kills_has_one_log(
-        self, work: str, step: int, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        done(**environment)
-        before = stored()
-        to_0_1(Path("recordings"))
-        if work == "adopt into a new warehouse":
-            put_loaded(CONFIG)
-
-        def take_over() -> None:
-            pipeline = open_pipeline(name=PIPELINE_NAME)
-            if work == "upgrade":
-                verify(pipeline, "recordings", wait=timedelta(days=7))
-            else:
-                adopt(pipeline, "recordings")
-
-        monkeypatch.setattr(opening, "_ENTRIES", 15)
-        monkeypatch.setattr(relocate, "_ROWS", 15)
-        assert until_it_succeeds(take_over, step, monkeypatch) > 5
-        (chain,) = Path("recordings/custody").glob("*/*")
-        lines = [line for path in chain.iterdir() for line in path.read_bytes().splitlines()]
-        upgraded = [one["path"] for one in map(json.loads, lines) if one["event"] == "upgraded"]
-        assert sorted(upgraded) == sorted(str(path) for _, path, _ in before)
-        found = done("verify", **environment)
-        assert (found["files"], found["writers"]) == (len(before), 1)
-        assert stored() == before
-        assert query("SELECT DISTINCT agent_id FROM polyai.archives") == [(AGENT,)]
-
-    @pytest.mark.slow
-    def test_that_was_moved_is_adopted(self, sandbox: Sandbox, environment: dict[str, str]) -> None:
-        done(**environment)
-        before = stored()
-        to_0_1(Path("recordings"))
-        Path("recordings").rename("elsewhere")
-        sandbox.requests.clear()
-        for url in ("recordings", "elsewhere"):
-            refused = run("recordings", "--recordings-url", url, **environment)
-            assert refused.returncode == 1
-            assert "is not the archive of this warehouse" in error_of(refused)
-        assert not sandbox.requests.matching()
-        done("adopt", "elsewhere", **environment)
-        assert stored() == before
-        assert_in_place(Path("elsewhere"))
-        done("verify", "--recordings-url", "elsewhere", **environment)
-
-    @pytest.mark.slow
-    def test_of_a_lost_warehouse_is_adopted(
-        self, sandbox: Sandbox, environment: dict[str, str]
-    ) -> None:
-        done(**environment)
-        before = stored()
-        to_0_1(Path("recordings"))
-        put_loaded(CONFIG)
-        sandbox.requests.clear()
-        assert "recordings adopt" in error_of(run("recordings", **environment))
-        done("adopt", "recordings", **environment)
-        done(**environment)
-        assert stored() == before
-        assert done("verify", **environment)["files"] == len(before)
 
 
 @pytest.mark.slow

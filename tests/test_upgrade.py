@@ -18,6 +18,7 @@ import orjson
 import pytest
 
 from command import AGENT, KEY
+from loaded import restore
 from odd_server import Answer, OddServer, Request
 from polyai import open_pipeline, resolve
 from polyai.load import committer, upgrade
@@ -67,14 +68,9 @@ def api_0_1() -> Iterator[OddServer]:
 
 
 @pytest.fixture
-def warehouse_0_1() -> Path:
+def warehouse_0_1() -> None:
     """Restores the fixture as `polyai.duckdb` of the working directory."""
-    database = Path("polyai.duckdb")
-    with duckdb.connect(str(database)) as connection:
-        connection.execute((FIXTURE / "schema.sql").read_text(encoding="utf-8"))
-        for file in sorted(FIXTURE.glob("*.parquet")):
-            connection.execute(f"INSERT INTO main.{file.stem} SELECT * FROM '{file}'")
-    return database
+    restore(FIXTURE)
 
 
 def query(sql: str) -> list[tuple[Any, ...]]:
