@@ -100,6 +100,8 @@ class Settings:
         accept_mixed: Whether a run may write rows beside those of another privacy mode.
         names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
             API has.
+        forget_ledger: Path of a file, or fsspec URL of a folder, for the ledger of erasures; empty
+            for none.
         reporting_time_zone: IANA time zone of local dates in the views.
         publish_to: Folder for a copy of a DuckDB warehouse for readers, or, as text, folder or URL
             for its tables and views as Parquet files; None for neither.
@@ -131,6 +133,7 @@ class Settings:
     transcripts: Transcripts
     accept_mixed: bool
     names: Mapping[str, Mapping[str, str]]
+    forget_ledger: str
     reporting_time_zone: str
     publish_to: Path | str | None
     request_timeout: float
@@ -269,6 +272,7 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "transcripts": ("keep", choice(*get_args(Transcripts))),
     "accept_mixed": (False, boolean),
     "names": ({}, names_by_id(*NAMED_TABLES)),
+    "forget_ledger": ("", text),
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),
     "publish_to": (None, publish_target),
     "request_timeout": (60.0, number(float, 1, 3600)),
