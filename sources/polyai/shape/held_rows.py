@@ -60,7 +60,9 @@ _MESSAGES: Mapping[Table, tuple[str, ...]] = {
 """Columns of other tables that are redacted."""
 
 _VERSION = (names.DEPLOYMENTS.name, "version")
-"""Column whose hashes are not those of numbers."""
+"""Column whose values may be hashes that are not those of numbers."""
+
+_HASH_LENGTH = 64
 
 
 def redacted_tables() -> tuple[Table, ...]:
@@ -125,7 +127,7 @@ class HeldRows:
                 row[name] = self._entity(row, name)
                 continue
             nested = level.nested.get(field) or level.others or NO_LEVEL
-            is_version = (table.name, name) == _VERSION
+            is_version = (table.name, name) == _VERSION and len(value) == _HASH_LENGTH
             redaction = self._of_versions if is_version else self._redaction
             redacted = redaction.column(value, column.type, field, nested, own_id)
             if redacted is value:
