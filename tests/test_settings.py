@@ -98,6 +98,8 @@ def test_defaults() -> None:
         phone_region="",
         forget_ledger="",
         transcripts="keep",
+        keep_columns=(),
+        drop_columns=(),
         accept_mixed=False,
         names={},
         reporting_time_zone="UTC",
@@ -237,6 +239,8 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         "NAMES": '{"agents": {"A": " Front desk "}, "variants": {}}',
         "PUBLISH_TO": "published",
         "ACCEPT_MIXED": "true",
+        "KEEP_COLUMNS": "phone_numbers.number",
+        "DROP_COLUMNS": "turns.metadata, conversations.state",
         "MAX_ATTEMPTS": "2",
     }
     for name, value in environment.items():
@@ -264,6 +268,8 @@ def test_every_setting_has_an_environment_variable(monkeypatch: pytest.MonkeyPat
         phone_region="GB",
         forget_ledger="s3://bucket/ledger",
         transcripts="drop",
+        keep_columns=("phone_numbers.number",),
+        drop_columns=("turns.metadata", "conversations.state"),
         accept_mixed=True,
         names={"agents": {"A": "Front desk"}},
         reporting_time_zone="Europe/London",

@@ -40,6 +40,7 @@ from .validators import (
     durations,
     key_text,
     names_by_id,
+    names_of_columns,
     number,
     phone_region,
     publish_target,
@@ -97,6 +98,8 @@ class Settings:
         phone_region: Country, in two letters, of phone numbers without country code; empty for that
             of the agent's own numbers.
         transcripts: Treatment of the spoken and written words.
+        keep_columns: Columns, as `table.column`, that `pii` does not redact.
+        drop_columns: Columns, as `table.column`, that are never loaded.
         accept_mixed: Whether a run may write rows beside those of another privacy mode.
         names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
             API has.
@@ -131,6 +134,8 @@ class Settings:
     pii_secret: str = field(repr=False)
     phone_region: str
     transcripts: Transcripts
+    keep_columns: tuple[str, ...]
+    drop_columns: tuple[str, ...]
     accept_mixed: bool
     names: Mapping[str, Mapping[str, str]]
     forget_ledger: str
@@ -270,6 +275,8 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "pii_secret": ("", text),
     "phone_region": ("", phone_region),
     "transcripts": ("keep", choice(*get_args(Transcripts))),
+    "keep_columns": ("", names_of_columns),
+    "drop_columns": ("", names_of_columns),
     "accept_mixed": (False, boolean),
     "names": ({}, names_by_id(*NAMED_TABLES)),
     "forget_ledger": ("", text),

@@ -19,7 +19,6 @@ from ..load.chunk import lanes_of
 from ..load.committer import Committer
 from ..load.source import RowsOf
 from ..shape.held_rows import HeldRows, redacted_tables
-from ..shape.held_transcripts import EMPTIED_TABLES
 from ..tables.declaration import OWNER, TOMBSTONE, Table
 from ..tables.registry import key_of
 from ..warehouse.queries import Warehouse
@@ -39,7 +38,7 @@ class Conversion:
         warehouse: The warehouse.
         rows: The conversion of rows.
         agent_ids: The agents.
-        drops_transcripts: Tables that have no rows without transcripts are emptied.
+        emptied: Tables that have no rows in the mode.
     """
 
     def __init__(
@@ -47,14 +46,13 @@ class Conversion:
         warehouse: Warehouse,
         rows: HeldRows,
         agent_ids: Sequence[str],
-        *,
-        drops_transcripts: bool,
+        emptied: Sequence[Table],
     ) -> None:
         self._warehouse = warehouse
         self._reader = Reader(warehouse)
         self._rows = rows
         self._agent_ids = agent_ids
-        self._emptied = EMPTIED_TABLES if drops_transcripts else ()
+        self._emptied = emptied
 
     def count(self) -> dict[str, Counter[str]]:
         """Returns the numbers of rows that would change, by agent and table."""
