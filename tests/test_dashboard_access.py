@@ -13,7 +13,7 @@ import requests
 
 from optional import needs_dashboard
 from polyai.errors import ConfigurationError
-from polyai.warehouse.file_store import open_store
+from polyai.warehouse.stores import open_store
 
 pytestmark = [pytest.mark.server, needs_dashboard]
 

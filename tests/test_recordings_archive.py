@@ -27,8 +27,8 @@ from polyai.recordings.custody import ChainCheck, Custody, Head, event, links
 from polyai.recordings.run import PIPELINE_NAME
 from polyai.recordings.verify import verify
 from polyai.sandbox import Sandbox, SandboxConfig, serve
-from polyai.warehouse.file_store import open_store
 from polyai.warehouse.incoming import Incoming
+from polyai.warehouse.stores import open_store
 from s3_server import s3
 
 pytestmark = pytest.mark.load

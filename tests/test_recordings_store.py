@@ -35,20 +35,13 @@ from examples import examples
 from optional import needs_s3
 from polyai.errors import ConfigurationError, PolyAIError, StoreError
 from polyai.recordings.custody import Head
+from polyai.recordings.index import Index, read_index
 from polyai.recordings.layout import file_name, partition, safe_name
-from polyai.recordings.manifest import (
-    SCHEMA,
-    Index,
-    Manifest,
-    Row,
-    key_of,
-    read_index,
-    read_part,
-    rows_of,
-)
-from polyai.warehouse.file_store import Store, open_store
+from polyai.recordings.manifest import SCHEMA, Manifest, Row, key_of, read_part, rows_of
+from polyai.warehouse.file_store import Store
 from polyai.warehouse.incoming import Incoming
 from polyai.warehouse.open import owner_only
+from polyai.warehouse.stores import open_store
 from s3_server import S3Server, s3
 
 pytestmark = pytest.mark.server
@@ -705,7 +698,7 @@ def aged(path: Path, age: timedelta) -> None:
 RUN = """
 import sys
 from pathlib import Path
-from polyai.warehouse.file_store import open_store
+from polyai.warehouse.stores import open_store
 from polyai.warehouse.incoming import Incoming
 
 store, elsewhere = open_store(sys.argv[1]), Path(sys.argv[2])
@@ -719,7 +712,7 @@ with Incoming(store, elsewhere) as incoming, incoming.file(".wav") as file:
 MANY_RUNS = """
 import sys
 from pathlib import Path
-from polyai.warehouse.file_store import open_store
+from polyai.warehouse.stores import open_store
 from polyai.warehouse.incoming import Incoming
 
 store = open_store(sys.argv[1])

@@ -7,7 +7,7 @@ import marimo as mo
 from ..config.settings import shared_setting
 from ..errors import ConfigurationError, StoreError
 from ..views.query_reader import Reader
-from ..warehouse.file_store import open_store
+from ..warehouse.stores import open_store
 from . import components, formats, queries
 from .markup import Markup, joined, tag
 

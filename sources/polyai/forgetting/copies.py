@@ -12,7 +12,7 @@ from ..views.copies import Copy, copies
 from ..views.parquet import MANIFEST
 from ..views.publication import publish_to
 from ..warehouse.duckdb_file import duckdb_path
-from ..warehouse.file_store import open_store
+from ..warehouse.stores import open_store
 
 
 def remake_copies(

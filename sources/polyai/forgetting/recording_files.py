@@ -21,10 +21,11 @@ from ..recordings.identity import Place
 from ..recordings.layout import QUARANTINE, agent_folder, base_path, file_name, partition
 from ..recordings.opening import Opening
 from ..recordings.writer import ArchiveWriter
-from ..warehouse.file_store import Store, open_store
+from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse, id_batches
+from ..warehouse.stores import open_store
 
 
 class RecordingFiles:
@@ -106,12 +107,9 @@ class RecordingFiles:
 
 @contextmanager
 def open_recordings(
-    committer: Committer, url: str | None, clock: Clock
+    committer: Committer, url: str, clock: Clock
 ) -> Iterator[RecordingFiles | PolyAIError | None]:
     """Opens the archive; None if no recording was ever downloaded, else what prevents it."""
-    if url is None:
-        yield None
-        return
     store = open_store(url)
     try:
         opening = Opening(committer, store, url, clock)

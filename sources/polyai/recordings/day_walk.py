@@ -9,8 +9,8 @@ from ..warehouse.file_store import Store
 from ..warehouse.queries import Warehouse
 from .archive import Archive
 from .custody import FOLDER as CUSTODY
+from .index import FOLDER as MANIFEST
 from .layout import QUARANTINE, agent_folder, partition, safe_name
-from .manifest import FOLDER as MANIFEST
 from .manifest import Row
 
 

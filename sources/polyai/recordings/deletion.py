@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..clock import Clock
 from .custody import Entry, event
+from .index import Kept
 from .layout import base_path
-from .manifest import KEY, Kept, Row
+from .manifest import KEY, Row
 
 
 def kept_by_recording(kept: Iterable[Kept]) -> dict[str, list[Kept]]:

@@ -6,7 +6,6 @@ beside the rows of the warehouse, so that memory holds one day at a time.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,10 +20,11 @@ from .custody import links
 from .day_walk import DayWalk
 from .findings import Finding, Trouble, Verification
 from .identity import FILE, Place, identity_bytes
+from .index import INDEX, Index, Part, read_index
 from .layout import agent_folder, base_path, file_name, month_of, partition, safe_name
 from .log_check import LogCheck
 from .logged_files import LoggedFiles
-from .manifest import INDEX, SCHEMA, Index, Key, Part, Row, key_of, read_index, read_part, rows_of
+from .manifest import SCHEMA, Key, Row, day_of, key_of, read_part, rows_of
 
 OnFiles = Callable[[int], None]
 """Callback for the number of files checked so far."""
@@ -173,7 +173,7 @@ class Inventory:
             row
             for part in index.parts
             if part.month == month_of(day) and (table := self._read(agent_id, part)) is not None
-            for row in rows_of(table)
+            for row in rows_of(day_of(table, day))
             if partition(agent_id, row["started_at"]) == folder
         ]
         loaded = {key_of(row): row for row in rows}
@@ -355,13 +355,10 @@ class Inventory:
                 self._note("unregistered", agent_id, path, detail)
 
     def _sha256(self, path: str) -> str | None:
-        digest = hashlib.sha256()
         try:
-            for part in self._store.parts(path):
-                digest.update(part)
+            return self._store.digest(path).sha256
         except FileNotFoundError:  # deleted meanwhile
             return None
-        return digest.hexdigest()
 
     def _agent_of(self, path: str) -> str:
         """The agent whose folders contain a path; empty if none does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ from ..warehouse.incoming import Incoming
 from .archive import Due, Kind
 from .custody import Entry, Event, event
 from .identity import Place
+from .index import Kept
 from .layout import base_path, file_name, partition, version_name
-from .manifest import KEY, Kept, Manifest, Row
+from .manifest import KEY, Manifest, Row
 from .month_listing import MonthListing
 from .outcome import Outcome, Task
 from .quarantine import quarantine
@@ -109,7 +109,7 @@ class Keeper:
             row = self.requested_again(loaded)
             return Outcome(row, is_known=True, entries=(*entries, *other), kept=(*kept, *versions))
         # another warehouse may have been faster
-        if not self._store.create(file, path) and self._hash(path) != received.sha256:
+        if not (self._store.create(file, path) or self._has(path, received.sha256)):
             row |= self._location(self._create_version(file, path, received.sha256))
         is_again = loaded.get("status") == "stored"
         fetched = self._entry("fetched_again" if is_again else "fetched", row, answered)
@@ -163,19 +163,16 @@ class Keeper:
         for version in itertools.count(2):
             target = version_name(base_path(path), version)
             # a killed run may have stored the same
-            if self._store.create(file, target) or self._hash(target) == sha256:
+            if self._store.create(file, target) or self._has(target, sha256):
                 break
         return target
 
     def _is_intact(self, path: str, sha256: str) -> bool:
         folder, _, name = path.rpartition("/")
-        return name in self._files(folder) and self._hash(path) == sha256
+        return name in self._files(folder) and self._has(path, sha256)
 
-    def _hash(self, path: str) -> str:
-        digest = hashlib.sha256()
-        for part in self._store.parts(path):
-            digest.update(part)
-        return digest.hexdigest()
+    def _has(self, path: str, sha256: str) -> bool:
+        return self._store.digest(path).sha256 == sha256
 
     def _stored_row(self, due: Due, kind: Kind, path: str, received: Received) -> Row:
         """Builds the row of a complete file."""

@@ -11,7 +11,7 @@ from ..warehouse.queries import Warehouse
 from .custody import ChainCheck, Head, Link, chain_folder, is_segment, links
 from .findings import Finding
 from .identity import Place, identity_facts
-from .manifest import Index
+from .index import Index
 
 
 class LogCheck:

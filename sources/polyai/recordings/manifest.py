@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pyarrow as pa
 
 from ..errors import StoreError, first_line
@@ -23,16 +22,11 @@ from ..tables.declaration import LOAD_ID
 from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming
 from .custody import Head
-from .layout import UNKNOWN_MONTH, month_of, partition, safe_name
+from .index import INDEX, Index, Kept, Part, manifest_folder, other_indexes
+from .layout import UNKNOWN_MONTH, month_of, partition
 
 if TYPE_CHECKING:
     from pyarrow.compute import Expression
-
-FOLDER = "manifest"
-"""Separate from the audio, so that Spark and others can read a folder of Parquet only."""
-
-INDEX = "_index.json"
-"""Spark and pyarrow skip names that begin with an underscore."""
 
 _MOST_PARTS = 16
 """Parts of a month that are merged while the month goes on."""
@@ -61,120 +55,6 @@ Row = dict[str, Any]
 def key_of(row: Mapping[str, Any]) -> Key:
     """Key of a row among those of its agent."""
     return row["conversation_id"], row["direction"], row["redacted"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Parquet file of the manifest.
-
-    Attributes:
-        path: Path in the archive.
-        month: Month of its calls, `2026-03`, or `unknown`.
-        sha256: Hash of the file.
-        bytes: Size of the file.
-        rows: Number of rows.
-    """
-
-    path: str
-    month: str
-    sha256: str
-    bytes: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class Kept:
-    """File beside the recordings: another version, or one that was set aside.
-
-    Attributes:
-        path: Path in the archive.
-        sha256: Hash of the file.
-        bytes: Size of the file.
-        why: Event of the custody log.
-    """
-
-    path: str
-    sha256: str
-    bytes: int
-    why: str
-
-
-def kept_of(entry: Mapping[str, Any]) -> Kept | None:
-    """Returns the other file that an entry of the custody log is about, if it is about one."""
-    why = entry.get("event")
-    path = {"other_version": "path", "quarantined": "kept_as", "longer": "earlier_path"}.get(
-        str(why)
-    )
-    if path is None:
-        return None
-    earlier = "earlier_" if why == "longer" else ""
-    return Kept(entry[path], entry[f"{earlier}sha256"], entry[f"{earlier}bytes"], str(why))
-
-
-@dataclass(frozen=True)
-class Index:
-    """Content of `_index.json`: the files that one warehouse answers for.
-
-    Attributes:
-        archive_id: The archive.
-        agent_id: The agent.
-        writer: Id of the warehouse in the archive.
-        run_id: Run that wrote it.
-        parts: Parts of the manifest.
-        kept: Other files.
-        custody: Head of the custody log.
-    """
-
-    archive_id: str
-    agent_id: str
-    writer: str
-    run_id: str = ""
-    parts: Sequence[Part] = ()
-    kept: Sequence[Kept] = ()
-    custody: Head = field(default_factory=Head)
-
-    @property
-    def path(self) -> str:
-        """Its path."""
-        return f"{manifest_folder(self.agent_id)}/{self.writer}/{INDEX}"
-
-    def encoded(self) -> bytes:
-        """Returns its JSON."""
-        content = asdict(self) | {"custody": self.custody._asdict()}
-        return orjson.dumps(content, option=orjson.OPT_INDENT_2)
-
-
-def manifest_folder(agent_id: str) -> str:
-    """Folder of an agent's manifests, one folder per warehouse."""
-    return f"{FOLDER}/{safe_name(agent_id)}"
-
-
-def read_index(store: Store, path: str) -> Index:
-    """Reads an index.
-
-    Raises:
-        FileNotFoundError: It does not exist.
-        StoreError: It cannot be read, or is no index.
-    """
-    try:
-        content = orjson.loads(store.read(path))
-        index = Index(
-            content["archive_id"],
-            content["agent_id"],
-            content["writer"],
-            content["run_id"],
-            [Part(**one) for one in content["parts"]],
-            [Kept(**one) for one in content["kept"]],
-            Head(**content["custody"]),
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{store.uri(path)} cannot be read ({first_line(error)}): "
-            "`recordings verify --refetch` rewrites it"
-        ) from error
-    if index.path != path:
-        raise StoreError(f"{store.uri(path)} is the index of {index.path}")
-    return index
 
 
 def read_part(store: Store, part: Part) -> pa.Table:
@@ -212,6 +92,14 @@ def rows_of(table: pa.Table) -> Iterator[Row]:
         yield row
 
 
+def day_of(table: pa.Table, day: str) -> pa.Table:
+    """Filters a part by a day as in `partition`."""
+    import pyarrow.compute as pc
+
+    is_unknown = month_of(day) == UNKNOWN_MONTH
+    return table.filter(pc.field("date").is_null() if is_unknown else pc.field("date") == day)
+
+
 def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Builds the table of a part, ordered by key."""
     return pa.Table.from_pylist(
@@ -222,13 +110,6 @@ def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         ],
         schema=SCHEMA,
     )
-
-
-def other_indexes(store: Store, own: Index) -> Iterator[Index]:
-    """Yields the indexes of other warehouses with recordings of the same agent."""
-    for path, _ in store.walk(f"{manifest_folder(own.agent_id)}/"):
-        if path.endswith(f"/{INDEX}") and path != own.path:
-            yield read_index(store, path)
 
 
 class Manifest:
@@ -273,10 +154,7 @@ class Manifest:
                 # calls come in the order in which they began
                 self._months = {month: list(self._tables(month))}
             tables = self._months[month]
-        import pyarrow.compute as pc
-
-        value = pc.field("date") == day if month != UNKNOWN_MONTH else pc.field("date").is_null()
-        rows = (row for table in tables for row in rows_of(table.filter(value)))
+        rows = (row for table in tables for row in rows_of(day_of(table, day)))
         return {key_of(row): row for row in rows}
 
     def _tables(self, month: str) -> Iterator[pa.Table]:

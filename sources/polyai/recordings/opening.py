@@ -27,8 +27,9 @@ from .identity import (
     register,
     repoint,
 )
+from .index import FOLDER
 from .layout import file_name, partition
-from .manifest import FOLDER, Row
+from .manifest import Row
 from .writer import ArchiveWriter
 
 logger = logging.getLogger("polyai")

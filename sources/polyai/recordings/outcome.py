@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from ..errors import ApiError
 from .archive import Due, Kind
 from .custody import Entry
-from .manifest import Kept, Row
+from .index import Kept
+from .manifest import Row
 
 
 class Task(NamedTuple):

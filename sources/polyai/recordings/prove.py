@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..warehouse.file_store import open_store
 from ..warehouse.queries import Warehouse
+from ..warehouse.stores import open_store
 from .custody import FOLDER, Link, is_segment
 from .identity import check_place, known_archive, place_of
+from .index import INDEX, Index, manifest_folder, read_index
 from .layout import safe_name
 from .log_check import LogCheck
-from .manifest import INDEX, Index, manifest_folder, read_index
 
 _GIVEN = frozenset({"fetched", "fetched_again", "longer"})
 """Events of files that PolyAI's answer contained."""
@@ -98,11 +97,8 @@ def prove(warehouse: Warehouse, url: str, conversation_id: str) -> Proof:
     for row in rows:
         if row["status"] != "stored":
             continue
-        digest = hashlib.sha256()
         try:
-            for part in store.parts(row["path"]):
-                digest.update(part)
-            is_intact = digest.hexdigest() == row["sha256"]
+            is_intact = store.digest(row["path"]).sha256 == row["sha256"]
         except FileNotFoundError:
             is_intact = False
         proof.files.append({**row, "uri": store.uri(row["path"]), "is_intact": is_intact})

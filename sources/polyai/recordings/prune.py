@@ -19,7 +19,7 @@ from ..warehouse.held import PRUNE
 from .archive import Archive, next_day
 from .deletion import deletions, kept_by_recording
 from .manifest import Row
-from .run import COMMANDS, TABLES, Work, open_work
+from .work import COMMANDS, TABLES, Work, open_work
 
 OnRows = Callable[[int], None]
 """Callback for the number of rows deleted so far."""

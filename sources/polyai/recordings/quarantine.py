@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import Any
 
 from ..warehouse.file_store import Store
 from .custody import event
+from .index import Kept
 from .layout import QUARANTINE
-from .manifest import Kept
 
 _DIGITS = 16
 
@@ -23,11 +22,7 @@ def quarantine(store: Store, path: str, now: datetime) -> tuple[Kept, dict[str, 
     Raises:
         StoreError: It cannot be moved.
     """
-    digest, size = hashlib.sha256(), 0
-    for part in store.parts(path):
-        digest.update(part)
-        size += len(part)
-    sha256 = digest.hexdigest()
+    sha256, size = store.digest(path)
     target = f"{QUARANTINE}/{path}.{sha256[:_DIGITS]}"
     store.move(path, target)
     kept = Kept(target, sha256, size, "quarantined")

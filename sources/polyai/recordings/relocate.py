@@ -22,11 +22,12 @@ from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..locking.names import RECORDINGS_WRITER
 from ..tables.audit import ARCHIVES, RECORDINGS
-from ..warehouse.file_store import Store, open_store
+from ..warehouse.file_store import Store
 from ..warehouse.held import LoadState
 from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse, id_batches
+from ..warehouse.stores import open_store
 from .archive import Archive, agents_with_recordings
 from .custody import Event, event
 from .findings import Finding
@@ -44,9 +45,10 @@ from .identity import (
     register,
     repoint,
 )
+from .index import Index, read_index
 from .inventory import Inventory, OnFiles
 from .layout import file_name, partition
-from .manifest import KEY, Index, Key, Row, key_of, read_index
+from .manifest import KEY, Key, Row, key_of
 from .month_listing import MonthListing
 from .opening import FOLDER_0_1, take_over
 from .writer import ArchiveWriter
@@ -334,9 +336,7 @@ def _copy(
 
 def _copy_one(source: Store, target: Store, incoming: Incoming, path: str) -> None:
     with incoming.file(".copy") as draft:
-        with draft.open("wb") as file:
-            for part in source.parts(path):
-                file.write(part)
+        source.download(path, draft)
         target.put(draft, path)
 
 

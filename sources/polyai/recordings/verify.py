@@ -21,12 +21,14 @@ from .archive import Archive, Due, Kind, agents_with_recordings
 from .custody import Entry, chain_folder, is_segment, links
 from .findings import Finding, Verification, short_finding
 from .identity import check_place, known_archive
+from .index import Index, Kept, kept_of, read_index
 from .inventory import Inventory, OnFiles
-from .manifest import Index, Kept, Key, kept_of, key_of, read_index
+from .manifest import Key, key_of
 from .outcome import Task
 from .quarantine import quarantine
 from .report import RecordingsReport
-from .run import COMMANDS, TABLES, AgentRecordings, Work, open_work
+from .run import AgentRecordings
+from .work import COMMANDS, TABLES, Work, open_work
 from .writer import ArchiveWriter
 
 COMMAND = "verify"

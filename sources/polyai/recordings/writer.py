@@ -20,8 +20,9 @@ from ..warehouse.queries import Warehouse
 from .archive import Archive
 from .custody import Custody, Entry, Head, event
 from .identity import Place, identity_facts
+from .index import Index, Kept, read_index
 from .layout import month_of, partition
-from .manifest import Index, Kept, Key, Manifest, Row, read_index, table_of
+from .manifest import Key, Manifest, Row, table_of
 
 
 class ArchiveWriter:

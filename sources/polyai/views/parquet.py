@@ -27,8 +27,9 @@ from filelock import Timeout
 from ..errors import BusyError, ConfigurationError, StoreError
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.errors import destination_errors
-from ..warehouse.file_store import Store, open_store
+from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming
+from ..warehouse.stores import open_store
 from ..warehouse.working_directory import lock_on
 from .copies import register
 from .parquet_parts import FILE_NAME, MEMORY, Part, parts, relation_names, relations, write
@@ -185,7 +186,7 @@ class _Publication:
         self._draft = draft
         self._older = _read(store, MANIFEST)
         self._in_doubt = frozenset(_read(store, PENDING).get("files", ()))
-        self._found = store.all_sizes()
+        self._found = dict(store.walk())
         self._files: dict[str, dict[str, Any]] = {}
         self._tables: dict[str, dict[str, Any]] = {}
         self._changed: dict[str, Path] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 import uuid
@@ -11,28 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dlt.common.configuration.exceptions import ConfigurationException
-from dlt.common.configuration.resolve import resolve_configuration
-from dlt.common.exceptions import DltException, MissingDependencyException
-from dlt.common.storages.configuration import FilesystemConfiguration
-from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from fsspec import AbstractFileSystem
 
 from ..clock import in_utc, utc_now
-from ..errors import ConfigurationError, StoreError, first_line
+from ..errors import StoreError, first_line
 
 INCOMING = ".incoming"
 """Folder for files that are being written, where the store can move files; readers skip it."""
 
+# which `Incoming` leaves
 _GATE = f"{INCOMING}.lock"
-"""Lock beside it, which `Incoming` leaves."""
-
-_OWN_SECTION = ("sources", "polyai")
-
-_SHARED_SECTION = ("destination", "filesystem")
-"""Section of dlt's configuration with credentials of buckets, where our own has none."""
 
 _PART_BYTES = 8 * 2**20
 """Part size of a multipart upload; two parts per file are in memory."""
@@ -53,10 +44,15 @@ _PUTS_WHOLE: Mapping[str, Mapping[str, Any]] = {
 _EXCLUSIVE = frozenset({"s3", "s3a"})
 """Stores that refuse an upload in place of an existing file, if asked to."""
 
-_LOCAL = "file"
-
 _ABANDONED_AFTER = timedelta(days=1)
 """Age at which a draft on a file server is an orphan: no upload takes that long."""
+
+
+class Digest(NamedTuple):
+    """SHA-256 of a file in hexadecimal digits, and its size."""
+
+    sha256: str
+    bytes: int
 
 
 class Store:
@@ -75,7 +71,7 @@ class Store:
         self._fs = fs
         self._root = root.rstrip("/")
         self._protocol = protocol
-        self.local_folder = Path(self._root) if protocol == _LOCAL else None
+        self.local_folder = Path(self._root) if protocol == "file" else None
 
     def __str__(self) -> str:
         return self.uri("")
@@ -179,18 +175,6 @@ class Store:
                 if entry["type"] == "file"
             }
 
-    def all_sizes(self) -> dict[str, int]:
-        """Sizes in bytes of all files by path; empty if the folder does not exist."""
-        with _store_errors(f"{self} cannot be listed"):
-            try:
-                entries = self._fs.find(self._root, detail=True)
-            except FileNotFoundError:
-                return {}
-            return {
-                str(path).removeprefix(f"{self._root}/"): int(entry["size"])
-                for path, entry in entries.items()
-            }
-
     def walk(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Yields path and size in bytes of all files whose paths begin so, in order of their bytes.
 
@@ -271,6 +255,20 @@ class Store:
                     return
                 yield part
 
+    def digest(self, path: str) -> Digest:
+        """Hashes a file, without having it in memory as a whole; errors as `parts`."""
+        digest, size = hashlib.sha256(), 0
+        for part in self.parts(path):
+            digest.update(part)
+            size += len(part)
+        return Digest(digest.hexdigest(), size)
+
+    def download(self, path: str, file: Path) -> None:
+        """Writes the bytes of a file into one on this machine; errors as `parts`."""
+        with file.open("wb") as copy:
+            for part in self.parts(path):
+                copy.write(part)
+
     def read(self, path: str) -> bytes:
         """Reads a small file in one request.
 
@@ -336,9 +334,7 @@ class Store:
         # through this machine: a copy within a bucket lacks the checksum that Object Lock requires
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder, "file")
-            with draft.open("wb") as file:
-                for part in self.parts(path):
-                    file.write(part)
+            self.download(path, draft)
             self.put(draft, target)
         self.delete([path])
 
@@ -383,43 +379,6 @@ def _is_unsupported(error: OSError) -> bool:
     """Returns whether a store cannot refuse existing files, or a disk has no hard links."""
     is_linkless = error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
     return is_linkless or "NotImplemented" in repr(error)
-
-
-def open_store(url: str, *, setting: str = "recordings_url", section: str = "recordings") -> Store:
-    """Opens the store at a folder or fsspec URL, with credentials from dlt's configuration.
-
-    Args:
-        url: `recordings/`, `s3://bucket/path`, `gs://…`, `az://…` or any other that fsspec knows.
-        setting: Name of the setting that has the URL, for messages.
-        section: Section below `sources.polyai` that may hold the credentials. Else they are those
-            of `destination.filesystem`.
-
-    Raises:
-        ConfigurationError: The URL is not valid, or its driver or credentials are missing.
-    """
-    places = ((*_OWN_SECTION, section), _SHARED_SECTION)
-    first_error: Exception | None = None
-    for sections in places:
-        try:
-            config = resolve_configuration(FilesystemConfiguration(url), sections=sections)
-            fs, root = fsspec_from_config(config)
-        except (MissingDependencyException, ImportError) as error:
-            protocol = url.partition("://")[0]
-            raise ConfigurationError(
-                f"{setting} {url}: its driver is missing: pip install 'dlt[{protocol}]'"
-            ) from error
-        except (ConfigurationException, DltException, ValueError) as error:
-            first_error = first_error or error
-            continue
-        if config.is_local_filesystem:
-            # fsspec leaves the path percent-encoded
-            root = config.make_local_path(config.bucket_url)
-        return Store(fs, root, config.protocol)
-    reason = first_line(first_error) if first_error else ""
-    names = " or ".join(f"[{'.'.join(place)}.credentials]" for place in places)
-    raise ConfigurationError(
-        f"{setting} {url}: {reason}. Set the credentials in {names} of .dlt/secrets.toml"
-    )
 
 
 @contextmanager
