@@ -213,7 +213,7 @@ class TestRenamedFiles:
         environment = {**access(base_url), "DESTINATION__DUCKDB__CREDENTIALS": file}
         first = query(f"SELECT min(conversation_id) FROM {schema}.conversations", file)[0][0]
         assert run("forget", str(first), "--yes", **environment).returncode == 0
-        for command in (("load",), ("load", "--full"), ("recordings", "verify")):
+        for command in (("recordings",), ("recordings", "verify"), ("load",), ("load", "--full")):
             result = run(*command, **environment)
             assert result.returncode == 0, result.stderr
         assert count(file, schema) == 19
@@ -276,6 +276,16 @@ class TestRenamedFiles:
     @pytest.mark.slow
     def test_another_dataset_in_the_same_file_is_a_new_one(self, base_url: str) -> None:
         put_loaded(CONFIG)
-        result = run("load", "--dataset", "other", **access(base_url))
+        dataset = ("--dataset", "other-calls")
+        result = run("load", *dataset, **access(base_url), POLYAI_PUBLISH_TO="published")
         assert result.returncode == 0, result.stderr
-        assert count("polyai.duckdb") == count("polyai.duckdb", "other") == 20
+        # said once, in the last line, and not by dlt for each use
+        assert "WARNING" not in result.stderr
+        assert "dataset other_calls\n" in result.stdout
+        assert count("polyai.duckdb") == count("polyai.duckdb", "other_calls") == 20
+        assert run("views", *dataset, "--publish", "published").returncode == 0
+        assert count("published/polyai.duckdb", "other_calls") == 20
+        ((erased,), *_) = query(IDS.format(schema="other_calls"))
+        forgotten = run("forget", str(erased), *dataset, "--yes")
+        assert forgotten.returncode == 0, forgotten.stderr
+        assert count("published/polyai.duckdb", "other_calls") == 19

@@ -51,6 +51,7 @@ class TestAnotherMode:
         assert served.requests.count() == 0
         assert modes() == [("keep", "keep", None)]
 
+    @pytest.mark.slow
     def test_is_written_beside_the_other_where_that_is_accepted(
         self, sandbox: tuple[Sandbox, str]
     ) -> None:
@@ -73,6 +74,7 @@ class TestAnotherMode:
         assert "redact" not in error
 
 
+@pytest.mark.slow
 def test_a_warehouse_of_0_1_is_taken_for_one_of_the_present_settings(
     sandbox: tuple[Sandbox, str],
 ) -> None:

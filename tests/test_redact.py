@@ -83,8 +83,8 @@ def rows_under(environment: dict[str, str]) -> Rows:
     return found
 
 
+@pytest.mark.slow
 class TestRedact:
-    @pytest.mark.slow
     def test_rows_are_those_of_a_load_under_the_mode(self) -> None:
         expected = {name: rows_under(mode) for name, mode in (("hash", HASH), ("drop", DROP))}
         put_loaded(CONFIG)

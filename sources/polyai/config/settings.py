@@ -40,6 +40,7 @@ from .validators import (
     durations,
     key_text,
     names_by_id,
+    names_of_columns,
     number,
     phone_region,
     publish_target,
@@ -97,9 +98,13 @@ class Settings:
         phone_region: Country, in two letters, of phone numbers without country code; empty for that
             of the agent's own numbers.
         transcripts: Treatment of the spoken and written words.
+        keep_columns: Columns, as `table.column`, that `pii` does not redact.
+        drop_columns: Columns, as `table.column`, that are never loaded.
         accept_mixed: Whether a run may write rows beside those of another privacy mode.
         names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
             API has.
+        forget_ledger: Path of a file, or fsspec URL of a folder, for the ledger of erasures; empty
+            for none.
         reporting_time_zone: IANA time zone of local dates in the views.
         publish_to: Folder for a copy of a DuckDB warehouse for readers, or, as text, folder or URL
             for its tables and views as Parquet files; None for neither.
@@ -129,8 +134,11 @@ class Settings:
     pii_secret: str = field(repr=False)
     phone_region: str
     transcripts: Transcripts
+    keep_columns: tuple[str, ...]
+    drop_columns: tuple[str, ...]
     accept_mixed: bool
     names: Mapping[str, Mapping[str, str]]
+    forget_ledger: str
     reporting_time_zone: str
     publish_to: Path | str | None
     request_timeout: float
@@ -267,8 +275,11 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "pii_secret": ("", text),
     "phone_region": ("", phone_region),
     "transcripts": ("keep", choice(*get_args(Transcripts))),
+    "keep_columns": ("", names_of_columns),
+    "drop_columns": ("", names_of_columns),
     "accept_mixed": (False, boolean),
     "names": ({}, names_by_id(*NAMED_TABLES)),
+    "forget_ledger": ("", text),
     "reporting_time_zone": (DEFAULT_ZONE, time_zone),
     "publish_to": (None, publish_target),
     "request_timeout": (60.0, number(float, 1, 3600)),

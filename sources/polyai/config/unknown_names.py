@@ -34,7 +34,7 @@ _DLT_SECTIONS = frozenset(
 ) - {known_sections.SOURCES}
 """Sections that dlt reads itself, at the top of a file and in the section of a source."""
 
-_STORES = frozenset({"recordings", "publish"})
+_STORES = frozenset({"recordings", "publish", "forget"})
 """Sections inside ours with what dlt needs to open a store of files."""
 
 _STORE_KEYS = frozenset(FilesystemConfiguration.get_resolvable_fields())

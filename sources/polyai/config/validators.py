@@ -210,6 +210,14 @@ def several(*allowed: str) -> Callable[[object], tuple[str, ...]]:
     return validate
 
 
+def names_of_columns(value: object) -> tuple[str, ...]:
+    """Validates names of columns, as `table.column`, as a list or separated by commas."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, Sequence):
+        raise ConfigurationError(f"{value!r} is not a list such as turns.metadata,turns.entities")
+    return tuple(dict.fromkeys(name for part in names if (name := text(part))))
+
+
 def names_by_id(*tables: str) -> Callable[[object], dict[str, dict[str, str]]]:
     """Returns a validator for names by id, by name of the table; also given as JSON text."""
 

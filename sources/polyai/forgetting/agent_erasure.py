@@ -12,19 +12,20 @@ from ..clock import Clock
 from ..errors import ConfigurationError, PolyAIError, StoreError
 from ..load.committer import Committer
 from ..load.report import RunReport
-from ..shape.forgotten_callers import forgotten_caller
+from ..shape.forgotten_callers import ForgottenCaller, forgotten_caller
 from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import Table
-from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS
-from ..warehouse.callers import forgotten_callers
+from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES
+from ..warehouse.callers import forgotten_callers, stored_callers
 from .erasures import Erasure
+from .ledger import Entry, Ledger, entry_rows, has_entries
 from .recording_files import RecordingFiles
 from .selection import Selection
 
 COMMAND = "forget"
 """Value of `command` in `sync_runs`."""
 
-_TABLES = (FORGOTTEN_CALLERS, FORGOTTEN)
+_TABLES = (FORGOTTEN_CALLERS, FORGOTTEN, LEDGER_ENTRIES)
 
 _SALT_BYTES = 16
 
@@ -37,6 +38,7 @@ class AgentErasure:
         selection: What to erase.
         reason: Stored with each conversation.
         pii_secret: Key of the hashes of callers; empty or too short for none.
+        ledger: Ledger that the erasure is added to, if there is one.
         clock: Current time.
 
     Attributes:
@@ -50,8 +52,10 @@ class AgentErasure:
         *,
         reason: str | None,
         pii_secret: str,
+        ledger: Ledger | None,
         clock: Clock,
     ) -> None:
+        self._ledger = ledger
         self._pii_secret = pii_secret
         self._committer = committer
         self._selection = selection
@@ -71,7 +75,13 @@ class AgentErasure:
         """
         committer, selection, report = self._committer, self._selection, self._report
         self._interrupted = committer.begin(report, [COMMAND], _TABLES)
-        committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows()})
+        callers = self._new_callers()
+        committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows(callers)})
+        try:
+            self._append_to_ledger(callers)
+        except StoreError as error:
+            # erased all the same, and added by the next run, because this one is not complete
+            self._error = error
 
         def delete_files(conversation_ids: Sequence[str]) -> None:
             if files is not None and not isinstance(files, PolyAIError):
@@ -93,7 +103,7 @@ class AgentErasure:
         Args:
             left: Copies that still contain the erased data, and why.
         """
-        now = self._clock()
+        now, selection = self._clock(), self._selection
         if left and self._error is None:
             self._error = StoreError(f"copies still contain the erased data: {'; '.join(left)}")
         self._report.finish(self._error, now=now)
@@ -101,6 +111,7 @@ class AgentErasure:
             SYNC_RUNS: [self._report.as_row(), *self._interrupted]
         }
         if self._error is None:
+            rows[LEDGER_ENTRIES] = entry_rows(selection.entries, self._report.run_id)
             rows[FORGOTTEN] = [
                 row | {"erased_at": now, "recordings": self._files[row["conversation_id"]]}
                 for row in self._rows()
@@ -129,26 +140,46 @@ class AgentErasure:
             )
         return rows
 
-    def _caller_rows(self) -> list[dict[str, Any]]:
-        agent_id = self._selection.agent_id
-        known = forgotten_callers(self._committer.warehouse, agent_id, self._selection.region)
+    def _new_callers(self) -> list[ForgottenCaller]:
+        """Returns the callers that this run erases."""
+        selection = self._selection
+        known = forgotten_callers(self._committer.warehouse, selection.agent_id, selection.region)
         salt = known.salt or secrets.token_hex(_SALT_BYTES)
-        hashed = {
-            forgotten_caller(
-                caller,
-                salt,
-                self._report.started_at,
-                region=self._selection.region,
-                secret=self._pii_secret,
-            )
-            for caller in self._selection.callers
-        }
-        return [
+        at, secret = self._report.started_at, self._pii_secret
+        return sorted(
             {
-                "agent_id": agent_id,
-                "reason": self._reason,
-                "run_id": self._report.run_id,
-                **caller._asdict(),
+                forgotten_caller(caller, salt, at, region=selection.region, secret=secret)
+                for caller in selection.callers
             }
-            for caller in sorted(hashed)
-        ]
+        )
+
+    def _caller_rows(self, callers: Sequence[ForgottenCaller]) -> list[dict[str, Any]]:
+        """Returns rows of `forgotten_callers`: of new callers, and of those in the ledger."""
+        of_ledger = (caller for entry in self._selection.entries for caller in entry.callers)
+        # the newest request of each
+        by_hash = {caller.caller_hash: caller for caller in (*of_ledger, *callers)}
+        own = {
+            "agent_id": self._selection.agent_id,
+            "reason": self._reason,
+            "run_id": self._report.run_id,
+        }
+        return [own | caller._asdict() for caller in by_hash.values()]
+
+    def _append_to_ledger(self, callers: Sequence[ForgottenCaller]) -> None:
+        """Adds to the ledger what it does not have: the first time, all earlier erasures too."""
+        ledger, selection, report = self._ledger, self._selection, self._report
+        if ledger is None:
+            return
+        warehouse, agent_id = self._committer.warehouse, selection.agent_id
+        names = set(selection.conversations)
+        if not (selection.entries or has_entries(warehouse, agent_id)):
+            names |= selection.earlier.keys()
+            callers = stored_callers(warehouse, agent_id)
+        names -= {name for entry in selection.entries for name in entry.conversations}
+        if not (names or callers):
+            return
+        entry = Entry(
+            report.run_id, report.started_at, agent_id, tuple(sorted(names)), tuple(callers)
+        )
+        ledger.append(entry)
+        self._committer.write({LEDGER_ENTRIES: entry_rows([entry], report.run_id)})

@@ -6,12 +6,14 @@ import logging
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from ..config.settings import shared_setting
 from ..warehouse.read_only import open_to_read
 from ..warehouse.target import DEFAULT_TARGET, Target
 from . import run
 from .erasures import Erasures
+from .ledger import open_ledger
 from .run import PIPELINE_NAME, Readers
 from .selection import Mentions, select
 
@@ -59,6 +61,7 @@ def forget(
         ConfigurationError: A setting is wrong, or an agent is unknown.
         DestinationError: There is no warehouse, or it cannot be read or written.
         LeaseLostError: Another machine has taken over this run's lease.
+        StoreError: The ledger of erasures cannot be read.
     """
     plan = plan_erasure(
         conversations=conversations,
@@ -106,6 +109,7 @@ def plan_erasure(
                 pii_secret=shared_setting("pii_secret"),
                 phone_region=shared_setting("phone_region"),
                 mentions=mentions,
+                ledger=open_ledger(shared_setting("forget_ledger"), Path()),
             )
         )
 
@@ -134,6 +138,7 @@ def erase(
         pii_secret=shared_setting("pii_secret"),
         phone_region=shared_setting("phone_region"),
         mentions=mentions,
+        forget_ledger=shared_setting("forget_ledger"),
         lock_wait=wait or shared_setting("lock_wait"),
         stop=stop,
     )

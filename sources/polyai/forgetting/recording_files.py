@@ -107,9 +107,12 @@ class RecordingFiles:
 
 @contextmanager
 def open_recordings(
-    committer: Committer, url: str, clock: Clock
+    committer: Committer, url: str | None, clock: Clock
 ) -> Iterator[RecordingFiles | PolyAIError | None]:
     """Opens the archive; None if no recording was ever downloaded, else what prevents it."""
+    if url is None:
+        yield None
+        return
     store = open_store(url)
     try:
         opening = Opening(committer, store, url, clock)

@@ -24,6 +24,7 @@ from ..warehouse.queries import Warehouse
 from .agent_erasure import AgentErasure
 from .copies import remake_copies
 from .erasures import Erasures
+from .ledger import open_ledger
 from .recording_files import open_recordings
 from .rewriting import discard_pending, rewrite_files
 from .selection import Mentions, Selection, select
@@ -52,13 +53,14 @@ def forget(
     conversation_ids: Sequence[str],
     callers: Sequence[str] = (),
     *,
-    recordings_url: str,
+    recordings_url: str | None,
     readers: Readers,
     agent_ids: Sequence[str] = (),
     reason: str | None = None,
     pii_secret: str = "",
     phone_region: str = "",
     mentions: Mentions = "list",
+    forget_ledger: str = "",
     lock_wait: timedelta = timedelta(0),
     stop: threading.Event | None = None,
     clock: Clock = utc_now,
@@ -74,13 +76,15 @@ def forget(
         conversation_ids: Conversations, in the warehouse or not.
         callers: Phone numbers. Calls that started before this run are not loaded again; later
             calls are.
-        recordings_url: Archive of the recordings.
+        recordings_url: Archive of the recordings; None for a warehouse without one.
         readers: The published copy.
         agent_ids: As for `select`.
         reason: Stored with each conversation.
         pii_secret: As for `select`; also the key of the hashes of callers.
         phone_region: As for `select`.
         mentions: As for `select`.
+        forget_ledger: Ledger to which the erasure is added, and whose erasures are applied if the
+            warehouse does not have them, because it was restored; see `open_ledger`.
         lock_wait: Time to wait for other runs; no other run may write at the same time.
         stop: When set, the run ends before the next agent; the next run completes the rest.
         clock: Source of the current time.
@@ -90,11 +94,13 @@ def forget(
 
     Raises:
         BusyError: Another run writes into the warehouse.
-        ConfigurationError: As for `select`; or `recordings_url` cannot be used.
+        ConfigurationError: As for `select`; or `recordings_url` or `forget_ledger` cannot be used.
         DestinationError: The destination cannot be read or written.
         LeaseLostError: Another machine has taken over a lease because this run was suspended.
+        StoreError: The ledger cannot be read.
     """
     stop = stop or threading.Event()
+    ledger = open_ledger(forget_ledger, pipeline.pipelines_dir)
 
     def selected(warehouse: Warehouse, mentions: Mentions = "ignore") -> list[Selection]:
         return select(
@@ -105,6 +111,7 @@ def forget(
             pii_secret=pii_secret,
             phone_region=phone_region,
             mentions=mentions,
+            ledger=ledger,
         )
 
     def selected_agents() -> list[str]:
@@ -119,7 +126,14 @@ def forget(
     ):
         selections = selected(committer.warehouse, mentions)
         agents = [
-            AgentErasure(committer, selection, reason=reason, pii_secret=pii_secret, clock=clock)
+            AgentErasure(
+                committer,
+                selection,
+                reason=reason,
+                pii_secret=pii_secret,
+                ledger=ledger,
+                clock=clock,
+            )
             for selection in selections
         ]
         started = []

@@ -25,6 +25,7 @@ from ..tables.registry import erased_tables
 from ..tables.rules import caller_sql
 from ..warehouse.callers import forgotten_callers, region_of
 from ..warehouse.queries import Warehouse, id_batches
+from .ledger import Entry, Ledger
 from .mentions import ENDING_DIGITS, find_mentions
 
 MIN_CALLER_DIGITS = 5
@@ -60,7 +61,9 @@ class Selection:
         region: Country of numbers without country code; see `normalize_number`.
         not_found: Callers without a conversation, now or when they were erased before; by caller,
             those of the warehouse that come near.
-        earlier: Requests of earlier runs by conversation id, including completed ones.
+        earlier: Requests of earlier runs by conversation id, including completed ones, and of the
+            ledger.
+        entries: Entries of the ledger to apply.
     """
 
     agent_id: str
@@ -71,6 +74,7 @@ class Selection:
     region: str = ""
     not_found: dict[str, list[str]] = field(default_factory=dict)
     earlier: Mapping[str, EarlierRequest] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
 
 
 def select(
@@ -82,6 +86,7 @@ def select(
     pii_secret: str = "",
     phone_region: str = "",
     mentions: Mentions = "ignore",
+    ledger: Ledger | None = None,
 ) -> list[Selection]:
     """Finds conversations by id and by caller, and unfinished requests of killed runs.
 
@@ -95,6 +100,7 @@ def select(
             numbers.
         mentions: Whether to find mentions of the callers in other conversations, and to erase these
             too.
+        ledger: Ledger whose erasures are to be applied too.
 
     Returns:
         One selection per agent with something to erase.
@@ -102,14 +108,17 @@ def select(
     Raises:
         ConfigurationError: A caller is not a phone number or SIP address; or a conversation is not
             in the warehouse and its agent is ambiguous.
+        StoreError: The ledger cannot be read.
     """
     for caller in callers:
         if "@" not in caller and len(normalize_number(caller)) < MIN_CALLER_DIGITS:
             raise ConfigurationError(f"{caller!r} is not a phone number or SIP address")
     agents = list(agent_ids) or _agents(warehouse)
     selections = {agent_id: Selection(agent_id, callers=tuple(callers)) for agent_id in agents}
+    pending = ledger.pending(warehouse, agents) if ledger else {}
     for agent_id, own in selections.items():
-        own.earlier = _earlier(warehouse, agent_id)
+        own.entries = pending.get(agent_id, [])
+        own.earlier = _of_ledger(own.entries) | _earlier(warehouse, agent_id)
         unfinished = {name for name, request in own.earlier.items() if not request.is_done}
         if callers:
             own.region = region_of(warehouse, agent_id, phone_region)
@@ -143,7 +152,11 @@ def select(
             )
         (own,) = selections.values()
         own.conversations |= {name: set() for name in unknown}
-    return [own for own in selections.values() if own.conversations or own.callers or own.not_found]
+    return [
+        own
+        for own in selections.values()
+        if own.conversations or own.callers or own.not_found or own.entries
+    ]
 
 
 def _independent_tables() -> list[Table]:
@@ -158,6 +171,14 @@ def _agents(warehouse: Warehouse) -> list[str]:
         rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table.name}}}")
         found.update(agent_id for (agent_id,) in rows)
     return sorted(found)
+
+
+def _of_ledger(entries: Iterable[Entry]) -> dict[str, EarlierRequest]:
+    return {
+        name: EarlierRequest(entry.at, None, is_by_caller=False, is_done=False)
+        for entry in reversed(list(entries))
+        for name in entry.conversations
+    }
 
 
 def _earlier(warehouse: Warehouse, agent_id: str) -> dict[str, EarlierRequest]:

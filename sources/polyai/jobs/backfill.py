@@ -48,7 +48,8 @@ def backfill(
     """Loads one range of time of all agents, in slices that are committed independently.
 
     Idempotent: conversations that are loaded and unchanged are skipped. Can run beside `load`,
-    whose watermark does not change.
+    whose watermark does not change. Erasures that only the ledger has are applied first, as by
+    `load`.
 
     Args:
         span: The range.
@@ -66,10 +67,17 @@ def backfill(
 
     Raises:
         ConfigurationError: A setting is missing or wrong, or the range is empty.
+        PolyAIError: An erasure of the ledger cannot be applied.
     """
     stop = stop or threading.Event()
+    settings = settings or resolve()
+    if settings.forget_ledger:
+        # imported here, because few warehouses have one
+        from ..forgetting.reapply import apply_ledger
+
+        apply_ledger(settings, target, stop)
     reports = run_slices(
-        settings or resolve(),
+        settings,
         target,
         span,
         slice_length=slice_length,

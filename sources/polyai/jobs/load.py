@@ -63,7 +63,8 @@ def load(
 
     Source: the listing that the setting `api` selects, and
     `GET …/conversations/{conversationId}` for each new or changed conversation. Idempotent; can be
-    killed at any time. Views and copy are refreshed if at least one agent was read to its end.
+    killed at any time. Erasures that only the ledger of `forget_ledger` has are applied first.
+    Views and copy are refreshed if at least one agent was read to its end.
 
     Args:
         settings: Agents, and how to read them. Default: `resolve()`.
@@ -83,10 +84,16 @@ def load(
         ConfigurationError: A setting is missing or wrong, or a table of `select` is unknown.
         DestinationError: The destination cannot be read or written.
         LeaseLostError: Another machine has taken over this run's lease.
-        StoreError: The folder or bucket of the recordings cannot be read or written.
+        StoreError: The folder or bucket of the recordings, or the ledger, cannot be read or
+            written.
     """
     stop = stop or threading.Event()
     settings = settings or resolve()
+    if settings.forget_ledger:
+        # imported here, because few warehouses have one
+        from ..forgetting.reapply import apply_ledger
+
+        apply_ledger(settings, target, stop)
     pipeline = target.open()
     try:
         reports = run.load(

@@ -14,6 +14,7 @@ from ..config.settings import Settings
 from ..errors import ApiError, PolyAIError, unexpected_error
 from ..shape.answer import Answer, Json, LoadedConversation
 from ..shape.audit_rows import audit_table, failure_row
+from ..shape.column_rules import ColumnRules
 from ..shape.redaction import Redaction
 from ..shape.shaping import Shaped, shape
 from ..shape.v3_rows import merge_detail, to_data_api_names
@@ -58,6 +59,7 @@ class BatchShaper:
     ) -> None:
         self._agent = agent
         self._redaction = Redaction.of(settings)
+        self._rules = ColumnRules.of(settings)
         self._warehouse = warehouse
         self._plan = plan
         self._report = report
@@ -104,7 +106,8 @@ class BatchShaper:
         stale = self._stale(fetched, details, loaded)
         failures = [*self._failures(fetched), *self._stale_failures(fetched, stale)]
         table = audit_table(FETCH_FAILURES, failures, load_id)
-        return Batch.of(shaped.tables | {FETCH_FAILURES.name: table})
+        tables = self._rules.without_dropped(shaped.tables)
+        return Batch.of(tables | {FETCH_FAILURES.name: table})
 
     def _details(self, fetched: Sequence[Fetched], failed: dict[str, ApiError]) -> dict[str, Json]:
         """Combines what was read, by conversation; `_FORGOTTEN` for those of erased callers."""

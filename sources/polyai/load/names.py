@@ -17,6 +17,7 @@ from ..api.names import AgentsApi, Json
 from ..config.agent import Agent
 from ..config.settings import Settings
 from ..errors import ApiError, PolyAIError, StoppedError, UnavailableError, unexpected_error
+from ..shape.column_rules import ColumnRules
 from ..shape.names import changed_rows, name_rows, with_given_names
 from ..shape.redaction import Redaction
 from ..tables.declaration import Table
@@ -80,7 +81,7 @@ def read_names(api: AgentsApi, agent: Agent, settings: Settings) -> ReadNames:
     An error of one table does not prevent the reading of the others, unless nothing answers or the
     API limits the rate of requests.
     """
-    reading = _Reading(agent.agent_id, Redaction.of(settings))
+    reading = _Reading(agent.agent_id, Redaction.of(settings), ColumnRules.of(settings))
     try:
         reading.read(DEPLOYMENTS, api.deployments)
         reading.read(VARIANTS, api.variants)
@@ -126,9 +127,10 @@ class _Reading:
         failed: Errors that may be over with the next load.
     """
 
-    def __init__(self, agent_id: str, redaction: Redaction) -> None:
+    def __init__(self, agent_id: str, redaction: Redaction, rules: ColumnRules) -> None:
         self._agent_id = agent_id
         self._redaction = redaction
+        self._rules = rules
         self.sent: dict[Table, list[Json]] = {}
         self.rows: dict[Table, list[Json]] = {}
         self.refused: dict[str, ApiError] = {}
@@ -155,7 +157,11 @@ class _Reading:
 
     def _shape(self, table: Table, sent: list[Json]) -> None:
         try:
-            self.rows[table] = name_rows(table, self._agent_id, map(self._redaction.value, sent))
+            items = [self._redaction.value(item, table) for item in sent]
+            rows = name_rows(table, self._agent_id, items)
+            for row in rows:
+                self._rules.empty_dropped(table, row)
+            self.rows[table] = rows
         except Exception as error:
             # an odd answer must not stop the load of conversations
             problem = unexpected_error("the answer cannot be read", error)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from ..config.settings import privacy_settings, shared_setting
+from ..shape.column_rules import ColumnRules
 from ..warehouse.read_only import open_to_read
 from ..warehouse.target import DEFAULT_TARGET, Target
 from . import run
@@ -45,7 +46,8 @@ def redact(
         DestinationError: There is no warehouse, or it cannot be read or written.
         LeaseLostError: Another machine has taken over this run's lease.
     """
-    privacy = Privacy(*privacy_settings())
+    rules = ColumnRules.named(shared_setting("keep_columns"), shared_setting("drop_columns"))
+    privacy = Privacy(*privacy_settings(), rules)
     # also says where there is no warehouse, rather than create one
     with open_to_read(target.destination, target.dataset) as warehouse:
         if dry_run:

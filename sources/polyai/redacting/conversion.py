@@ -7,6 +7,7 @@ was killed is simply repeated.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,12 +19,14 @@ from ..load.chunk import lanes_of
 from ..load.committer import Committer
 from ..load.source import RowsOf
 from ..shape.held_rows import HeldRows, redacted_tables
-from ..shape.held_transcripts import EMPTIED_TABLES
 from ..tables.declaration import OWNER, TOMBSTONE, Table
 from ..tables.registry import key_of
 from ..warehouse.queries import Warehouse
 
 _ALL_DAYS = frozenset({None})
+
+_READ_SECONDS = 2.0
+"""Time for which the warehouse is kept open to read parts, before those that change are written."""
 
 Key = tuple[Any, ...]
 
@@ -35,7 +38,7 @@ class Conversion:
         warehouse: The warehouse.
         rows: The conversion of rows.
         agent_ids: The agents.
-        drops_transcripts: Tables that have no rows without transcripts are emptied.
+        emptied: Tables that have no rows in the mode.
     """
 
     def __init__(
@@ -43,14 +46,13 @@ class Conversion:
         warehouse: Warehouse,
         rows: HeldRows,
         agent_ids: Sequence[str],
-        *,
-        drops_transcripts: bool,
+        emptied: Sequence[Table],
     ) -> None:
         self._warehouse = warehouse
         self._reader = Reader(warehouse)
         self._rows = rows
         self._agent_ids = agent_ids
-        self._emptied = EMPTIED_TABLES if drops_transcripts else ()
+        self._emptied = emptied
 
     def count(self) -> dict[str, Counter[str]]:
         """Returns the numbers of rows that would change, by agent and table."""
@@ -71,16 +73,28 @@ class Conversion:
             for table in self._emptied:
                 if counts[agent_id][table.name]:
                     committer.delete(table, "agent_id = %s", agent_id)
-        for part in self._parts():
-            if stop.is_set():
-                break
-            with self._warehouse.kept_open():
-                changes = self._changes(part)
-            if changes:
+        waiting = self._parts()
+        while not stop.is_set() and (found := self._next_changes(waiting)) is not None:
+            for part, changes in found:
+                if stop.is_set():
+                    break
                 self._convert(committer, part, list(changes))
-            for table, changed in changes.items():
-                counts[part.agent_id][table.name] += changed
+                for table, changed in changes.items():
+                    counts[part.agent_id][table.name] += changed
         return counts
+
+    def _next_changes(self, waiting: Iterator[Part]) -> list[tuple[Part, dict[Table, int]]] | None:
+        """Reads parts for a while, and returns those that change; None after the last part."""
+        found: list[tuple[Part, dict[Table, int]]] = []
+        until = time.monotonic() + _READ_SECONDS
+        with self._warehouse.kept_open():
+            while time.monotonic() < until:
+                part = next(waiting, None)
+                if part is None:
+                    return found or None
+                if changes := self._changes(part):
+                    found.append((part, changes))
+        return found
 
     def _parts(self) -> Iterator[Part]:
         tables = set(redacted_tables()) - set(self._emptied)

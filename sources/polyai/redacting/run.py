@@ -22,10 +22,14 @@ from ..load.exclusive import exclusive_committer
 from ..load.memory import fix_mmap_threshold
 from ..load.report import RunReport
 from ..locking.files import LockTimeout
+from ..shape.column_rules import NO_RULES, ColumnRules
 from ..shape.held_redaction import HeldRedaction
 from ..shape.held_rows import HeldRows, redacted_tables
+from ..shape.held_transcripts import EMPTIED_TABLES
 from ..shape.privacy_mode import PrivacyMode
 from ..tables.audit import SYNC_RUNS
+from ..tables.children import NOTES
+from ..tables.declaration import Table
 from ..warehouse.duckdb_destination import merges_in_transactions
 from ..warehouse.open import destination_label
 from ..warehouse.privacy_modes import REDACT, privacy_modes
@@ -46,6 +50,7 @@ class Privacy:
     secret: str = field(repr=False)
     transcripts: Transcripts
     region: str
+    rules: ColumnRules = NO_RULES
 
     @property
     def mode(self) -> PrivacyMode:
@@ -210,7 +215,7 @@ def _modes(
                     f"rows of {agent_id} were loaded {what}, and what was hashed or dropped cannot "
                     f"be brought back: {mode} cannot be applied. Set the former, or a stricter one"
                 )
-    if (mode.pii, mode.transcripts) == ("keep", "keep"):
+    if (mode.pii, mode.transcripts) == ("keep", "keep") and not privacy.rules.dropped:
         raise ConfigurationError(
             "pii = keep and transcripts = keep: nothing is to be redacted. Set POLYAI_PII to hash "
             "or drop, or POLYAI_TRANSCRIPTS to drop"
@@ -238,10 +243,15 @@ def _conversion(
     warehouse: Warehouse, privacy: Privacy, agent_ids: Sequence[str], *, drops_hashes: bool
 ) -> Conversion:
     drops_transcripts = privacy.transcripts == "drop"
-    redaction = HeldRedaction(privacy.pii, privacy.secret, privacy.transcripts, privacy.region)
+    redaction = HeldRedaction(
+        privacy.pii, privacy.secret, privacy.transcripts, privacy.region, privacy.rules
+    )
     redaction.drops_hashes = drops_hashes
-    rows = HeldRows(redaction, drops_transcripts=drops_transcripts)
-    return Conversion(warehouse, rows, agent_ids, drops_transcripts=drops_transcripts)
+    rows = HeldRows(redaction, drops_transcripts=drops_transcripts, rules=privacy.rules)
+    emptied: tuple[Table, ...] = EMPTIED_TABLES if drops_transcripts else ()
+    if privacy.rules.drops_notes and NOTES not in emptied:
+        emptied = (*emptied, NOTES)
+    return Conversion(warehouse, rows, agent_ids, emptied)
 
 
 def _report(agent_id: str, mode: PrivacyMode, clock: Clock) -> RunReport:

@@ -12,7 +12,8 @@ from ..tables.declaration import ColumnType
 from ..tables.rules import DROPPED
 from .redaction import NO_LEVEL, Level, Redaction
 
-_HASH = re.compile("[0-9a-f]{64}")
+_HASH = re.compile("[0-9a-f]{64}(?=(?:[0-9a-f]{64})*(?![0-9a-f]))")
+"""Hash, which may follow other hexadecimal digits."""
 
 
 class HeldRedaction(Redaction):

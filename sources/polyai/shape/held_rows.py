@@ -18,25 +18,16 @@ from ..tables.audit import (
     SYNC_RUNS,
     WRITE_BACKS,
 )
-from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import OWNER, Column, Table
 from ..tables.registry import conversation_tables, key_of
 from ..tables.rules import DROPPED
+from .column_rules import NO_RULES, ColumnRules
 from .held_redaction import HeldRedaction
 from .held_transcripts import rows_without_transcript
 from .metrics import value_boolean, value_number
-from .redaction import DETAIL, NO_LEVEL, Level, unused_key
+from .redaction import NO_LEVEL, unused_key
 
 Row = dict[str, Any]
-
-_LEVELS: Mapping[Table, Level] = {
-    CONVERSATIONS: DETAIL,
-    children.TURNS: DETAIL.nested["turns"],
-    children.LLM_REQUESTS: DETAIL.nested["turns"].nested["llm_requests"],
-    children.ANNOTATIONS: DETAIL.nested["turns"].nested["reviews"],
-    children.FUNCTION_EVENTS: DETAIL.nested["functionEvents"].others or NO_LEVEL,
-}
-"""Level of the objects that the rows of a table were made of; else `NO_LEVEL`."""
 
 _FIELDS: Mapping[tuple[str, str], str] = {
     ("conversations", "summary"): "content",
@@ -60,7 +51,9 @@ _MESSAGES: Mapping[Table, tuple[str, ...]] = {
 """Columns of other tables that are redacted."""
 
 _VERSION = (names.DEPLOYMENTS.name, "version")
-"""Column whose hashes are not those of numbers."""
+"""Column whose values may be hashes that are not those of numbers."""
+
+_HASH_LENGTH = 64
 
 
 def redacted_tables() -> tuple[Table, ...]:
@@ -77,12 +70,20 @@ class HeldRows:
     Args:
         redaction: Redaction of that mode.
         drops_transcripts: The mode drops transcripts.
+        rules: Rules per column.
     """
 
-    def __init__(self, redaction: HeldRedaction, *, drops_transcripts: bool) -> None:
+    def __init__(
+        self,
+        redaction: HeldRedaction,
+        *,
+        drops_transcripts: bool,
+        rules: ColumnRules = NO_RULES,
+    ) -> None:
         self._redaction = redaction
         self._of_versions = redaction.keeping_hashes()
         self._drops_transcripts = drops_transcripts
+        self._rules = rules
 
     def converted(self, table: Table, rows: Sequence[Row]) -> list[Row]:
         """Returns the rows as they would have been loaded.
@@ -93,6 +94,8 @@ class HeldRows:
                 They are changed in place.
         """
         found = list(rows)
+        for row in found:
+            self._rules.empty_dropped(table, row)
         if self._drops_transcripts:
             if table in conversation_tables():
                 found = rows_without_transcript(table, found)
@@ -112,11 +115,12 @@ class HeldRows:
         return found
 
     def _redact(self, table: Table, row: Row) -> None:
-        level, own_id = _LEVELS.get(table, NO_LEVEL), row.get("conversation_id")
+        level, own_id = self._redaction.levels.get(table, NO_LEVEL), row.get("conversation_id")
+        kept = self._rules.kept.get(table, ())
         extra: dict[str, Any] = {}
         for column, field in _redacted_columns(table):
             name, value = column.name, row[column.name]
-            if value is None:
+            if value is None or name in kept:
                 continue
             if name == "extra":
                 row[name] = self._redaction.leftovers(value, level, own_id)
@@ -125,7 +129,7 @@ class HeldRows:
                 row[name] = self._entity(row, name)
                 continue
             nested = level.nested.get(field) or level.others or NO_LEVEL
-            is_version = (table.name, name) == _VERSION
+            is_version = (table.name, name) == _VERSION and len(value) == _HASH_LENGTH
             redaction = self._of_versions if is_version else self._redaction
             redacted = redaction.column(value, column.type, field, nested, own_id)
             if redacted is value:

@@ -11,8 +11,10 @@ from ..config.settings import Pii, Settings, Transcripts
 from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS, LLM_REQUESTS, TURNS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import ColumnType, Table
+from ..tables.registry import name_tables
 from ..tables.rules import DROPPED, REDACTED
 from .caller_identity import caller_hash
+from .column_rules import NO_RULES, PREFIXES, ColumnRules
 from .personal_data import is_suspect, is_time, replace_personal_data
 from .transcripts import without_transcript
 
@@ -48,28 +50,41 @@ class Level(NamedTuple):
     nested: Mapping[str, Level] = {}
     others: Level | None = None
     """Level of all fields that are not in `nested`."""
+    kept: frozenset[str] = frozenset()
+    """Fields that are not redacted."""
 
 
-def _level(table: Table, prefix: str, **nested: Level) -> Level:
-    types = {column.name: column.type for column in table.columns}
-    fields = {field: types[name] for name, field in table.fields(prefix).items()}
-    return Level({name: kind for name, kind in fields.items() if kind != "text"}, nested)
+def levels(rules: ColumnRules) -> dict[Table, Level]:
+    """Returns the level of the objects that rows of a table are made of."""
+
+    def level(table: Table, **nested: Level) -> Level:
+        types = {column.name: column.type for column in table.columns}
+        fields = table.fields(PREFIXES[table])
+        typed = {field: types[name] for name, field in fields.items() if types[name] != "text"}
+        return Level(typed, nested, kept=rules.kept_fields(table))
+
+    reviews, requests, events = map(level, (ANNOTATIONS, LLM_REQUESTS, FUNCTION_EVENTS))
+    turns = level(TURNS, reviews=reviews, llm_requests=requests)
+    detail = level(
+        CONVERSATIONS,
+        turns=turns,
+        functionEvents=Level(others=events),
+        metrics=Level(others=Level({"timestamp": "timestamp"})),
+    )
+    return {
+        CONVERSATIONS: detail,
+        TURNS: turns,
+        ANNOTATIONS: reviews,
+        LLM_REQUESTS: requests,
+        FUNCTION_EVENTS: events,
+        **{table: Level(kept=rules.kept_fields(table)) for table in name_tables()},
+    }
 
 
-DETAIL = _level(
-    CONVERSATIONS,
-    "",
-    turns=_level(
-        TURNS,
-        "turns[].",
-        reviews=_level(ANNOTATIONS, "turns[].reviews[]."),
-        llm_requests=_level(LLM_REQUESTS, "turns[].llm_requests[]."),
-    ),
-    functionEvents=Level(others=_level(FUNCTION_EVENTS, "functionEvents{}[].")),
-    metrics=Level(others=Level({"timestamp": "timestamp"})),
-)
 NO_LEVEL = Level()
 """Level of objects without known fields."""
+
+_LEVELS = levels(NO_RULES)
 
 _is_suspect_key = lru_cache(maxsize=10_000)(is_suspect)
 
@@ -95,18 +110,37 @@ class Redaction:
         secret: Key of the hash.
         transcripts: `drop` removes words of the conversation; see `without_transcript`.
         region: Country of numbers without country code; see `normalize_number`.
+        rules: Columns that are not redacted, and notes that are not loaded.
+
+    Attributes:
+        levels: Level of the objects that rows of a table are made of.
     """
 
-    def __init__(self, pii: Pii, secret: str, transcripts: Transcripts, region: str = "") -> None:
+    def __init__(
+        self,
+        pii: Pii,
+        secret: str,
+        transcripts: Transcripts,
+        region: str = "",
+        rules: ColumnRules = NO_RULES,
+    ) -> None:
         self._region = region
         self._pii = pii
         self._secret = secret
         self._drops_transcripts = transcripts == "drop"
+        self._drops_notes = rules.drops_notes
+        self.levels = levels(rules) if rules.kept else _LEVELS
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Returns the redaction that the settings ask for."""
-        return cls(settings.pii, settings.pii_secret, settings.transcripts, settings.phone_region)
+        return cls(
+            settings.pii,
+            settings.pii_secret,
+            settings.transcripts,
+            settings.phone_region,
+            ColumnRules.of(settings),
+        )
 
     def apply(self, detail: Json) -> Json:
         """Returns the redacted detail; the same object where nothing is to be redacted.
@@ -115,16 +149,27 @@ class Redaction:
         """
         if self._drops_transcripts:
             detail = without_transcript(detail)
+        if self._drops_notes:
+            detail = {name: item for name, item in detail.items() if name != "note"}
         if self._pii == "keep":
             return detail
         own = {"conversationId": detail["conversationId"]} if "conversationId" in detail else {}
         rest = {name: item for name, item in detail.items() if name not in own}
-        redacted: Json = self._object(rest, "", DETAIL, own.get("conversationId"))
+        redacted: Json = self._object(
+            rest, "", self.levels[CONVERSATIONS], own.get("conversationId")
+        )
         return own | redacted
 
-    def value(self, value: Any) -> Any:
-        """Returns any other JSON value without numbers and addresses, in keys and values."""
-        return value if self._pii == "keep" else self._redacted(value, "", NO_LEVEL, None)
+    def value(self, value: Any, table: Table | None = None) -> Any:
+        """Returns any other JSON value without numbers and addresses, in keys and values.
+
+        Args:
+            value: The value.
+            table: Table of names whose row it becomes.
+        """
+        if self._pii == "keep":
+            return value
+        return self._redacted(value, "", self.levels[table] if table else NO_LEVEL, None)
 
     def text(self, text: str) -> str:
         """Returns a text, such as a message, without numbers and addresses."""
@@ -147,9 +192,12 @@ class Redaction:
         return value
 
     def _object(self, value: Json, name: str, level: Level, own_id: Any) -> Json:
-        types, nested, others = level
+        types, nested, others, kept = level
         result: Json = {}
         for key, item in value.items():
+            if key in kept:
+                result[key] = item
+                continue
             # the value of a metric has the name of the metric
             redacted = self._redacted(
                 item,

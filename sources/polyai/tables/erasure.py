@@ -69,6 +69,22 @@ FORGOTTEN_CALLERS = Table(
     outline=("requested_at", "reason"),
 )
 
+LEDGER_ENTRIES = Table(
+    "ledger_entries",
+    "One row per entry of the ledger of erasures (`forget_ledger`) that is in this warehouse.",
+    (
+        AGENT_ID,
+        Column("entry_id", "text", "Entry: the run that erased first.", required=True),
+        Column("requested_at", "timestamp", "Start of the erasure.", unit="UTC"),
+        Column("run_id", "text", "Run that wrote or applied it; joins `sync_runs.run_id`."),
+        PACKAGE_ID,
+    ),
+    key=("entry_id",),
+    merge_key=("agent_id", "entry_id"),
+    references=(OF_RUN,),
+    outline=("requested_at",),
+)
+
 PUBLISHED_COPIES = Table(
     "published_copies",
     "One row per agent and copy of a DuckDB warehouse for readers; `forget` makes each again.",

@@ -33,6 +33,7 @@ REGISTERED: tuple[Table, ...] = (
     audit.DEBUG_CHAT_TURNS,
     erasure.FORGOTTEN,
     erasure.FORGOTTEN_CALLERS,
+    erasure.LEDGER_ENTRIES,
     erasure.PUBLISHED_COPIES,
     audit.SYNC_RUNS,
     audit.FETCH_FAILURES,

@@ -25,7 +25,14 @@ def forgotten_callers(
         phone_region: As for `region_of`.
         pii_secret: The setting.
     """
-    callers = [
+    callers = stored_callers(warehouse, agent_id)
+    region = region_of(warehouse, agent_id, phone_region) if callers else ""
+    return ForgottenCallers(callers, region, pii_secret)
+
+
+def stored_callers(warehouse: Warehouse, agent_id: str) -> list[ForgottenCaller]:
+    """Returns the rows of `forgotten_callers` of an agent."""
+    return [
         ForgottenCaller(
             row["caller_hash"],
             row["salt"],
@@ -38,8 +45,6 @@ def forgotten_callers(
             "SELECT * FROM {forgotten_callers} WHERE agent_id = %s", agent_id
         )
     ]
-    region = region_of(warehouse, agent_id, phone_region) if callers else ""
-    return ForgottenCallers(callers, region, pii_secret)
 
 
 def region_of(warehouse: Warehouse, agent_id: str, phone_region: str = "") -> str:

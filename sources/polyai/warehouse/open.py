@@ -159,19 +159,32 @@ def _resolve(
         # imports SQLAlchemy, which others need not have
         from .sqlalchemy_destination import in_packages
 
-        return in_packages(destination, config), dataset
+        return in_packages(destination, config), _schema_name(client, dataset)
     if kind == DUCKLAKE:
         check_lake(pipeline, config)
-        return shared_lake(destination, config), dataset
+        return shared_lake(destination, config), _schema_name(client, dataset)
     if kind != DUCKDB:
-        return destination, dataset
+        return destination, _schema_name(client, dataset)
     duckdb, database = shared_duckdb(pipeline, config.credentials, f"{PIPELINE_NAME}.duckdb")
+    if dataset != database.stem:
+        dataset = _schema_name(client, dataset)
     loaded = loaded_schemas(database, wait_seconds)
     schema = schema_of(dataset, database, loaded or frozenset(), default=DATASET_NAME)
     if loaded is not None and schema not in loaded:
         # dlt takes `main`, which every file has, for a dataset with all tables that it remembers
         remove_state(Path(pipeline.working_dir))
     return duckdb, schema
+
+
+def _schema_name(client: Any, dataset: str) -> str:
+    """Returns the name of a dataset in the destination, such as `my_calls` for `my-calls`.
+
+    dlt would warn of each use of another one, and our own SQL would not find its tables.
+    """
+    if not client.config.enable_dataset_name_normalization:
+        return dataset
+    name: str = client.schema.naming.normalize_table_identifier(dataset)
+    return name
 
 
 def _client(pipeline: dlt.Pipeline) -> Any:
