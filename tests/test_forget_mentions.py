@@ -136,7 +136,7 @@ def test_mentions_are_named_and_erased_if_asked(company: Company) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.skipif(
     binaries() is None and not os.environ.get("CI"),
     reason="needs a PostgreSQL server: install the package postgresql",

@@ -19,7 +19,7 @@ from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES
 from ..warehouse.callers import forgotten_callers, stored_callers
 from .erasures import Erasure
 from .ledger import Entry, Ledger, entry_rows, has_entries
-from .recording_files import RecordingFiles
+from .recording_files import DeletedFile, RecordingFiles
 from .selection import Selection
 
 COMMAND = "forget"
@@ -63,9 +63,11 @@ class AgentErasure:
         self._clock = clock
         self._report = RunReport(selection.agent_id, COMMAND, Traffic(), started_at=clock())
         self._interrupted: list[dict[str, Any]] = []
-        self._files: Counter[str] = Counter()
+        self._files: list[DeletedFile] = []
         self._error: PolyAIError | None = None
         self.erasure = Erasure.of(selection)
+        self.erasure.run_id = self._report.run_id
+        self.erasure.requested_at = self._report.started_at
 
     def erase(self, files: RecordingFiles | PolyAIError | None) -> None:
         """Commits the request, then deletes recordings and rows.
@@ -75,7 +77,7 @@ class AgentErasure:
         """
         committer, selection, report = self._committer, self._selection, self._report
         self._interrupted = committer.begin(report, [COMMAND], _TABLES)
-        callers = self._new_callers()
+        self.erasure.hashes = callers = self._new_callers()
         committer.write({FORGOTTEN: self._rows(), FORGOTTEN_CALLERS: self._caller_rows(callers)})
         try:
             self._append_to_ledger(callers)
@@ -111,15 +113,18 @@ class AgentErasure:
             SYNC_RUNS: [self._report.as_row(), *self._interrupted]
         }
         if self._error is None:
+            files = Counter(file.conversation_id for file in self._files)
             rows[LEDGER_ENTRIES] = entry_rows(selection.entries, self._report.run_id)
             rows[FORGOTTEN] = [
-                row | {"erased_at": now, "recordings": self._files[row["conversation_id"]]}
+                row | {"erased_at": now, "recordings": files[row["conversation_id"]]}
                 for row in self._rows()
             ]
         self._committer.write(rows)
         self.erasure.rows = self._report.rows
-        self.erasure.recordings = self._files.total()
+        self.erasure.recordings = len(self._files)
+        self.erasure.files = self._files
         self.erasure.error = self._report.error
+        self.erasure.finished_at = now
 
     def _rows(self) -> list[dict[str, Any]]:
         """Returns rows of `forgotten`; values of an earlier request are kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +22,9 @@ from ..console.terminal import print_error, print_failed, print_json, stderr, st
 from ..warehouse.open import destination_label
 from ..warehouse.target import Target
 from . import show
-from .command import erase, plan_erasure
+from .command import NO_RECEIPT_OF_PLAN, erase, plan_erasure
 from .erasures import Erasures
+from .receipt import check_receipt
 from .run import PIPELINE_NAME
 from .selection import Mentions
 
@@ -47,6 +49,12 @@ def forget(
     reason: Annotated[
         str | None, typer.Option(help="Reason, such as a request number; stored in `forgotten`.")
     ] = None,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="Write a receipt for an auditor, as JSON, to this new file."
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     agent: LoadedAgentOption = None,
@@ -66,6 +74,10 @@ def forget(
     conversations, callers = conversation or (), caller or ()
     if mentions and not callers:
         raise typer.BadParameter("--mentions needs a caller: --caller")
+    if receipt is not None:
+        if dry_run:
+            raise typer.BadParameter(NO_RECEIPT_OF_PLAN, param_hint="--receipt")
+        check_receipt(receipt)
     treatment: Mentions = "erase" if mentions else "list"
     target = Target(destination, dataset)
     plan = plan_erasure(
@@ -94,6 +106,7 @@ def forget(
             mentions=treatment,
             reason=reason,
             recordings_url=recordings_url,
+            receipt=receipt,
             wait=wait,
             target=target,
             stop=stop,

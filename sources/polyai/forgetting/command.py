@@ -9,15 +9,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from ..config.settings import shared_setting
+from ..errors import ConfigurationError
+from ..warehouse.open import destination_label
 from ..warehouse.read_only import open_to_read
 from ..warehouse.target import DEFAULT_TARGET, Target
 from . import run
 from .erasures import Erasures
 from .ledger import open_ledger
+from .receipt import check_receipt, receipt_of, write_receipt
 from .run import PIPELINE_NAME, Readers
 from .selection import Mentions, select
 
 logger = logging.getLogger("polyai")
+
+NO_RECEIPT_OF_PLAN = "a receipt is of an erasure, not of a plan: --json has the plan"
 
 
 def forget(
@@ -28,6 +33,7 @@ def forget(
     reason: str | None = None,
     dry_run: bool = False,
     recordings_url: str | None = None,
+    receipt: Path | None = None,
     wait: timedelta | None = None,
     target: Target = DEFAULT_TARGET,
     stop: threading.Event | None = None,
@@ -47,6 +53,8 @@ def forget(
         reason: Saved in the table `forgotten`.
         dry_run: Report what would be erased; change nothing.
         recordings_url: Folder or fsspec URL of the recordings. Default: the setting.
+        receipt: File that is written at the end, for an auditor: what was erased, when and where,
+            without personal data. Must not exist; not for a `dry_run`.
         wait: How long to wait for other runs; no other run may write meanwhile. Default: the
             setting `lock_wait`.
         target: The warehouse.
@@ -58,11 +66,16 @@ def forget(
 
     Raises:
         BusyError: Another run writes into the warehouse.
-        ConfigurationError: A setting is wrong, or an agent is unknown.
+        ConfigurationError: A setting is wrong, an agent is unknown, or the receipt cannot be
+            written.
         DestinationError: There is no warehouse, or it cannot be read or written.
         LeaseLostError: Another machine has taken over this run's lease.
         StoreError: The ledger of erasures cannot be read.
     """
+    if receipt is not None:
+        if dry_run:
+            raise ConfigurationError(NO_RECEIPT_OF_PLAN)
+        check_receipt(receipt)
     plan = plan_erasure(
         conversations=conversations,
         callers=callers,
@@ -79,6 +92,7 @@ def forget(
         mentions=_mentions(erase=mentions),
         reason=reason,
         recordings_url=recordings_url,
+        receipt=receipt,
         wait=wait,
         target=target,
         stop=stop,
@@ -122,13 +136,15 @@ def erase(
     mentions: Mentions,
     reason: str | None,
     recordings_url: str | None,
+    receipt: Path | None,
     wait: timedelta | None,
     target: Target,
     stop: threading.Event | None,
 ) -> Erasures:
-    """Erases without a plan; see `forget`."""
-    return run.forget(
-        target.open(PIPELINE_NAME),
+    """Erases without a plan; see `forget`. The receipt has been checked."""
+    pipeline = target.open(PIPELINE_NAME)
+    done = run.forget(
+        pipeline,
         _unique(conversations),
         callers,
         recordings_url=recordings_url or shared_setting("recordings_url"),
@@ -142,6 +158,17 @@ def erase(
         lock_wait=wait or shared_setting("lock_wait"),
         stop=stop,
     )
+    if receipt is not None:
+        content = receipt_of(
+            done,
+            conversations=_unique(conversations),
+            callers=len(callers),
+            erases_mentions=mentions == "erase",
+            reason=reason,
+            warehouse=destination_label(pipeline),
+        )
+        write_receipt(receipt, content)
+    return done
 
 
 def _mentions(*, erase: bool) -> Mentions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import dlt
 
@@ -15,10 +16,22 @@ from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.stores import open_store
 
 
+class Remade(NamedTuple):
+    """Copies after an erasure.
+
+    Attributes:
+        copies: Copies that were made again.
+        problems: Reasons why others still have the erased data.
+    """
+
+    copies: list[str]
+    problems: list[str]
+
+
 def remake_copies(
     pipeline: dlt.Pipeline, *, wait: timedelta = timedelta(), besides: Path | str | None = None
-) -> list[str]:
-    """Makes all copies of a DuckDB warehouse again; returns why some still have the erased data.
+) -> Remade:
+    """Makes all copies of a DuckDB warehouse again.
 
     A copy that does not exist any more is left out.
 
@@ -29,34 +42,31 @@ def remake_copies(
     """
     database = duckdb_path(pipeline)
     if database is None or not database.exists():
-        return []
-    problems = []
+        return Remade([], [])
+    made, problems = [], []
     for copy in list(copies(pipeline, database)):
         try:
-            if problem := _remake(pipeline, copy, database, wait, besides):
+            place = copy.at(database)
+            target = place.parent if isinstance(place, Path) else place
+            if _same(target, besides) or not _exists(place):
+                continue
+            if problem := _of_another_warehouse(copy, place, database):
                 problems.append(problem)
+                continue
+            publish_to(pipeline, target, wait=wait)
+            made.append(str(place))
         except PolyAIError as error:
             problems.append(f"{copy.at(database)}: {error}")
-    return problems
+    return Remade(made, problems)
 
 
-def _remake(
-    pipeline: dlt.Pipeline,
-    copy: Copy,
-    database: Path,
-    wait: timedelta,
-    besides: Path | str | None,
-) -> str | None:
-    place = copy.at(database)
-    target = place.parent if isinstance(place, Path) else place
-    if _same(target, besides) or not _exists(place):
-        return None
+def _of_another_warehouse(copy: Copy, place: Path | str, database: Path) -> str | None:
+    """Returns why a copy is not this warehouse's to make again; None if it is."""
     if Path(copy.place).is_absolute() and copy.warehouse != str(database):
         return (
             f"{place} was published by {copy.warehouse}, which this warehouse was copied or moved "
             "from. If it was moved, publish there again with views --publish, or delete that copy"
         )
-    publish_to(pipeline, target, wait=wait)
     return None
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ..console.exit_codes import ExitCode
+from ..shape.forgotten_callers import ForgottenCaller
+from .recording_files import DeletedFile
 from .selection import Selection
 
 
@@ -25,6 +28,11 @@ class Erasure:
         recordings: Number of deleted audio files.
         not_found: Callers without a conversation; by caller, those of the warehouse that come near.
         error: Error that prevented the completion.
+        run_id: Run that erased, as in `sync_runs`; empty for a plan.
+        requested_at: Start of the run.
+        finished_at: End of the run.
+        files: Deleted audio files.
+        hashes: Callers as they are kept.
     """
 
     agent_id: str
@@ -36,6 +44,11 @@ class Erasure:
     recordings: int = 0
     not_found: dict[str, list[str]] = field(default_factory=dict)
     error: str | None = None
+    run_id: str = ""
+    requested_at: datetime | None = None
+    finished_at: datetime | None = None
+    files: Sequence[DeletedFile] = ()
+    hashes: Sequence[ForgottenCaller] = ()
 
     @classmethod
     def of(cls, selection: Selection) -> Erasure:
@@ -59,12 +72,14 @@ class Erasures:
         agents: One erasure per agent.
         is_rewritten: True if the warehouse is files (DuckDB, DuckLake, SQLite) that were rewritten.
         error: Reason why the published copy still contains the erased data.
+        copies: Published copies that were made again.
         is_interrupted: True if `stop` was set before the last agent.
     """
 
     agents: list[Erasure]
     is_rewritten: bool = False
     error: str | None = None
+    copies: Sequence[str] = ()
     is_interrupted: bool = False
 
     @classmethod
@@ -73,11 +88,17 @@ class Erasures:
         return cls([Erasure.of(selection) for selection in selections])
 
     @property
+    def is_complete(self) -> bool:
+        """True if all that was found is erased."""
+        problems = (self.error, *(one.error for one in self.agents))
+        return not (self.is_interrupted or any(problems))
+
+    @property
     def exit_code(self) -> ExitCode:
         """Exit code of the command."""
         if self.is_interrupted:
             return ExitCode.INTERRUPTED
-        if self.error or any(one.error for one in self.agents):
+        if not self.is_complete:
             return ExitCode.CONFIGURATION
         return ExitCode.SOME_FAILED if self.not_found else ExitCode.DONE
 

@@ -6,6 +6,7 @@ to erase again: ids of conversations and hashes of callers.
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence, Set
@@ -152,7 +153,9 @@ class _FileLedger(Ledger):
             file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 # one call, so that lines of two runs do not mix
-                os.write(file, entry.encoded())
+                line = entry.encoded()
+                if os.write(file, line) < len(line):
+                    raise OSError(errno.ENOSPC, "no space for a whole entry")
                 os.fsync(file)
             finally:
                 os.close(file)

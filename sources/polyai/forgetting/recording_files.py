@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
@@ -26,6 +26,22 @@ from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse, id_batches
 from ..warehouse.stores import open_store
+
+
+class DeletedFile(NamedTuple):
+    """An audio file that was deleted.
+
+    Attributes:
+        conversation_id: Its conversation.
+        archive: Folder or URL of the archive.
+        path: Path in the archive.
+        sha256: SHA-256 of the file, in hexadecimal digits; None if there was no file any more.
+    """
+
+    conversation_id: str
+    archive: str
+    path: str
+    sha256: str | None
 
 
 class RecordingFiles:
@@ -48,7 +64,7 @@ class RecordingFiles:
         report: RunReport,
         conversations: Mapping[str, Collection[datetime | None]],
         reason: str | None,
-    ) -> Counter[str]:
+    ) -> list[DeletedFile]:
         """Deletes all audio files of these conversations, including files without a row.
 
         A file without a row was stored by a killed run or belongs to an earlier warehouse. The
@@ -63,7 +79,7 @@ class RecordingFiles:
             reason: Reason of the erasure, for the custody log.
 
         Returns:
-            Number of deleted files by conversation id.
+            The deleted files, in order of their paths.
 
         Raises:
             StoreError: A file cannot be deleted.
@@ -83,26 +99,30 @@ class RecordingFiles:
             ):
                 paths[path], hashes[path] = conversation_id, sha256
         paths |= _files(store, agent_id, conversations)
+        deleted = [
+            DeletedFile(conversation_id, str(store), path, hashes.get(path) or _sha256(store, path))
+            for path, conversation_id in sorted(paths.items())
+        ]
         entries = [
             event(
                 "deleted",
                 self._clock(),
                 agent_id=agent_id,
-                conversation_id=conversation_id,
-                path=path,
-                sha256=hashes.get(path),
+                conversation_id=file.conversation_id,
+                path=file.path,
+                sha256=file.sha256,
                 run_id=report.run_id,
                 why=report.command,
                 reason=reason,
             )
-            for path, conversation_id in sorted(paths.items())
+            for file in deleted
         ]
         writer.append(entries)
         store.delete(list(paths))
         erased: Any = pc.field("conversation_id").isin(sorted(conversations))
         writer.manifest.remove(erased, paths, writer.head)
         writer.describe_in(report)
-        return Counter(paths.values())
+        return deleted
 
 
 @contextmanager
@@ -125,6 +145,17 @@ def open_recordings(
         return
     with Incoming(store, working_folder(committer.pipeline.pipelines_dir)) as incoming:
         yield RecordingFiles(opening.open(incoming, ()), incoming, clock)
+
+
+def _sha256(store: Store, path: str) -> str | None:
+    """Hashes a file without a row; None if it is gone."""
+    digest = hashlib.sha256()
+    try:
+        for part in store.parts(path):
+            digest.update(part)
+    except FileNotFoundError:
+        return None
+    return digest.hexdigest()
 
 
 def _files(

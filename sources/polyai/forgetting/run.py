@@ -144,14 +144,17 @@ def forget(
             started.append(agent)
         discard_pending(committer)
         is_rewritten = rewrite_files(committer)
-        left = remake_copies(pipeline, wait=lock_wait, besides=readers.publish_to)
+        copies, left = remake_copies(pipeline, wait=lock_wait, besides=readers.publish_to)
         for agent in started:
             agent.finish(left)
     error = _refresh_copy(pipeline, readers, lock_wait)
+    if readers.publish_to is not None and error is None:
+        copies.append(str(readers.publish_to))
     return Erasures(
         [agent.erasure for agent in started],
         is_rewritten,
         error,
+        copies,
         is_interrupted=len(started) < len(agents),
     )
 

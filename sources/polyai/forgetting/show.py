@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -73,13 +72,20 @@ def erasures_as_json(done: Erasures, code: int, *, dry_run: bool) -> dict[str, A
         "is_rewritten": done.is_rewritten,
         "error": done.error,
         "agents": [
-            asdict(one)
-            | {
-                "rows": dict(one.rows),
+            {
+                "agent_id": one.agent_id,
+                "run_id": one.run_id or None,
+                "conversations": one.conversations,
+                "not_held": one.not_held,
+                "callers": one.callers,
                 "mentions": [
                     {"conversation_id": name, "places": places}
                     for name, places in one.mentions.items()
                 ],
+                "rows": dict(one.rows),
+                "recordings": one.recordings,
+                "not_found": one.not_found,
+                "error": one.error,
             }
             for one in done.agents
         ],

@@ -175,7 +175,7 @@ def redact(
         if not stop.is_set():
             discard_pending(committer)
             is_rewritten = rewrite_files(committer)
-            if left := remake_copies(pipeline, wait=lock_wait):
+            if left := remake_copies(pipeline, wait=lock_wait).problems:
                 problem = StoreError(f"copies still contain the former rows: {'; '.join(left)}")
         for report in reports:
             report.rows.update(counts[report.agent_id])
