@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .debug_chats.command import debug_chat
     from .errors import PolyAIError
     from .forgetting.command import forget
+    from .holding.command import hold
     from .jobs.backfill import backfill
     from .jobs.load import load
     from .load.refetch import Span
@@ -50,6 +51,7 @@ __all__ = [
     "copy",
     "debug_chat",
     "forget",
+    "hold",
     "load",
     "note",
     "open_pipeline",
@@ -72,6 +74,7 @@ _MODULES = {
     "copy": ".copying.command",
     "debug_chat": ".debug_chats.command",
     "forget": ".forgetting.command",
+    "hold": ".holding.command",
     "load": ".jobs.load",
     "note": ".write_backs.command",
     "open_pipeline": ".warehouse.open",

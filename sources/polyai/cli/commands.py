@@ -95,6 +95,12 @@ COMMANDS = {
         "Erase conversations or callers, and never load them again.",
         "--caller +442079460018 --reason DSR-4711",
     ),
+    "hold": Command(
+        ".holding.cli",
+        "hold",
+        "Place, release or list legal holds: what they name is not deleted.",
+        "--caller +442079460018 --reason CASE-12",
+    ),
     "redact": Command(
         ".redacting.cli",
         "redact",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -45,6 +45,20 @@ def print_failed(reports: Sequence[Any]) -> None:
     for report in reports:
         if report.error:
             print_error(f"{report.agent_id}: {report.error}" if len(agents) > 1 else report.error)
+
+
+def print_on_hold(left: Iterable[Mapping[str, str | None]]) -> None:
+    """Prints one error line per conversation or caller that was left because of a legal hold.
+
+    Args:
+        left: Reasons of the holds by conversation or caller.
+    """
+    for group in left:
+        for name, reason in group.items():
+            print_error(
+                f"{name} is on legal hold ({reason}) and was left: release it first with hold "
+                "--release, if that is allowed"
+            )
 
 
 def print_json(value: object) -> None:

@@ -17,6 +17,7 @@ from ..tables.audit import SYNC_RUNS
 from ..tables.declaration import Table
 from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES
 from ..warehouse.callers import forgotten_callers, stored_callers
+from ..warehouse.holds import HoldKeys
 from .erasures import Erasure
 from .ledger import Entry, Ledger, entry_rows, has_entries
 from .recording_files import DeletedFile, RecordingFiles
@@ -37,7 +38,8 @@ class AgentErasure:
         committer: Committer of the run.
         selection: What to erase.
         reason: Stored with each conversation.
-        pii_secret: Key of the hashes of callers; empty or too short for none.
+        keys: Settings by which callers on legal hold are recognized; `pii_secret` is also the key
+            of the hashes of callers, empty or too short for none.
         ledger: Ledger that the erasure is added to, if there is one.
         clock: Current time.
 
@@ -51,12 +53,12 @@ class AgentErasure:
         selection: Selection,
         *,
         reason: str | None,
-        pii_secret: str,
+        keys: HoldKeys,
         ledger: Ledger | None,
         clock: Clock,
     ) -> None:
         self._ledger = ledger
-        self._pii_secret = pii_secret
+        self._keys = keys
         self._committer = committer
         self._selection = selection
         self._reason = reason
@@ -93,9 +95,11 @@ class AgentErasure:
         try:
             if isinstance(files, PolyAIError):
                 raise files
-            report.rows.update(
-                committer.erase(selection.agent_id, list(selection.conversations), delete_files)
-            )
+            conversations = list(selection.conversations)
+            done = committer.erase(selection.agent_id, conversations, self._keys, delete_files)
+            report.rows.update(done.rows)
+            # placed since the selection; the request stays open
+            self.erasure.leave(done.on_hold)
         except (ConfigurationError, StoreError) as error:
             self._error = error
 
@@ -118,6 +122,7 @@ class AgentErasure:
             rows[FORGOTTEN] = [
                 row | {"erased_at": now, "recordings": files[row["conversation_id"]]}
                 for row in self._rows()
+                if row["conversation_id"] not in self.erasure.on_hold
             ]
         self._committer.write(rows)
         self.erasure.rows = self._report.rows
@@ -130,7 +135,9 @@ class AgentErasure:
         """Returns rows of `forgotten`; values of an earlier request are kept."""
         selection, report = self._selection, self._report
         rows = []
-        for name in sorted(selection.conversations):
+        # of a restored backup: erased by the first run after the hold is released
+        of_ledger = {name for entry in selection.entries for name in entry.conversations}
+        for name in sorted(selection.conversations.keys() | of_ledger & selection.on_hold.keys()):
             is_by_caller = name in selection.of_callers
             earlier = selection.earlier.get(name)
             rows.append(
@@ -150,7 +157,7 @@ class AgentErasure:
         selection = self._selection
         known = forgotten_callers(self._committer.warehouse, selection.agent_id, selection.region)
         salt = known.salt or secrets.token_hex(_SALT_BYTES)
-        at, secret = self._report.started_at, self._pii_secret
+        at, secret = self._report.started_at, self._keys.pii_secret
         return sorted(
             {
                 forgotten_caller(caller, salt, at, region=selection.region, secret=secret)

@@ -18,7 +18,7 @@ from ..console.options import (
     RecordingsUrlOption,
 )
 from ..console.process import stop_on_signals
-from ..console.terminal import print_error, print_failed, print_json, stderr, stdout
+from ..console.terminal import print_error, print_failed, print_json, print_on_hold, stderr, stdout
 from ..warehouse.open import destination_label
 from ..warehouse.target import Target
 from . import show
@@ -68,8 +68,8 @@ def forget(
 
     Erases rows of all tables, recordings with their manifest, and packages
     that are not loaded yet; rewrites a DuckDB file and its published copy.
-    Also completes erasures of killed runs. Needs no API key: data at PolyAI is
-    not deleted.
+    Also completes erasures of killed runs. What is on legal hold stays, and is
+    named (exit 3). Needs no API key: data at PolyAI is not deleted.
     """
     conversations, callers = conversation or (), caller or ()
     if mentions and not callers:
@@ -87,12 +87,12 @@ def forget(
         mentions=treatment if dry_run or not yes else "ignore",
         target=target,
     )
-    if dry_run:
+    if dry_run or (plan.is_only_on_hold and receipt is None):
         if as_json:
-            print_json(show.erasures_as_json(plan, plan.exit_code, dry_run=True))
+            print_json(show.erasures_as_json(plan, plan.exit_code, dry_run=dry_run))
         else:
             show.plan(stdout, plan)
-        _print_not_found(plan)
+        _print_left(plan)
         raise typer.Exit(plan.exit_code)
     if not plan.agents:
         raise typer.BadParameter("give conversation ids, or a caller with --caller")
@@ -116,13 +116,14 @@ def forget(
     else:
         show.erasures(stdout, done, destination_label(target.open(PIPELINE_NAME)))
     print_failed(done.agents)
-    _print_not_found(done)
+    _print_left(done)
     if done.error:
         print_error(done.error)
     raise typer.Exit(done.exit_code)
 
 
-def _print_not_found(done: Erasures) -> None:
+def _print_left(done: Erasures) -> None:
+    print_on_hold(left for one in done.agents for left in (one.on_hold, one.callers_on_hold))
     for line in show.not_found(done):
         print_error(line)
 

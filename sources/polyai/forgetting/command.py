@@ -83,7 +83,7 @@ def forget(
         mentions=_mentions(erase=mentions) if dry_run else "ignore",
         target=target,
     )
-    if dry_run or not plan.agents:
+    if dry_run or not plan.agents or (plan.is_only_on_hold and receipt is None):
         return plan
     return erase(
         conversations=conversations,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..console.exit_codes import ExitCode
 from ..shape.forgotten_callers import ForgottenCaller
+from ..warehouse.holds import Hold
 from .recording_files import DeletedFile
 from .selection import Selection
 
@@ -27,6 +28,8 @@ class Erasure:
         rows: Number of deleted rows by table.
         recordings: Number of deleted audio files.
         not_found: Callers without a conversation; by caller, those of the warehouse that come near.
+        on_hold: Conversations that were left because of a legal hold, with its reason.
+        callers_on_hold: Callers that were left for that reason, likewise.
         error: Error that prevented the completion.
         run_id: Run that erased, as in `sync_runs`; empty for a plan.
         requested_at: Start of the run.
@@ -43,12 +46,20 @@ class Erasure:
     rows: Counter[str] = field(default_factory=Counter)
     recordings: int = 0
     not_found: dict[str, list[str]] = field(default_factory=dict)
+    on_hold: dict[str, str | None] = field(default_factory=dict)
+    callers_on_hold: dict[str, str | None] = field(default_factory=dict)
     error: str | None = None
     run_id: str = ""
     requested_at: datetime | None = None
     finished_at: datetime | None = None
     files: Sequence[DeletedFile] = ()
     hashes: Sequence[ForgottenCaller] = ()
+
+    def leave(self, on_hold: Mapping[str, Hold]) -> None:
+        """Notes conversations that were not erased because of a legal hold."""
+        self.on_hold |= {name: hold.reason for name, hold in on_hold.items()}
+        self.conversations = [name for name in self.conversations if name not in on_hold]
+        self.not_held = [name for name in self.not_held if name not in on_hold]
 
     @classmethod
     def of(cls, selection: Selection) -> Erasure:
@@ -61,6 +72,8 @@ class Erasure:
             len(selection.callers),
             selection.mentions,
             not_found=selection.not_found,
+            on_hold=selection.on_hold,
+            callers_on_hold=selection.callers_on_hold,
         )
 
 
@@ -100,7 +113,15 @@ class Erasures:
             return ExitCode.INTERRUPTED
         if not self.is_complete:
             return ExitCode.CONFIGURATION
-        return ExitCode.SOME_FAILED if self.not_found else ExitCode.DONE
+        is_left = any(one.on_hold or one.callers_on_hold for one in self.agents)
+        return ExitCode.SOME_FAILED if self.not_found or is_left else ExitCode.DONE
+
+    @property
+    def is_only_on_hold(self) -> bool:
+        """True if there is nothing to erase but what is on legal hold."""
+        return bool(self.agents) and not any(
+            one.conversations or one.not_held or one.callers or one.not_found for one in self.agents
+        )
 
     @property
     def not_found(self) -> dict[str, list[str]]:

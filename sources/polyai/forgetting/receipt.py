@@ -116,6 +116,10 @@ def _of_agent(one: Erasure) -> dict[str, Any]:
             for caller in one.hashes
         ],
         "mentions_left": [_clean(name) for name in one.mentions if name not in erased],
+        "on_hold": {
+            "conversations": [_clean(name) for name in one.on_hold],
+            "callers": len(one.callers_on_hold),
+        },
         "rows": dict(sorted(one.rows.items())),
         "recordings": [
             {

@@ -20,6 +20,7 @@ from ..load.exclusive import exclusive_committer
 from ..locking.files import LockTimeout
 from ..views.publication import is_current
 from ..views.refresh import refresh
+from ..warehouse.holds import HoldKeys
 from ..warehouse.queries import Warehouse
 from .agent_erasure import AgentErasure
 from .copies import remake_copies
@@ -130,7 +131,7 @@ def forget(
                 committer,
                 selection,
                 reason=reason,
-                pii_secret=pii_secret,
+                keys=HoldKeys(pii_secret, phone_region),
                 ledger=ledger,
                 clock=clock,
             )

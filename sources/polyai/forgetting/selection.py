@@ -24,6 +24,7 @@ from ..tables.erasure import FORGOTTEN
 from ..tables.registry import erased_tables
 from ..tables.rules import caller_sql
 from ..warehouse.callers import forgotten_callers, region_of
+from ..warehouse.holds import HoldKeys, Holds
 from ..warehouse.queries import Warehouse, id_batches
 from .ledger import Entry, Ledger
 from .mentions import ENDING_DIGITS, find_mentions
@@ -64,6 +65,8 @@ class Selection:
         earlier: Requests of earlier runs by conversation id, including completed ones, and of the
             ledger.
         entries: Entries of the ledger to apply.
+        on_hold: Conversations that are not erased because of a legal hold, with its reason.
+        callers_on_hold: Callers that are not erased for that reason, likewise.
     """
 
     agent_id: str
@@ -75,6 +78,8 @@ class Selection:
     not_found: dict[str, list[str]] = field(default_factory=dict)
     earlier: Mapping[str, EarlierRequest] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
+    on_hold: dict[str, str | None] = field(default_factory=dict)
+    callers_on_hold: dict[str, str | None] = field(default_factory=dict)
 
 
 def select(
@@ -116,7 +121,12 @@ def select(
     agents = list(agent_ids) or _agents(warehouse)
     selections = {agent_id: Selection(agent_id, callers=tuple(callers)) for agent_id in agents}
     pending = ledger.pending(warehouse, agents) if ledger else {}
+    keys = HoldKeys(pii_secret, phone_region)
     for agent_id, own in selections.items():
+        holds = Holds(warehouse, agent_id, keys)
+        own.callers_on_hold = {
+            caller: hold.reason for caller in callers if (hold := holds.of_caller(caller))
+        }
         own.entries = pending.get(agent_id, [])
         own.earlier = _of_ledger(own.entries) | _earlier(warehouse, agent_id)
         unfinished = {name for name, request in own.earlier.items() if not request.is_done}
@@ -134,7 +144,7 @@ def select(
             own.mentions = find_mentions(
                 warehouse,
                 agent_id,
-                callers,
+                [caller for caller in callers if caller not in own.callers_on_hold],
                 region=own.region,
                 pii_secret=pii_secret,
                 besides=wanted | set(conversation_ids),
@@ -152,11 +162,28 @@ def select(
             )
         (own,) = selections.values()
         own.conversations |= {name: set() for name in unknown}
+    for own in selections.values():
+        _leave_what_is_on_hold(warehouse, own, keys)
     return [
         own
         for own in selections.values()
-        if own.conversations or own.callers or own.not_found or own.entries
+        if own.conversations
+        or own.callers
+        or own.not_found
+        or own.entries
+        or own.on_hold
+        or own.callers_on_hold
     ]
+
+
+def _leave_what_is_on_hold(warehouse: Warehouse, selection: Selection, keys: HoldKeys) -> None:
+    holds = Holds(warehouse, selection.agent_id, keys)
+    for name, hold in holds.among(warehouse, selection.conversations).items():
+        selection.on_hold[name] = hold.reason
+        del selection.conversations[name]
+    selection.callers = tuple(
+        caller for caller in selection.callers if caller not in selection.callers_on_hold
+    )
 
 
 def _independent_tables() -> list[Table]:

@@ -32,6 +32,7 @@ from ..listing.v3 import V3Listing
 from ..shape.redaction import Redaction, request_options
 from ..warehouse.fallback import fallback
 from ..warehouse.held import LoadState
+from ..warehouse.holds import HoldKeys
 from .batch_shaper import BatchShaper
 from .batching import BATCH_SIZE, Batcher
 from .chunk import Batch, Chunk
@@ -166,8 +167,7 @@ class AgentReader:
             by_id=self._choice.details,
             report=self.report,
             fallback=before,
-            phone_region=settings.phone_region,
-            pii_secret=settings.pii_secret,
+            keys=self.hold_keys,
         )
         self._shaper = BatchShaper(agent, settings, warehouse, self._plan, self.report)
         self._arrived: queue.Queue[Fetched | None] = queue.Queue(_QUEUE_SIZE)
@@ -234,6 +234,11 @@ class AgentReader:
     def forgotten(self) -> list[dict[str, Any]]:
         """Rows of `forgotten` for conversations that were read and belong to erased callers."""
         return self._shaper.forgotten
+
+    @property
+    def hold_keys(self) -> HoldKeys:
+        """Settings by which callers on legal hold are recognized."""
+        return HoldKeys(self._settings.pii_secret, self._settings.phone_region)
 
     @property
     def malformed(self) -> dict[str, MalformedRow]:

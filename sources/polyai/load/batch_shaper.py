@@ -126,6 +126,8 @@ class BatchShaper:
         is_loaded = item.task.reason not in _UNKNOWN
         if not self._plan.forgotten_callers.match(detail, is_loaded=is_loaded):
             return False
+        if self._is_on_hold(item.task.conversation_id):
+            return False
         self._report.forgotten += 1
         self.forgotten.append(
             {
@@ -139,6 +141,10 @@ class BatchShaper:
             }
         )
         return True
+
+    def _is_on_hold(self, conversation_id: str) -> bool:
+        holds = self._plan.holds
+        return holds is not None and bool(holds.among(self._warehouse, [conversation_id]))
 
     def _answer(self, item: Fetched, detail: Json, loaded: LoadedConversation | None) -> Answer:
         """Combines what was read of the conversation: its list row, its detail, or both."""

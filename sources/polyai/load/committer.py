@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 from dlt.common.storages.load_package import create_load_id
@@ -46,6 +46,7 @@ from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.ducklake import DUCKLAKE
 from ..warehouse.errors import destination_errors, is_conflict
 from ..warehouse.held import LoadState
+from ..warehouse.holds import Hold, HoldKeys, Holds
 from ..warehouse.indexes import Indexes
 from ..warehouse.open import connect, owner_only
 from ..warehouse.packages import merges_without_staging
@@ -76,6 +77,18 @@ _UPGRADE = "upgrade"
 
 _COMMITS = "commits"
 """Name of the lease on any load into DuckLake: of two commits at once, one loses all its work."""
+
+
+class Deletion(NamedTuple):
+    """Result of a deletion of conversations.
+
+    Attributes:
+        rows: Numbers of deleted rows by table.
+        on_hold: Conversations that were left because of a legal hold.
+    """
+
+    rows: Counter[str]
+    on_hold: Mapping[str, Hold]
 
 
 @contextmanager
@@ -276,25 +289,46 @@ class Committer:
         self,
         agent_id: str,
         conversation_ids: Sequence[str],
+        keys: HoldKeys,
         delete_files: Callable[[Sequence[str]], None] = no_op,
-    ) -> Counter[str]:
+    ) -> Deletion:
         """Deletes conversations: their files, then all rows but those that record the erasure.
 
-        There is no other way to delete a conversation, so that a rule about what has to stay needs
-        to be applied here only.
+        There is no other way to delete a conversation. What is on legal hold stays.
 
         Args:
             agent_id: The agent.
             conversation_ids: Conversations, loaded or not.
+            keys: Settings by which callers on hold are recognized.
             delete_files: Deletes the recordings of conversations. Called first, because their rows
                 name the files; an error leaves the rows.
 
-        Returns:
-            Numbers of deleted rows by table.
+        Raises:
+            ConfigurationError: A caller on hold cannot be recognized.
         """
-        delete_files(conversation_ids)
+        on_hold = self.on_hold(agent_id, conversation_ids, keys)
+        others = [name for name in conversation_ids if name not in on_hold]
+        delete_files(others)
         with self.statements() as client:
-            return erase_rows(client, self.warehouse, agent_id, conversation_ids)
+            return Deletion(erase_rows(client, self.warehouse, agent_id, others), on_hold)
+
+    def on_hold(
+        self, agent_id: str, conversation_ids: Collection[str], keys: HoldKeys
+    ) -> dict[str, Hold]:
+        """Returns those of these conversations that are on legal hold now.
+
+        Whatever deletes conversations, their words or their recordings leaves these out.
+
+        Args:
+            agent_id: The agent.
+            conversation_ids: Conversations, loaded or not.
+            keys: Settings by which callers on hold are recognized.
+
+        Raises:
+            ConfigurationError: A caller on hold cannot be recognized.
+        """
+        holds = Holds(self.warehouse, agent_id, keys)
+        return holds.among(self.warehouse, conversation_ids)
 
     def drop_staging(self) -> None:
         """Drops the staging dataset, which belongs to this working directory alone."""

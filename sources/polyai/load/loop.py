@@ -134,7 +134,7 @@ class LoadLoop:
         reader, report = one.reader, one.reader.report
         if returned := self._warehouse.reloaded_after_erasure(report.agent_id):
             # read before they were erased, here or on another machine, and loaded since
-            self._committer.erase(report.agent_id, returned)
+            self._committer.erase(report.agent_id, returned, reader.hold_keys)
         if TURNS.name in self._tables:
             self._check_turns(report, reader.now())
         rows: dict[Table, Sequence[Mapping[str, Any]]] = {}

@@ -16,6 +16,7 @@ from ..shape.forgotten_callers import ForgottenCallers
 from ..warehouse.callers import forgotten_callers
 from ..warehouse.fallback import Fallback, listed_until
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
+from ..warehouse.holds import NO_KEYS, HoldKeys, Holds
 from .batching import grouped
 from .fetch import Reason, Task
 from .reconciliation import Reconciliation
@@ -51,11 +52,13 @@ class Plan:
         by_id: Whether a conversation that is not listed can be read.
         report: Takes the counts.
         fallback: Fallback of the newest runs.
+        keys: Settings by which erased callers and those on legal hold are recognized.
 
     Attributes (set when `tasks` begins):
         failures: Open failures by conversation.
         stale: Details that were older than their list row, by conversation.
         forgotten_callers: Erased callers, whose conversations must not be loaded.
+        holds: Legal holds.
         is_first_load: The warehouse has no conversation of the agent.
         is_after_crash: A run without an end may have left rows of incomplete load packages.
     """
@@ -70,11 +73,9 @@ class Plan:
         by_id: bool,
         report: RunReport,
         fallback: Fallback | None = None,
-        phone_region: str = "",
-        pii_secret: str = "",
+        keys: HoldKeys = NO_KEYS,
     ) -> None:
-        self._phone_region = phone_region
-        self._pii_secret = pii_secret
+        self._keys = keys
         self._fallback = fallback
         self._warehouse = warehouse
         self._agent_id = agent_id
@@ -83,6 +84,7 @@ class Plan:
         self.failures: Mapping[str, Failure] = {}
         self.stale: Mapping[str, Failure] = {}
         self.forgotten_callers = ForgottenCallers()
+        self.holds: Holds | None = None
         self.is_first_load = False
         self.is_after_crash = False
         self.restart(listings, by_id=by_id)
@@ -159,9 +161,10 @@ class Plan:
         self._report.forgotten = len(forgotten)
         self._left_out = given_up | forgotten
         self.forgotten_callers = forgotten_callers(
-            warehouse, agent_id, self._phone_region, self._pii_secret
+            warehouse, agent_id, self._keys.phone_region, self._keys.pii_secret
         )
         self.forgotten_callers.check_key()
+        self.holds = Holds(warehouse, agent_id, self._keys)
         excluded = self._left_out | warehouse.gone(agent_id)
         self._reconciliation.start()
         self._collect_due(excluded)

@@ -26,7 +26,7 @@ from ..errors import ApiError, ConfigurationError, ListingError, PolyAIError
 from ..shape.audit_rows import audit_table
 from ..tables.audit import FETCH_FAILURES
 from ..tables.declaration import Table
-from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES
+from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, HOLDS, LEDGER_ENTRIES
 from ..tables.registry import loaded_tables
 from ..warehouse.capabilities import require_support
 from ..warehouse.held import LoadState
@@ -53,8 +53,11 @@ ITEM_BYTES = 8 * 2**20
 that it knows, which takes 3 CPU ms. Items of 12 MB would save 2 % of a load, and take 15 MB more
 memory at its peak."""
 
-_KEPT_TABLES = frozenset({FORGOTTEN.name, FORGOTTEN_CALLERS.name, LEDGER_ENTRIES.name})
-"""Tables that `refresh` does not drop: erased conversations must not be loaded again."""
+_KEPT_TABLES = frozenset(
+    table.name for table in (FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES, HOLDS)
+)
+"""Tables that `refresh` does not drop: erased conversations must not be loaded again, and holds
+stay until they are released."""
 
 _OF_ONE_AGENT = (ApiError, ConfigurationError, ListingError)
 """Errors that keep no other agent from being read."""

@@ -29,7 +29,8 @@ from ..console.options import (
 )
 from ..console.process import stop_on_signals
 from ..console.progress import FilesProgress, LoadProgress
-from ..console.terminal import print_failed, print_json, stderr, stdout
+from ..console.terminal import print_failed, print_json, print_on_hold, stderr, stdout
+from ..warehouse.holds import HoldKeys
 from ..warehouse.read_only import open_to_read
 from ..warehouse.target import Target
 from . import command, place_cli, show
@@ -206,7 +207,8 @@ def prune_command(
     """Delete recordings by age: files, manifest entries and rows.
 
     Asks for confirmation if recordings of the last 30 days would be deleted.
-    Needs no API key. Deleted recordings are not fetched again.
+    Needs no API key. Deleted recordings are not fetched again. What is on
+    legal hold stays, and is named (exit 3).
     """
     if older_than < CONFIRMED_AGE and not (dry_run or yes):
         _confirm(older_than)
@@ -218,16 +220,21 @@ def prune_command(
             url,
             older_than,
             agent_ids=agent,
+            keys=HoldKeys(shared_setting("pii_secret"), shared_setting("phone_region")),
             lock_wait=wait or shared_setting("lock_wait"),
             dry_run=dry_run,
             stop=stop,
             on_rows=progress.update,
         )
-    code = ExitCode.INTERRUPTED if stop.is_set() else ExitCode.DONE
+    is_left = any(result.on_hold for result in results)
+    code = ExitCode.SOME_FAILED if is_left else ExitCode.DONE
+    if stop.is_set():
+        code = ExitCode.INTERRUPTED
     if as_json:
         print_json(show.pruning_as_json(results, dry_run=dry_run, code=code))
     else:
         show.pruning(stdout, results, url, dry_run=dry_run)
+    print_on_hold(result.on_hold for result in results)
     raise typer.Exit(code)
 
 

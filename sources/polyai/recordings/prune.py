@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import dlt
@@ -16,6 +16,8 @@ from ..locking.files import LockTimeout
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..warehouse.held import PRUNE
+from ..warehouse.holds import NO_KEYS, HoldKeys, Holds
+from ..warehouse.queries import Warehouse, id_batches
 from .archive import Archive, next_day
 from .deletion import deletions, kept_by_recording
 from .manifest import Row
@@ -35,6 +37,7 @@ class Pruning:
         files: Number of files.
         bytes: Total size of the files.
         rows: Rows of `recordings`, including those without a file.
+        on_hold: Conversations that were left because of a legal hold, with its reason.
     """
 
     agent_id: str
@@ -42,6 +45,7 @@ class Pruning:
     files: int = 0
     bytes: int = 0
     rows: int = 0
+    on_hold: dict[str, str | None] = field(default_factory=dict)
 
     def count(self, rows: Sequence[Row]) -> None:
         """Adds deleted rows."""
@@ -57,6 +61,7 @@ def prune(
     older_than: timedelta,
     *,
     agent_ids: Sequence[str] | None = None,
+    keys: HoldKeys = NO_KEYS,
     lock_wait: timedelta = timedelta(0),
     dry_run: bool = False,
     stop: threading.Event | None = None,
@@ -73,6 +78,7 @@ def prune(
         recordings_url: Address of the store.
         older_than: Minimum age of a call.
         agent_ids: Agents; None for all that have recordings in the warehouse.
+        keys: Settings by which callers on legal hold are recognized; what is on hold stays.
         lock_wait: Maximum time to wait for another run over the same recordings.
         dry_run: Delete nothing. Raises what the real run would.
         stop: When set, ends after the current day.
@@ -89,18 +95,20 @@ def prune(
         for agent_id in work.agent_ids:
             result = Pruning(agent_id, clock() - older_than)
             results.append(result)
-            archive = Archive(work.committer.warehouse, agent_id)
+            warehouse = work.committer.warehouse
+            archive, holds = Archive(warehouse, agent_id), Holds(warehouse, agent_id, keys)
             if dry_run or work.place is None:
                 for rows in archive.days(result.before):
-                    result.count(rows)
+                    result.count(_without_holds(rows, holds, warehouse, result))
             else:
-                _prune(work, archive, result, stop, on_rows, clock)
+                _prune(work, archive, holds, result, stop, on_rows, clock)
     return results
 
 
 def _prune(
     work: Work,
     archive: Archive,
+    holds: Holds,
     result: Pruning,
     stop: threading.Event,
     on_rows: OnRows,
@@ -114,12 +122,19 @@ def _prune(
     writer, store = work.writer(agent_id, report.run_id, clock), work.archive.store
     others = kept_by_recording(writer.manifest.index.kept)
     # first, because the rows of the warehouse show the next pruning what is left to delete
-    writer.manifest.remove(pc.field("started_at") < before, (), writer.head)
+    on_hold = holds.loaded(work.committer.warehouse)
+    is_due = pc.field("started_at") < before
+    if on_hold:
+        is_due &= ~pc.field("conversation_id").isin(sorted(on_hold))
+    writer.manifest.remove(is_due, (), writer.head)
     open_failures = work.committer.warehouse.open_failures(agent_id, "recording")
     deleted_kept: set[str] = set()
-    for rows in archive.days(before):
+    for all_rows in archive.days(before):
         if stop.is_set():
             break
+        rows = _without_holds(all_rows, holds, work.committer.warehouse, result)
+        if not rows:
+            continue
         entries, paths = deletions(rows, others, clock, run_id=report.run_id, why=PRUNE)
         writer.append(entries)
         store.delete(paths)
@@ -140,13 +155,14 @@ def _prune(
             ]
             work.committer.write({FETCH_FAILURES: failures})
         first = min(row["started_at"] for row in rows)
-        work.committer.delete(
-            RECORDINGS,
-            "agent_id = %s AND started_at >= %s AND started_at < %s",
-            agent_id,
-            first,
-            min(before, next_day(first)),
-        )
+        condition = "agent_id = %s AND started_at >= %s AND started_at < %s"
+        bounds = (agent_id, first, min(before, next_day(first)))
+        if len(rows) == len(all_rows):
+            work.committer.delete(RECORDINGS, condition, *bounds)
+        else:
+            for ids, marks in id_batches(sorted({row["conversation_id"] for row in rows})):
+                these = f"{condition} AND conversation_id IN ({marks})"
+                work.committer.delete(RECORDINGS, these, *bounds, *ids)
         result.count(rows)
         on_rows(result.rows)
     writer.manifest.remove(pc.scalar(False), deleted_kept, writer.head)
@@ -154,3 +170,12 @@ def _prune(
     report.rows[RECORDINGS.name] = result.rows
     report.finish(interrupted=stop.is_set(), now=clock())
     work.committer.write({SYNC_RUNS: [report.as_row(), *killed]})
+
+
+def _without_holds(
+    rows: Sequence[Row], holds: Holds, warehouse: Warehouse, result: Pruning
+) -> list[Row]:
+    """Returns the rows of conversations that are not on legal hold; notes the others."""
+    found = holds.among(warehouse, {row["conversation_id"] for row in rows})
+    result.on_hold |= {name: hold.reason for name, hold in found.items()}
+    return [row for row in rows if row["conversation_id"] not in found]

@@ -31,6 +31,7 @@ from ..tables.audit import SYNC_RUNS
 from ..tables.children import NOTES
 from ..tables.declaration import Table
 from ..warehouse.duckdb_destination import merges_in_transactions
+from ..warehouse.holds import NO_KEYS, Holds
 from ..warehouse.open import destination_label
 from ..warehouse.privacy_modes import REDACT, privacy_modes
 from ..warehouse.queries import Warehouse
@@ -198,7 +199,8 @@ def _modes(
     """Returns the modes of the rows by agent.
 
     Raises:
-        ConfigurationError: Rows cannot be converted to the mode, or an agent is unknown.
+        ConfigurationError: Rows cannot be converted to the mode; conversations are on legal hold;
+            or an agent is unknown.
     """
     known = agents(warehouse)
     if unknown := [one for one in agent_ids if one not in known]:
@@ -215,6 +217,11 @@ def _modes(
                     f"rows of {agent_id} were loaded {what}, and what was hashed or dropped cannot "
                     f"be brought back: {mode} cannot be applied. Set the former, or a stricter one"
                 )
+    if on_hold := [one for one in modes if Holds(warehouse, one, NO_KEYS)]:
+        raise ConfigurationError(
+            f"{', '.join(on_hold)}: conversations are on legal hold, whose words and numbers have "
+            "to stay. Release the holds first, if that is allowed (see hold), or name other agents"
+        )
     if (mode.pii, mode.transcripts) == ("keep", "keep") and not privacy.rules.dropped:
         raise ConfigurationError(
             "pii = keep and transcripts = keep: nothing is to be redacted. Set POLYAI_PII to hash "

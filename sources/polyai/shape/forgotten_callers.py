@@ -71,7 +71,7 @@ def forgotten_caller(
     if len(secret) < SHORTEST_SECRET:
         return ForgottenCaller(slow_hash(inner, salt), salt, requested_at, "scrypt")
     hashed = keyed_hash(inner, secret)
-    return ForgottenCaller(hashed, salt, requested_at, "pii_secret", _key_id(secret, salt))
+    return ForgottenCaller(hashed, salt, requested_at, "pii_secret", secret_id(secret, salt))
 
 
 def slow_hash(inner: str, salt: str) -> str:
@@ -80,7 +80,8 @@ def slow_hash(inner: str, salt: str) -> str:
     return hashlib.scrypt(inner.encode(), **options).hex()
 
 
-def _key_id(secret: str, salt: str) -> str:
+def secret_id(secret: str, salt: str) -> str:
+    """Returns the fingerprint of a secret, from which it cannot be computed."""
     return keyed_hash(f"key {salt}", secret)[:_KEY_ID_DIGITS]
 
 
@@ -110,7 +111,7 @@ class ForgottenCallers:
         self._requests: dict[tuple[str, Method | None], dict[str, datetime]] = {}
         self._other_keys: set[str] = set()
         for caller in callers:
-            if caller.key_id and caller.key_id != _key_id(secret, caller.salt):
+            if caller.key_id and caller.key_id != secret_id(secret, caller.salt):
                 self._other_keys.add(caller.key_id)
                 continue
             requests = self._requests.setdefault((caller.salt, caller.method), {})

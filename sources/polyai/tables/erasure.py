@@ -1,4 +1,4 @@
-"""Tables about erasure: erased conversations and callers, and the copies that it has to reach."""
+"""Tables about erasure: what was erased, what is on hold, and the copies that it has to reach."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FORGOTTEN_CALLERS = Table(
             "text",
             "Method of the hash: pii_secret (HMAC-SHA256 keyed by that setting) or scrypt.",
         ),
-        Column("salt", "text", "Random salt of the hash, one per agent."),
+        Column("salt", "text", "Random salt of the hash."),
         Column(
             "key_id",
             "text",
@@ -83,6 +83,53 @@ LEDGER_ENTRIES = Table(
     merge_key=("agent_id", "entry_id"),
     references=(OF_RUN,),
     outline=("requested_at",),
+)
+
+HOLDS = Table(
+    "holds",
+    "One row per legal hold on a conversation or a caller; what it names is not deleted.",
+    (
+        AGENT_ID,
+        Column("hold_id", "text", "Random id of the hold.", required=True),
+        Column(
+            "conversation_id",
+            "text",
+            "Conversation on hold: `conversations.conversation_id`; NULL for a caller.",
+        ),
+        Column(
+            "caller_hash",
+            "text",
+            "Hash of the number's digits, in hexadecimal digits; the number is not stored.",
+        ),
+        Column(
+            "caller_group",
+            "text",
+            "First two digits of a fast hash, so that few callers are hashed slowly.",
+        ),
+        Column(
+            "method",
+            "text",
+            "Method of the hash: pii_secret (HMAC-SHA256 keyed by that setting) or scrypt.",
+        ),
+        Column("salt", "text", "Random salt of the hash."),
+        Column(
+            "key_id",
+            "text",
+            "Fingerprint of the secret, to recognize it; NULL for scrypt.",
+        ),
+        _REASON,
+        Column("placed_at", "timestamp", "Time at which it was placed.", unit="UTC"),
+        Column("placed_by", "text", "Person who placed it, by default the user of the computer."),
+        Column(
+            "released_at", "timestamp", "Time at which it was released; NULL if active.", unit="UTC"
+        ),
+        Column("released_by", "text", "Person who released it."),
+        PACKAGE_ID,
+    ),
+    key=("hold_id",),
+    merge_key=("agent_id", "hold_id"),
+    references=(Reference("conversations", ("agent_id", "conversation_id")),),
+    outline=("reason", "placed_at", "released_at"),
 )
 
 PUBLISHED_COPIES = Table(

@@ -34,6 +34,7 @@ REGISTERED: tuple[Table, ...] = (
     erasure.FORGOTTEN,
     erasure.FORGOTTEN_CALLERS,
     erasure.LEDGER_ENTRIES,
+    erasure.HOLDS,
     erasure.PUBLISHED_COPIES,
     audit.SYNC_RUNS,
     audit.FETCH_FAILURES,

@@ -1,0 +1,1 @@
+"""Legal holds: placing, releasing and listing them."""
