@@ -24,6 +24,10 @@ Generated from `sources/polyai/tables/` by `{COMMAND}`.
 - Empty text is loaded as NULL, and U+0000 is removed from text.
 - The last two columns name the field of each API that a value comes from, with `[]` for each item
   of a list and `{{}}` for each entry of an object. If both are empty, the load computes the value.
+- *personal data* is the class of what a column can have; empty for none. `label`: names, codes and
+  ids of things at PolyAI, as sent. `identifier`: leads to one conversation. `contact`: numbers
+  and addresses. `staff`: people who review or deploy. `free_text`: words of people, or objects of
+  any content. dlt's schema has it as `x-annotation-pii`, and the comment of the column too.
 - Rows of a conversation are replaced together when it is loaded again.
 - Tables whose names begin with `_dlt_` belong to dlt.
 """
@@ -64,11 +68,12 @@ def _section(table: Table) -> str:
             f"`{column.type}`" + " not null" * column.required,
             column.unit,
             column.description,
+            column.pii if column.pii != "none" else "",
             column.source and f"`{column.source}`",
             column.source_v3 and f"`{column.source_v3}`",
         )
         for column in table.columns
     ]
-    heading = ("column", "type", "unit", "meaning", "Data API field", "v3 field")
+    heading = ("column", "type", "unit", "meaning", "personal data", "Data API field", "v3 field")
     key = ", ".join(f"`{name}`" for name in key_of(table))
     return f"## {table.name}\n\n{table.description}\n\nKey: {key}\n\n{grid(heading, rows)}"

@@ -10,11 +10,13 @@ _ERROR_CODE = Column(
     "error_code",
     "text",
     "PolyAI's error code, or a code of this package for an answer that cannot be used.",
+    pii="label",
 )
 _ERROR_ID = Column(
     "error_id",
     "text",
     "Correlation id, for requests to PolyAI's support: PolyAI's own, else the one sent to it.",
+    pii="identifier",
 )
 _ARCHIVE_ID = "Id of the archive of recordings, as in its file `archive.json`."
 _CHAT_CONVERSATION_ID = Column(
@@ -22,6 +24,7 @@ _CHAT_CONVERSATION_ID = Column(
     "text",
     "Conversation id, as in `conversations`; NULL if no conversation began.",
     "conversationId",
+    pii="identifier",
 )
 
 SYNC_RUNS = Table(
@@ -129,7 +132,9 @@ SYNC_RUNS = Table(
             "SHA-256 of the newest of these entries, in hexadecimal digits: whoever keeps it "
             "elsewhere can prove later that no entry was changed since.",
         ),
-        Column("unmapped_fields", "json", "Fields that have no column, with counts."),
+        Column(
+            "unmapped_fields", "json", "Fields that have no column, with counts.", pii="free_text"
+        ),
         Column(
             "names_read_at",
             "timestamp",
@@ -137,7 +142,7 @@ SYNC_RUNS = Table(
             "NULL if the run did not request them.",
             unit="UTC",
         ),
-        Column("error", "text", "Error that stopped the run."),
+        Column("error", "text", "Error that stopped the run.", pii="free_text"),
         Column(
             "pii",
             "text",
@@ -176,7 +181,7 @@ FETCH_FAILURES = Table(
         Column("http_status", "bigint", "HTTP status of the last response; NULL without one."),
         _ERROR_CODE,
         _ERROR_ID,
-        Column("message", "text", "Error message."),
+        Column("message", "text", "Error message.", pii="free_text"),
         Column("first_failed_at", "timestamp", "First failure.", unit="UTC"),
         Column("last_failed_at", "timestamp", "Latest failure.", unit="UTC"),
         Column(
@@ -210,13 +215,19 @@ RECORDINGS = Table(
             required=True,
         ),
         Column("status", "text", "Status: stored, not_found (retried for a while) or failed."),
-        Column("path", "text", "Path of the file in its archive; NULL if there is no file."),
+        Column(
+            "path",
+            "text",
+            "Path of the file in its archive; NULL if there is no file.",
+            pii="identifier",
+        ),
         Column("archive_id", "text", _ARCHIVE_ID),
         Column(
             "uri",
             "text",
             "Path or URL of the file where the archive is now, for fsspec; NULL if there is no "
             "file.",
+            pii="identifier",
         ),
         Column("bytes", "bigint", "Size of the file.", unit="bytes"),
         Column("sha256", "text", "SHA-256 of the file, in hexadecimal digits."),
@@ -302,7 +313,7 @@ WRITE_BACKS = Table(
             "text",
             "Label: missing_topic, wrong_transcript or wrong_info; NULL for a note.",
         ),
-        Column("note", "text", "Text of the note; NULL for an annotation."),
+        Column("note", "text", "Text of the note; NULL for an annotation.", pii="free_text"),
         Column(
             "status",
             "text",
@@ -311,7 +322,7 @@ WRITE_BACKS = Table(
         ),
         _ERROR_CODE,
         _ERROR_ID,
-        Column("message", "text", "Reason why it was rejected or is unknown."),
+        Column("message", "text", "Reason why it was rejected or is unknown.", pii="free_text"),
         RUN_ID,
         Column("requested_at", "timestamp", "Time right before it was sent.", unit="UTC"),
         Column("sent_at", "timestamp", "Time at which PolyAI was known to have it.", unit="UTC"),
@@ -335,21 +346,50 @@ DEBUG_CHATS = Table(
             "text",
             "PolyAI's conversation id, or a generated id if no conversation began.",
             required=True,
+            pii="identifier",
         ),
         _CHAT_CONVERSATION_ID,
         Column("run_id", "text", "Run id, shared by all scenarios of one command."),
-        Column("label", "text", "Label given to the command, such as a version or a commit."),
-        Column("suite", "text", "Name of the suite, by default that of its file."),
-        Column("scenario", "text", "Name of the scenario, unique within its suite."),
-        Column("environment", "text", "Environment: live, sandbox or pre-release.", "clientEnv"),
-        Column("variant_id", "text", "Requested variant.", "variantId"),
-        Column("asr_lang_code", "text", "Language of speech recognition (ASR).", "asrLangCode"),
-        Column("tts_lang_code", "text", "Language of speech synthesis (TTS).", "ttsLangCode"),
+        Column(
+            "label",
+            "text",
+            "Label given to the command, such as a version or a commit.",
+            pii="label",
+        ),
+        Column("suite", "text", "Name of the suite, by default that of its file.", pii="label"),
+        Column("scenario", "text", "Name of the scenario, unique within its suite.", pii="label"),
+        Column(
+            "environment",
+            "text",
+            "Environment: live, sandbox or pre-release.",
+            "clientEnv",
+            pii="label",
+        ),
+        Column("variant_id", "text", "Requested variant.", "variantId", pii="label"),
+        Column(
+            "asr_lang_code",
+            "text",
+            "Language of speech recognition (ASR).",
+            "asrLangCode",
+            pii="label",
+        ),
+        Column(
+            "tts_lang_code",
+            "text",
+            "Language of speech synthesis (TTS).",
+            "ttsLangCode",
+            pii="label",
+        ),
         Column("started_at", "timestamp", "Start of the chat.", unit="UTC"),
         Column("finished_at", "timestamp", "Time of the last reply.", unit="UTC"),
         Column("ended", "bool", "The agent ended the chat.", "conversationEnded"),
         Column("passed", "bool", "All expectations were met."),
-        Column("error", "text", "Error that stopped the chat; NULL if it reached its end."),
+        Column(
+            "error",
+            "text",
+            "Error that stopped the chat; NULL if it reached its end.",
+            pii="free_text",
+        ),
         PACKAGE_ID,
     ),
     key=("chat_id",),
@@ -364,11 +404,19 @@ DEBUG_CHAT_TURNS = Table(
     "One row per turn of a debug chat; turn 0 is the greeting.",
     (
         AGENT_ID,
-        Column("chat_id", "text", "Debug chat: `debug_chats.chat_id`.", required=True),
+        Column(
+            "chat_id", "text", "Debug chat: `debug_chats.chat_id`.", required=True, pii="identifier"
+        ),
         _CHAT_CONVERSATION_ID,
         Column("turn_index", "bigint", "Position of the turn, from 0.", required=True),
-        Column("user_input", "text", "Input of the scenario; NULL for the greeting.", "message"),
-        Column("response", "text", "Response of the agent.", "response"),
+        Column(
+            "user_input",
+            "text",
+            "Input of the scenario; NULL for the greeting.",
+            "message",
+            pii="free_text",
+        ),
+        Column("response", "text", "Response of the agent.", "response", pii="free_text"),
         Column("latency_ms", "bigint", "Time from the request to the whole response.", unit="ms"),
         Column(
             "delayed_response",
@@ -376,10 +424,21 @@ DEBUG_CHAT_TURNS = Table(
             "The agent announced that its response would follow later.",
             "delayedResponse",
         ),
-        Column("metadata", "json", "State, nodes, metrics, functions, topics.", "metadata"),
-        Column("check", "text", "Expectation in words; NULL without one."),
+        Column(
+            "metadata",
+            "json",
+            "State, nodes, metrics, functions, topics.",
+            "metadata",
+            pii="free_text",
+        ),
+        Column("check", "text", "Expectation in words; NULL without one.", pii="free_text"),
         Column("passed", "bool", "The expectation was met; NULL without one."),
-        Column("failure", "text", "Expectation that was not met, and the actual value."),
+        Column(
+            "failure",
+            "text",
+            "Expectation that was not met, and the actual value.",
+            pii="free_text",
+        ),
         EXTRA,
         PACKAGE_ID,
     ),

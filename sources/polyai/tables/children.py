@@ -47,7 +47,12 @@ TURNS = _child(
     _TURN_INDEX,
     Column("turn_id", "bigint", "PolyAI's id of the turn.", "turns[].turn_id"),
     Column(
-        "user_input", "text", "Input of the caller.", "turns[].user_input", "turns[].user_input"
+        "user_input",
+        "text",
+        "Input of the caller.",
+        "turns[].user_input",
+        "turns[].user_input",
+        pii="free_text",
     ),
     Column(
         "user_input_at",
@@ -63,6 +68,7 @@ TURNS = _child(
         "Response of the agent.",
         "turns[].agent_response",
         "turns[].agent_response",
+        pii="free_text",
     ),
     Column(
         "agent_response_at",
@@ -80,7 +86,13 @@ TURNS = _child(
         "turns[].latency",
         unit="s",
     ),
-    Column("latency", "json", "Latency object, if the API sent one.", "turns[].latency"),
+    Column(
+        "latency",
+        "json",
+        "Latency object, if the API sent one.",
+        "turns[].latency",
+        pii="free_text",
+    ),
     Column("barge_in", "bool", "The caller spoke over the agent (barge-in).", "turns[].barge_in"),
     Column("is_ood", "bool", "The input is out of domain.", "turns[].is_ood", "turns[].is_ood"),
     Column(
@@ -96,23 +108,36 @@ TURNS = _child(
         "Keys pressed (DTMF).",
         "turns[].user_input_dtmf",
         "turns[].user_input_dtmf",
+        pii="free_text",
     ),
     Column(
         "user_input_dtmf_finish_key",
         "text",
         "Key that ended the input by keys (DTMF).",
         "turns[].user_input_dtmf_finish_key",
+        pii="free_text",
     ),
     Column(
-        "asr_lang_code", "text", "Language of speech recognition (ASR).", "turns[].asr_lang_code"
+        "asr_lang_code",
+        "text",
+        "Language of speech recognition (ASR).",
+        "turns[].asr_lang_code",
+        pii="label",
     ),
-    Column("tts_lang_code", "text", "Language of speech synthesis (TTS).", "turns[].tts_lang_code"),
+    Column(
+        "tts_lang_code",
+        "text",
+        "Language of speech synthesis (TTS).",
+        "turns[].tts_lang_code",
+        pii="label",
+    ),
     Column(
         "translated_user_input",
         "text",
         "Input in the agent's working language.",
         "turns[].translated_user_input",
         "turns[].translated_user_input",
+        pii="free_text",
     ),
     Column(
         "english_agent_response",
@@ -120,26 +145,47 @@ TURNS = _child(
         "Response in English.",
         "turns[].english_agent_response",
         "turns[].english_agent_response",
+        pii="free_text",
     ),
     Column(
         "asr_corrected_user_input",
         "text",
         "Input as corrected after speech recognition (ASR).",
         "turns[].metadata.asr_corrected_user_input",
+        pii="free_text",
     ),
     Column(
         "user_input_audio_url",
         "text",
         "Path of the audio of the input.",
         "turns[].user_input_audio_url",
+        pii="identifier",
     ),
-    Column("current_node", "text", "Flow node.", "turns[].metadata.current_node"),
-    Column("intents", "json", "Intents as sent by the API.", "turns[].intents", "turns[].intents"),
+    Column("current_node", "text", "Flow node.", "turns[].metadata.current_node", pii="label"),
     Column(
-        "entities", "json", "Entities as sent by the API.", "turns[].entities", "turns[].entities"
+        "intents",
+        "json",
+        "Intents as sent by the API.",
+        "turns[].intents",
+        "turns[].intents",
+        pii="free_text",
     ),
-    Column("llm_requests", "json", "LLM requests as sent by the API.", "turns[].llm_requests"),
-    Column("metadata", "json", "Metadata as sent by the API.", "turns[].metadata"),
+    Column(
+        "entities",
+        "json",
+        "Entities as sent by the API.",
+        "turns[].entities",
+        "turns[].entities",
+        pii="free_text",
+    ),
+    Column(
+        "llm_requests",
+        "json",
+        "LLM requests as sent by the API.",
+        "turns[].llm_requests",
+        pii="free_text",
+    ),
+    Column("metadata", "json", "Metadata as sent by the API.", "turns[].metadata", pii="free_text"),
     EXTRA,
     outline=("user_input", "agent_response", "latency_seconds", "is_ood"),
     is_kept_when_withheld=True,
@@ -151,7 +197,14 @@ TURN_INTENTS = _child(
     "One row per intent of a turn.",
     _TURN_INDEX,
     _POSITION,
-    Column("intent", "text", "Name of the intent.", "turns[].intents[]", "turns[].intents[]"),
+    Column(
+        "intent",
+        "text",
+        "Name of the intent.",
+        "turns[].intents[]",
+        "turns[].intents[]",
+        pii="label",
+    ),
     outline=("intent",),
     is_kept_when_withheld=True,
 )
@@ -163,7 +216,12 @@ TURN_ENTITIES = _child(
     _TURN_INDEX,
     _POSITION,
     Column(
-        "name", "text", "Name of the entity.", "turns[].entities[]: key", "turns[].entities[]: key"
+        "name",
+        "text",
+        "Name of the entity.",
+        "turns[].entities[]: key",
+        "turns[].entities[]: key",
+        pii="label",
     ),
     Column(
         "value",
@@ -171,6 +229,7 @@ TURN_ENTITIES = _child(
         "Value of the entity.",
         "turns[].entities[]: value",
         "turns[].entities[]: value",
+        pii="free_text",
     ),
     outline=("name", "value"),
     is_kept_when_withheld=True,
@@ -182,7 +241,7 @@ TURN_TOPICS = _child(
     "One row per knowledge topic retrieved in a turn; joined topics are split at commas.",
     _TURN_INDEX,
     _POSITION,
-    Column("topic", "text", "Knowledge topic.", "turns[].metadata.retrieved_topics[]"),
+    Column("topic", "text", "Knowledge topic.", "turns[].metadata.retrieved_topics[]", pii="label"),
     outline=("topic",),
     is_kept_when_withheld=True,
 )
@@ -193,7 +252,9 @@ LLM_REQUESTS = _child(
     "One row per LLM request of a turn; none where transcripts are dropped.",
     _TURN_INDEX,
     _POSITION,
-    Column("model_id", "text", "Model that answered.", "turns[].llm_requests[].model_id"),
+    Column(
+        "model_id", "text", "Model that answered.", "turns[].llm_requests[].model_id", pii="label"
+    ),
     Column(
         "prompt_tokens",
         "bigint",
@@ -227,6 +288,7 @@ LLM_REQUESTS = _child(
         "text",
         "Reason for the end of the answer.",
         "turns[].llm_requests[].finish_reason",
+        pii="label",
     ),
     Column(
         "requested_at",
@@ -266,6 +328,7 @@ METRICS = _child(
         "metrics: key",
         "metrics: key",
         required=True,
+        pii="label",
     ),
     Column(
         "occurrence",
@@ -273,8 +336,10 @@ METRICS = _child(
         "Position of the value among those of its name, from 0.",
         required=True,
     ),
-    Column("value", "text", "Value as text.", "metrics{}[].value", "metrics{}"),
-    Column("value_number", "double", "Value as number; NULL if it is not numeric."),
+    Column("value", "text", "Value as text.", "metrics{}[].value", "metrics{}", pii="free_text"),
+    Column(
+        "value_number", "double", "Value as number; NULL if it is not numeric.", pii="free_text"
+    ),
     Column("value_boolean", "bool", "Value as boolean; NULL if it is neither true nor false."),
     Column("recorded_at", "timestamp", "Time of writing.", "metrics{}[].timestamp", unit="UTC"),
     is_kept_when_withheld=True,
@@ -293,15 +358,16 @@ FUNCTION_EVENTS = _child(
         required=True,
     ),
     Column("event_index", "bigint", "Position of the call in its turn, from 0.", required=True),
-    Column("event_id", "text", "PolyAI's id of the call.", "functionEvents{}[].id"),
-    Column("function_id", "text", "Function id.", "functionEvents{}[].function_id"),
+    Column("event_id", "text", "PolyAI's id of the call.", "functionEvents{}[].id", pii="label"),
+    Column("function_id", "text", "Function id.", "functionEvents{}[].function_id", pii="label"),
     Column(
         "function_version",
         "text",
         "Version of the function.",
         "functionEvents{}[].function_version",
+        pii="label",
     ),
-    Column("name", "text", "Name of the function.", "functionEvents{}[].name"),
+    Column("name", "text", "Name of the function.", "functionEvents{}[].name", pii="label"),
     Column(
         "started_at", "timestamp", "Start of the call.", "functionEvents{}[].start_time", unit="UTC"
     ),
@@ -309,48 +375,73 @@ FUNCTION_EVENTS = _child(
         "duration_ms", "double", "Duration of the call.", "functionEvents{}[].duration", unit="ms"
     ),
     Column(
-        "error", "text", "Error message; NULL if the call succeeded.", "functionEvents{}[].error"
+        "error",
+        "text",
+        "Error message; NULL if the call succeeded.",
+        "functionEvents{}[].error",
+        pii="free_text",
     ),
     Column(
-        "utterance", "text", "Utterance that it made the agent say.", "functionEvents{}[].utterance"
+        "utterance",
+        "text",
+        "Utterance that it made the agent say.",
+        "functionEvents{}[].utterance",
+        pii="free_text",
     ),
-    Column("content", "text", "Returned content.", "functionEvents{}[].content"),
+    Column("content", "text", "Returned content.", "functionEvents{}[].content", pii="free_text"),
     Column(
-        "handoff_type", "text", "Type of the requested handoff.", "functionEvents{}[].handoff.type"
+        "handoff_type",
+        "text",
+        "Type of the requested handoff.",
+        "functionEvents{}[].handoff.type",
+        pii="label",
     ),
     Column(
         "handoff_reason",
         "text",
         "Reason for the requested handoff.",
         "functionEvents{}[].handoff.reason",
+        pii="free_text",
     ),
     Column(
         "hangup",
         "text",
         "Hang-up that the function requested, as sent; NULL for none.",
         "functionEvents{}[].hangup",
+        pii="free_text",
     ),
     Column(
         "variant_id_change",
         "text",
         "Variant that the function changed to, as sent.",
         "functionEvents{}[].variant_id_change",
+        pii="label",
     ),
     Column(
         "llm_request_id",
         "text",
         "LLM request that caused the call.",
         "functionEvents{}[].llm_request_id",
+        pii="label",
     ),
-    Column("arguments", "json", "Arguments of the call.", "functionEvents{}[].arguments"),
+    Column(
+        "arguments",
+        "json",
+        "Arguments of the call.",
+        "functionEvents{}[].arguments",
+        pii="free_text",
+    ),
     Column(
         "state_changes",
         "json",
         "Changes to the dialogue state.",
         "functionEvents{}[].state_changes",
+        pii="free_text",
     ),
-    Column("logs", "json", "Logs of the call.", "functionEvents{}[].logs"),
-    Column("transition", "json", "Flow transition.", "functionEvents{}[].transition"),
+    Column("logs", "json", "Logs of the call.", "functionEvents{}[].logs", pii="free_text"),
+    Column(
+        "transition", "json", "Flow transition.", "functionEvents{}[].transition", pii="free_text"
+    ),
     EXTRA,
     is_kept_when_withheld=True,
     outline=("name", "duration_ms", "error"),
@@ -363,17 +454,34 @@ ANNOTATIONS = _child(
     "One row per annotation of a turn.",
     _TURN_INDEX,
     _POSITION,
-    Column("role", "text", "Annotated side of the turn: user or agent.", "turns[].reviews[].role"),
+    Column(
+        "role",
+        "text",
+        "Annotated side of the turn: user or agent.",
+        "turns[].reviews[].role",
+        pii="label",
+    ),
     Column(
         "annotation_type",
         "text",
         "Label, such as missing_topic, wrong_transcript, wrong_info, good_response or "
         "bad_response.",
         "turns[].reviews[].annotationType",
+        pii="label",
     ),
-    Column("reason", "text", "Reason for a bad response.", "turns[].reviews[].reason"),
-    Column("comment", "text", "Comment of the author.", "turns[].reviews[].comment"),
-    Column("annotated_by", "text", "Author of the annotation.", "turns[].reviews[].createdBy"),
+    Column(
+        "reason", "text", "Reason for a bad response.", "turns[].reviews[].reason", pii="free_text"
+    ),
+    Column(
+        "comment", "text", "Comment of the author.", "turns[].reviews[].comment", pii="free_text"
+    ),
+    Column(
+        "annotated_by",
+        "text",
+        "Author of the annotation.",
+        "turns[].reviews[].createdBy",
+        pii="staff",
+    ),
     Column(
         "annotated_at",
         "timestamp",
@@ -391,7 +499,7 @@ CONVERSATION_TAGS = _child(
     ("position",),
     "One row per tag of a conversation.",
     _POSITION,
-    Column("tag", "text", "Tag.", "tags[]"),
+    Column("tag", "text", "Tag.", "tags[]", pii="label"),
     outline=("tag",),
 )
 
@@ -401,7 +509,7 @@ NOTES = Table(
     (
         AGENT_ID,
         CONVERSATION_ID,
-        Column("note", "text", "Text of the note.", "note"),
+        Column("note", "text", "Text of the note.", "note", pii="free_text"),
         Column(
             "valid_from",
             "timestamp",

@@ -11,6 +11,7 @@ AGENT_ID = Column(
     "path: {agentId}",
     "path: {project_id}",
     required=True,
+    pii="label",
 )
 CONVERSATION_ID = Column(
     "conversation_id",
@@ -19,6 +20,7 @@ CONVERSATION_ID = Column(
     "conversationId",
     "id",
     required=True,
+    pii="identifier",
 )
 RUN_ID = Column("run_id", "text", "Run that wrote the row; joins `sync_runs.run_id`.")
 PACKAGE_ID = Column(
@@ -26,4 +28,6 @@ PACKAGE_ID = Column(
 )
 DELETED = Column(TOMBSTONE, "bool", "dlt's hard-delete flag; NULL in every row.")
 OF_RUN = Reference("sync_runs", ("agent_id", "run_id"))
-EXTRA = Column("extra", "json", "Fields that have no column, as sent; NULL if there are none.")
+EXTRA = Column(
+    "extra", "json", "Fields that have no column, as sent; NULL if there are none.", pii="free_text"
+)

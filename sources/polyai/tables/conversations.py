@@ -17,14 +17,29 @@ CONVERSATIONS = Table(
     (
         AGENT_ID,
         CONVERSATION_ID,
-        _kept("account_id", "text", "PolyAI account (workspace).", "accountId", "account_id"),
+        _kept(
+            "account_id",
+            "text",
+            "PolyAI account (workspace).",
+            "accountId",
+            "account_id",
+            pii="label",
+        ),
         Column("region", "text", "PolyAI region: us, eu, uk or studio."),
-        _kept("channel", "text", "Channel, such as VOICE-SIP or WEBCHAT.", "channel", "channel"),
+        _kept(
+            "channel",
+            "text",
+            "Channel, such as VOICE-SIP or WEBCHAT.",
+            "channel",
+            "channel",
+            pii="label",
+        ),
         _kept(
             "direction",
             "text",
             "Direction: inbound or outbound; outbound if none is sent and the id begins with OUT-.",
             "direction",
+            pii="label",
         ),
         _kept(
             "environment",
@@ -32,13 +47,25 @@ CONVERSATIONS = Table(
             "Environment: live, sandbox or pre-release.",
             "clientEnv",
             "environment",
+            pii="label",
         ),
-        _kept("language", "text", "Language code, such as en-US.", "language"),
+        _kept("language", "text", "Language code, such as en-US.", "language", pii="label"),
         _kept(
-            "variant_id", "text", "Variant of the agent that answered.", "variantId", "variant_id"
+            "variant_id",
+            "text",
+            "Variant of the agent that answered.",
+            "variantId",
+            "variant_id",
+            pii="label",
         ),
-        _kept("variant_name", "text", "Name of the variant.", "", "variant_name"),
-        _kept("deployment_id", "text", "Deployment of the agent that answered.", "deploymentId"),
+        _kept("variant_name", "text", "Name of the variant.", "", "variant_name", pii="label"),
+        _kept(
+            "deployment_id",
+            "text",
+            "Deployment of the agent that answered.",
+            "deploymentId",
+            pii="label",
+        ),
         _kept(
             "from_number",
             "text",
@@ -46,6 +73,7 @@ CONVERSATIONS = Table(
             "PII access.",
             "fromNumber",
             "from_number",
+            pii="contact",
         ),
         _kept(
             "to_number",
@@ -53,6 +81,7 @@ CONVERSATIONS = Table(
             "Called party, in the forms of `from_number`.",
             "toNumber",
             "to_number",
+            pii="contact",
         ),
         _kept(
             "created_at",
@@ -103,9 +132,15 @@ CONVERSATIONS = Table(
             "Destination of the handoff.",
             "handoffDestination",
             "handoff_destination",
+            pii="contact",
         ),
         _kept(
-            "handoff_reason", "text", "Reason for the handoff.", "handoffReason", "handoff_reason"
+            "handoff_reason",
+            "text",
+            "Reason for the handoff.",
+            "handoffReason",
+            "handoff_reason",
+            pii="free_text",
         ),
         _kept(
             "poly_score",
@@ -127,10 +162,17 @@ CONVERSATIONS = Table(
             "Heading of the summary.",
             "shortSummary.heading",
             kept_with="summary",
+            pii="free_text",
         ),
-        _kept("summary", "text", "Short summary.", "shortSummary.content"),
-        Column("note", "text", "The current note.", "note"),
-        _kept("audio_url", "text", "Path of the recording, as sent by the API.", "audioUrl"),
+        _kept("summary", "text", "Short summary.", "shortSummary.content", pii="free_text"),
+        Column("note", "text", "The current note.", "note", pii="free_text"),
+        _kept(
+            "audio_url",
+            "text",
+            "Path of the recording, as sent by the API.",
+            "audioUrl",
+            pii="identifier",
+        ),
         Column(
             "num_turns",
             "bigint",
@@ -151,7 +193,9 @@ CONVERSATIONS = Table(
             "bool",
             "The latest detail came without the conversation's turns.",
         ),
-        _kept("state", "json", "Dialogue state written by the agent.", "", "state"),
+        _kept(
+            "state", "json", "Dialogue state written by the agent.", "", "state", pii="free_text"
+        ),
         Column("source_api", "text", "API that listed it last: data or conversations_v3."),
         Column("summary_hash", "text", "Hash of the loaded list row, for change detection."),
         Column("fetched_at", "timestamp", "Time at which the detail was fetched.", unit="UTC"),

@@ -29,6 +29,17 @@ the conversations. `run`: each run, whatever the command. `names`: `load`, at mo
 `command`: a command other than `load`.
 """
 
+PersonalData = Literal["none", "label", "identifier", "contact", "staff", "free_text"]
+"""Class of a column by the personal data that it can have.
+
+`none`: numbers, flags, times, and what the load computes. `label`: names, codes and ids of things
+at PolyAI, as sent. `identifier`: leads to one conversation. `contact`: phone numbers and addresses.
+`staff`: people who review or deploy. `free_text`: words of people, or objects with any content.
+"""
+
+CLASS_HINT = "x-annotation-pii"
+"""Hint of dlt's columns with their class."""
+
 TOMBSTONE = "_deleted"
 """dlt's hard-delete flag of a child table; NULL in every row of the warehouse.
 
@@ -60,6 +71,16 @@ class Column:
     missing permission took it away, while nobody can remove it on purpose."""
     kept_with: str = ""
     """Another column of the same value: a loaded part never stands beside the other's new one."""
+
+    pii: PersonalData = "none"
+    """Class by the personal data that its values can have."""
+
+    @property
+    def comment(self) -> str:
+        """Description with unit and class, for the database."""
+        unit = f" Unit: {self.unit}." if self.unit else ""
+        is_named = self.pii != "none"
+        return self.description + unit + f" Personal data: {self.pii}." * is_named
 
     @property
     def apis(self) -> frozenset[str]:
@@ -167,6 +188,7 @@ class Table:
                 "data_type": column.type,
                 "nullable": not column.required,
                 "description": column.description,
+                CLASS_HINT: column.pii,
             }
             if column.type == "timestamp":
                 hint |= {"timezone": True, "precision": 6}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from .common_columns import AGENT_ID, CONVERSATION_ID, OF_RUN, PACKAGE_ID, RUN_ID
 from .declaration import Column, Reference, Table
 
-_REASON = Column("reason", "text", "Reason given to the command, such as a request number.")
+_REASON = Column(
+    "reason", "text", "Reason given to the command, such as a request number.", pii="free_text"
+)
 
 FORGOTTEN = Table(
     "forgotten",
@@ -41,6 +43,7 @@ FORGOTTEN_CALLERS = Table(
             "text",
             "Hash of the number's digits, in hexadecimal digits; the number is not stored.",
             required=True,
+            pii="contact",
         ),
         Column(
             "method",

@@ -18,6 +18,7 @@ _EARLIER_NAMES = Column(
     "json",
     "List of replaced names, oldest first, as `name` and `until`, the load that found another one; "
     "NULL if it was never renamed.",
+    pii="label",
 )
 
 
@@ -30,7 +31,7 @@ AGENTS = Table(
     "One row per agent whose name was read; absent if the key may not read names.",
     (
         AGENT_ID,
-        Column("agent_name", "text", "Name of the agent.", "agents[].agentName"),
+        Column("agent_name", "text", "Name of the agent.", "agents[].agentName", pii="label"),
         _created_at("agents[].createdAt"),
         Column(
             "updated_at", "timestamp", "Latest change at PolyAI.", "agents[].updatedAt", unit="UTC"
@@ -57,24 +58,28 @@ DEPLOYMENTS = Table(
             "Deployment of the agent that answered.",
             "deployments[].id",
             required=True,
+            pii="label",
         ),
         Column(
             "environment",
             "text",
             "Environment: live, sandbox or pre-release.",
             "deployments[].environment",
+            pii="label",
         ),
         Column(
             "version",
             "text",
             "Hash of the deployed version, the same in all environments.",
             "deployments[].version",
+            pii="label",
         ),
         Column(
             "created_by",
             "text",
             "User who deployed it: an e-mail address, which `pii` covers.",
             "deployments[].createdBy",
+            pii="staff",
         ),
         _created_at("deployments[].createdAt"),
         Column(
@@ -82,6 +87,7 @@ DEPLOYMENTS = Table(
             "text",
             "Message of the user who deployed it.",
             "deployments[].metadata.deployment_message",
+            pii="free_text",
         ),
         _FIRST_SEEN_AT,
         EXTRA,
@@ -106,8 +112,9 @@ VARIANTS = Table(
             "Variant of the agent that answered.",
             "variants[].id",
             required=True,
+            pii="label",
         ),
-        Column("variant_name", "text", "Name of the variant.", "variants[].name"),
+        Column("variant_name", "text", "Name of the variant.", "variants[].name", pii="label"),
         Column(
             "is_default",
             "bool",
@@ -138,18 +145,21 @@ PHONE_NUMBERS = Table(
             "alike by `hash`; no row with `drop`.",
             "phoneNumbers[].number",
             required=True,
+            pii="contact",
         ),
         Column(
             "environment",
             "text",
             "Environment: live, sandbox or pre-release.",
             "phoneNumbers[].clientEnv",
+            pii="label",
         ),
         Column(
             "connector_id",
             "text",
             "Connector to which its calls are routed.",
             "phoneNumbers[].connectorId",
+            pii="label",
         ),
         _FIRST_SEEN_AT,
         EXTRA,

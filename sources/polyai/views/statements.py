@@ -128,7 +128,7 @@ class Statements:
                 table.name,
                 table.description,
                 {
-                    column.name: column.description + f" Unit: {column.unit}." * bool(column.unit)
+                    column.name: column.comment
                     for column in table.columns
                     if column.name in existing[table.name] and column.name != TOMBSTONE
                 },
