@@ -193,7 +193,7 @@ def test_text_cannot_break_the_markdown_table() -> None:
     table = Table("odd", "About it.", (Column("a", "text", "one | two", "b", required=True),), ())
     assert dictionary([table]).endswith(
         "## odd\n\nAbout it.\n\nKey: \n\n"
-        "| column | type | unit | meaning | Data API field | v3 field |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
-        "| `a` | `text` not null |  | one \\| two | `b` |  |\n"
+        "| column | type | unit | meaning | personal data | Data API field | v3 field |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+        "| `a` | `text` not null |  | one \\| two |  | `b` |  |\n"
     )

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from command import AGENT, access, error_of, query, run, run_process
+from odd_server import Answer, OddServer, in_turn
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 
 pytestmark = pytest.mark.load
@@ -110,6 +111,84 @@ class TestApiKeyIsNotExposed:
         secrets.unlink()
         (tmp_path / "some").touch()
         assert_key_not_written(tmp_path, result, unknown)
+
+
+NOTES = "SELECT conversation_id, 'call back' AS note FROM polyai.conversations LIMIT 2"
+FLAGS = (
+    "SELECT conversation_id, 0 AS turn_index, 'user' AS role, 'wrong_info' AS annotation_type "
+    "FROM polyai.turns WHERE turn_index = 0 LIMIT 2"
+)
+COMMANDS: list[tuple[str, dict[str, str], int]] = [
+    ("check", {}, 0),
+    ("load", {}, 0),
+    ("load --json", {}, 0),
+    ("load --full", {}, 0),
+    ("load --select turns", {}, 0),
+    ("backfill --from 2026-10-30 --workers 1 --slice 1y", {}, 0),
+    ("recordings", {}, 0),
+    ("recordings --json --raw", {}, 0),
+    ("recordings verify", {}, 0),
+    ("status", {}, 0),
+    ("status --json --quick", {}, 0),
+    ("views", {}, 0),
+    ("annotate --dry-run --query", {"QUERY": FLAGS}, 0),
+    ("annotate --query", {"QUERY": FLAGS}, 0),
+    ("note --overwrite --query", {"QUERY": NOTES}, 0),
+    ("debug-chat --json scenario.yaml", {}, 0),
+    ("redact --dry-run", {"POLYAI_PII": "drop"}, 0),
+    ("forget --dry-run --caller +442079460018", {}, 3),
+    ("copy --to duckdb --to-dataset copied", {}, 0),
+    # from here on, none succeeds
+    ("load", {"POLYAI_PII": "drop"}, 1),
+    ("recordings", {"POLYAI_TRANSCRIPTS": "drop"}, 1),
+    ("redact --yes", {}, 1),
+    ("load", {"POLYAI_AGENT_ID": "PROJECT-NOBODY"}, 1),
+    ("load --agent PROJECT-NOBODY", {}, 1),
+    ("load --select nothing", {}, 2),
+    ("load --lookback soon", {}, 1),
+    ("load --no-such-option", {}, 2),
+    ("load --destination nowhere", {}, 1),
+    ("load --destination postgres", {"DESTINATION__POSTGRES__CREDENTIALS": "postgres://x"}, 1),
+    ("load", {"POLYAI_API": "conversations_v4"}, 1),
+    ("load", {"POLYAI_PPI": "drop"}, 1),
+    ("load", {"POLYAI_DROP_COLUMNS": "turns.nothing"}, 1),
+    ("load", {"POLYAI_API_KEY": f"{KEY} x"}, 1),
+    ("load", {"POLYAI_ACCOUNT_ID": KEY}, 1),
+    ("load", {"POLYAI_BASE_URL": "http://127.0.0.1:1", "POLYAI_MAX_ATTEMPTS": "1"}, 1),
+    ("load", {"POLYAI_BASE_URL": "ECHO", "POLYAI_MAX_ATTEMPTS": "1"}, 1),
+    ("check", {"POLYAI_BASE_URL": "ECHO", "POLYAI_MAX_ATTEMPTS": "1"}, 1),
+    ("recordings --recordings-url nope://x", {}, 1),
+    ("note missing.csv", {}, 1),
+    ("debug-chat missing.yaml", {}, 1),
+    ("backfill --from never", {}, 2),
+    ("forget --caller nobody --yes", {}, 1),
+]
+"""Command lines with their settings and exit codes; `QUERY` is the last argument."""
+
+SCENARIO = "environment: sandbox\nscenarios:\n  - name: greets\n    greeting: {contains: thank}\n"
+
+
+@pytest.mark.matrix
+def test_the_key_is_nowhere_after_forty_commands(tmp_path: Path) -> None:
+    sandbox = Sandbox(SandboxConfig(conversations=6, api_key=KEY, recording_cap_seconds=1))
+    Path("scenario.yaml").write_text(SCENARIO, encoding="utf-8")
+    echo = Answer({"error_code": KEY, "error_message": f"bad key {KEY}", "error_id": "c"}, 401)
+    results = []
+    # retries are logged at DEBUG
+    sandbox.faults.add("status", path="/conversations/", times=2)
+    with serve(sandbox) as url, OddServer(in_turn(echo)) as server:
+        for line, settings, code in COMMANDS:
+            settings = dict(settings)
+            query_ = [settings.pop("QUERY")] if "QUERY" in settings else []
+            if settings.get("POLYAI_BASE_URL") == "ECHO":
+                settings["POLYAI_BASE_URL"] = server.url
+            result = run("-v", *line.split(), *query_, **(access(url, KEY) | settings))
+            assert result.returncode == code, (line, result.stdout, result.stderr)
+            results.append(result)
+    assert len(results) >= 40
+    assert any("DEBUG" in result.stderr for result in results)
+    assert_key_not_written(tmp_path, *results)
+    assert_key_not_in_warehouse()
 
 
 class TestFiles:

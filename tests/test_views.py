@@ -268,7 +268,7 @@ def test_wording_of_version_4(dialect: str) -> None:
     assert "\n".join(worded) == WORDED_4.format(
         **{field.name: field.comment for field in view.fields},
         turn_topics=TURN_TOPICS.description,
-        topic=topic.description,
+        topic=topic.comment,
     ), "raise WORDING, so that the views are created again, and record these statements"
 
 

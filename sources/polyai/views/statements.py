@@ -145,7 +145,7 @@ class Statements:
             (
                 table.name,
                 table.description,
-                [(c.name, c.description, c.unit) for c in table.columns],
+                [(c.name, c.comment) for c in table.columns],
             )
             for table in tables()
         ]
