@@ -116,3 +116,13 @@ class TestClasses:
             for column in table.columns:
                 assert hints[column.name][CLASS_HINT] == column.pii
                 assert (f"Personal data: {column.pii}." in column.comment) is (column.pii != "none")
+
+    def test_columns_of_one_name_have_one_class(self) -> None:
+        classes: dict[str, set[str]] = {}
+        for table in tables():
+            for column in table.columns:
+                classes.setdefault(column.name, set()).add(column.pii)
+        # a label at PolyAI can be one of a few words of ours elsewhere
+        assert [name for name, of in classes.items() if len(of - {"label"}) > 1] == []
+        personal = {"identifier", "contact", "staff", "free_text"}
+        assert [name for name, of in classes.items() if len(of) > 1 and of & personal] == []

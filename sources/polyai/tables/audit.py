@@ -256,6 +256,7 @@ RECORDINGS = Table(
             "little wrong), LENGTH_UNKNOWN (nothing shows that it is complete), or NULL. Else: "
             "PolyAI's error code, or NOT_WAV, NO_AUDIO, LENGTH_MISMATCH or TOO_LARGE of a file "
             "that cannot be used.",
+            pii="label",
         ),
         PACKAGE_ID,
     ),

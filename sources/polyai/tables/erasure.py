@@ -98,16 +98,19 @@ HOLDS = Table(
             "conversation_id",
             "text",
             "Conversation on hold: `conversations.conversation_id`; NULL for a caller.",
+            pii="identifier",
         ),
         Column(
             "caller_hash",
             "text",
             "Hash of the number's digits, in hexadecimal digits; the number is not stored.",
+            pii="contact",
         ),
         Column(
             "caller_group",
             "text",
             "First two digits of a fast hash, so that few callers are hashed slowly.",
+            pii="contact",
         ),
         Column(
             "method",
@@ -122,11 +125,16 @@ HOLDS = Table(
         ),
         _REASON,
         Column("placed_at", "timestamp", "Time at which it was placed.", unit="UTC"),
-        Column("placed_by", "text", "Person who placed it, by default the user of the computer."),
+        Column(
+            "placed_by",
+            "text",
+            "Person who placed it, by default the user of the computer.",
+            pii="staff",
+        ),
         Column(
             "released_at", "timestamp", "Time at which it was released; NULL if active.", unit="UTC"
         ),
-        Column("released_by", "text", "Person who released it."),
+        Column("released_by", "text", "Person who released it.", pii="staff"),
         PACKAGE_ID,
     ),
     key=("hold_id",),
