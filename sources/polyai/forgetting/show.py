@@ -85,6 +85,8 @@ def erasures_as_json(done: Erasures, code: int, *, dry_run: bool) -> dict[str, A
                 "rows": dict(one.rows),
                 "recordings": one.recordings,
                 "not_found": one.not_found,
+                "on_hold": one.on_hold,
+                "callers_on_hold": one.callers_on_hold,
                 "error": one.error,
             }
             for one in done.agents
