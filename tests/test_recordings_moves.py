@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -356,13 +358,41 @@ def test_requests_to_a_bucket_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         assert Counter(requests) == {"GetObject": 1, "ListObjectsV2": 1}
 
 
-@needs_s3
-@pytest.mark.slow
-def test_a_bucket_with_object_lock_named_by_aws_own_variables(
-    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass
+class Versions:
+    """Bucket that keeps versions, for commands that find it by AWS's own variables.
+
+    Attributes:
+        client: Client of boto3.
+        name: Its name.
+    """
+
+    client: Any
+    name: str
+
+    def of(self, part: str) -> list[dict[str, Any]]:
+        """Versions and delete markers of the keys with a part in them."""
+        page = self.client.list_object_versions(Bucket=self.name)
+        found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        return [one for one in found if part in one["Key"]]
+
+    def unlock(self) -> None:
+        """Ends the retention of all recordings."""
+        past = {"Mode": "GOVERNANCE", "RetainUntilDate": datetime(2020, 1, 1, tzinfo=UTC)}
+        page = self.client.list_object_versions(Bucket=self.name)
+        for one in page["Versions"]:
+            if ".wav" in one["Key"]:
+                place = {"Key": one["Key"], "VersionId": one["VersionId"]}
+                self.client.put_object_retention(Bucket=self.name, Retention=past, **place)
+
+
+@pytest.fixture
+def versions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Versions]:
+    """A bucket with versioning, and with a default retention of 30 days if so asked for."""
     boto3 = pytest.importorskip("boto3")
-    retention = {"Mode": "COMPLIANCE", "Days": 30}
+    is_locked = request.param == "locked"
+    # whose key does not have the variables
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     with s3() as server:
         for name, value in {
             "AWS_ACCESS_KEY_ID": "loader",
@@ -372,26 +402,64 @@ def test_a_bucket_with_object_lock_named_by_aws_own_variables(
         }.items():
             monkeypatch.setenv(name, value)
         client = boto3.client("s3")
-        client.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-        client.put_object_lock_configuration(
-            Bucket="locked",
-            ObjectLockConfiguration={
-                "ObjectLockEnabled": "Enabled",
-                "Rule": {"DefaultRetention": retention},
-            },
-        )
-        environment |= {"POLYAI_RECORDINGS_URL": "s3://locked/calls"}
-        done(**environment)
-        key = f"calls/{stored()[0][1]}"
-        client.put_object(Bucket="locked", Key=key, Body=b"altered")
-        assert run("recordings", "verify", **environment).returncode == 1
-        done("verify", "--refetch", **environment)
-        done("verify", **environment)
-        done("prune", "--older-than", "1d", "--yes", **environment)
-        # the first version outlives its deletion
-        versions = client.list_object_versions(Bucket="locked", Prefix=key)
-        assert len(versions["Versions"]) == 3
-        assert versions["DeleteMarkers"]
+        client.create_bucket(Bucket="kept", ObjectLockEnabledForBucket=is_locked)
+        client.put_bucket_versioning(Bucket="kept", VersioningConfiguration={"Status": "Enabled"})
+        if is_locked:
+            retention = {"Mode": "GOVERNANCE", "Days": 30}
+            rule = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": retention}}
+            client.put_object_lock_configuration(Bucket="kept", ObjectLockConfiguration=rule)
+        yield Versions(client, "kept")
+
+
+@needs_s3
+@pytest.mark.slow
+@pytest.mark.parametrize("versions", ["versioned", "locked"], indirect=True)
+def test_erasing_in_a_bucket_that_keeps_versions(
+    versions: Versions, request: pytest.FixtureRequest, environment: dict[str, str]
+) -> None:
+    is_locked = "[locked]" in request.node.name
+    environment |= {"POLYAI_RECORDINGS_URL": "s3://kept/calls"}
+    done(**environment)
+    calls = query(
+        "SELECT conversation_id, path FROM polyai.recordings WHERE status = 'stored' "
+        "ORDER BY started_at"
+    )
+    (first, _), (last, path) = calls[0], calls[-1]
+    put = versions.client.head_object(Bucket="kept", Key=f"calls/{path}", ChecksumMode="ENABLED")
+    assert any(name.startswith("Checksum") for name in put)
+    # another version of the file, which is then set aside
+    versions.client.put_object(Bucket="kept", Key=f"calls/{path}", Body=b"altered")
+    assert run("recordings", "verify", **environment).returncode == 1
+    done("verify", "--refetch", **environment)
+    commands = (
+        ("forget", str(last), "--yes"),
+        ("recordings", "prune", "--older-than", "60d", "--yes"),
+    )
+    for command, name in zip(commands, (last, first)):
+        result = run(*command, **environment)
+        if is_locked:
+            assert result.returncode == 3, result.stdout + result.stderr
+            until = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}"
+            assert re.search(
+                rf"s3://kept/calls/\S+/{name}\S+ is locked until {until}", result.stdout
+            )
+            assert versions.of(f"{name}.")
+        else:
+            assert result.returncode == 0, result.stdout + result.stderr
+            assert not versions.of(f"{name}.")
+    assert bool(query("SELECT 1 FROM polyai.forgotten WHERE erased_at IS NULL")) == is_locked
+    done("verify", **environment)
+    if is_locked:
+        versions.unlock()
+        for command in commands:
+            result = run(*command, **environment)
+            assert result.returncode == 0, result.stdout + result.stderr
+    assert not [one for name in (first, last) for one in versions.of(f"{name}.")]
+    assert not query("SELECT 1 FROM polyai.forgotten WHERE erased_at IS NULL")
+    left = {str(path) for _, path, _ in stored()}
+    assert left
+    assert {one["Key"].removeprefix("calls/") for one in versions.of(".wav")} == left
+    done("verify", **environment)
 
 
 def bucket_of(server: S3Server, base_url: str) -> dict[str, str]:

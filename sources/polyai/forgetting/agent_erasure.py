@@ -18,6 +18,7 @@ from ..tables.declaration import Table
 from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES
 from ..warehouse.callers import forgotten_callers, stored_callers
 from ..warehouse.holds import HoldKeys
+from ..warehouse.s3_objects import Locked
 from .erasures import Erasure
 from .ledger import Entry, Ledger, entry_rows, has_entries
 from .recording_files import DeletedFile, RecordingFiles
@@ -66,6 +67,7 @@ class AgentErasure:
         self._report = RunReport(selection.agent_id, COMMAND, Traffic(), started_at=clock())
         self._interrupted: list[dict[str, Any]] = []
         self._files: list[DeletedFile] = []
+        self._locked: list[Locked] = []
         self._error: PolyAIError | None = None
         self.erasure = Erasure.of(selection)
         self.erasure.run_id = self._report.run_id
@@ -91,6 +93,7 @@ class AgentErasure:
             if files is not None and not isinstance(files, PolyAIError):
                 conversations = {name: selection.conversations[name] for name in conversation_ids}
                 self._files = files.delete(committer.warehouse, report, conversations, self._reason)
+                self._locked = files.locked
 
         try:
             if isinstance(files, PolyAIError):
@@ -112,11 +115,16 @@ class AgentErasure:
         now, selection = self._clock(), self._selection
         if left and self._error is None:
             self._error = StoreError(f"copies still contain the erased data: {'; '.join(left)}")
+        self._report.is_proven = not self._locked
         self._report.finish(self._error, now=now)
+        self.erasure.error = self._report.error
+        self.erasure.locked = self._locked
+        if self._locked and self._error is None:
+            self._report.error = f"{len(self._locked):,} deleted files are locked in the bucket"
         rows: dict[Table, list[dict[str, Any]]] = {
             SYNC_RUNS: [self._report.as_row(), *self._interrupted]
         }
-        if self._error is None:
+        if self._error is None and not self._locked:
             files = Counter(file.conversation_id for file in self._files)
             rows[LEDGER_ENTRIES] = entry_rows(selection.entries, self._report.run_id)
             rows[FORGOTTEN] = [
@@ -128,7 +136,6 @@ class AgentErasure:
         self.erasure.rows = self._report.rows
         self.erasure.recordings = len(self._files)
         self.erasure.files = self._files
-        self.erasure.error = self._report.error
         self.erasure.finished_at = now
 
     def _rows(self) -> list[dict[str, Any]]:

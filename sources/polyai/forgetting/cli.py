@@ -68,8 +68,9 @@ def forget(
 
     Erases rows of all tables, recordings with their manifest, and packages
     that are not loaded yet; rewrites a DuckDB file and its published copy.
-    Also completes erasures of killed runs. What is on legal hold stays, and is
-    named (exit 3). Needs no API key: data at PolyAI is not deleted.
+    Also completes erasures of killed runs. What is on legal hold, or under the
+    Object Lock of a bucket, stays, and is named (exit 3). Needs no API key: data
+    at PolyAI is not deleted.
     """
     conversations, callers = conversation or (), caller or ()
     if mentions and not callers:

@@ -10,6 +10,7 @@ from datetime import datetime
 from ..console.exit_codes import ExitCode
 from ..shape.forgotten_callers import ForgottenCaller
 from ..warehouse.holds import Hold
+from ..warehouse.s3_objects import Locked
 from .recording_files import DeletedFile
 from .selection import Selection
 
@@ -31,6 +32,8 @@ class Erasure:
         on_hold: Conversations that were left because of a legal hold, with its reason.
         callers_on_hold: Callers that were left for that reason, likewise.
         error: Error that prevented the completion.
+        locked: Deleted files of which the bucket keeps a version, under Object Lock. The erasure
+            is complete when a later run has deleted them.
         run_id: Run that erased, as in `sync_runs`; empty for a plan.
         requested_at: Start of the run.
         finished_at: End of the run.
@@ -49,6 +52,7 @@ class Erasure:
     on_hold: dict[str, str | None] = field(default_factory=dict)
     callers_on_hold: dict[str, str | None] = field(default_factory=dict)
     error: str | None = None
+    locked: list[Locked] = field(default_factory=list)
     run_id: str = ""
     requested_at: datetime | None = None
     finished_at: datetime | None = None
@@ -103,17 +107,23 @@ class Erasures:
     @property
     def is_complete(self) -> bool:
         """True if all that was found is erased."""
-        problems = (self.error, *(one.error for one in self.agents))
-        return not (self.is_interrupted or any(problems))
+        return not (self.is_interrupted or self.problems)
+
+    @property
+    def problems(self) -> list[str]:
+        """Errors and locked files, each once."""
+        errors = [self.error, *(one.error for one in self.agents)]
+        locked = [str(file) for one in self.agents for file in one.locked]
+        return list(dict.fromkeys([*filter(None, errors), *locked]))
 
     @property
     def exit_code(self) -> ExitCode:
         """Exit code of the command."""
         if self.is_interrupted:
             return ExitCode.INTERRUPTED
-        if not self.is_complete:
+        if self.error or any(one.error for one in self.agents):
             return ExitCode.CONFIGURATION
-        is_left = any(one.on_hold or one.callers_on_hold for one in self.agents)
+        is_left = any(one.on_hold or one.callers_on_hold or one.locked for one in self.agents)
         return ExitCode.SOME_FAILED if self.not_found or is_left else ExitCode.DONE
 
     @property

@@ -76,7 +76,6 @@ def receipt_of(
         reason: Reason of the request.
         warehouse: Destination and dataset.
     """
-    problems = [done.error, *(one.error for one in done.agents)]
     out_of_reach = [*_OUT_OF_REACH, *([] if done.is_rewritten else [_SNAPSHOTS])]
     return {
         "receipt": FORMAT,
@@ -96,7 +95,7 @@ def receipt_of(
         },
         "agents": [_of_agent(one) for one in done.agents],
         "published_copies": [without_credentials(copy) for copy in done.copies],
-        "not_done": [_clean(problem) for problem in dict.fromkeys(problems) if problem],
+        "not_done": [_clean(problem) for problem in done.problems],
         "out_of_reach": out_of_reach,
     }
 
@@ -108,7 +107,7 @@ def _of_agent(one: Erasure) -> dict[str, Any]:
         "run_id": one.run_id,
         "requested_at": one.requested_at,
         "finished_at": one.finished_at,
-        "is_complete": one.error is None,
+        "is_complete": not (one.error or one.locked),
         "conversations": [_clean(name) for name in one.conversations],
         "not_in_warehouse": [_clean(name) for name in one.not_held],
         "callers": [

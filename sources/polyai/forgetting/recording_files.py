@@ -6,25 +6,25 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import product
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
 from ..clock import Clock
-from ..config.settings import DIRECTIONS
 from ..errors import ConfigurationError, PolyAIError, StoreError
 from ..load.committer import Committer
 from ..load.report import RunReport
 from ..recordings.custody import event
+from ..recordings.deletion import file_names, purge
 from ..recordings.identity import Place
-from ..recordings.layout import QUARANTINE, agent_folder, base_path, file_name, partition
+from ..recordings.layout import QUARANTINE, agent_folder, base_path, partition
 from ..recordings.opening import Opening
 from ..recordings.writer import ArchiveWriter
 from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder
 from ..warehouse.queries import Warehouse, id_batches
+from ..warehouse.s3_objects import Locked
 from ..warehouse.stores import open_store
 
 
@@ -51,12 +51,16 @@ class RecordingFiles:
         place: The archive.
         incoming: Folder for new manifests.
         clock: Current time.
+
+    Attributes:
+        locked: Files that the last deletion has left in the bucket, under Object Lock.
     """
 
     def __init__(self, place: Place, incoming: Incoming, clock: Clock) -> None:
         self._place = place
         self._incoming = incoming
         self._clock = clock
+        self.locked: list[Locked] = []
 
     def delete(
         self,
@@ -122,6 +126,8 @@ class RecordingFiles:
         erased: Any = pc.field("conversation_id").isin(sorted(conversations))
         writer.manifest.remove(erased, paths, writer.head)
         writer.describe_in(report)
+        names = {name for one in conversations for name in file_names(one)}
+        self.locked = purge(store, agent_id, lambda path: path.rpartition("/")[2] in names)
         return deleted
 
 
@@ -173,10 +179,9 @@ def _files(
     found = {}
     for folder, in_folder in by_folder.items():
         own = {
-            f"{folder}/{file_name(conversation_id, direction, redacted=redacted)}": conversation_id
-            for conversation_id, direction, redacted in product(
-                in_folder, DIRECTIONS, (True, False)
-            )
+            f"{folder}/{name}": conversation_id
+            for conversation_id in in_folder
+            for name in file_names(conversation_id)
         }
         for path in _listed(store, folder):
             if name := own.get(base_path(path)):

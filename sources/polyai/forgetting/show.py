@@ -52,6 +52,12 @@ def erasures(console: Console, done: Erasures, place: str) -> None:
             f"{number_of(one.rows.total(), 'row')}{f' ({tables})' if tables else ''}, "
             f"{number_of(one.recordings, 'recording')}"
         )
+        if one.locked:
+            console.print(
+                "  [red]not erased completely[/]: the bucket keeps these files under Object Lock; "
+                "run forget again after that to complete the erasure"
+            )
+            _list(console, [str(locked) for locked in one.locked])
         _mentions(console, one)
     if done.is_rewritten:
         console.print("the warehouse's files were rewritten; backups still contain the erased data")

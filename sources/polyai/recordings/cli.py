@@ -208,7 +208,7 @@ def prune_command(
 
     Asks for confirmation if recordings of the last 30 days would be deleted.
     Needs no API key. Deleted recordings are not fetched again. What is on
-    legal hold stays, and is named (exit 3).
+    legal hold, or under the Object Lock of a bucket, stays, and is named (exit 3).
     """
     if older_than < CONFIRMED_AGE and not (dry_run or yes):
         _confirm(older_than)
@@ -226,7 +226,7 @@ def prune_command(
             stop=stop,
             on_rows=progress.update,
         )
-    is_left = any(result.on_hold for result in results)
+    is_left = any(result.on_hold or result.locked for result in results)
     code = ExitCode.SOME_FAILED if is_left else ExitCode.DONE
     if stop.is_set():
         code = ExitCode.INTERRUPTED

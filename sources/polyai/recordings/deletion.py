@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 
 from ..clock import Clock
+from ..config.settings import DIRECTIONS
+from ..warehouse.file_store import Store
+from ..warehouse.s3_objects import Locked
 from .custody import Entry, event
 from .index import Kept
-from .layout import base_path
+from .layout import QUARANTINE, agent_folder, base_path, file_name
 from .manifest import KEY, Row
 
 
@@ -48,3 +52,32 @@ def deletions(
             )
             paths.append(path)
     return entries, paths
+
+
+def file_names(conversation_id: str) -> list[str]:
+    """Names of all files that a conversation can have, without versions."""
+    return [
+        file_name(conversation_id, direction, redacted=redacted)
+        for direction, redacted in product(DIRECTIONS, (True, False))
+    ]
+
+
+def purge(store: Store, agent_id: str, is_due: Callable[[str], bool]) -> list[Locked]:
+    """Deletes what a bucket with versioning keeps of an agent's deleted recordings.
+
+    Also what earlier runs could not delete, because it was locked.
+
+    Args:
+        store: Store of the archive.
+        agent_id: The agent.
+        is_due: Returns whether a deleted recording, by its path, was deleted for good.
+
+    Returns:
+        Files that are still locked.
+    """
+    folder = f"{agent_folder(agent_id)}/"
+    return [
+        locked
+        for prefix in (folder, f"{QUARANTINE}/{folder}")
+        for locked in store.purge(prefix, lambda path: is_due(base_path(path)))
+    ]

@@ -18,8 +18,10 @@ from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
 from ..warehouse.held import PRUNE
 from ..warehouse.holds import NO_KEYS, HoldKeys, Holds
 from ..warehouse.queries import Warehouse, id_batches
+from ..warehouse.s3_objects import Locked
 from .archive import Archive, next_day
-from .deletion import deletions, kept_by_recording
+from .deletion import deletions, file_names, kept_by_recording, purge
+from .layout import base_path, partition
 from .manifest import Row
 from .work import COMMANDS, TABLES, Work, open_work
 
@@ -38,6 +40,7 @@ class Pruning:
         bytes: Total size of the files.
         rows: Rows of `recordings`, including those without a file.
         on_hold: Conversations that were left because of a legal hold, with its reason.
+        locked: Deleted files of which the bucket keeps a version, under Object Lock.
     """
 
     agent_id: str
@@ -46,6 +49,7 @@ class Pruning:
     bytes: int = 0
     rows: int = 0
     on_hold: dict[str, str | None] = field(default_factory=dict)
+    locked: list[Locked] = field(default_factory=list)
 
     def count(self, rows: Sequence[Row]) -> None:
         """Adds deleted rows."""
@@ -70,7 +74,8 @@ def prune(
 ) -> list[Pruning]:
     """Deletes recordings of calls older than an age; they are not downloaded again.
 
-    The limit is committed before anything is deleted: `recordings` requests nothing older than it,
+    A bucket with versioning also loses the versions, except those under Object Lock. The limit is
+    committed before anything is deleted: `recordings` requests nothing older than it,
     whatever the settings. The next pruning completes one that was killed.
 
     Args:
@@ -129,6 +134,7 @@ def _prune(
     writer.manifest.remove(is_due, (), writer.head)
     open_failures = work.committer.warehouse.open_failures(agent_id, "recording")
     deleted_kept: set[str] = set()
+    last_day, of_last_day = partition(agent_id, before), set[str]()
     for all_rows in archive.days(before):
         if stop.is_set():
             break
@@ -139,6 +145,7 @@ def _prune(
         writer.append(entries)
         store.delete(paths)
         deleted_kept.update(paths)
+        of_last_day.update(base_path(path) for path in paths if last_day in path)
         resolved = {row["conversation_id"] for row in rows} & open_failures.keys()
         if resolved:
             failures = [
@@ -168,7 +175,20 @@ def _prune(
     writer.manifest.remove(pc.scalar(False), deleted_kept, writer.head)
     writer.describe_in(report)
     report.rows[RECORDINGS.name] = result.rows
+    names_on_hold = {name for one in {*on_hold, *result.on_hold} for name in file_names(one)}
+
+    def is_pruned(path: str) -> bool:
+        day, _, name = path.rpartition("/")
+        # names of days are in their order
+        is_old = day < last_day or path in of_last_day
+        return is_old and name not in names_on_hold
+
+    if not stop.is_set():
+        result.locked = purge(store, agent_id, is_pruned)
+    report.is_proven = not result.locked
     report.finish(interrupted=stop.is_set(), now=clock())
+    if result.locked:
+        report.error = f"{len(result.locked):,} deleted files are locked in the bucket"
     work.committer.write({SYNC_RUNS: [report.as_row(), *killed]})
 
 

@@ -163,6 +163,13 @@ def pruning(console: Console, results: Sequence[Pruning], url: str, *, dry_run: 
             f"{one.bytes / 1e6:,.1f} MB, and {one.rows:,} rows of calls before "
             f"{one.before:%Y-%m-%d %H:%M} UTC"
         )
+        if one.locked:
+            console.print(
+                "  [red]not deleted for good[/]: the bucket keeps these files under Object Lock; "
+                "the next prune after that deletes them"
+            )
+        for locked in one.locked[:SHOWN_FINDINGS]:
+            console.print(f"  {escape(str(locked))}", soft_wrap=True)
     console.print(f"recordings: {escape(without_credentials(url))}", soft_wrap=True)
 
 

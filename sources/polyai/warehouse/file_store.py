@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from fsspec import AbstractFileSystem
 
 from ..clock import in_utc, utc_now
 from ..errors import StoreError, first_line
+from .s3_objects import Locked, S3Objects
 
 INCOMING = ".incoming"
 """Folder for files that are being written, where the store can move files; readers skip it."""
@@ -71,6 +72,7 @@ class Store:
         self._fs = fs
         self._root = root.rstrip("/")
         self._protocol = protocol
+        self._s3 = S3Objects(fs, self._root) if protocol in _EXCLUSIVE else None
         self.local_folder = Path(self._root) if protocol == "file" else None
 
     def __str__(self) -> str:
@@ -185,28 +187,12 @@ class Store:
         """
         with _store_errors(f"{self} cannot be listed"):
             try:
-                found = self._s3_pages if self._protocol in _EXCLUSIVE else self._tree
+                found = self._s3.walk if self._s3 else self._tree
                 for path, size in found(prefix):
                     if path != _GATE and not path.startswith(f"{INCOMING}/"):
                         yield path, size
             except FileNotFoundError:
                 return
-
-    def _s3_pages(self, prefix: str) -> Iterator[tuple[str, int]]:
-        bucket, key, _ = self._fs.split_path(self._root)
-        start = f"{key}/" if key else ""
-        more: dict[str, str] = {}
-        while True:
-            page = self._fs.call_s3(
-                "list_objects_v2", Bucket=bucket, Prefix=f"{start}{prefix}", **more
-            )
-            for entry in page.get("Contents", ()):
-                # consoles mark folders by an empty object
-                if entry["Size"] or not entry["Key"].endswith("/"):
-                    yield entry["Key"].removeprefix(start), int(entry["Size"])
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _tree(self, prefix: str) -> Iterator[tuple[str, int]]:
         folder, _, name = prefix.rpartition("/")
@@ -351,6 +337,13 @@ class Store:
                 # if it is empty now; buckets have no folders
                 with contextlib.suppress(Exception):
                     self._fs.rmdir(f"{self._root}/{folder}")
+
+    def purge(self, prefix: str, is_due: Callable[[str], bool]) -> list[Locked]:
+        """Deletes what a bucket on S3 with versioning keeps of deleted files; see `S3Objects`."""
+        if self._s3 is None:
+            return []
+        with _store_errors(f"{self}: versions of deleted files cannot be deleted"):
+            return self._s3.purge(prefix, is_due)
 
     def delete_orphans(self) -> None:
         """Deletes drafts that killed runs have left on a file server."""
