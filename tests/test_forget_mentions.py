@@ -14,7 +14,9 @@ import pytest
 from command import AGENT, KEY, query, run
 from erasing import IDS_IN, Company, first_column, open_company
 from polyai import open_pipeline, resolve
+from polyai.forgetting.mentions import Sought
 from polyai.load.run import load
+from polyai.shape.redaction import Redaction
 from postgres_server import binaries, postgres
 from test_redaction_corpus import SPELLINGS
 
@@ -177,3 +179,30 @@ def test_mentions_are_found_in_postgres(
         with psycopg2.connect(url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT conversation_id FROM polyai.conversations")
             assert not {name for (name,) in cursor.fetchall()} & expected.keys()
+
+
+@pytest.mark.unit
+def test_hashes_and_names_of_sip_addresses_are_mentions() -> None:
+    secret = "pepper of some length"
+    hashed = Redaction("hash", secret, "keep", "GB").text("call 020 7946 0018 now")
+    assert "0018" not in hashed
+    assert Sought(NUMBER, "GB", secret).is_in(hashed)
+    assert not Sought(NUMBER, "GB", "another secret!!").is_in(hashed)
+    assert not Sought("+442079460019", "GB", secret).is_in(hashed)
+    desk = Sought("sip:Desk@pbx.example.com", "GB", "")
+    assert desk.is_in("transfer to <desk@PBX.example.com>, please")
+    assert not desk.is_in("transfer to desk2@pbx.example.com")
+    with duckdb.connect() as connection:
+        for one, text in (
+            (desk, "to Desk@pbx.example.com"),
+            (Sought(NUMBER, "GB", secret), hashed),
+            (Sought(NUMBER, "GB", ""), "n=%2B44%2020%207946%200018"),
+        ):
+            conditions = list(one.conditions("$1", "duckdb"))
+            found = [
+                connection.execute(
+                    f"SELECT {sql.replace('%s', '$2')}", [text, parameter]
+                ).fetchone()
+                for sql, parameter in conditions
+            ]
+            assert (True,) in found

@@ -35,7 +35,7 @@ _BATCH = 100
 
 
 @dataclass(frozen=True)
-class _Sought:
+class Sought:
     """A caller in texts.
 
     Attributes:
@@ -118,7 +118,7 @@ def find_mentions(
     Returns:
         By conversation id, in order, the places, such as `turns.user_input`.
     """
-    sought = [_Sought(caller, region, pii_secret) for caller in callers]
+    sought = [Sought(caller, region, pii_secret) for caller in callers]
     places: dict[str, list[str]] = {}
     with warehouse.kept_open():
         for table in erased_tables():
@@ -150,7 +150,7 @@ def _candidates(
     agent_id: str,
     table: Table,
     columns: Sequence[Column],
-    sought: Sequence[_Sought],
+    sought: Sequence[Sought],
 ) -> list[str]:
     """Returns the conversations with a text that may mention a caller."""
     conditions = [
@@ -175,7 +175,7 @@ def _found(
     agent_id: str,
     table: Table,
     columns: Sequence[Column],
-    sought: Sequence[_Sought],
+    sought: Sequence[Sought],
     conversation_ids: Sequence[str],
 ) -> Iterator[tuple[str, str]]:
     """Yields conversation and place of each mention."""
