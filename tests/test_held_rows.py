@@ -8,11 +8,23 @@ from typing import Any
 
 import pytest
 
+from command import AGENT
 from polyai.shape.held_redaction import HeldRedaction
-from polyai.shape.held_rows import HeldRows
+from polyai.shape.held_rows import HeldRows, redacted_tables
 from polyai.shape.redaction import Redaction
 from polyai.shape.shaping import Shaped
+from polyai.tables.audit import (
+    DEBUG_CHAT_TURNS,
+    DEBUG_CHATS,
+    FETCH_FAILURES,
+    RECORDINGS,
+    SYNC_RUNS,
+    WRITE_BACKS,
+)
+from polyai.tables.declaration import Table
+from polyai.tables.names import DEPLOYMENTS, PHONE_NUMBERS, VARIANTS
 from polyai.tables.registry import conversation_tables
+from polyai.tables.rules import DROPPED
 from test_redaction import SECRET, spoken, with_new_fields
 from test_redaction_corpus import PLACES, SPELLINGS, shaped
 
@@ -113,3 +125,61 @@ class TestRedact:
 def test_transcripts_are_removed_as_by_a_load(document: Any, words: Any) -> None:
     detail = document(words)
     assert converted(shaped([detail]), "keep", "drop") == loaded([detail], "keep", "drop")
+
+
+NUMBER = "+44 20 7946 0018"
+
+
+class TestOtherTables:
+    @pytest.mark.parametrize(
+        ("table", "row"),
+        [
+            (FETCH_FAILURES, {"message": f"no caller {NUMBER}", "error_code": NUMBER}),
+            (SYNC_RUNS, {"error": f"at {NUMBER}", "unmapped_fields": f'{{"turns.{NUMBER}":2}}'}),
+            (RECORDINGS, {"error_code": NUMBER}),
+            (WRITE_BACKS, {"note": f"call {NUMBER}", "message": NUMBER, "error_id": NUMBER}),
+            (DEBUG_CHATS, {"error": f"turn 1: {NUMBER}"}),
+            (
+                DEBUG_CHAT_TURNS,
+                {
+                    "user_input": NUMBER,
+                    "response": NUMBER,
+                    "metadata": f'{{"{NUMBER}":"{NUMBER}"}}',
+                    "check": f'contains "{NUMBER}"',
+                    "failure": f'contains "{NUMBER}": the answer was "{NUMBER}"',
+                    "extra": f'{{"to":"{NUMBER}"}}',
+                },
+            ),
+            (DEPLOYMENTS, {"created_by": "jo@example.com", "message": NUMBER, "extra": None}),
+            (PHONE_NUMBERS, {"number": NUMBER, "extra": f'{{"sip":"{NUMBER}"}}'}),
+            (VARIANTS, {"variant_id": "442079460018", "earlier_names": f'[{{"name":"{NUMBER}"}}]'}),
+        ],
+        ids=lambda value: value.name if isinstance(value, Table) else "",
+    )
+    def test_have_no_numbers_left(self, table: Table, row: Json) -> None:
+        assert table in redacted_tables()
+        whole = {column.name: None for column in table.columns} | row
+        rows = HeldRows(HeldRedaction("hash", SECRET, "keep"), drops_transcripts=False)
+        (found,) = rows.converted(table, [dict(whole)])
+        assert not re.search("7946|example", str(found))
+        changed = {name for name in whole if found[name] != whole[name]}
+        assert changed == {name for name, value in row.items() if value is not None}
+
+    def test_words_of_debug_chats_are_dropped(self) -> None:
+        row = dict.fromkeys(column.name for column in DEBUG_CHAT_TURNS.columns)
+        row |= {"turn_index": 1, "passed": False, "user_input": "hi", "response": "hello"}
+        row |= {"check": 'contains "bye"', "failure": 'contains "bye": the answer was "hello"'}
+        rows = HeldRows(HeldRedaction("keep", "", "drop"), drops_transcripts=True)
+        (found,) = rows.converted(DEBUG_CHAT_TURNS, [row])
+        assert {name: value for name, value in found.items() if value is not None} == {
+            "turn_index": 1,
+            "passed": False,
+            "check": DROPPED,
+            "failure": DROPPED,
+        }
+
+    def test_a_number_of_the_company_has_no_row_under_drop(self) -> None:
+        row = dict.fromkeys(column.name for column in PHONE_NUMBERS.columns)
+        row |= {"agent_id": AGENT, "number": NUMBER}
+        rows = HeldRows(HeldRedaction("drop", "", "keep"), drops_transcripts=False)
+        assert rows.converted(PHONE_NUMBERS, [row]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import duckdb
 import pytest
 
 import polyai
-from command import KEY, access, error_of, query, run
+from command import AGENT, KEY, access, error_of, query, run, start
 from destinations import in_postgres
 from loaded import load_sandbox, put_loaded, put_made
 from polyai import open_pipeline
@@ -126,6 +127,22 @@ def numbers() -> set[str]:
     return {str(number) for (number,) in found}
 
 
+OTHER_NUMBER = "+442079460099"
+WITH_A_NUMBER = (
+    "INSERT INTO fetch_failures (agent_id, conversation_id, stage, message) "
+    "VALUES ($1, 'CA1', 'detail', 'no ' || $2)",
+    "INSERT INTO sync_runs (agent_id, run_id, error) VALUES ($1, 'r1', 'no ' || $2)",
+    "INSERT INTO write_backs (agent_id, conversation_id, write_back_id, note) "
+    "VALUES ($1, 'CA1', 'w1', 'call ' || $2)",
+    "INSERT INTO debug_chats (agent_id, chat_id, error) VALUES ($1, 'c1', 'no ' || $2)",
+    "INSERT INTO debug_chat_turns (agent_id, chat_id, turn_index, user_input) "
+    "VALUES ($1, 'c1', 0, 'call ' || $2)",
+    "INSERT INTO notes (agent_id, conversation_id, note, valid_from, valid_to) "
+    "SELECT $1, min(conversation_id), 'call ' || $2, now(), now() FROM conversations",
+)
+"""Statements with an agent and a number, one per table that a load of the sandbox leaves empty."""
+
+
 @pytest.mark.slow
 class TestOldBytes:
     def test_are_neither_in_the_warehouse_nor_in_its_copies(self) -> None:
@@ -133,7 +150,10 @@ class TestOldBytes:
         pipeline = open_pipeline()
         refresh(pipeline, "UTC", "lake/")
         publish(pipeline, Path("published"))
-        callers = numbers()
+        with duckdb.connect("polyai.duckdb") as connection:
+            for statement in WITH_A_NUMBER:
+                connection.execute(statement, [AGENT, OTHER_NUMBER])
+        callers = numbers() | {OTHER_NUMBER}
         assert len(callers) > 5
         assert files_with(callers) == {"polyai.duckdb", "published/polyai.duckdb", "lake"}
         assert run("redact", "--yes", **DROP).returncode == 0
@@ -197,6 +217,28 @@ class TestKilled:
                 assert run("load", **access(url), POLYAI_PII="keep").returncode == 1
         assert polyai.redact().exit_code == 0
         assert rows() == expected
+
+
+@pytest.mark.matrix
+@pytest.mark.process
+def test_a_process_that_is_killed_at_any_moment_is_repeated() -> None:
+    expected = rows_under(HASH)
+    put_loaded(CONFIG)
+    for attempt in range(40):
+        process = start("redact", "--yes", **HASH)
+        try:
+            # longer each time, so that one attempt ends
+            process.communicate(timeout=2 + attempt * 0.4)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        if process.returncode == 0:
+            break
+    assert attempt > 1
+    assert process.returncode == 0
+    assert rows() == expected
+    assert {path.name for path in Path().glob("*.duckdb*")} >= {"polyai.duckdb"}
+    assert not list(Path().glob("*.rewriting"))
 
 
 @needs_postgres
