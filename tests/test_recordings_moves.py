@@ -443,6 +443,9 @@ def test_erasing_in_a_bucket_that_keeps_versions(
             assert re.search(
                 rf"s3://kept/calls/\S+/{name}\S+ is locked until {until}", result.stdout
             )
+            with_json = json.loads(run(*command, "--json", **environment).stdout)
+            assert with_json["exit_code"] == 3
+            assert with_json["agents"][0]["locked"][0]["until"].startswith(until)
             assert versions.of(f"{name}.")
         else:
             assert result.returncode == 0, result.stdout + result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -94,6 +95,7 @@ def erasures_as_json(done: Erasures, code: int, *, dry_run: bool) -> dict[str, A
                 "on_hold": one.on_hold,
                 "callers_on_hold": one.callers_on_hold,
                 "error": one.error,
+                "locked": [asdict(file) for file in one.locked],
             }
             for one in done.agents
         ],
