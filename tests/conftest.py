@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,10 @@ SPREAD = {
 
 interpreter.reduce_costs()
 
+# pytest keeps the rewritten assertions of each module for the next process; to rewrite those of all
+# modules takes 8 s
+sys.dont_write_bytecode = False
+
 collect_ignore = [
     name for name, modules in optional.MODULES.items() if not optional.are_installed(*modules)
 ]
@@ -60,6 +66,28 @@ def pytest_report_header() -> list[str]:
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many workers again as cores: a third of the time, tests wait for something."""
     return (os.cpu_count() or 1) * 3 // 2 or 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Imports the modules of the whole suite beforehand, each worker from another one on.
+
+    In the same order, all workers would rewrite the assertions of the same module at the same time.
+    """
+    report = yield
+    config = collector.config
+    if isinstance(collector, pytest.Dir) and config.args_source is config.ArgsSource.TESTPATHS:
+        modules = [node for node in report.result or () if isinstance(node, pytest.Module)]
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        first = len(modules) * number // workers
+        for module in modules[first:] + modules[:first]:
+            # an error is reported when the module is collected
+            with contextlib.suppress(module.CollectError, pytest.skip.Exception):
+                _ = module.obj
+    return report
 
 
 # `slow` looks for what is not known yet; the others give the same answer for the same code
