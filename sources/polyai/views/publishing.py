@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -41,7 +41,10 @@ from .statements import Statements
 INFO_TABLE = "published_info"
 """Table of the copy with one row: `as_of`, the time of the copy."""
 
-KEPT_AS_VIEWS = frozenset({"conversations_local", "dim_dates", "data_freshness", INFO_VIEW})
+_LOCAL = "conversations_local"
+"""View with the local date of each conversation."""
+
+KEPT_AS_VIEWS = frozenset({_LOCAL, "dim_dates", "data_freshness", INFO_VIEW})
 """Views that stay views in the copy, because they are cheap or depend on the current time."""
 
 _LOCK = ".publishing.lock"
@@ -63,6 +66,9 @@ _PER_CONVERSATION = "fct_conversations"
 
 _STATEMENTS = Statements("duckdb", lambda name: name, zone="")
 """Statements for comments only, which have no time zone, in the current schema."""
+
+Day = tuple[date, int]
+"""Day with its number of conversations."""
 
 
 @dataclass(frozen=True)
@@ -229,43 +235,58 @@ def opened(pipeline: dlt.Pipeline, draft: Path) -> Iterator[duckdb.DuckDBPyConne
 
 
 def _materialize(pipeline: dlt.Pipeline, draft: Path) -> None:
-    """Replaces expensive views by tables, which dependent views then read."""
+    """Replaces expensive views by tables, which dependent views then read.
+
+    Opening the file takes longer than most views of a small warehouse, so each range is copied with
+    one opening.
+    """
     with opened(pipeline, draft) as copy:
         found = copy.execute("SELECT view_name FROM duckdb_views()").fetchall()
-    existing = {name for (name,) in found}
-    if not existing & views().keys():
-        raise DestinationError("the warehouse has no views: run views first")
+        existing = {name for (name,) in found}
+        if not existing & views().keys():
+            raise DestinationError("the warehouse has no views: run views first")
+        days = _days(copy) if _LOCAL in existing else []
     for view in views().values():
         if view.name in existing - KEPT_AS_VIEWS:
-            _make_table(pipeline, draft, view)
+            _make_table(pipeline, draft, view, days)
 
 
-def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View) -> None:
+def _make_table(pipeline: dlt.Pipeline, draft: Path, view: View, days: Sequence[Day]) -> None:
     name, table = view.name, f"{view.name}__draft"
     if name == _PER_CONVERSATION:
         copy_in_parts(draft, pipeline.dataset_name, name, table)
-    else:
-        _copy_in_ranges(pipeline, draft, view, table)
-    with opened(pipeline, draft) as copy:
-        copy.execute(f"DROP VIEW {name}")
-        copy.execute(f"ALTER TABLE {table} RENAME TO {name}")
-        existing = [column for column, *_ in copy.execute(f"DESCRIBE {name}").fetchall()]
-        for statement in _STATEMENTS.comments_on_copy(view, existing):
-            copy.execute(statement)
-
-
-def _copy_in_ranges(pipeline: dlt.Pipeline, draft: Path, view: View, table: str) -> None:
-    with opened(pipeline, draft) as copy:
-        ranges = list(_ranges(copy, view))
-    verb = f"CREATE TABLE {table} AS"
-    for days in ranges:
-        # opened for each range, because DuckDB keeps memory until the file is closed
         with opened(pipeline, draft) as copy:
-            execute_in_memory_limit(copy, f"{verb} SELECT * FROM {view.name}{days}")
+            _replace_view(copy, view, table)
+        return
+    *ranges, last = _ranges(view, days)
+    verb = f"CREATE TABLE {table} AS"
+    # opened for each range, because DuckDB keeps memory until the file is closed
+    for where in ranges:
+        with opened(pipeline, draft) as copy:
+            execute_in_memory_limit(copy, f"{verb} SELECT * FROM {name}{where}")
         verb = f"INSERT INTO {table}"
+    with opened(pipeline, draft) as copy:
+        execute_in_memory_limit(copy, f"{verb} SELECT * FROM {name}{last}")
+        _replace_view(copy, view, table)
 
 
-def _ranges(copy: duckdb.DuckDBPyConnection, view: View) -> Iterator[str]:
+def _replace_view(copy: duckdb.DuckDBPyConnection, view: View, table: str) -> None:
+    """Gives the table the name and the comments of the view."""
+    copy.execute(f"DROP VIEW {view.name}")
+    copy.execute(f"ALTER TABLE {table} RENAME TO {view.name}")
+    existing = [column for column, *_ in copy.execute(f"DESCRIBE {view.name}").fetchall()]
+    for statement in _STATEMENTS.comments_on_copy(view, existing):
+        copy.execute(statement)
+
+
+def _days(copy: duckdb.DuckDBPyConnection) -> list[Day]:
+    """Returns the days, in order, with their numbers of conversations."""
+    return copy.execute(
+        f"SELECT {_DAY}, count(*) FROM {_LOCAL} GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+
+
+def _ranges(view: View, days: Sequence[Day]) -> Iterator[str]:
     """Yields WHERE clauses for ranges of days that together cover all days; one without for all."""
     if _DAY not in view.key:
         yield ""
@@ -273,9 +294,7 @@ def _ranges(copy: duckdb.DuckDBPyConnection, view: View) -> Iterator[str]:
     most = min(_CONVERSATIONS_PER_RANGE, _FEWER_PER_RANGE.get(view.name, _CONVERSATIONS_PER_RANGE))
     since: date | None = None
     conversations = 0
-    for day, number in copy.execute(
-        "SELECT local_date, count(*) FROM conversations_local GROUP BY ALL ORDER BY ALL"
-    ).fetchall():
+    for day, number in days:
         if conversations and conversations + number > most:
             yield _between(since, day)
             since, conversations = day, 0
