@@ -1,11 +1,12 @@
-"""Two costs of the libraries that recur in each test of a load, taken from this process.
+"""Costs of the libraries that recur in each test of a load, taken from this process.
 
-They are a seventh of the CPU time of these tests, and change no result. Other processes, which
+They are a sixth of the CPU time of these tests, and change no result. Other processes, which
 some tests start, bear them as a user's do.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from types import ModuleType
 from typing import Any
 
 from dlt.common import validation
+from dlt.common.configuration import resolve
+from dlt.common.configuration.providers import environ
+from dlt.common.configuration.specs import base_configuration
 
 
 class _Missing(MetaPathFinder):
@@ -32,7 +36,7 @@ class _Missing(MetaPathFinder):
 
 
 def reduce_costs() -> None:
-    """Takes both costs from this process."""
+    """Takes the costs from this process."""
     # DuckDB tries to import pandas for every parameter of a query
     if importlib.util.find_spec("pandas") is None:
         sys.meta_path.insert(0, _Missing("pandas"))
@@ -47,3 +51,8 @@ def reduce_costs() -> None:
         return evaluated[spec]
 
     module.get_type_hints = remember
+    # for each place where a setting may be, dlt takes its annotation apart again
+    is_secret = functools.cache(base_configuration.is_secret_hint)
+    users: tuple[Any, ...] = (base_configuration, environ, resolve)
+    for user in users:
+        user.is_secret_hint = is_secret

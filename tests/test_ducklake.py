@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -87,9 +88,12 @@ class Lake:
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """One lake for all tests; each erases other conversations."""
     sandbox = Sandbox(SandboxConfig(conversations=30, inventions=True))
+    folder = tmp_path_factory.mktemp("lake")
     with serve(sandbox) as base_url:
-        one = Lake(sandbox, base_url, tmp_path_factory.mktemp("lake"))
-        one.command("load")
+        one = Lake(sandbox, base_url, folder)
+        # the folder of a test does not exist yet
+        with contextlib.chdir(folder):
+            one.command("load")
         yield one
 
 
@@ -203,7 +207,7 @@ def test_moved_files_are_read_with_the_setting_that_the_error_names(
         hidden.rename(lake.folder)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("duckdb", marks=pytest.mark.matrix)])
 def test_check_of_a_new_lake_fixes_no_place(lake: Lake, tmp_path: Path, kind: str) -> None:
     """A wrong place can still be corrected after `check`, also where the catalog's file exists."""
     catalog = tmp_path / f"new.{kind}"
@@ -248,5 +252,3 @@ def test_bucket_that_does_not_exist(lake: Lake, tmp_path: Path) -> None:
         assert not catalog.exists()
         environment[f"{CREDENTIALS}__STORAGE__BUCKET_URL"] = f"s3://{server.bucket}/lake"
         assert run("check", "--json", **environment).returncode == 0
-        loaded = run("load", **environment)
-        assert loaded.returncode == 0, loaded.stderr

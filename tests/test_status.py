@@ -479,7 +479,7 @@ class TestReconciliation:
         [
             400,
             pytest.param(40, marks=pytest.mark.slow),
-            pytest.param(1_000_000, marks=pytest.mark.slow),
+            pytest.param(1_000_000, marks=pytest.mark.matrix),
         ],
     )
     def test_duplicates_of_large_tables(
