@@ -73,7 +73,7 @@ class ColumnRules:
 
     @property
     def drops_notes(self) -> bool:
-        """Whether notes are never loaded, with all of their versions."""
+        """True if notes are never loaded, with all of their versions."""
         return "note" in self.dropped.get(CONVERSATIONS, ())
 
     def without_dropped(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
