@@ -516,7 +516,7 @@ class TestGitHubActions:
     def test_only_the_load_sees_secrets_and_nothing_is_uploaded(self) -> None:
         assert self.workflow["permissions"] == {"contents": "read"}
         assert [step["uses"] for step in self.job["steps"] if "uses" in step] == [
-            "actions/checkout@v5"
+            "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8"
         ]
         others = [step for step in self.job["steps"] if step.get("name") != "load"]
         assert "secrets." not in str(others)
