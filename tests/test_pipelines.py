@@ -251,14 +251,14 @@ class TestApi:
     def test_its_names_are_frozen(self) -> None:
         assert polyai.__all__ == [
             "ExitCode", "PolyAIError", "Span", "Target", "annotate", "backfill", "copy",
-            "debug_chat", "forget", "hold", "load", "note", "open_pipeline", "polyai", "recordings",
-            "redact", "resolve", "run_script", "status", "views",
+            "debug_chat", "forget", "hold", "load", "note", "open_pipeline", "polyai", "prune",
+            "recordings", "redact", "resolve", "run_script", "status", "views",
         ]  # fmt: skip
 
     def test_every_function_is_documented_with_its_errors(self) -> None:
         public = (getattr(polyai, name) for name in polyai.__all__)
         functions = [one for one in public if inspect.isfunction(one)]
-        assert len(functions) == 15
+        assert len(functions) == 16
         for function in functions:
             text = inspect.getdoc(function) or ""
             assert all(f"\n    {name}: " in text for name in inspect.signature(function).parameters

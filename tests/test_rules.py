@@ -41,18 +41,14 @@ def evaluated(expression: str, row: Mapping[str, Any], type_: str) -> Any:
     return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
-@given(
-    st.fixed_dictionaries(
-        dict.fromkeys(("api_count", "loaded", "erased", "absent", "pending", "excess"), some_count)
-    )
-)
+COUNTS = ("api_count", "loaded", "erased", "absent", "pending", "excess", "too_old")
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(COUNTS, some_count)))
 def test_missing(row: dict[str, int | None]) -> None:
     counts = {name: row[name] or 0 for name in row if name != "api_count"}
-    assert evaluated(
-        rules.missing_sql("api_count", "loaded", "erased", "absent", "pending", "excess"),
-        row,
-        "BIGINT",
-    ) == rules.missing(row["api_count"], **counts)
+    expected = rules.missing(row["api_count"], **counts)
+    assert evaluated(rules.missing_sql(*COUNTS), row, "BIGINT") == expected
 
 
 @pytest.mark.parametrize("command", ["load", "backfill", "recordings"])

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .load.source import polyai
     from .recordings.command import recordings
     from .redacting.command import redact
+    from .retention.command import prune
     from .status.command import status
     from .views.command import views
     from .warehouse.open import open_pipeline
@@ -56,6 +57,7 @@ __all__ = [
     "note",
     "open_pipeline",
     "polyai",
+    "prune",
     "recordings",
     "redact",
     "resolve",
@@ -79,6 +81,7 @@ _MODULES = {
     "note": ".write_backs.command",
     "open_pipeline": ".warehouse.open",
     "polyai": ".load.source",
+    "prune": ".retention.command",
     "recordings": ".recordings.command",
     "redact": ".redacting.command",
     "resolve": ".config.settings",

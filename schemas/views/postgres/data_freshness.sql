@@ -4,8 +4,9 @@
 --
 -- A load is complete if it read everything it was to read, even if single conversations failed.
 -- Missing conversations are counted against the number that PolyAI reported to the newest complete
--- load, without those that it counts but does not list. Erased conversations, conversations with an
--- open failure, and conversations that a full load no longer found in the listing are not missing.
+-- load, without those that it counts but does not list. Erased conversations, those that are too old
+-- for the setting retention, conversations with an open failure, and conversations that a full load no
+-- longer found in the listing are not missing.
 CREATE OR REPLACE VIEW polyai.data_freshness AS
 WITH loads AS (
   SELECT
@@ -77,7 +78,7 @@ FROM (
     CASE
       WHEN NOT l.api_count IS NULL
       THEN GREATEST(
-        l.api_count + COALESCE(l.absent, 0) - COALESCE(e.conversations, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0) - COALESCE(l.count_excess, 0),
+        l.api_count + COALESCE(l.absent, 0) - COALESCE(e.conversations, 0) - COALESCE(h.conversations, 0) - COALESCE(f.not_held, 0) - COALESCE(l.count_excess, 0) - COALESCE(r.too_old, 0),
         0
       )
     END AS missing_conversations,
@@ -89,6 +90,8 @@ FROM (
     ON e.agent_id = a.agent_id
   LEFT JOIN failures AS f
     ON f.agent_id = a.agent_id
+  LEFT JOIN polyai.retention AS r
+    ON r.agent_id = a.agent_id
   LEFT JOIN loads AS l
     ON l.agent_id = a.agent_id AND l.place = 1
 ) AS ids

@@ -101,6 +101,12 @@ COMMANDS = {
         "Place, release or list legal holds: what they name is not deleted.",
         "--caller +442079460018 --reason CASE-12",
     ),
+    "prune": Command(
+        ".retention.cli",
+        "prune",
+        "Delete what is older than the settings of retention, as each load does.",
+        "--dry-run",
+    ),
     "redact": Command(
         ".redacting.cli",
         "redact",

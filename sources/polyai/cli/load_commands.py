@@ -36,6 +36,7 @@ from ..load.refetch import Span
 from ..load.run import selected_tables
 from ..load.slices import cut
 from ..recordings import show as show_recordings
+from ..retention import show as show_retention
 from ..views import show as show_views
 from ..warehouse.open import destination_label
 from ..warehouse.target import Target
@@ -109,6 +110,8 @@ def load(
     code, published = result.exit_code, result.refreshed.published
     if as_json:
         shown = render.load_as_json(result.reports, result.pipeline, code)
+        if result.retention is not None:
+            shown["retention"] = show_retention.retention_as_json(result.retention, dry_run=False)
         shown["published"] = show_views.published_as_json(published)
         if recordings:
             shown["recordings"] = show_recordings.recordings_as_json(result.recordings)
@@ -116,8 +119,12 @@ def load(
     else:
         render.load(stdout, result.reports, result.pipeline)
         show_recordings.recordings(stdout, result.recordings, settings.recordings_url)
+        if result.retention is not None:
+            show_retention.retention(stdout, result.retention, dry_run=False)
         show_views.published(stdout, published)
     print_failed([*result.reports, *result.recordings])
+    if result.retention_error:
+        print_error(f"retention: {result.retention_error}")
     if result.publish_error:
         print_error(f"nothing was published: {result.publish_error}")
     if code == ExitCode.INTERRUPTED:

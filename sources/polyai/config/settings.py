@@ -29,6 +29,14 @@ from . import regions
 from .agent import AUTO, DATA, V3, Agent, check_keys, check_places
 from .agent_tables import AGENT_NAMES, locate, names, tables
 from .lookup import Found, Layer, how_to_set, is_empty, look_up, validate, without_keys
+from .retention import (
+    RETENTION,
+    RETENTION_RECORDINGS,
+    RETENTION_TRANSCRIPTS,
+    Ages,
+    check_lookback,
+    retention_age,
+)
 from .time_zones import DEFAULT_ZONE, time_zone
 from .unknown_names import refuse_unknown_names, suggestion
 from .validators import (
@@ -100,6 +108,9 @@ class Settings:
         transcripts: Treatment of the spoken and written words.
         keep_columns: Columns, as `table.column`, that `pii` does not redact.
         drop_columns: Columns, as `table.column`, that are never loaded.
+        retention: Age at which conversations are deleted; None for never.
+        retention_recordings: Age at which recordings are deleted, if that is earlier.
+        retention_transcripts: Age at which the words of conversations are deleted, likewise.
         accept_mixed: Whether a run may write rows beside those of another privacy mode.
         names: Names by id, by name of the table (`NAMED_TABLES`), in place of those that the Agents
             API has.
@@ -136,6 +147,9 @@ class Settings:
     transcripts: Transcripts
     keep_columns: tuple[str, ...]
     drop_columns: tuple[str, ...]
+    retention: timedelta | None
+    retention_recordings: timedelta | None
+    retention_transcripts: timedelta | None
     accept_mixed: bool
     names: Mapping[str, Mapping[str, str]]
     forget_ledger: str
@@ -145,6 +159,11 @@ class Settings:
     request_deadline: timedelta
     max_body: int
     max_attempts: int
+
+    @property
+    def ages(self) -> Ages:
+        """Ages at which conversations, recordings and words are deleted."""
+        return Ages.of(vars(self))
 
     @property
     def request_limits(self) -> dict[str, Any]:
@@ -200,6 +219,7 @@ def resolve(**options: object) -> Settings:
         for name, (default, validator) in _SHARED.items()
     }
     _check_secret(shared["pii"], shared["pii_secret"], is_option="pii_secret" in options)
+    check_lookback(shared)
     if shared["page_size"] is None:
         shared["page_size"] = _PAGE_SIZES.get(shared["api"])
     return Settings(agents=_agents(given, options), **shared)
@@ -229,6 +249,18 @@ def privacy_settings() -> tuple[Pii, str, Transcripts, str]:
     pii, secret = shared_setting("pii"), shared_setting("pii_secret")
     _check_secret(pii, secret, is_option=False)
     return pii, secret, shared_setting("transcripts"), shared_setting("phone_region")
+
+
+def retention_ages() -> Ages:
+    """Looks up the settings of retention, as `shared_setting` does.
+
+    Raises:
+        ConfigurationError: One of them is invalid.
+    """
+    names = (RETENTION, RETENTION_RECORDINGS, RETENTION_TRANSCRIPTS, "lookback")
+    settings = {name: shared_setting(name) for name in names}
+    check_lookback(settings)
+    return Ages.of(settings)
 
 
 def _check_secret(pii: Pii, secret: str, *, is_option: bool) -> None:
@@ -277,6 +309,9 @@ _SHARED: Mapping[str, tuple[object, Callable[[object], object]]] = {
     "transcripts": ("keep", choice(*get_args(Transcripts))),
     "keep_columns": ("", names_of_columns),
     "drop_columns": ("", names_of_columns),
+    RETENTION: (None, retention_age),
+    RETENTION_RECORDINGS: (None, retention_age),
+    RETENTION_TRANSCRIPTS: (None, retention_age),
     "accept_mixed": (False, boolean),
     "names": ({}, names_by_id(*NAMED_TABLES)),
     "forget_ledger": ("", text),

@@ -151,7 +151,7 @@ def select(
             )
         if mentions == "erase":
             wanted |= own.mentions.keys()
-        own.conversations = _loaded(warehouse, agent_id, wanted | set(conversation_ids))
+        own.conversations = start_times(warehouse, agent_id, wanted | set(conversation_ids))
         own.conversations |= {name: set() for name in wanted - own.conversations.keys()}
     found = {name for own in selections.values() for name in own.conversations}
     if unknown := [name for name in dict.fromkeys(conversation_ids) if name not in found]:
@@ -279,7 +279,7 @@ def _near(caller: str, stored: Iterable[str], region: str) -> list[str]:
     return list(islice(filter(is_near, stored), _MAX_NEAR))
 
 
-def _loaded(
+def start_times(
     warehouse: Warehouse, agent_id: str, conversation_ids: Iterable[str]
 ) -> dict[str, set[datetime | None]]:
     """Returns the start times of those of these conversations that have rows."""

@@ -46,10 +46,10 @@ def hold(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Place, release or list legal holds on conversations and callers.
+    """Place, release or list legal holds: what they name is not deleted.
 
-    What is on hold is not deleted: forget, prune and recordings prune leave it,
-    name it and exit with 3. Without conversations and callers, lists the holds.
+    Holds are on conversations and callers; forget, prune and recordings prune
+    leave them, name them and exit with 3. Without conversations and callers, lists the holds.
     Needs no API key and sends no request.
     """
     if release and not (conversation or caller):

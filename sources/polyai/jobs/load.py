@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import dlt
 
 from ..config.settings import Settings, resolve
 from ..console.exit_codes import ExitCode, reports_exit_code
-from ..errors import BusyError, DestinationError, StoreError
+from ..errors import BusyError, DestinationError, PolyAIError, StoreError
 from ..load import run
 from ..load.report import RunReport
 from ..recordings.command import recordings as fetch_recordings
 from ..recordings.report import RecordingsReport
 from ..views.refresh import Refreshed, refresh
+from ..warehouse.holds import HoldKeys
 from ..warehouse.target import DEFAULT_TARGET, Target
+
+if TYPE_CHECKING:
+    from ..retention.result import Retention
+
+logger = logging.getLogger("polyai")
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,8 @@ class LoadResult:
         recordings: One report per agent whose recordings were fetched.
         refreshed: Views and published copy that were created.
         publish_error: Why readers still have the older copy.
+        retention: What was deleted because it is too old; None without settings of retention.
+        retention_error: Why that was not done, or not completely.
         is_interrupted: `stop` was set before the end.
     """
 
@@ -37,14 +47,17 @@ class LoadResult:
     recordings: list[RecordingsReport] = field(default_factory=list)
     refreshed: Refreshed = field(default_factory=Refreshed)
     publish_error: str | None = None
+    retention: Retention | None = None
+    retention_error: str | None = None
     is_interrupted: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
         """Exit code of the command."""
         code = reports_exit_code([*self.reports, *self.recordings], interrupted=self.is_interrupted)
-        if self.publish_error and code in (ExitCode.DONE, ExitCode.SOME_FAILED):
-            # an outdated copy would otherwise go unnoticed
+        is_incomplete = self.publish_error or self.retention_error
+        if is_incomplete and code in (ExitCode.DONE, ExitCode.SOME_FAILED):
+            # an outdated copy, or what is still there, would otherwise go unnoticed
             return ExitCode.CONFIGURATION
         return code
 
@@ -63,7 +76,8 @@ def load(
 
     Source: the listing that the setting `api` selects, and
     `GET …/conversations/{conversationId}` for each new or changed conversation. Idempotent; can be
-    killed at any time. Erasures that only the ledger of `forget_ledger` has are applied first.
+    killed at any time. Erasures that only the ledger of `forget_ledger` has are applied first, and
+    what is older than the settings of retention is deleted at the end.
     Views and copy are refreshed if at least one agent was read to its end.
 
     Args:
@@ -108,6 +122,9 @@ def load(
         fetched = fetch_recordings(
             settings=settings, target=target, stop=stop, on_begin=on_begin
         ).reports
+    retention, retention_error = None, None
+    if settings.ages and not stop.is_set():
+        retention, retention_error = _apply_retention(settings, target, stop)
     refreshed, publish_error = Refreshed(), None
     if not stop.is_set() and any(report.has_read_all for report in reports):
         try:
@@ -119,4 +136,36 @@ def load(
             )
         except (DestinationError, StoreError) as error:
             publish_error = str(error)
-    return LoadResult(reports, pipeline, fetched, refreshed, publish_error, stop.is_set())
+    return LoadResult(
+        reports,
+        pipeline,
+        fetched,
+        refreshed,
+        publish_error,
+        retention,
+        retention_error,
+        stop.is_set(),
+    )
+
+
+def _apply_retention(
+    settings: Settings, target: Target, stop: threading.Event
+) -> tuple[Retention | None, str | None]:
+    """Deletes what is too old; returns the result, and why it is not complete."""
+    # imported here, because few warehouses have an age
+    from ..retention.run import Rules, apply
+
+    rules = Rules(
+        settings.ages,
+        HoldKeys(settings.pii_secret, settings.phone_region),
+        settings.recordings_url,
+        settings.lock_wait,
+    )
+    try:
+        done = apply(target, rules, [agent.agent_id for agent in settings.agents], stop=stop)
+    except BusyError as error:
+        logger.warning("nothing was deleted by retention, the next load does it: %s", error)
+        return None, None
+    except PolyAIError as error:
+        return None, str(error)
+    return done, "; ".join(dict.fromkeys(done.errors)) or None

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from itertools import takewhile
@@ -168,6 +169,7 @@ class AgentReader:
             report=self.report,
             fallback=before,
             keys=self.hold_keys,
+            ages=settings.ages,
         )
         self._shaper = BatchShaper(agent, settings, warehouse, self._plan, self.report)
         self._arrived: queue.Queue[Fetched | None] = queue.Queue(_QUEUE_SIZE)
@@ -239,6 +241,14 @@ class AgentReader:
     def hold_keys(self) -> HoldKeys:
         """Settings by which callers on legal hold are recognized."""
         return HoldKeys(self._settings.pii_secret, self._settings.phone_region)
+
+    def too_old_row(self) -> dict[str, Any] | None:
+        """Returns the row of `retention`, if the number of conversations too old has changed."""
+        known = self._plan.retention_before
+        if self.report.range_from is not None or self.report.too_old == known.too_old:
+            return None
+        changed = asdict(known) | {"too_old": self.report.too_old, "run_id": self.report.run_id}
+        return {"agent_id": self.report.agent_id, **changed}
 
     @property
     def malformed(self) -> dict[str, MalformedRow]:

@@ -17,6 +17,7 @@ from ..shape.audit_rows import audit_table, failure_row
 from ..shape.column_rules import ColumnRules
 from ..shape.redaction import Redaction
 from ..shape.shaping import Shaped, shape
+from ..shape.transcripts import without_transcript
 from ..shape.v3_rows import merge_detail, to_data_api_names
 from ..tables.audit import FETCH_FAILURES
 from ..warehouse.held import LoadState
@@ -80,7 +81,7 @@ class BatchShaper:
         failed: dict[str, ApiError] = {}
         details = self._details(fetched, failed)
         fetched = [
-            item for item in fetched if details.get(item.task.conversation_id) is not _FORGOTTEN
+            item for item in fetched if details.get(item.task.conversation_id) is not _LEFT_OUT
         ]
         loaded = self._warehouse.loaded(
             agent_id,
@@ -110,15 +111,17 @@ class BatchShaper:
         return Batch.of(tables | {FETCH_FAILURES.name: table})
 
     def _details(self, fetched: Sequence[Fetched], failed: dict[str, ApiError]) -> dict[str, Json]:
-        """Combines what was read, by conversation; `_FORGOTTEN` for those of erased callers."""
+        """Combines what was read, by conversation; `_LEFT_OUT` for those not to be loaded."""
         details: dict[str, Json] = {}
         for item in fetched:
             conversation_id = item.task.conversation_id
             if item.has_answer:
                 with _isolated(conversation_id, failed):
                     detail = _detail(item)
-                    is_forgotten = self._is_forgotten(item, detail)
-                    details[conversation_id] = _FORGOTTEN if is_forgotten else detail
+                    is_left_out = self._is_forgotten(item, detail) or self._is_too_old(item, detail)
+                    details[conversation_id] = (
+                        _LEFT_OUT if is_left_out else self._without_old_words(item, detail)
+                    )
         return details
 
     def _is_forgotten(self, item: Fetched, detail: Json) -> bool:
@@ -141,6 +144,17 @@ class BatchShaper:
             }
         )
         return True
+
+    def _is_too_old(self, item: Fetched, detail: Json) -> bool:
+        """Checks the age of a conversation that was read without its list row."""
+        is_loaded = item.task.reason not in _UNKNOWN
+        return not is_loaded and self._plan.retention.is_too_old(detail)
+
+    def _without_old_words(self, item: Fetched, detail: Json) -> Json:
+        """Removes the words of a conversation that is old, unless it is on legal hold."""
+        if not self._plan.retention.has_old_words(detail):
+            return detail
+        return detail if self._is_on_hold(item.task.conversation_id) else without_transcript(detail)
 
     def _is_on_hold(self, conversation_id: str) -> bool:
         holds = self._plan.holds
@@ -302,7 +316,7 @@ class BatchShaper:
             )
 
 
-_FORGOTTEN: Json = {"": "belongs to an erased caller"}
+_LEFT_OUT: Json = {"": "belongs to an erased caller, or is too old"}
 """Stands for the detail of a conversation that is not loaded."""
 
 _NOT_OF_A_CONVERSATION = (PolyAIError, OSError, MemoryError)

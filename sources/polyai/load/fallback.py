@@ -61,7 +61,7 @@ def note_limits(report: RunReport, warehouse: LoadState, environments: Sequence[
         warehouse,
         agent_id,
         count,
-        erased=report.forgotten,
+        erased=report.forgotten + report.too_old,
         absent=report.known_absent,
         pending=report.pending,
         excess=report.count_excess,

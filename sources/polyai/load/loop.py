@@ -17,7 +17,7 @@ from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, SYNC_RUNS
 from ..tables.children import TURNS
 from ..tables.declaration import Table
-from ..tables.erasure import FORGOTTEN
+from ..tables.erasure import FORGOTTEN, RETENTION
 from ..warehouse.counts import unequal_turns
 from ..warehouse.held import LOAD, LOAD_COMMANDS
 from .agent_reader import AgentReader
@@ -151,6 +151,8 @@ class LoadLoop:
         report.finish(reader.stopped_by, interrupted=reader.is_stopped, now=reader.now())
         if report.command == LOAD:
             rows |= self._changed_names(reader)
+        if (too_old := reader.too_old_row()) is not None:
+            rows[RETENTION] = [too_old]
         if reader.forgotten:
             rows[FORGOTTEN] = reader.forgotten
         ended = [report.as_row()]

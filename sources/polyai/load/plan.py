@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from itertools import chain
 
+from ..config.retention import NO_AGES, Ages
 from ..listing.protocol import Listed, Listing, MalformedRow
 from ..shape.audit_rows import Failure
 from ..shape.forgotten_callers import ForgottenCallers
@@ -17,6 +18,7 @@ from ..warehouse.callers import forgotten_callers
 from ..warehouse.fallback import Fallback, listed_until
 from ..warehouse.held import LOAD_COMMANDS, Due, LoadState
 from ..warehouse.holds import NO_KEYS, HoldKeys, Holds
+from ..warehouse.retention_limits import RetentionLimits, retention_limits
 from .batching import grouped
 from .fetch import Reason, Task
 from .reconciliation import Reconciliation
@@ -53,12 +55,15 @@ class Plan:
         report: Takes the counts.
         fallback: Fallback of the newest runs.
         keys: Settings by which erased callers and those on legal hold are recognized.
+        ages: Ages at which conversations are too old to be loaded.
 
     Attributes (set when `tasks` begins):
         failures: Open failures by conversation.
         stale: Details that were older than their list row, by conversation.
         forgotten_callers: Erased callers, whose conversations must not be loaded.
         holds: Legal holds.
+        retention: Limits before which conversations, or their words, are not loaded.
+        retention_before: Limits that were applied by the last run that deleted.
         is_first_load: The warehouse has no conversation of the agent.
         is_after_crash: A run without an end may have left rows of incomplete load packages.
     """
@@ -74,8 +79,10 @@ class Plan:
         report: RunReport,
         fallback: Fallback | None = None,
         keys: HoldKeys = NO_KEYS,
+        ages: Ages = NO_AGES,
     ) -> None:
         self._keys = keys
+        self._ages = ages
         self._fallback = fallback
         self._warehouse = warehouse
         self._agent_id = agent_id
@@ -85,6 +92,7 @@ class Plan:
         self.stale: Mapping[str, Failure] = {}
         self.forgotten_callers = ForgottenCallers()
         self.holds: Holds | None = None
+        self.retention = self.retention_before = RetentionLimits()
         self.is_first_load = False
         self.is_after_crash = False
         self.restart(listings, by_id=by_id)
@@ -165,6 +173,9 @@ class Plan:
         )
         self.forgotten_callers.check_key()
         self.holds = Holds(warehouse, agent_id, self._keys)
+        self.retention_before = retention_limits(warehouse, agent_id)
+        self.retention = self.retention_before.at(self._ages, policy.now)
+        self._report.too_old = self.retention.too_old
         excluded = self._left_out | warehouse.gone(agent_id)
         self._reconciliation.start()
         self._collect_due(excluded)
@@ -280,6 +291,13 @@ class Plan:
         for conversation_id, row in by_id.items():
             if conversation_id in self._requested or conversation_id in self._left_out:
                 continue  # a duplicate, because the listing shifted; or excluded
+            if self._is_too_old(row):
+                self._due.pop(conversation_id, None)
+                if conversation_id in loaded:
+                    report.unchanged += 1  # until it is deleted, or because it is on hold
+                elif is_whole and conversation_id not in self.failures:
+                    self._reconciliation.add_too_old(conversation_id)
+                continue
             if conversation_id in self._compared:
                 continue
             if not is_whole and listing.has_count:
@@ -304,6 +322,13 @@ class Plan:
                     yield task
             else:
                 report.unchanged += 1
+
+    def _is_too_old(self, row: Listed) -> bool:
+        before = self.retention.conversations_before
+        if before is None or (row.at is not None and row.at >= before):
+            return False
+        listed = row.row if row.document is None else row.document.read()
+        return listed is not None and self.retention.is_too_old(listed)
 
     def _reason(self, row: Listed, loaded: Mapping[str, str | None]) -> Reason | None:
         """Returns the reason to read a listed conversation; None if there is none."""

@@ -43,6 +43,7 @@ class Reconciliation:
         self._report = report
         self._now = now
         self._listed = array("Q")
+        self._too_old = array("Q")
         self._known = WholeWalks()
         self._loaded = self._pending = 0
 
@@ -59,12 +60,17 @@ class Reconciliation:
         """Adds conversations of the whole list."""
         self._listed.extend(_short_hash(row.conversation_id) for row in rows)
 
+    def add_too_old(self, conversation_id: str) -> None:
+        """Adds a conversation of the whole list that is too old to be loaded."""
+        self._too_old.append(_short_hash(conversation_id))
+
     def end_walk(self, listing: Listing, *, is_whole: bool) -> None:
         """Records how a walk over a list ended."""
         report = self._report
         report.is_proven = report.is_proven and listing.is_proven
         if not is_whole:
             return
+        report.too_old = len(pa.array(self._too_old, pa.uint64()).unique())
         report.walks += listing.walks
         if listing.count_excess is not None:
             report.count_excess = listing.count_excess
@@ -129,6 +135,7 @@ class Reconciliation:
             absent=report.known_absent,
             pending=self._pending + malformed,
             excess=report.count_excess,
+            too_old=report.too_old,
         )
 
     def end(self, environments: Sequence[str], *, is_first_load: bool) -> None:

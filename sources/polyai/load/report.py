@@ -84,6 +84,8 @@ class RunReport:
     """Conversations of the agent in the warehouse at the end of the run."""
     forgotten: int = 0
     """Erased conversations of the agent, which are not read again."""
+    too_old: int = 0
+    """Conversations of the agent that the API lists and that are too old to be loaded."""
     findings: int | None = None
     """Discrepancies of a verification that are not repaired."""
     custody_writer: str | None = None
@@ -149,8 +151,8 @@ class RunReport:
     def missing(self) -> int | None:
         """Conversations that the API has and the warehouse lacks; None if unknown.
 
-        Erased conversations are not missing. Conversations that the API no longer has are taken
-        into account as of the last time that the whole listing was read.
+        Erased conversations are not missing, nor those that are too old. Conversations that the API
+        no longer has are taken into account as of the last time that the whole listing was read.
         """
         if self.replaced_api is not None:
             return self.counted_missing
@@ -160,6 +162,7 @@ class RunReport:
             erased=self.forgotten,
             absent=self.known_absent,
             excess=self.count_excess,
+            too_old=self.too_old,
         )
 
     @property

@@ -26,7 +26,7 @@ from ..errors import ApiError, ConfigurationError, ListingError, PolyAIError
 from ..shape.audit_rows import audit_table
 from ..tables.audit import FETCH_FAILURES
 from ..tables.declaration import Table
-from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, HOLDS, LEDGER_ENTRIES
+from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, HOLDS, LEDGER_ENTRIES, RETENTION
 from ..tables.registry import loaded_tables
 from ..warehouse.capabilities import require_support
 from ..warehouse.held import LoadState
@@ -54,7 +54,7 @@ that it knows, which takes 3 CPU ms. Items of 12 MB would save 2 % of a load, an
 memory at its peak."""
 
 _KEPT_TABLES = frozenset(
-    table.name for table in (FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES, HOLDS)
+    table.name for table in (FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES, HOLDS, RETENTION)
 )
 """Tables that `refresh` does not drop: erased conversations must not be loaded again, and holds
 stay until they are released."""

@@ -106,9 +106,14 @@ class Archive:
     Args:
         warehouse: The warehouse.
         agent_id: The agent.
+        not_before: Start of the oldest calls whose recordings are downloaded, by the setting
+            `retention_recordings`.
     """
 
-    def __init__(self, warehouse: Warehouse, agent_id: str) -> None:
+    def __init__(
+        self, warehouse: Warehouse, agent_id: str, not_before: datetime | None = None
+    ) -> None:
+        self._not_before = not_before
         self._warehouse = warehouse
         self._agent_id = agent_id
 
@@ -119,7 +124,7 @@ class Archive:
         so, or not found, `wait` after the call's end.
         """
         names = RECORDINGS.arrow_schema.names
-        last_place, last_id = self.pruned_before() or _BEGINNING, ""
+        last_place, last_id = self._first_place(), ""
         while True:
             sql, parameters = self._lacking(kinds, wait, last_place, last_id)
             # a join, because DuckDB is slow with many parameters
@@ -148,7 +153,7 @@ class Archive:
 
     def count_due(self, kinds: Sequence[Kind], wait: timedelta) -> int:
         """Number of calls that `due` yields."""
-        begin = self.pruned_before() or _BEGINNING
+        begin = self._first_place()
         sql, parameters = self._lacking(kinds, wait, begin, "")
         found = self._warehouse.rows(f"SELECT count(*) FROM ({sql}) d", *parameters)
         return int(found[0][0]) if found else 0
@@ -191,6 +196,10 @@ class Archive:
             self._agent_id,
         )
         return [Short(_with_times(dict(zip(names, row))), in_utc(row[-2]), row[-1]) for row in rows]
+
+    def _first_place(self) -> datetime:
+        limits = (self.pruned_before(), self._not_before, _BEGINNING)
+        return max(time for time in limits if time is not None)
 
     def pruned_before(self) -> datetime | None:
         """Limit of the last pruning: older recordings are not downloaded again."""

@@ -19,6 +19,7 @@ from ..api.client import DataApi
 from ..api.throttle import Traffic
 from ..clock import Clock, utc_now
 from ..config.agent import DATA, Agent
+from ..config.retention import limit
 from ..config.settings import Settings
 from ..errors import ApiError, BusyError, ConfigurationError, PolyAIError, StoreError
 from ..load.held_mode import enter_mode
@@ -134,7 +135,8 @@ class AgentRecordings:
         self._report = report
         self._stop = stop
         self._clock = clock
-        self._archive = Archive(work.committer.warehouse, agent.agent_id)
+        not_before = limit(settings.ages.recordings, clock())
+        self._archive = Archive(work.committer.warehouse, agent.agent_id, not_before)
         self._writer = work.writer(agent.agent_id, report.run_id, clock)
         self._failed: set[str] = set()
         """Calls with a failed recording in this run."""

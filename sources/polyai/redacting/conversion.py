@@ -73,15 +73,20 @@ class Conversion:
             for table in self._emptied:
                 if counts[agent_id][table.name]:
                     committer.delete(table, "agent_id = %s", agent_id)
-        waiting = self._parts()
+        for part, changed in self.convert(committer, self._parts(), stop):
+            counts[part.agent_id] += changed
+        return counts
+
+    def convert(
+        self, committer: Committer, waiting: Iterator[Part], stop: threading.Event
+    ) -> Iterator[tuple[Part, Counter[str]]]:
+        """Converts the rows of parts; yields those that changed, with the numbers by table."""
         while not stop.is_set() and (found := self._next_changes(waiting)) is not None:
             for part, changes in found:
                 if stop.is_set():
-                    break
+                    return
                 self._convert(committer, part, list(changes))
-                for table, changed in changes.items():
-                    counts[part.agent_id][table.name] += changed
-        return counts
+                yield part, Counter({table.name: changed for table, changed in changes.items()})
 
     def _next_changes(self, waiting: Iterator[Part]) -> list[tuple[Part, dict[Table, int]]] | None:
         """Reads parts for a while, and returns those that change; None after the last part."""

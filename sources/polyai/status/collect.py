@@ -66,6 +66,7 @@ def collect_status(
     failures = _failures(warehouse, now - shared_setting("give_up_after"))
     conversations = conversation_counts(warehouse)
     forgotten = dict(warehouse.rows("SELECT agent_id, count(*) FROM {forgotten} GROUP BY agent_id"))
+    too_old = dict(warehouse.rows("SELECT agent_id, too_old FROM {retention}"))
     names = dict(warehouse.rows("SELECT agent_id, agent_name FROM {agents}"))
     turns = {} if quick else turn_counts(warehouse)
     tables = {} if quick else table_counts(warehouse)
@@ -97,6 +98,7 @@ def collect_status(
                 conversations=conversations.get(agent_id, ConversationCounts()),
                 failures=failures.get(agent_id, Failures()),
                 forgotten=forgotten.get(agent_id, 0),
+                too_old=too_old.get(agent_id) or 0,
                 agent_name=names.get(agent_id),
                 turns=turns.get(agent_id),
                 unequal_turns=some_unequal_turns(warehouse, agent_id, SHOWN_CONVERSATIONS)

@@ -95,6 +95,7 @@ class AgentStatus:
         conversations: Counts of the loaded conversations.
         failures: Conversations that could not be read.
         forgotten: Number of erased conversations.
+        too_old: Number of conversations that the API lists and that are too old to be loaded.
         agent_name: Name of the agent; None if it is unknown.
         turns: Turns compared with `num_turns`; None if they were not compared.
         unequal_turns: Some conversations whose turns differ: `num_turns` and number of rows.
@@ -115,6 +116,7 @@ class AgentStatus:
     conversations: ConversationCounts
     failures: Failures
     forgotten: int = 0
+    too_old: int = 0
     agent_name: str | None = None
     turns: TurnCounts | None = None
     unequal_turns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class AgentStatus:
             absent=self.absent,
             excess=self.count_excess,
             pending=self.conversations.incomplete + self.failures.not_held,
+            too_old=self.too_old,
         )
 
     @property

@@ -110,6 +110,8 @@ def _facts(agent: AgentStatus, now: datetime) -> Iterator[tuple[str, int | None,
     yield "failed", failures.open, tries if failures.open else ""
     if agent.forgotten:
         yield "forgotten", agent.forgotten, "erased, not loaded again"
+    if agent.too_old:
+        yield "too old", agent.too_old, "older than the setting retention, not loaded"
     yield "transcript withheld", counts.withheld, ""
     yield "in progress", counts.in_progress, ""
     if counts.incomplete:
@@ -216,6 +218,7 @@ def status_as_json(result: Status, code: int) -> dict[str, Any]:
                     "missing": agent.missing,
                     "failed": agent.failures.open,
                     "forgotten": agent.forgotten,
+                    "too_old": agent.too_old,
                 },
                 "failures": asdict(agent.failures) | {"retried": agent.failures.retried},
                 "turns": asdict(agent.turns)

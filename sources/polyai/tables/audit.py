@@ -36,7 +36,8 @@ SYNC_RUNS = Table(
         Column(
             "command",
             "text",
-            "Command: load, backfill, recordings, verify, prune, annotate, note, forget or redact.",
+            "Command: load, backfill, recordings, verify, prune (of recordings), annotate, note, "
+            "forget, redact or retention.",
         ),
         Column("source_api", "text", "API that was listed: data or conversations_v3."),
         Column(

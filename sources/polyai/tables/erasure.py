@@ -143,6 +143,43 @@ HOLDS = Table(
     outline=("reason", "placed_at", "released_at"),
 )
 
+RETENTION = Table(
+    "retention",
+    "One row per agent with settings of retention: what is older was deleted, and is not loaded.",
+    (
+        AGENT_ID,
+        Column(
+            "conversations_before",
+            "timestamp",
+            "Conversations that ended before were deleted (`retention`); NULL for none.",
+            unit="UTC",
+        ),
+        Column(
+            "transcripts_before",
+            "timestamp",
+            "Of conversations that ended before, the words were deleted (`retention_transcripts`).",
+            unit="UTC",
+        ),
+        Column(
+            "too_old",
+            "bigint",
+            "Conversations that PolyAI lists and that are not loaded because they are too old.",
+        ),
+        Column(
+            "applied_at",
+            "timestamp",
+            "Start of the run that deleted last; NULL if none has.",
+            unit="UTC",
+        ),
+        RUN_ID,
+        PACKAGE_ID,
+    ),
+    key=(),
+    merge_key=("agent_id",),
+    references=(OF_RUN,),
+    outline=("conversations_before", "transcripts_before"),
+)
+
 PUBLISHED_COPIES = Table(
     "published_copies",
     "One row per agent and copy of a DuckDB warehouse for readers; `forget` makes each again.",

@@ -35,6 +35,7 @@ REGISTERED: tuple[Table, ...] = (
     erasure.FORGOTTEN_CALLERS,
     erasure.LEDGER_ENTRIES,
     erasure.HOLDS,
+    erasure.RETENTION,
     erasure.PUBLISHED_COPIES,
     audit.SYNC_RUNS,
     audit.FETCH_FAILURES,

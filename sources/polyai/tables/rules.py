@@ -97,6 +97,7 @@ def missing(
     absent: int | None = None,
     pending: int = 0,
     excess: int | None = None,
+    too_old: int = 0,
 ) -> int | None:
     """Returns the number of conversations that the API has and the warehouse does not.
 
@@ -110,6 +111,8 @@ def missing(
             counted as missing.
         excess: Conversations that the API counts beyond those that it lists; negative where it
             counts too few; None if the list and its count were never compared.
+        too_old: Conversations that the API counts and that are too old for the setting
+            `retention`.
 
     Returns:
         At least 0; None if either count is unknown.
@@ -117,11 +120,11 @@ def missing(
     if api_count is None or loaded is None:
         return None
     listed = api_count - (excess or 0)
-    return max(0, listed - erased - (loaded - (absent or 0)) - pending)
+    return max(0, listed - too_old - erased - (loaded - (absent or 0)) - pending)
 
 
 def missing_sql(
-    api_count: str, loaded: str, erased: str, absent: str, pending: str, excess: str
+    api_count: str, loaded: str, erased: str, absent: str, pending: str, excess: str, too_old: str
 ) -> str:
     """Returns the SQL expression for `missing`; NULL if `api_count` is NULL.
 
@@ -132,8 +135,10 @@ def missing_sql(
         absent: As in `missing`.
         pending: As in `missing`.
         excess: As in `missing`.
+        too_old: As in `missing`.
     """
-    minus = " - ".join(f"coalesce({column}, 0)" for column in (erased, loaded, pending, excess))
+    counted = (erased, loaded, pending, excess, too_old)
+    minus = " - ".join(f"coalesce({column}, 0)" for column in counted)
     return (
         f"CASE WHEN {api_count} IS NOT NULL THEN "
         f"greatest({api_count} + coalesce({absent}, 0) - {minus}, 0) END"

@@ -4,8 +4,9 @@
 --
 -- A load is complete if it read everything it was to read, even if single conversations failed.
 -- Missing conversations are counted against the number that PolyAI reported to the newest complete
--- load, without those that it counts but does not list. Erased conversations, conversations with an
--- open failure, and conversations that a full load no longer found in the listing are not missing.
+-- load, without those that it counts but does not list. Erased conversations, those that are too old
+-- for the setting retention, conversations with an open failure, and conversations that a full load no
+-- longer found in the listing are not missing.
 WITH loads AS (
   SELECT
     *,
@@ -51,11 +52,12 @@ SELECT
   coalesce(f.open_failures, 0) AS open_failures,
   l.gaps_repaired,
   l.api_count AS api_conversations,
-  ${missing(l.api_count, h.conversations, e.conversations, l.absent, f.not_held, l.count_excess)}
-    AS missing_conversations,
+  ${missing(l.api_count, h.conversations, e.conversations, l.absent, f.not_held, l.count_excess,
+    r.too_old)} AS missing_conversations,
   a.agent_name
 FROM dim_agents AS a
 LEFT JOIN held AS h ON h.agent_id = a.agent_id
 LEFT JOIN erased AS e ON e.agent_id = a.agent_id
 LEFT JOIN failures AS f ON f.agent_id = a.agent_id
+LEFT JOIN retention AS r ON r.agent_id = a.agent_id
 LEFT JOIN loads AS l ON l.agent_id = a.agent_id AND l.place = 1

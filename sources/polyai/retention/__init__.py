@@ -1,0 +1,1 @@
+"""Retention: deletion of conversations, recordings and words at an age."""
