@@ -25,6 +25,7 @@ def company() -> Iterator[Company]:
         yield company
 
 
+@pytest.mark.slow
 @pytest.mark.load
 def test_what_is_on_hold_stays_until_it_is_released(company: Company) -> None:
     company.fetch_recordings()

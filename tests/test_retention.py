@@ -59,6 +59,7 @@ def details(company: Company, *ids: str) -> list[str]:
     return [path for path in company.sandbox.requests.paths() if any(id_ in path for id_ in ids)]
 
 
+@pytest.mark.slow
 @pytest.mark.load
 def test_old_conversations_are_deleted_and_do_not_come_back(company: Company) -> None:
     company.fetch_recordings()
@@ -169,7 +170,7 @@ def test_old_words_and_recordings_are_deleted_before_the_rest(company: Company) 
     ) == [(0,)]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.load
 def test_the_command_and_each_load_apply_the_settings(company: Company) -> None:
     # by the computer's clock, all of the sandbox's conversations may be old or new
