@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import dlt
 from dlt.common.storages.load_package import create_load_id
-from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -53,10 +52,11 @@ from ..warehouse.packages import merges_without_staging
 from ..warehouse.queries import Warehouse
 from ..warehouse.retry import retry
 from .chunk import Batch, Chunk, Days, lanes_of
-from .discard import discard, remove_old_records
+from .discard import discard, drop_datasets, remove_old_records
 from .memory import release_unused
 from .report import RunReport, no_op
-from .source import OnBatch, RowsOf, arrow_source, chunk_source, rows_source, tables_schema
+from .source import OnBatch, RowsOf, arrow_source, chunk_source, rows_source
+from .table_creation import create, is_incomplete
 from .upgrade import (
     UPGRADE,
     UPGRADE_SCHEMA,
@@ -236,11 +236,11 @@ class Committer:
         if unknown:
             with self.kept_open():
                 self._is_upgraded = self._is_upgraded or is_upgraded(self.warehouse)
-                if self._is_incomplete(unknown) or not self._is_upgraded:
+                if is_incomplete(self.warehouse, unknown) or not self._is_upgraded:
                     with self._hold([_TABLES, *self._commits]):
-                        if self._is_incomplete((*registered_tables(), *unknown)):
+                        if is_incomplete(self.warehouse, (*registered_tables(), *unknown)):
                             is_new = not self.warehouse.has_table(CONVERSATIONS.name)
-                            self._create(registered_tables())
+                            create(registered_tables(), self.pipeline, self._schema)
                             if is_new:
                                 with destination_errors(), sql_client(self.pipeline) as client:
                                     record_load(client, UPGRADE, UPGRADE_SCHEMA, None)
@@ -336,18 +336,7 @@ class Committer:
 
     def drop_datasets(self, names: Iterable[str]) -> None:
         """Drops those of these datasets that exist in the destination."""
-        with (
-            destination_errors(),
-            kept_open(self.pipeline),
-            sql_client(self.pipeline) as client,
-        ):
-            for name in names:
-                with (
-                    suppress(DatabaseUndefinedRelation),
-                    client.with_alternative_dataset_name(name),
-                ):
-                    if client.has_dataset():
-                        client.drop_dataset()
+        drop_datasets(self.pipeline, names)
 
     @contextmanager
     def statements(self) -> Iterator[SqlClientBase[Any]]:
@@ -359,13 +348,6 @@ class Committer:
             sql_client(self.pipeline) as client,
         ):
             yield client
-
-    def _is_incomplete(self, tables: Iterable[Table]) -> bool:
-        """Returns whether any of the tables does not exist with all columns."""
-        return not all(
-            self.warehouse.has_columns(table.name, (column.name for column in table.columns))
-            for table in tables
-        )
 
     def _upgrade(self) -> None:
         """Moves what an earlier version loaded into new columns; one run at a time, and once."""
@@ -381,27 +363,6 @@ class Committer:
                 set_directions(client)
                 protect_callers(client)
                 record_load(client, UPGRADE, UPGRADE_SCHEMA, None)
-
-    def _create(self, tables: Sequence[Table]) -> None:
-        """Creates tables and columns from the schema alone, without a load package."""
-
-        def create() -> None:
-            with kept_open(self.pipeline):
-                schemas = self.pipeline.schemas
-                schema = tables_schema(tables, self._schema)
-                if self._schema in schemas:
-                    known = schemas[self._schema].clone()
-                    known.update_schema(schema)
-                    schema = known
-                schemas.save_schema(schema)
-                client: Any = self.pipeline.destination_client(self._schema)
-                with client:
-                    client.initialize_storage()
-                    # also where this version of the schema is stored: a table or a column is gone
-                    client.update_stored_schema(force=True)
-
-        with destination_errors():
-            retry(create, retry_if=is_conflict)
 
     def _write_directly(self, rows: Mapping[Table, Sequence[Mapping[str, Any]]]) -> None:
         load_id = create_load_id()

@@ -1,4 +1,4 @@
-"""Removal of load packages from dlt's working directory.
+"""Removal of what killed runs left: load packages in dlt's working directory, staging datasets.
 
 A run that was killed or refused by the destination leaves packages behind. They are never resumed:
 dlt resumes a package job by job, and where the run was killed between a commit in the destination
@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import dlt
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from filelock import Timeout
 
+from ..warehouse.clients import sql_client
+from ..warehouse.duckdb_file import kept_open
+from ..warehouse.errors import destination_errors
 from ..warehouse.working_directory import lock_file, lock_on
 
 logger = logging.getLogger("polyai")
@@ -98,3 +103,19 @@ def _remove_state(working_directory: Path) -> None:
 
 def _folders(parent: Path) -> list[Path]:
     return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
+def drop_datasets(pipeline: dlt.Pipeline, names: Iterable[str]) -> None:
+    """Drops those of these datasets that exist in the destination.
+
+    Raises:
+        DestinationError: The destination cannot drop one.
+    """
+    with destination_errors(), kept_open(pipeline), sql_client(pipeline) as client:
+        for name in names:
+            with (
+                suppress(DatabaseUndefinedRelation),
+                client.with_alternative_dataset_name(name),
+            ):
+                if client.has_dataset():
+                    client.drop_dataset()
