@@ -46,9 +46,10 @@ def rewrite_lake(committer: Committer) -> bool:
     pipeline = committer.pipeline
     if pipeline.destination.destination_type != DUCKLAKE:
         return False
-    existing = [
-        table.name for table in erased_tables() if committer.warehouse.has_table(table.name)
-    ]
+    with committer.kept_open():
+        existing = [
+            table.name for table in erased_tables() if committer.warehouse.has_table(table.name)
+        ]
     credentials: Any = pipeline.destination_client().config.credentials
     with committer.statements() as client:
         lake = _Lake(client, credentials.ducklake_name)
