@@ -194,9 +194,10 @@ def _independent_tables() -> list[Table]:
 def _agents(warehouse: Warehouse) -> list[str]:
     """Returns the agents with rows in the warehouse."""
     found: set[str] = set()
-    for table in (*_independent_tables(), FORGOTTEN):
-        rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table.name}}}")
-        found.update(agent_id for (agent_id,) in rows)
+    with warehouse.kept_open():
+        for table in (*_independent_tables(), FORGOTTEN):
+            rows = warehouse.rows(f"SELECT DISTINCT agent_id FROM {{{table.name}}}")
+            found.update(agent_id for (agent_id,) in rows)
     return sorted(found)
 
 
@@ -285,15 +286,17 @@ def start_times(
     """Returns the start times of those of these conversations that have rows."""
     found: dict[str, set[datetime | None]] = {}
     for ids, marks in id_batches(sorted(conversation_ids)):
-        for table in _independent_tables():
-            started_at = table.conversation_began_at
-            for name, time in warehouse.rows(
-                f"SELECT DISTINCT conversation_id, {started_at or 'NULL'} FROM {{{table.name}}} "
-                f"WHERE agent_id = %s AND conversation_id IN ({marks})",
-                agent_id,
-                *ids,
-            ):
-                found.setdefault(name, set())
-                if started_at is not None:
-                    found[name].add(in_utc(time))
+        # readers of a DuckDB file wait no longer than for one batch
+        with warehouse.kept_open():
+            for table in _independent_tables():
+                started_at = table.conversation_began_at
+                for name, time in warehouse.rows(
+                    f"SELECT DISTINCT conversation_id, {started_at or 'NULL'} FROM {{{table.name}}}"
+                    f" WHERE agent_id = %s AND conversation_id IN ({marks})",
+                    agent_id,
+                    *ids,
+                ):
+                    found.setdefault(name, set())
+                    if started_at is not None:
+                        found[name].add(in_utc(time))
     return found
