@@ -25,8 +25,9 @@ from ducklake import home_with_extensions
 from mariadb_server import mariadb
 from polyai import ExitCode
 from polyai.sandbox import Sandbox
-from polyai.tables.audit import RECORDINGS, WRITE_BACKS
+from polyai.tables.audit import WRITE_BACKS
 from polyai.tables.erasure import FORGOTTEN
+from polyai.tables.recordings import RECORDINGS
 from polyai.tables.registry import conversation_tables, key_of, name_tables
 from polyai.views.definitions import View, views
 from polyai.warehouse.read_only import open_to_read

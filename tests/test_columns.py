@@ -12,7 +12,7 @@ from polyai.shape.answer import Answer, Json
 from polyai.shape.redaction import Redaction
 from polyai.shape.shaping import Shaped, shape
 from polyai.shape.upgrade import upgraded, upgraded_llm_requests
-from polyai.tables.children import TURNS
+from polyai.tables.turns import TURNS
 
 pytestmark = pytest.mark.unit
 

@@ -13,16 +13,11 @@ from polyai.shape.held_redaction import HeldRedaction
 from polyai.shape.held_rows import HeldRows, redacted_tables
 from polyai.shape.redaction import Redaction
 from polyai.shape.shaping import Shaped
-from polyai.tables.audit import (
-    DEBUG_CHAT_TURNS,
-    DEBUG_CHATS,
-    FETCH_FAILURES,
-    RECORDINGS,
-    SYNC_RUNS,
-    WRITE_BACKS,
-)
+from polyai.tables.audit import FETCH_FAILURES, SYNC_RUNS, WRITE_BACKS
+from polyai.tables.debug_chats import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from polyai.tables.declaration import Table
 from polyai.tables.names import DEPLOYMENTS, PHONE_NUMBERS, VARIANTS
+from polyai.tables.recordings import RECORDINGS
 from polyai.tables.registry import conversation_tables
 from polyai.tables.rules import DROPPED
 from test_redaction import SECRET, spoken, with_new_fields

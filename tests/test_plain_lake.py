@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from polyai.tables.children import TURNS
 from polyai.tables.registry import key_of
+from polyai.tables.turns import TURNS
 from polyai.warehouse.capabilities import DESTINATIONS
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]

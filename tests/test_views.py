@@ -29,7 +29,7 @@ from polyai.errors import BusyError, ConfigurationError, DestinationError
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
 from polyai.tables import registry
-from polyai.tables.children import TURN_TOPICS
+from polyai.tables.turns import TURN_TOPICS
 from polyai.views import (
     PIPELINE_NAME,
     create_views,

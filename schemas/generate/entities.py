@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from polyai.tables.children import TURNS
 from polyai.tables.declaration import Table
 from polyai.tables.registry import conversation_tables, key_of, name_tables, tables
+from polyai.tables.turns import TURNS
 from polyai.views.definitions import views
 
 from .document import COMMAND, grid, put

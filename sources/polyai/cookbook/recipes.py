@@ -11,8 +11,9 @@ from importlib.resources import files
 import sqlglot
 from sqlglot import exp
 
-from ..tables.children import ANNOTATIONS, TURNS
+from ..tables.children import ANNOTATIONS
 from ..tables.rules import render
+from ..tables.turns import TURNS
 from ..views.definitions import DIALECT
 from ..views.fields import FIELDS
 

@@ -14,7 +14,7 @@ from ..errors import BusyError
 from ..load.committer import open_committer
 from ..locking.files import LockTimeout
 from ..locking.names import DEBUG_CHATS_WRITER
-from ..tables.audit import DEBUG_CHAT_TURNS, DEBUG_CHATS
+from ..tables.debug_chats import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from .results import ChatsRun, ScenarioResult
 
 PIPELINE_NAME = "polyai_debug_chats"

@@ -15,9 +15,9 @@ from typing import Any
 from ..errors import ApiError
 from ..shape.audit_rows import failure_row
 from ..tables.audit import FETCH_FAILURES, SYNC_RUNS
-from ..tables.children import TURNS
 from ..tables.declaration import Table
 from ..tables.erasure import FORGOTTEN, RETENTION
+from ..tables.turns import TURNS
 from ..warehouse.counts import unequal_turns
 from ..warehouse.held import LOAD, LOAD_COMMANDS
 from .agent_reader import AgentReader

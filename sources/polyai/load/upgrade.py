@@ -16,12 +16,12 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from ..shape.forgotten_callers import slow_hash
 from ..shape.upgrade import UPGRADED, Row, upgraded, upgraded_llm_requests
-from ..tables.children import LLM_REQUESTS, TURNS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
 from ..tables.erasure import FORGOTTEN_CALLERS
 from ..tables.registry import loaded_tables
 from ..tables.rules import OUTBOUND, direction_unknown_sql
+from ..tables.turns import LLM_REQUESTS, TURNS
 from ..warehouse.duckdb_destination import merges_in_transactions
 from ..warehouse.held import LoadState
 from ..warehouse.queries import id_batches

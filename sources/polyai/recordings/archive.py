@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from ..clock import in_utc
-from ..tables.audit import RECORDINGS
+from ..tables.recordings import RECORDINGS
 from ..tables.rules import BEGAN_AT, ENDED_AT, PLACED_AT
 from ..warehouse.held import PRUNE
 from ..warehouse.queries import IDS_PER_QUERY, Warehouse

@@ -19,7 +19,7 @@ from typing import Any
 from ..clock import Clock, utc_now
 from ..errors import ConfigurationError
 from ..load.committer import Committer
-from ..tables.audit import ARCHIVES, RECORDINGS
+from ..tables.recordings import ARCHIVES, RECORDINGS
 from ..warehouse.duckdb_file import duckdb_path
 from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming

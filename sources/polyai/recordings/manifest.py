@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..errors import StoreError, first_line
-from ..tables.audit import RECORDINGS
 from ..tables.declaration import LOAD_ID
+from ..tables.recordings import RECORDINGS
 from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming
 from .custody import Head

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ..clock import Clock, in_utc
 from ..errors import StoreError
 from ..load.committer import Committer
-from ..tables.audit import ARCHIVES, RECORDINGS
+from ..tables.recordings import ARCHIVES, RECORDINGS
 from ..warehouse.file_store import Store
 from ..warehouse.incoming import Incoming
 from .archive import Archive, agents_with_recordings

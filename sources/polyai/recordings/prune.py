@@ -14,7 +14,8 @@ from ..clock import Clock, utc_now
 from ..load.report import RunReport, no_op
 from ..locking.files import LockTimeout
 from ..shape.audit_rows import failure_row
-from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
+from ..tables.audit import FETCH_FAILURES, SYNC_RUNS
+from ..tables.recordings import RECORDINGS
 from ..warehouse.held import PRUNE
 from ..warehouse.holds import NO_KEYS, HoldKeys, Holds
 from ..warehouse.queries import Warehouse, id_batches

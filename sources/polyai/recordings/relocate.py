@@ -21,7 +21,7 @@ from ..load.committer import Committer, open_committer
 from ..load.report import no_op
 from ..locking.files import LockTimeout
 from ..locking.names import RECORDINGS_WRITER
-from ..tables.audit import ARCHIVES, RECORDINGS
+from ..tables.recordings import ARCHIVES, RECORDINGS
 from ..warehouse.file_store import Store
 from ..warehouse.held import LoadState
 from ..warehouse.incoming import Incoming

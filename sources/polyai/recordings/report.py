@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..load.report import RunReport
-from ..tables.audit import RECORDINGS
+from ..tables.recordings import RECORDINGS
 from .outcome import Outcome
 
 

@@ -28,8 +28,9 @@ from ..locking.files import LockTimeout
 from ..locking.names import RECORDINGS_WRITER
 from ..shape.audit_rows import Failure, failure_row
 from ..shape.redaction import has_redacted_numbers, request_options
-from ..tables.audit import FETCH_FAILURES, RECORDINGS, SYNC_RUNS
+from ..tables.audit import FETCH_FAILURES, SYNC_RUNS
 from ..tables.declaration import Table
+from ..tables.recordings import RECORDINGS
 from .archive import Archive, Due, Kind
 from .fetcher import RecordingFetcher
 from .manifest import key_of

@@ -16,7 +16,8 @@ from ..config.settings import Settings
 from ..errors import StoreError
 from ..load.report import RunReport, no_op
 from ..locking.files import LockTimeout
-from ..tables.audit import RECORDINGS, SYNC_RUNS
+from ..tables.audit import SYNC_RUNS
+from ..tables.recordings import RECORDINGS
 from .archive import Archive, Due, Kind, agents_with_recordings
 from .custody import Entry, chain_folder, is_segment, links
 from .findings import Finding, Verification, short_finding

@@ -14,7 +14,8 @@ from ..load.committer import Committer, open_committer
 from ..locking.files import LockTimeout
 from ..locking.leases import Holder
 from ..locking.names import RECORDINGS_WRITER
-from ..tables.audit import FETCH_FAILURES, RECORDINGS
+from ..tables.audit import FETCH_FAILURES
+from ..tables.recordings import RECORDINGS
 from ..warehouse.held import PRUNE
 from ..warehouse.incoming import Incoming
 from ..warehouse.open import working_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ..tables.audit import RECORDINGS
+from ..tables.recordings import RECORDINGS
 from ..tables.registry import erased_tables
 from ..warehouse.holds import HoldKeys, Holds
 from ..warehouse.queries import Warehouse, id_batches

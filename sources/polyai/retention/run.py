@@ -36,9 +36,11 @@ from ..redacting.conversion import Conversion
 from ..shape.held_redaction import HeldRedaction
 from ..shape.held_rows import HeldRows
 from ..shape.held_transcripts import EMPTIED_TABLES
-from ..tables.audit import DEBUG_CHAT_TURNS, RECORDINGS, SYNC_RUNS
+from ..tables.audit import SYNC_RUNS
 from ..tables.conversations import CONVERSATIONS
+from ..tables.debug_chats import DEBUG_CHAT_TURNS
 from ..tables.erasure import HOLDS, RETENTION
+from ..tables.recordings import RECORDINGS
 from ..tables.registry import conversation_tables
 from ..warehouse.duckdb_destination import merges_in_transactions
 from ..warehouse.holds import HoldKeys

@@ -12,11 +12,12 @@ import pyarrow as pa
 from ..api.decoding import decode, encode
 from ..config.settings import Settings
 from ..errors import ConfigurationError
-from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS, LLM_REQUESTS, NOTES, TURNS
+from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS, NOTES
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Column, Table
 from ..tables.names import AGENTS, DEPLOYMENTS, PHONE_NUMBERS, VARIANTS
 from ..tables.registry import conversation_tables, key_of, name_tables
+from ..tables.turns import LLM_REQUESTS, TURNS
 
 PREFIXES: Mapping[Table, str] = {
     CONVERSATIONS: "",

@@ -9,16 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..tables import children, names
-from ..tables.audit import (
-    DEBUG_CHAT_TURNS,
-    DEBUG_CHATS,
-    FETCH_FAILURES,
-    RECORDINGS,
-    SYNC_RUNS,
-    WRITE_BACKS,
-)
+from ..tables import children, names, turns
+from ..tables.audit import FETCH_FAILURES, SYNC_RUNS, WRITE_BACKS
+from ..tables.debug_chats import DEBUG_CHAT_TURNS, DEBUG_CHATS
 from ..tables.declaration import OWNER, Column, Table
+from ..tables.recordings import RECORDINGS
 from ..tables.registry import conversation_tables, key_of
 from ..tables.rules import DROPPED
 from .column_rules import NO_RULES, ColumnRules
@@ -125,7 +120,7 @@ class HeldRows:
             if name == "extra":
                 row[name] = self._redaction.leftovers(value, level, own_id)
                 continue
-            if table is children.TURN_ENTITIES:
+            if table is turns.TURN_ENTITIES:
                 row[name] = self._entity(row, name)
                 continue
             nested = level.nested.get(field) or level.others or NO_LEVEL
@@ -145,7 +140,7 @@ class HeldRows:
     def _keep_in_extra(self, table: Table, row: Row, extra: Mapping[str, Any]) -> None:
         if "poly_score_scale" in row and row["poly_score"] is None:
             row["poly_score_scale"] = None
-        if table is children.TURNS and row["latency"] is not None:
+        if table is turns.TURNS and row["latency"] is not None:
             # of an object, which is redacted itself
             extra = {name: value for name, value in extra.items() if name != "latency"}
         if extra and "extra" in table.arrow_schema.names:

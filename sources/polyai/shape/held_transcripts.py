@@ -7,21 +7,11 @@ from itertools import groupby
 from typing import Any
 
 from ..api.decoding import decode, encode
-from ..tables.children import (
-    ANNOTATIONS,
-    CONVERSATION_TAGS,
-    FUNCTION_EVENTS,
-    LLM_REQUESTS,
-    METRICS,
-    NOTES,
-    TURN_ENTITIES,
-    TURN_INTENTS,
-    TURN_TOPICS,
-    TURNS,
-)
+from ..tables.children import ANNOTATIONS, CONVERSATION_TAGS, FUNCTION_EVENTS, METRICS, NOTES
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
 from ..tables.rules import DROPPED
+from ..tables.turns import LLM_REQUESTS, TURN_ENTITIES, TURN_INTENTS, TURN_TOPICS, TURNS
 from .held_redaction import as_sent
 from .transcripts import (
     CONVERSATION_CHECKS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..tables.children import LLM_REQUESTS
+from ..tables.turns import LLM_REQUESTS
 from .answer import Json
 from .batch import Batch, TurnKeys
 from .turns import listed

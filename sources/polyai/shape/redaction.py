@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 from ..config.settings import Pii, Settings, Transcripts
-from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS, LLM_REQUESTS, TURNS
+from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import ColumnType, Table
 from ..tables.registry import name_tables
 from ..tables.rules import DROPPED, REDACTED
+from ..tables.turns import LLM_REQUESTS, TURNS
 from .caller_identity import caller_hash
 from .column_rules import NO_RULES, PREFIXES, ColumnRules
 from .personal_data import is_suspect, is_time, replace_personal_data

@@ -21,6 +21,7 @@ from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import LOAD_ID, TOMBSTONE, Table
 from ..tables.registry import conversation_tables
 from ..tables.rules import direction_of
+from ..tables.turns import TURN_ENTITIES, TURN_INTENTS, TURN_TOPICS, TURNS
 from .answer import Answer, Json
 from .batch import Batch, TurnKeys
 from .function_events import FunctionEvent, function_events
@@ -75,9 +76,9 @@ def shape(answers: Sequence[Answer], *, agent_id: str, region: str, load_id: str
     ]
     shaped = {
         "turns": _turns(batch, turns, turn_keys),
-        "turn_intents": _turn_items(batch, children.TURN_INTENTS, turns, turn_keys, intents),
-        "turn_entities": _turn_items(batch, children.TURN_ENTITIES, turns, turn_keys, entities),
-        "turn_topics": _turn_items(batch, children.TURN_TOPICS, turns, turn_keys, topics),
+        "turn_intents": _turn_items(batch, TURN_INTENTS, turns, turn_keys, intents),
+        "turn_entities": _turn_items(batch, TURN_ENTITIES, turns, turn_keys, entities),
+        "turn_topics": _turn_items(batch, TURN_TOPICS, turns, turn_keys, topics),
         "llm_requests": llm_requests(batch, turns, turn_keys),
         "annotations": _annotations(batch, turns, turn_keys),
         "metrics": metrics(batch),
@@ -207,7 +208,7 @@ def _counts(
     if is_withheld:
         known = loaded.num_turns if loaded else None
         # a loaded count without loaded turns was sent as well, and earlier
-        is_earlier = V3 in answer.apis and not (loaded and children.TURNS.name in loaded.children)
+        is_earlier = V3 in answer.apis and not (loaded and TURNS.name in loaded.children)
         sent = sent_counts["num_turns"]
         num_turns = (sent or known) if is_earlier else (known or sent)
         silences = loaded.num_silences if loaded and silences is None else silences
@@ -248,7 +249,7 @@ def _turns(batch: Batch, turns: Sequence[Json], keys: TurnKeys) -> pa.Table:
         if not isinstance(latency, dict) and latency not in (None, "") and not _is_number(latency)
     }
     owners = [owner for owner, _ in keys]
-    return batch.table(children.TURNS, owners, given, turns, "turns[].", {"reviews"}, extras)
+    return batch.table(TURNS, owners, given, turns, "turns[].", {"reviews"}, extras)
 
 
 def _is_number(value: Any) -> bool:

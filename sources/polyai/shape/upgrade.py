@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..api.decoding import decode
-from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS, TURNS
+from ..tables.children import ANNOTATIONS, FUNCTION_EVENTS
 from ..tables.declaration import LOAD_ID, Column, Table
+from ..tables.turns import TURNS
 from .batch import Batch
 from .llm_requests import llm_requests
 from .merge_held import for_arrow

@@ -1,31 +1,18 @@
-"""Tables about runs and their results: recordings, write-backs, debug chats, failures."""
+"""Tables about runs and their results: write-backs and failures."""
 
 from __future__ import annotations
 
-from .common_columns import AGENT_ID, CONVERSATION_ID, EXTRA, OF_RUN, PACKAGE_ID, RUN_ID
-from .declaration import Column, Reference, Table
-
-_ATTEMPTS = Column("attempts", "bigint", "Runs that tried.")
-_ERROR_CODE = Column(
-    "error_code",
-    "text",
-    "PolyAI's error code, or a code of this package for an answer that cannot be used.",
-    pii="label",
+from .common_columns import (
+    AGENT_ID,
+    ATTEMPTS,
+    CONVERSATION_ID,
+    ERROR_CODE,
+    ERROR_ID,
+    OF_RUN,
+    PACKAGE_ID,
+    RUN_ID,
 )
-_ERROR_ID = Column(
-    "error_id",
-    "text",
-    "Correlation id, for requests to PolyAI's support: PolyAI's own, else the one sent to it.",
-    pii="identifier",
-)
-_ARCHIVE_ID = "Id of the archive of recordings, as in its file `archive.json`."
-_CHAT_CONVERSATION_ID = Column(
-    "conversation_id",
-    "text",
-    "Conversation id, as in `conversations`; NULL if no conversation began.",
-    "conversationId",
-    pii="identifier",
-)
+from .declaration import Column, Table
 
 SYNC_RUNS = Table(
     "sync_runs",
@@ -178,10 +165,10 @@ FETCH_FAILURES = Table(
             "its list row; listing for a list row without an id.",
             required=True,
         ),
-        _ATTEMPTS,
+        ATTEMPTS,
         Column("http_status", "bigint", "HTTP status of the last response; NULL without one."),
-        _ERROR_CODE,
-        _ERROR_ID,
+        ERROR_CODE,
+        ERROR_ID,
         Column("message", "text", "Error message.", pii="free_text"),
         Column("first_failed_at", "timestamp", "First failure.", unit="UTC"),
         Column("last_failed_at", "timestamp", "Latest failure.", unit="UTC"),
@@ -200,99 +187,6 @@ FETCH_FAILURES = Table(
     is_erased=True,
     is_parent_optional=True,
     outline=("error_code", "resolved_at"),
-)
-
-RECORDINGS = Table(
-    "recordings",
-    "One row per requested recording: its file, or the reason why there is none.",
-    (
-        AGENT_ID,
-        CONVERSATION_ID,
-        Column("direction", "text", "Voices on it: combined, user or agent.", required=True),
-        Column(
-            "redacted",
-            "bool",
-            "PolyAI blanked out personal data that the caller spoke.",
-            required=True,
-        ),
-        Column("status", "text", "Status: stored, not_found (retried for a while) or failed."),
-        Column(
-            "path",
-            "text",
-            "Path of the file in its archive; NULL if there is no file.",
-            pii="identifier",
-        ),
-        Column("archive_id", "text", _ARCHIVE_ID),
-        Column(
-            "uri",
-            "text",
-            "Path or URL of the file where the archive is now, for fsspec; NULL if there is no "
-            "file.",
-            pii="identifier",
-        ),
-        Column("bytes", "bigint", "Size of the file.", unit="bytes"),
-        Column("sha256", "text", "SHA-256 of the file, in hexadecimal digits."),
-        Column("duration_seconds", "double", "Length of the recording.", unit="s"),
-        Column("sample_rate_hz", "bigint", "Sample rate.", unit="Hz"),
-        Column("channels", "bigint", "Audio channels."),
-        Column(
-            "sample_width_bytes",
-            "bigint",
-            "Size of a sample; NULL if samples are packed.",
-            unit="bytes",
-        ),
-        Column("audio_format", "text", "Encoding as named by libsndfile: PCM_16, ULAW, ALAW, …"),
-        Column(
-            "started_at",
-            "timestamp",
-            "Start of the conversation; its date is part of the file's path.",
-            unit="UTC",
-        ),
-        Column("fetched_at", "timestamp", "Latest request for the recording.", unit="UTC"),
-        _ATTEMPTS,
-        Column(
-            "error_code",
-            "text",
-            "Of a stored file: LENGTH_MISMATCH (complete, but the lengths that it states are a "
-            "little wrong), LENGTH_UNKNOWN (nothing shows that it is complete), or NULL. Else: "
-            "PolyAI's error code, or NOT_WAV, NO_AUDIO, LENGTH_MISMATCH or TOO_LARGE of a file "
-            "that cannot be used.",
-            pii="label",
-        ),
-        PACKAGE_ID,
-    ),
-    key=("direction", "redacted"),
-    merge_key=("agent_id", "conversation_id", "direction", "redacted"),
-    is_erased=True,
-    is_parent_optional=True,
-    references=(Reference("archives", ("agent_id", "archive_id")),),
-    outline=("status", "path", "sha256"),
-    conversation_began_at="started_at",
-)
-
-ARCHIVES = Table(
-    "archives",
-    "One row per agent and archive of recordings: the folder or bucket that has its files.",
-    (
-        AGENT_ID,
-        Column(
-            "archive_id",
-            "text",
-            _ARCHIVE_ID,
-            required=True,
-        ),
-        Column("url", "text", "Folder or URL of the archive, where it is now."),
-        Column(
-            "warehouse_id",
-            "text",
-            "Random id from which the names of this warehouse's manifest and custody log derive.",
-        ),
-        Column("added_at", "timestamp", "Time at which the archive was added.", unit="UTC"),
-        PACKAGE_ID,
-    ),
-    key=("archive_id",),
-    merge_key=("agent_id", "archive_id"),
-    outline=("url", "added_at"),
 )
 
 WRITE_BACKS = Table(
@@ -322,8 +216,8 @@ WRITE_BACKS = Table(
             "Status: sending (or killed while sending, which the next run checks), sent, rejected, "
             "or unknown (PolyAI does not show whether it was stored).",
         ),
-        _ERROR_CODE,
-        _ERROR_ID,
+        ERROR_CODE,
+        ERROR_ID,
         Column("message", "text", "Reason why it was rejected or is unknown.", pii="free_text"),
         RUN_ID,
         Column("requested_at", "timestamp", "Time right before it was sent.", unit="UTC"),
@@ -336,116 +230,4 @@ WRITE_BACKS = Table(
     is_parent_optional=True,
     references=(OF_RUN,),
     outline=("kind", "status", "sent_at"),
-)
-
-DEBUG_CHATS = Table(
-    "debug_chats",
-    "One row per debug chat of a scenario with an agent.",
-    (
-        AGENT_ID,
-        Column(
-            "chat_id",
-            "text",
-            "PolyAI's conversation id, or a generated id if no conversation began.",
-            required=True,
-            pii="identifier",
-        ),
-        _CHAT_CONVERSATION_ID,
-        Column("run_id", "text", "Run id, shared by all scenarios of one command."),
-        Column(
-            "label",
-            "text",
-            "Label given to the command, such as a version or a commit.",
-            pii="label",
-        ),
-        Column("suite", "text", "Name of the suite, by default that of its file.", pii="label"),
-        Column("scenario", "text", "Name of the scenario, unique within its suite.", pii="label"),
-        Column(
-            "environment",
-            "text",
-            "Environment: live, sandbox or pre-release.",
-            "clientEnv",
-            pii="label",
-        ),
-        Column("variant_id", "text", "Requested variant.", "variantId", pii="label"),
-        Column(
-            "asr_lang_code",
-            "text",
-            "Language of speech recognition (ASR).",
-            "asrLangCode",
-            pii="label",
-        ),
-        Column(
-            "tts_lang_code",
-            "text",
-            "Language of speech synthesis (TTS).",
-            "ttsLangCode",
-            pii="label",
-        ),
-        Column("started_at", "timestamp", "Start of the chat.", unit="UTC"),
-        Column("finished_at", "timestamp", "Time of the last reply.", unit="UTC"),
-        Column("ended", "bool", "The agent ended the chat.", "conversationEnded"),
-        Column("passed", "bool", "All expectations were met."),
-        Column(
-            "error",
-            "text",
-            "Error that stopped the chat; NULL if it reached its end.",
-            pii="free_text",
-        ),
-        PACKAGE_ID,
-    ),
-    key=("chat_id",),
-    merge_key=("agent_id", "chat_id"),
-    is_erased=True,
-    references=(Reference("conversations", ("agent_id", "conversation_id")),),
-    outline=("scenario", "label", "passed"),
-)
-
-DEBUG_CHAT_TURNS = Table(
-    "debug_chat_turns",
-    "One row per turn of a debug chat; turn 0 is the greeting.",
-    (
-        AGENT_ID,
-        Column(
-            "chat_id", "text", "Debug chat: `debug_chats.chat_id`.", required=True, pii="identifier"
-        ),
-        _CHAT_CONVERSATION_ID,
-        Column("turn_index", "bigint", "Position of the turn, from 0.", required=True),
-        Column(
-            "user_input",
-            "text",
-            "Input of the scenario; NULL for the greeting.",
-            "message",
-            pii="free_text",
-        ),
-        Column("response", "text", "Response of the agent.", "response", pii="free_text"),
-        Column("latency_ms", "bigint", "Time from the request to the whole response.", unit="ms"),
-        Column(
-            "delayed_response",
-            "bool",
-            "The agent announced that its response would follow later.",
-            "delayedResponse",
-        ),
-        Column(
-            "metadata",
-            "json",
-            "State, nodes, metrics, functions, topics.",
-            "metadata",
-            pii="free_text",
-        ),
-        Column("check", "text", "Expectation in words; NULL without one.", pii="free_text"),
-        Column("passed", "bool", "The expectation was met; NULL without one."),
-        Column(
-            "failure",
-            "text",
-            "Expectation that was not met, and the actual value.",
-            pii="free_text",
-        ),
-        EXTRA,
-        PACKAGE_ID,
-    ),
-    key=("chat_id", "turn_index"),
-    merge_key=("agent_id", "chat_id", "turn_index"),
-    is_erased=True,
-    outline=("user_input", "response", "passed"),
 )

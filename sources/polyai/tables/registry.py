@@ -1,22 +1,21 @@
 """Registry of all tables, which everything that walks over tables asks.
 
-A new table is declared in `conversations`, `children`, `names`, `audit` or `erasure`, and added
-to `REGISTERED`. Erasure, reconciliation, the load, comments in the database, and the generated
-documents then include it.
+A new table is declared in a module beside this one, and added to `REGISTERED`. Erasure,
+reconciliation, the load, comments in the database, and the generated documents then include it.
 """
 
 from __future__ import annotations
 
-from . import audit, children, conversations, erasure, names
+from . import audit, children, conversations, debug_chats, erasure, names, recordings, turns
 from .declaration import OWNER, Table
 
 REGISTERED: tuple[Table, ...] = (
     conversations.CONVERSATIONS,
-    children.TURNS,
-    children.TURN_INTENTS,
-    children.TURN_ENTITIES,
-    children.TURN_TOPICS,
-    children.LLM_REQUESTS,
+    turns.TURNS,
+    turns.TURN_INTENTS,
+    turns.TURN_ENTITIES,
+    turns.TURN_TOPICS,
+    turns.LLM_REQUESTS,
     children.METRICS,
     children.FUNCTION_EVENTS,
     children.ANNOTATIONS,
@@ -26,11 +25,11 @@ REGISTERED: tuple[Table, ...] = (
     names.DEPLOYMENTS,
     names.VARIANTS,
     names.PHONE_NUMBERS,
-    audit.ARCHIVES,
-    audit.RECORDINGS,
+    recordings.ARCHIVES,
+    recordings.RECORDINGS,
     audit.WRITE_BACKS,
-    audit.DEBUG_CHATS,
-    audit.DEBUG_CHAT_TURNS,
+    debug_chats.DEBUG_CHATS,
+    debug_chats.DEBUG_CHAT_TURNS,
     erasure.FORGOTTEN,
     erasure.FORGOTTEN_CALLERS,
     erasure.LEDGER_ENTRIES,

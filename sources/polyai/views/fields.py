@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..tables.audit import RECORDINGS, SYNC_RUNS
-from ..tables.children import TURN_TOPICS
+from ..tables.audit import SYNC_RUNS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.names import AGENTS
+from ..tables.recordings import RECORDINGS
+from ..tables.turns import TURN_TOPICS
 
 FieldType = Literal["text", "bigint", "double", "bool", "timestamp", "local timestamp", "date"]
 """A local timestamp has no time zone; it is in the reporting time zone."""

@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import duckdb
 
-from ..tables.audit import RECORDINGS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import OWNER
 from ..tables.erasure import FORGOTTEN_CALLERS
+from ..tables.recordings import RECORDINGS
 from ..tables.registry import conversation_tables, copied_tables
 from ..tables.rules import PLACED_AT
 from ..warehouse.duckdb_file import execute_in_memory_limit

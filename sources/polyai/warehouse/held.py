@@ -11,10 +11,11 @@ from ..clock import in_utc
 from ..config.agent import DATA
 from ..shape.answer import LoadedConversation, NoteVersion
 from ..shape.audit_rows import Failure, Stage
-from ..tables.children import METRICS, TURNS
+from ..tables.children import METRICS
 from ..tables.conversations import CONVERSATIONS
 from ..tables.declaration import Table
 from ..tables.rules import ENDED_AT
+from ..tables.turns import TURNS
 from .queries import IDS_PER_QUERY, ROWS_PER_QUERY, id_batches
 from .run_history import RunHistory
 
