@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -99,15 +99,16 @@ class Made:
         return {one.trouble for one in found.findings} | ({"empty"} if found.is_empty else set())
 
 
-@pytest.fixture(scope="module", params=["folder", pytest.param("s3", marks=needs_s3)])
-def fetched(request: pytest.FixtureRequest) -> Iterator[Made]:
+@contextmanager
+def fetched(place: str) -> Iterator[Made]:
+    """Fetches an archive into a folder or a bucket."""
     config = SandboxConfig(
         conversations=24, span=timedelta(days=40), recording_rate_hz=20, detail="small"
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(pytest.MonkeyPatch.context()).chdir(folder)
-        if request.param == "s3":
+        if place == "s3":
             server = stack.enter_context(s3())
             root, fs = f"{server.bucket}/calls", server.files()
             url, environment = f"s3://{root}", server.environment()
@@ -125,14 +126,28 @@ def fetched(request: pytest.FixtureRequest) -> Iterator[Made]:
             yield made
 
 
-@pytest.fixture
-def archive(fetched: Made, monkeypatch: pytest.MonkeyPatch) -> Made:
+@pytest.fixture(scope="module")
+def in_folder() -> Iterator[Made]:
+    with fetched("folder") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def in_bucket() -> Iterator[Made]:
+    with fetched("s3") as made:
+        yield made
+
+
+# a parametrized fixture of the module would be made again for each test that names its parameter
+@pytest.fixture(params=["folder", pytest.param("s3", marks=needs_s3)])
+def archive(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Made:
+    made: Made = request.getfixturevalue("in_folder" if request.param == "folder" else "in_bucket")
     # another place would make it another warehouse
-    monkeypatch.chdir(fetched.warehouse.parent)
-    for name, value in fetched.environment.items():
+    monkeypatch.chdir(made.warehouse.parent)
+    for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
-    fetched.restore()
-    return fetched
+    made.restore()
+    return made
 
 
 def flip(body: bytes) -> bytes:
@@ -542,7 +557,7 @@ def test_an_archive_as_it_was_fetched_has_no_findings(archive: Made) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fetched", "name"),
+    ("archive", "name"),
     [
         *(pytest.param("folder", name) for name in TAMPERINGS),
         *(
@@ -551,7 +566,7 @@ def test_an_archive_as_it_was_fetched_has_no_findings(archive: Made) -> None:
             for matrix in [[] if name in OF_THE_STORE else [pytest.mark.matrix]]
         ),
     ],
-    indirect=["fetched"],
+    indirect=["archive"],
 )
 def test_a_tampering_is_found(name: str, archive: Made) -> None:
     tamper, expected = TAMPERINGS[name]
