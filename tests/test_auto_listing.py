@@ -119,6 +119,7 @@ class TestKnownAgent:
         read = (api,) * 2
         assert_equals_truth(site.sandbox, AGENT, from_duckdb(), apis=read)
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("first", "details"),
@@ -233,6 +234,7 @@ class TestFallback:
         assert (report.status, report.source_api, report.new) == ("complete", DATA, 30)
         assert everywhere.sandbox.faults.hits == 2
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_is_partial_and_ends_with_all_that_arrived_in_between(
         self, everywhere: Site, caplog: pytest.LogCaptureFixture

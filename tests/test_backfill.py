@@ -112,6 +112,7 @@ class TestRange:
         )
         assert (code, total(output, "changed")) == (0, len(loaded_ids()))
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     @pytest.mark.parametrize("api", ["data", pytest.param(V3, marks=pytest.mark.matrix)])
     def test_the_watermark_of_load_does_not_move(
@@ -166,6 +167,7 @@ def test_a_week_within_years_costs_its_own_pages_and_a_few_more() -> None:
 
 
 class TestFailures:
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_a_failed_slice_is_named_and_does_not_stop_the_others(
         self, sandbox: Sandbox, base_url: str
@@ -241,6 +243,7 @@ class TestFailures:
 
 
 class TestWorkers:
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_a_killed_worker_fails_its_slice_only(self, base_url: str, sandbox: Sandbox) -> None:
         sandbox.faults.add("delay", path="/conversations/", seconds=0.1)
@@ -361,6 +364,7 @@ def test_a_process_that_loads_many_slices_retains_no_documents(
 
 
 class TestJoining:
+    @pytest.mark.matrix
     @pytest.mark.slow
     @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.matrix)])
     def test_adjacent_slices_with_few_conversations_are_joined(

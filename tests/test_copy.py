@@ -130,6 +130,7 @@ class TestDigest:
 class TestDuckDb:
     """DuckDB to another DuckDB file, by a named destination."""
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_every_row_is_copied_once(self) -> None:
         put_loaded(CONFIG, clock=utc_now)

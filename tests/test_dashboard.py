@@ -386,6 +386,7 @@ def test_an_empty_warehouse_names_the_load_command(
         page.get_by_text("polyai-warehouse load").wait_for()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_a_token_has_to_be_entered(browser: BrowserContext, loaded: Loaded, tmp_path: Path) -> None:
     token = "a secret of words"

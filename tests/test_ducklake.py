@@ -127,6 +127,7 @@ def test_erasure_reaches_the_files_and_the_catalog(lake: Lake) -> None:
     assert (report["status"], report["new"], report["fetched"]) == ("complete", 0, 0)
 
 
+@pytest.mark.matrix
 def test_erasure_deletes_no_files_of_others(lake: Lake) -> None:
     own = lake.folder / "polyai" / "turns" / "ducklake-01a00000-0000-7000-8000-000000000000.parquet"
     other = lake.folder / "theirs.parquet"
@@ -142,6 +143,7 @@ def test_erasure_deletes_no_files_of_others(lake: Lake) -> None:
     assert other.exists()
 
 
+@pytest.mark.matrix
 def test_maintenance_of_the_guide_merges_small_files(lake: Lake) -> None:
     for _ in range(3):
         lake.sandbox.advance(timedelta(hours=12), arrivals=12)

@@ -61,6 +61,7 @@ class TestCopiesOfFolders:
         load(base_url)
         return folder
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_a_copy_is_a_warehouse_of_its_own(
         self, original: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
@@ -118,8 +119,8 @@ class TestCopiesOfFolders:
         "credentials",
         [
             pytest.param(None, id="default"),
-            pytest.param("data.duckdb", id="relative"),
-            pytest.param("{folder}/elsewhere.duckdb", id="absolute"),
+            pytest.param("data.duckdb", marks=pytest.mark.matrix, id="relative"),
+            pytest.param("{folder}/elsewhere.duckdb", marks=pytest.mark.matrix, id="absolute"),
         ],
     )
     def test_no_command_in_a_copy_writes_into_the_original(

@@ -159,6 +159,7 @@ def test_tables_of_users_are_in_the_rewritten_file(company: Company) -> None:
     assert query("SELECT count(*) FROM polyai.conversations") == [(119,)]
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.parametrize("pii", [pytest.param("keep", marks=pytest.mark.matrix), "hash"])
 def test_callers_are_erased_with_conversations_not_loaded_yet(company: Company, pii: str) -> None:
@@ -586,6 +587,7 @@ class TestCopies:
         for copy in ("earlier", ".dlt/published"):
             assert name not in first_column(f"{IDS_IN}turns", f"{copy}/polyai.duckdb")
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_an_unregistered_copy_of_a_dashboard_is_found(
         self, company: Company, name: str
@@ -613,6 +615,7 @@ class TestCopies:
         assert self.files_with_the_words() == set()
         assert query("SELECT count(erased_at) FROM polyai.forgotten") == [(1,)]
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_a_copied_folder_leaves_the_copies_of_the_original(
         self, company: Company, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -638,6 +641,7 @@ class TestCopies:
         assert self.SECRET.encode() not in (elsewhere / "polyai.duckdb").read_bytes()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_the_published_copy_is_refreshed_without_erased_data(company: Company) -> None:
     refresh(open_pipeline(), "UTC")

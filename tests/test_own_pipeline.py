@@ -68,6 +68,7 @@ def loaded_ids() -> list[object]:
 
 
 class TestRefresh:
+    @pytest.mark.matrix
     @pytest.mark.slow
     def test_everything_that_is_dropped_is_loaded_again(self, small_url: str) -> None:
         pipeline().run(source(small_url))

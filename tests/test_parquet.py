@@ -273,6 +273,7 @@ def test_all_files_of_a_table_have_one_schema(pipeline: dlt.Pipeline) -> None:
     assert_same_rows()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [pytest.param(0, marks=pytest.mark.matrix), 3])
 def test_a_killed_publication_leaves_whole_files(
@@ -314,6 +315,7 @@ def test_a_killed_publication_leaves_whole_files(
     assert is_parquet_published(pipeline, url)
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_erased_conversations_are_gone_from_the_files(
     url: str, request: pytest.FixtureRequest

@@ -80,6 +80,7 @@ def test_a_copy_is_registered_once_with_its_place(pipeline: dlt.Pipeline, tmp_pa
     }
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_expensive_views_are_tables_of_the_same_rows(pipeline: dlt.Pipeline) -> None:
     published = publish(pipeline, FOLDER)

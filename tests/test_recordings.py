@@ -240,6 +240,7 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_registered(
     archive.assert_consistent()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_files_in_the_manifest_are_adopted_without_a_write(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
@@ -333,6 +334,7 @@ def test_another_program_finds_and_reads_a_call_from_the_manifest(
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_chats_and_calls_in_progress_are_not_requested(archive: Archive) -> None:
     sandbox = archive.sandbox
@@ -645,6 +647,7 @@ def test_a_recording_that_polyai_no_longer_has_keeps_its_row(archive: Archive) -
     assert query(stored) == [("stored", sha256)]
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_a_manifest_that_differs_is_rewritten(archive: Archive) -> None:
     archive.fetch()

@@ -229,6 +229,7 @@ def test_other_bytes_from_polyai_are_a_version_and_a_finding(
     done("verify", **environment)
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_status_and_dashboard_show_the_last_verification(environment: dict[str, str]) -> None:
     views = open_pipeline(name=VIEWS_PIPELINE)
@@ -266,6 +267,7 @@ def test_a_broken_chain_proves_nothing(environment: dict[str, str]) -> None:
     assert run("recordings", "prove", "unknown", **environment).returncode == 1
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_what_was_deleted_stays_in_the_log(environment: dict[str, str]) -> None:
     done(**environment)
@@ -409,7 +411,9 @@ def versions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @needs_s3
 @pytest.mark.slow
-@pytest.mark.parametrize("versions", ["versioned", "locked"], indirect=True)
+@pytest.mark.parametrize(
+    "versions", [pytest.param("versioned", marks=pytest.mark.matrix), "locked"], indirect=True
+)
 def test_erasing_in_a_bucket_that_keeps_versions(
     versions: Versions, request: pytest.FixtureRequest, environment: dict[str, str]
 ) -> None:

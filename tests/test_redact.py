@@ -197,6 +197,7 @@ def kill_after(patched: pytest.MonkeyPatch, packages: int) -> None:
 
 @pytest.mark.slow
 class TestKilled:
+    @pytest.mark.matrix
     def test_the_next_run_completes_it_and_no_load_is_accepted_until_then(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

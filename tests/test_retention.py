@@ -118,6 +118,7 @@ def test_old_conversations_are_deleted_and_do_not_come_back(company: Company) ->
     assert details(company, *old, kept_id) == []
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.load
 def test_old_words_and_recordings_are_deleted_before_the_rest(company: Company) -> None:

@@ -526,6 +526,7 @@ class TestReconciliation:
             (each.tables, each.turns) for each in before.agents
         ]
 
+    @pytest.mark.matrix
     @pytest.mark.slow
     @pytest.mark.parametrize("is_apart", [pytest.param(False, marks=pytest.mark.matrix), True])
     def test_one_duplicate_row_of_a_large_table(

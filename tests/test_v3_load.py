@@ -386,6 +386,7 @@ def shown_names() -> dict[str, dict[str, str | None]]:
     return found
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_a_key_of_v3_alone_has_the_same_names_of_variants_in_all_views() -> None:
     keys = {"v3-only": Key(("v3",))}
