@@ -45,7 +45,7 @@ def sql(statement: str) -> None:
 @pytest.fixture
 def before() -> list[tuple[object, ...]]:
     """Restores warehouse and archive in the working directory; returns the rows."""
-    shutil.copytree(FIXTURE / "recordings", "recordings")
+    shutil.unpack_archive(FIXTURE / "recordings.zip", "recordings")
     restore(FIXTURE / "warehouse")
     sql(f"UPDATE recordings SET uri = replace(uri, '{FOLDER}', '{Path.cwd()}')")
     return rows()

@@ -1,7 +1,8 @@
-"""Command-line options that several commands share, and the parsers of their values."""
+"""Command-line options that several commands share, parsers of their values, confirmation."""
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -64,6 +65,7 @@ JsonOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Report what would be done; change nothing.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 DirectionsOption = Annotated[
     str | None,
     typer.Option(help="Voices to fetch: combined, user, agent, or several separated by commas."),
@@ -95,3 +97,19 @@ LockWaitOption = Annotated[
     typer.Option("--wait", help=_WAIT_HELP, parser=duration, metavar="DURATION"),
 ]
 """Like `WaitOption`, for commands that resolve no other settings."""
+
+
+def confirm(refusal: str, question: str) -> None:
+    """Asks for confirmation of what cannot be undone.
+
+    Args:
+        refusal: Message where nobody can be asked.
+        question: The question, on stderr.
+
+    Raises:
+        typer.BadParameter: The input is not a terminal.
+        typer.Abort: The answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(refusal)
+    typer.confirm(question, abort=True, err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,8 @@ from ..console.options import (
     LoadedAgentOption,
     LockWaitOption,
     RecordingsUrlOption,
+    YesOption,
+    confirm,
 )
 from ..console.process import stop_on_signals
 from ..console.terminal import print_error, print_failed, print_json, print_on_hold, stderr, stdout
@@ -56,7 +57,7 @@ def forget(
         ),
     ] = None,
     dry_run: DryRunOption = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: YesOption = False,
     agent: LoadedAgentOption = None,
     recordings_url: RecordingsUrlOption = None,
     wait: LockWaitOption = None,
@@ -98,7 +99,8 @@ def forget(
     if not plan.agents:
         raise typer.BadParameter("give conversation ids, or a caller with --caller")
     if not yes:
-        _confirm(plan)
+        show.plan(stderr, plan)
+        confirm("erasing cannot be undone: confirm with --yes", "This cannot be undone. Erase?")
     with stop_on_signals(_STOP_MESSAGE) as stop:
         done = erase(
             conversations=conversations,
@@ -127,16 +129,3 @@ def _print_left(done: Erasures) -> None:
     print_on_hold(left for one in done.agents for left in (one.on_hold, one.callers_on_hold))
     for line in show.not_found(done):
         print_error(line)
-
-
-def _confirm(plan: Erasures) -> None:
-    """Asks for confirmation.
-
-    Raises:
-        typer.BadParameter: The input is not a terminal.
-        typer.Abort: The answer is no.
-    """
-    show.plan(stderr, plan)
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("erasing cannot be undone: confirm with --yes")
-    typer.confirm("This cannot be undone. Erase?", abort=True, err=True)

@@ -26,7 +26,7 @@ ENDING_DIGITS = 6
 """Digits at the end of a number that all of its spellings share."""
 
 _GAP = r"([^0-9]|%(25)*[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}){0,12}"
-"""What can be between two digits of a number, as such or encoded: more than the matcher accepts."""
+"""Characters between two digits of a number, plain or encoded. The matcher accepts fewer."""
 
 _WORD = re.compile("[a-z0-9]+")
 

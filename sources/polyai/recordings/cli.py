@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 from typing import Annotated
 
@@ -25,6 +24,7 @@ from ..console.options import (
     RegionOption,
     WaitOption,
     WorkersOption,
+    confirm,
     duration,
 )
 from ..console.process import stop_on_signals
@@ -211,7 +211,14 @@ def prune_command(
     legal hold, or under the Object Lock of a bucket, stays, and is named (exit 3).
     """
     if older_than < CONFIRMED_AGE and not (dry_run or yes):
-        _confirm(older_than)
+        warning = (
+            "this also deletes recordings of the last 30 days: all that are older than "
+            f"{older_than}"
+        )
+        confirm(
+            f"{warning}. Confirm with --yes, or see what would be deleted with --dry-run",
+            f"{warning.capitalize()}. Delete them?",
+        )
     url = recordings_url or shared_setting("recordings_url")
     pipeline = Target(destination, dataset).open(PIPELINE_NAME)
     with stop_on_signals("stopping after this day") as stop, FilesProgress(stderr) as progress:
@@ -247,20 +254,3 @@ app.command(
 app.command(name="prove", epilog="Example: polyai-warehouse recordings prove CA0123456789abcdef")(
     place_cli.prove_command
 )
-
-
-def _confirm(older_than: timedelta) -> None:
-    """Asks for confirmation.
-
-    Raises:
-        typer.BadParameter: The input is not a terminal.
-        typer.Abort: The answer is no.
-    """
-    warning = (
-        f"this also deletes recordings of the last 30 days: all that are older than {older_than}"
-    )
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(
-            f"{warning}. Confirm with --yes, or see what would be deleted with --dry-run"
-        )
-    typer.confirm(f"{warning.capitalize()}. Delete them?", abort=True, err=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
 import typer
 
 from ..console.options import (
@@ -14,6 +11,8 @@ from ..console.options import (
     JsonOption,
     LoadedAgentOption,
     LockWaitOption,
+    YesOption,
+    confirm,
 )
 from ..console.process import stop_on_signals
 from ..console.terminal import print_failed, print_json, stdout
@@ -27,7 +26,7 @@ _STOP_MESSAGE = "stopping after this part, the next redact converts the rest"
 
 def redact(
     dry_run: DryRunOption = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: YesOption = False,
     agent: LoadedAgentOption = None,
     wait: LockWaitOption = None,
     destination: DestinationOption = None,
@@ -44,9 +43,10 @@ def redact(
     """
     target = Target(destination, dataset)
     if not (dry_run or yes):
-        if not sys.stdin.isatty():
-            raise typer.BadParameter("redacting cannot be undone: confirm with --yes")
-        typer.confirm("This cannot be undone. Redact what is loaded?", abort=True, err=True)
+        confirm(
+            "redacting cannot be undone: confirm with --yes",
+            "This cannot be undone. Redact what is loaded?",
+        )
     with stop_on_signals(_STOP_MESSAGE) as stop:
         done = command.redact(
             agents=agent or (), dry_run=dry_run, wait=wait, target=target, stop=stop

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
 import typer
 
 from ..console.options import (
@@ -15,6 +12,8 @@ from ..console.options import (
     LoadedAgentOption,
     LockWaitOption,
     RecordingsUrlOption,
+    YesOption,
+    confirm,
 )
 from ..console.process import stop_on_signals
 from ..console.terminal import print_failed, print_json, print_on_hold, stderr, stdout
@@ -26,7 +25,7 @@ _STOP_MESSAGE = "stopping after this part, the next prune deletes the rest"
 
 def prune(
     dry_run: DryRunOption = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: YesOption = False,
     agent: LoadedAgentOption = None,
     recordings_url: RecordingsUrlOption = None,
     wait: LockWaitOption = None,
@@ -48,9 +47,7 @@ def prune(
             agents=agent or (), dry_run=True, recordings_url=recordings_url, target=target
         )
         show.retention(stderr, planned, dry_run=True)
-        if not sys.stdin.isatty():
-            raise typer.BadParameter("deleting cannot be undone: confirm with --yes")
-        typer.confirm("This cannot be undone. Delete?", abort=True, err=True)
+        confirm("deleting cannot be undone: confirm with --yes", "This cannot be undone. Delete?")
     with stop_on_signals(_STOP_MESSAGE) as stop:
         done = command.prune(
             agents=agent or (),

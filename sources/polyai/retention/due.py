@@ -41,7 +41,7 @@ class Limits:
 
 
 class Due:
-    """What is too old of one agent.
+    """Conversations, recordings and words of one agent that are too old.
 
     Args:
         warehouse: The warehouse.

@@ -13,7 +13,7 @@ from .due import Limits
 
 @dataclass
 class AgentRetention:
-    """What was deleted of one agent, or would be.
+    """Result, or plan, of the deletion for one agent.
 
     Attributes:
         agent_id: The agent.

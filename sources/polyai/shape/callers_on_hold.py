@@ -14,13 +14,10 @@ from typing import NamedTuple
 from ..config.settings import SHORTEST_SECRET
 from ..errors import ConfigurationError
 from .caller_identity import keyed_hash, normalize_caller, spellings
-from .forgotten_callers import Method, secret_id, slow_hash
+from .forgotten_callers import CACHED_CALLERS, Method, secret_id, slow_hash
 
 _GROUP_DIGITS = 2
 """Hexadecimal digits of a fast hash that are stored: too few to recognize a number by."""
-
-_CACHED_CALLERS = 50_000
-"""Callers whose result is kept during a run."""
 
 
 class CallerOnHold(NamedTuple):
@@ -71,7 +68,7 @@ class CallersOnHold:
         self._callers = list(callers)
         self._region = region
         self._secret = secret
-        self._hashes_of = lru_cache(_CACHED_CALLERS)(self._find)
+        self._hashes_of = lru_cache(CACHED_CALLERS)(self._find)
 
     def __bool__(self) -> bool:
         return bool(self._callers)

@@ -33,7 +33,7 @@ _SCRYPT_MEMORY = 64 * 2**20
 
 _KEY_ID_DIGITS = 16
 
-_CACHED_CALLERS = 50_000
+CACHED_CALLERS = 50_000
 """Callers whose result is kept during a run."""
 
 
@@ -120,7 +120,7 @@ class ForgottenCallers:
             (at for requests in self._requests.values() for at in requests.values()), default=None
         )
         # a caller has many conversations, and a slow hash is computed once
-        self._latest = lru_cache(_CACHED_CALLERS)(self._latest_request)
+        self._latest = lru_cache(CACHED_CALLERS)(self._latest_request)
 
     def __bool__(self) -> bool:
         return bool(self._requests)

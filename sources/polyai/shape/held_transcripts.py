@@ -19,11 +19,12 @@ from .transcripts import (
     REVIEW_CHECKS,
     TURN_CHECKS,
     Check,
+    conversation_fields,
+    intent_names,
     kept_fields,
     measured,
     numbers,
 )
-from .turns import listed
 
 Row = dict[str, Any]
 
@@ -77,13 +78,7 @@ def _conversation(row: Row) -> None:
     for name in ("summary", "summary_heading", "note", "state"):
         row[name] = None
     if row["extra"] is not None:
-        extra = decode(row["extra"].encode())
-        kept = kept_fields(extra, CONVERSATION_CHECKS) | {
-            name: value
-            for name, value in extra.items()
-            if name not in CONVERSATION_CHECKS and isinstance(value, int | float)
-        }
-        _set_extra(row, kept)
+        _set_extra(row, conversation_fields(decode(row["extra"].encode())))
 
 
 def _turn(row: Row) -> None:
@@ -97,11 +92,7 @@ def _turn(row: Row) -> None:
         row["latency"] = _as_text(latency, found, numbers(found))
     if intents is not None:
         found = decode(intents.encode())
-        names = [
-            intent["name"] if isinstance(intent, dict) and "name" in intent else intent
-            for intent in listed(found)
-        ]
-        row["intents"] = _as_text(intents, found, [name for name in names if isinstance(name, str)])
+        row["intents"] = _as_text(intents, found, intent_names(found))
     left = numbers(extra.get("latency"))
     kept = kept_fields(extra, TURN_CHECKS) | ({} if left is None else {"latency": left})
     _set_extra(row, kept)

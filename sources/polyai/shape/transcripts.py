@@ -82,14 +82,7 @@ def without_transcript(detail: Json) -> Json:
     logs and results of functions; and fields that are not known. Of metrics, numbers, booleans and
     times are kept. Where a count depends on a text being there, it becomes `DROPPED`.
     """
-    kept = kept_fields(detail, CONVERSATION_CHECKS)
-    kept |= {
-        name: value
-        for name, value in detail.items()
-        if name not in CONVERSATION_CHECKS
-        and name not in _WORDS_OF_A_CONVERSATION
-        and isinstance(value, int | float)
-    }
+    kept = conversation_fields(detail)
     if "tags" in detail:
         kept["tags"] = [tag for tag in listed(detail["tags"]) if not isinstance(tag, dict | list)]
     if "turns" in detail:
@@ -100,6 +93,26 @@ def without_transcript(detail: Json) -> Json:
     if "functionEvents" in detail:
         kept["functionEvents"] = _events_by_turn(detail["functionEvents"])
     return kept
+
+
+def conversation_fields(fields: Json) -> Json:
+    """Returns the known fields of a conversation, and numbers and booleans that are not known."""
+    return kept_fields(fields, CONVERSATION_CHECKS) | {
+        name: value
+        for name, value in fields.items()
+        if name not in CONVERSATION_CHECKS
+        and name not in _WORDS_OF_A_CONVERSATION
+        and isinstance(value, int | float)
+    }
+
+
+def intent_names(intents: Any) -> list[str]:
+    """Returns the names of a turn's intents, which are sent as texts or objects."""
+    names = [
+        intent["name"] if isinstance(intent, dict) and "name" in intent else intent
+        for intent in listed(intents)
+    ]
+    return [name for name in names if isinstance(name, str)]
 
 
 def kept_fields(value: Any, checks: Mapping[str, Check]) -> Json:
@@ -124,11 +137,7 @@ def _turn(turn: Any) -> Json:
         if "latency" in turn:
             kept["latency"] = numbers(turn["latency"])
         if turn.get("intents") is not None:
-            names = [
-                intent["name"] if isinstance(intent, dict) and "name" in intent else intent
-                for intent in listed(turn["intents"])
-            ]
-            kept["intents"] = [name for name in names if isinstance(name, str)]
+            kept["intents"] = intent_names(turn["intents"])
         if turn.get("reviews"):
             reviews = listed(turn["reviews"])
             kept["reviews"] = [kept_fields(review, REVIEW_CHECKS) for review in reviews]

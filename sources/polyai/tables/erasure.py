@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .common_columns import AGENT_ID, CONVERSATION_ID, OF_RUN, PACKAGE_ID, RUN_ID
 from .declaration import Column, Reference, Table
 
 _REASON = Column(
     "reason", "text", "Reason given to the command, such as a request number.", pii="free_text"
 )
+_CALLER_HASH = Column(
+    "caller_hash",
+    "text",
+    "Hash of the number's digits, in hexadecimal digits; the number is not stored.",
+    pii="contact",
+)
+_HASHING = (
+    Column(
+        "method",
+        "text",
+        "Method of the hash: pii_secret (HMAC-SHA256 keyed by that setting) or scrypt.",
+    ),
+    Column("salt", "text", "Random salt of the hash."),
+    Column("key_id", "text", "Fingerprint of the secret, to recognize it; NULL for scrypt."),
+)
+"""Columns that say how a caller was hashed."""
 
 FORGOTTEN = Table(
     "forgotten",
@@ -38,24 +56,8 @@ FORGOTTEN_CALLERS = Table(
     "One row per erased caller; conversations from before the request are not loaded again.",
     (
         AGENT_ID,
-        Column(
-            "caller_hash",
-            "text",
-            "Hash of the number's digits, in hexadecimal digits; the number is not stored.",
-            required=True,
-            pii="contact",
-        ),
-        Column(
-            "method",
-            "text",
-            "Method of the hash: pii_secret (HMAC-SHA256 keyed by that setting) or scrypt.",
-        ),
-        Column("salt", "text", "Random salt of the hash."),
-        Column(
-            "key_id",
-            "text",
-            "Fingerprint of the secret, to recognize it; NULL for scrypt.",
-        ),
+        replace(_CALLER_HASH, required=True),
+        *_HASHING,
         Column(
             "requested_at",
             "timestamp",
@@ -100,29 +102,14 @@ HOLDS = Table(
             "Conversation on hold: `conversations.conversation_id`; NULL for a caller.",
             pii="identifier",
         ),
-        Column(
-            "caller_hash",
-            "text",
-            "Hash of the number's digits, in hexadecimal digits; the number is not stored.",
-            pii="contact",
-        ),
+        _CALLER_HASH,
         Column(
             "caller_group",
             "text",
             "First two digits of a fast hash, so that few callers are hashed slowly.",
             pii="contact",
         ),
-        Column(
-            "method",
-            "text",
-            "Method of the hash: pii_secret (HMAC-SHA256 keyed by that setting) or scrypt.",
-        ),
-        Column("salt", "text", "Random salt of the hash."),
-        Column(
-            "key_id",
-            "text",
-            "Fingerprint of the secret, to recognize it; NULL for scrypt.",
-        ),
+        *_HASHING,
         _REASON,
         Column("placed_at", "timestamp", "Time at which it was placed.", unit="UTC"),
         Column(
