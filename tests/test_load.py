@@ -22,7 +22,7 @@ from polyai.api.outage import OUTAGE_AFTER
 from polyai.clock import utc_now
 from polyai.config.settings import Settings
 from polyai.errors import ConfigurationError, DestinationError
-from polyai.load import agent_reader
+from polyai.load import batching
 from polyai.load.report import RunReport
 from polyai.load.run import load
 from polyai.sandbox import Sandbox, SandboxConfig, serve
@@ -114,8 +114,8 @@ class TestFirstLoad:
     def test_first_chunk_is_small_if_its_answers_take_long(
         self, base_url: str, monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int]
     ) -> None:
-        monkeypatch.setattr(agent_reader, "FIRST_CHUNK_SIZE", 20)
-        monkeypatch.setattr(agent_reader, "FIRST_CHUNK_SECONDS", seconds)
+        monkeypatch.setattr(batching, "FIRST_CHUNK_SIZE", 20)
+        monkeypatch.setattr(batching, "FIRST_CHUNK_SECONDS", seconds)
         run(base_url)
         chunks = query("SELECT count(*) FROM polyai.conversations GROUP BY _dlt_load_id ORDER BY 1")
         assert [size for (size,) in chunks] == sizes

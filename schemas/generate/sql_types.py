@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polyai.tables.declaration import ColumnType
-from polyai.views.fields import FieldType
+from polyai.views.field import FieldType
 
 DIALECTS = ("duckdb", "postgres")
 """SQL dialects of the generated SQL files, as named by sqlglot."""

@@ -5,9 +5,7 @@ Retries are in `retry`, errors in `failures`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from http.client import HTTPException
 from typing import Any, ClassVar, Self, TypeVar
@@ -35,6 +33,7 @@ from .decoding import NotAcceptedError, OversizeError, UnusableError, decode, jo
 from .direct_get import CORRELATION_ID, DirectGet, Response
 from .failures import RequestErrors, Subject
 from .page_stream import READ_BYTES
+from .request import Request, new_correlation_id
 from .retry import RATE_LIMIT_SECONDS, Retrier, RetryPolicy
 from .throttle import Throttle, Traffic
 
@@ -50,31 +49,6 @@ _BROKEN_ANSWERS = (HTTPError, HTTPException, OSError, ValueError, OverflowError,
 _JSON = "application/json"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A request, sent once or several times.
-
-    Attributes:
-        path: Path and query behind the base URL, encoded.
-        subject: Resource that a refusal concerns.
-        headers: All headers except for the correlation id.
-        method: GET or POST.
-        body: JSON; None for no body.
-        is_streamed: Whether the body of the answer is read as it arrives.
-        is_idempotent: Whether the request may safely take effect twice.
-        max_timeouts: See `Retrier.run`.
-    """
-
-    path: str
-    subject: Subject
-    headers: Mapping[str, str]
-    method: str = "GET"
-    body: bytes | None = None
-    is_streamed: bool = False
-    is_idempotent: bool = True
-    max_timeouts: int | None = None
 
 
 class Transport:
@@ -177,7 +151,7 @@ class Transport:
             StoppedError: `close` was called.
             ConfigurationError: The CA bundle that the environment names does not exist.
         """
-        request = _Request(path, subject, self._headers)
+        request = Request(path, subject, self._headers)
         return self._send(request, self._json_reader(accept, exact=exact))
 
     def post(
@@ -205,7 +179,7 @@ class Transport:
             ApiError: As for `get`; the request has not taken effect.
         """
         headers = {**self._headers, "Content-Type": _JSON}
-        request = _Request(
+        request = Request(
             path,
             subject,
             headers,
@@ -239,7 +213,7 @@ class Transport:
             ApiError: As for `get`.
         """
         headers = {**self._headers, "Accept": media_type}
-        request = _Request(path, subject, headers, is_streamed=True, max_timeouts=max_timeouts)
+        request = Request(path, subject, headers, is_streamed=True, max_timeouts=max_timeouts)
         return self._send(request, accept)
 
     def close(self) -> None:
@@ -279,7 +253,7 @@ class Transport:
     def _direct_get(self) -> DirectGet:
         return DirectGet(self._pool[0], self._headers)
 
-    def _send(self, request: _Request, accept: Callable[[Body], T]) -> T:
+    def _send(self, request: Request, accept: Callable[[Body], T]) -> T:
         send = partial(
             self._retrier.run,
             partial(self._attempt, request, accept),
@@ -295,12 +269,12 @@ class Transport:
         self._retrier.pause()
         return send()
 
-    def _attempt(self, request: _Request, accept: Callable[[Body], T]) -> T:
+    def _attempt(self, request: Request, accept: Callable[[Body], T]) -> T:
         """Sends the request once."""
         url = self._base_url + request.path
         self.traffic.add(requests=1)
         # one per attempt: of several attempts, support has to find the one that failed
-        correlation_id = _new_uuid()
+        correlation_id = new_correlation_id()
         limit = TimeLimit(self._request_deadline, self._request_timeout)
         try:
             response = self._response(request, limit, correlation_id)
@@ -313,7 +287,7 @@ class Transport:
             # a connection whose body was not read to its end cannot be reused
             response.close()
 
-    def _response(self, request: _Request, limit: TimeLimit, correlation_id: str) -> Response:
+    def _response(self, request: Request, limit: TimeLimit, correlation_id: str) -> Response:
         """Sends the request; the body of the answer is still to be read."""
         pool, prefix = self._pool
         if request.method == "GET" and not request.is_streamed:
@@ -335,7 +309,7 @@ class Transport:
 
     def _read(
         self,
-        request: _Request,
+        request: Request,
         response: Response,
         limit: TimeLimit,
         accept: Callable[[Body], T],
@@ -407,9 +381,3 @@ class Transport:
             return accept(payload, body)
 
         return read
-
-
-def _new_uuid() -> str:
-    """Returns a random UUID (version 4), at a fifth of the CPU time of `uuid.uuid4`."""
-    digits = f"{random.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..load.committer import Committer
-from ..load.discard import discard_all
+from ..load.discard import discard_all, drop_datasets
 from ..locking.files import staging_datasets
 from ..warehouse.open import PIPELINE_NAME as LOAD_PIPELINE_NAME
 from ..warehouse.open import working_folder
@@ -25,4 +25,4 @@ def discard_pending(committer: Committer) -> None:
     """Discards packages that killed runs on this machine have not loaded."""
     pipeline = committer.pipeline
     names = discard_all(working_folder(pipeline.pipelines_dir), LOAD_PIPELINE_NAME)
-    committer.drop_datasets(staging_datasets(pipeline, names))
+    drop_datasets(pipeline, staging_datasets(pipeline, names))

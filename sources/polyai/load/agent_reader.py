@@ -6,10 +6,8 @@ loaded.
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -35,7 +33,7 @@ from ..warehouse.fallback import fallback
 from ..warehouse.held import LoadState
 from ..warehouse.holds import HoldKeys
 from .batch_shaper import BatchShaper
-from .batching import BATCH_SIZE, Batcher
+from .batching import BATCH_SIZE, Batcher, ChunkLimit
 from .chunk import Batch, Chunk
 from .fallback import offers_details
 from .fetch import Fetched, Fetcher, Task
@@ -46,26 +44,10 @@ from .plan import Plan
 from .refetch import RefetchPolicy, Span
 from .report import RunReport
 
-CHUNK_BYTES = 64 * 2**20
-"""Answers of a chunk, whatever their number: those of 5,000 usual conversations.
-DuckDB keeps the long texts of a transaction in memory until its commit."""
-
-FIRST_CHUNK_SIZE = 500
-"""Conversations with which the first chunk of a first load ends after `FIRST_CHUNK_SECONDS`."""
-
-FIRST_CHUNK_SECONDS = 15.0
-"""Time from which on a first load commits what it has, so that rows appear soon. A small chunk
-takes 0.6 CPU s more than the same rows in a large one: for the package, and because DuckDB writes
-them again with the next ones."""
-
 _QUEUE_SIZE = 100
 """Answers that wait to be shaped, beside those in the look-ahead of the fetcher."""
 
 _POLL_SECONDS = 0.2
-
-
-_FILL_SECONDS = 3.0
-"""Time that a chunk waits for more answers while other agents have some ready."""
 
 
 class AgentReader:
@@ -392,9 +374,7 @@ class AgentReader:
     ) -> Iterator[Batch]:
         """Shapes answers in batches until the chunk is full."""
         batcher = Batcher(BATCH_SIZE)
-        size = self._settings.chunk_size
-        full_at = time.monotonic() + _FILL_SECONDS
-        soon_at = time.monotonic() + FIRST_CHUNK_SECONDS if is_first else math.inf
+        limit = ChunkLimit(batcher, self._settings.chunk_size, is_first=is_first)
         fetched: Fetched | None = first
         while fetched is not None:
             if batch := batcher.add(fetched):
@@ -403,12 +383,7 @@ class AgentReader:
                 del batch, fetched
                 yield shaped
                 del shaped
-            is_full = (
-                len(batcher) >= size
-                or batcher.bytes >= CHUNK_BYTES
-                or (len(batcher) >= FIRST_CHUNK_SIZE and time.monotonic() > soon_at)
-                or (time.monotonic() > full_at and self._arrived.empty() and others_wait())
-            )
+            is_full = limit.is_reached(lambda: self._arrived.empty() and others_wait())
             fetched = None if is_full else next(stream, None)
         if batch := batcher.rest():
             shaped = self._shaper.shape(batch, load_id)

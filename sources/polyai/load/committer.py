@@ -8,10 +8,9 @@ discards it, and its rows are read again.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import dlt
 from dlt.common.storages.load_package import create_load_id
@@ -45,7 +44,7 @@ from ..warehouse.duckdb_file import kept_open, lift_memory_limit
 from ..warehouse.ducklake import DUCKLAKE
 from ..warehouse.errors import destination_errors, is_conflict
 from ..warehouse.held import LoadState
-from ..warehouse.holds import Hold, HoldKeys, Holds
+from ..warehouse.holds import Deletion, Hold, HoldKeys, Holds
 from ..warehouse.indexes import Indexes
 from ..warehouse.open import connect, owner_only
 from ..warehouse.packages import merges_without_staging
@@ -77,18 +76,6 @@ _UPGRADE = "upgrade"
 
 _COMMITS = "commits"
 """Name of the lease on any load into DuckLake: of two commits at once, one loses all its work."""
-
-
-class Deletion(NamedTuple):
-    """Result of a deletion of conversations.
-
-    Attributes:
-        rows: Numbers of deleted rows by table.
-        on_hold: Conversations that were left because of a legal hold.
-    """
-
-    rows: Counter[str]
-    on_hold: Mapping[str, Hold]
 
 
 @contextmanager
@@ -332,11 +319,7 @@ class Committer:
 
     def drop_staging(self) -> None:
         """Drops the staging dataset, which belongs to this working directory alone."""
-        self.drop_datasets([staging_dataset_name(self.pipeline)])
-
-    def drop_datasets(self, names: Iterable[str]) -> None:
-        """Drops those of these datasets that exist in the destination."""
-        drop_datasets(self.pipeline, names)
+        drop_datasets(self.pipeline, [staging_dataset_name(self.pipeline)])
 
     @contextmanager
     def statements(self) -> Iterator[SqlClientBase[Any]]:

@@ -7,7 +7,7 @@ past a re-fetch age.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain
 
 from ..config.retention import NO_AGES, Ages
@@ -24,10 +24,10 @@ from .fetch import Reason, Task
 from .reconciliation import Reconciliation
 from .refetch import (
     RefetchPolicy,
-    Span,
+    ages_applied_until,
     in_progress_interval,
     is_in_progress_due,
-    may_be_running,
+    may_be_loading,
     windows,
 )
 from .report import RunReport
@@ -35,12 +35,6 @@ from .stale_details import is_due
 
 ROWS_PER_COMPARISON = 2_000
 """Listed conversations that are compared with the warehouse in one query."""
-
-CATCH_UP = timedelta(days=30)
-"""Time before the newest read in which re-fetch ages count as not yet applied, where no run is
-recorded, because the source runs in a pipeline of the user."""
-
-_SECOND = timedelta(seconds=1)
 
 
 class Plan:
@@ -249,17 +243,8 @@ class Plan:
         self.is_after_crash = bool(unfinished)
         if not unfinished:
             return []
-        running = [
-            Span(run["range_from"], run["range_to"])
-            for run in unfinished
-            if policy.span is None and may_be_running(run, policy.now)
-        ]
-        return [
-            row
-            for row in self._warehouse.partially_loaded(self._agent_id)
-            if not (at := row.created_at)
-            or not any(span.overlaps(at, at + _SECOND) for span in running)
-        ]
+        partial = self._warehouse.partially_loaded(self._agent_id)
+        return [row for row in partial if not may_be_loading(row, unfinished, policy)]
 
     def _listed_tasks(
         self, listing: Listing, since: datetime | None, before: datetime | None
@@ -363,10 +348,10 @@ class Plan:
             else:
                 yield task
         policy, skipped = self._policy, excluded | self._requested
-        with self._warehouse.kept_open():
-            settled = self._warehouse.past_refetch_age(
-                self._agent_id, policy.settle_after, policy.now, self._ages_applied_until()
-            )
+        warehouse, agent_id, now = self._warehouse, self._agent_id, policy.now
+        with warehouse.kept_open():
+            until = ages_applied_until(warehouse, agent_id, self._fallback, now)
+            settled = warehouse.past_refetch_age(agent_id, policy.settle_after, now, until)
             first = next(settled, None)
         for row in chain([first] if first else [], settled):
             if row.conversation_id not in skipped:
@@ -381,20 +366,6 @@ class Plan:
             is_listed=False,
             source_api=self._listings[0].source_api,
         )
-
-    def _ages_applied_until(self) -> datetime | None:
-        """Returns the time until which conversations past a re-fetch age have been read.
-
-        An age that was added since does not apply to conversations that had crossed it before: an
-        upgrade would otherwise read all of them at once.
-        """
-        if self._fallback is not None and self._fallback.since is not None:
-            return self._fallback.since  # later runs may have read no details
-        last = self._warehouse.last_complete_run(self._agent_id, self._policy.now)
-        if last is not None:
-            return last
-        last = self._warehouse.last_fetched_at(self._agent_id)
-        return min(last, self._policy.now) - CATCH_UP if last is not None else None
 
     def _due_by_window(
         self, excluded: frozenset[str], starts: Sequence[datetime | None]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..warehouse.held import Due
+from ..warehouse.fallback import Fallback
+from ..warehouse.held import Due, LoadState
 
 LONGEST_SLICE = timedelta(days=1)
 """Time for which a slice of a backfill without a recorded end counts as running."""
@@ -24,6 +25,10 @@ LONGEST_IN_PROGRESS_INTERVAL = timedelta(days=7)
 
 LONGEST_GAP = timedelta(hours=1)
 """Longest time between neighbours among conversations that are read in one listing window."""
+
+CATCH_UP = timedelta(days=30)
+"""Time before the newest read in which re-fetch ages count as not yet applied, where no run is
+recorded, because the source runs in a pipeline of the user."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -90,6 +95,25 @@ def may_be_running(run: Mapping[str, Any], now: datetime) -> bool:
     return bool(run["range_from"]) and run["started_at"] > now - LONGEST_SLICE
 
 
+def may_be_loading(
+    row: Due, unfinished: Iterable[Mapping[str, Any]], policy: RefetchPolicy
+) -> bool:
+    """Checks whether a slice that may be running is loading a conversation.
+
+    Args:
+        row: The conversation.
+        unfinished: Runs without an end, other than this one.
+        policy: Rules of this run. A slice is alone in its range.
+    """
+    if policy.span is not None or not (at := row.created_at):
+        return False
+    return any(
+        Span(run["range_from"], run["range_to"]).overlaps(at, at + _SECOND)
+        for run in unfinished
+        if may_be_running(run, policy.now)
+    )
+
+
 def windows(moments: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
     """Covers ascending times with as few windows as possible, without long gaps in them."""
     start = last = None
@@ -100,3 +124,26 @@ def windows(moments: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
         start, last = start or moment, moment
     if start is not None and last is not None:
         yield start, last + _SECOND
+
+
+def ages_applied_until(
+    warehouse: LoadState, agent_id: str, fallback: Fallback | None, now: datetime
+) -> datetime | None:
+    """Returns the time until which conversations past a re-fetch age have been read.
+
+    An age that was added since does not apply to conversations that had crossed it before: an
+    upgrade would otherwise read all of them at once.
+
+    Args:
+        warehouse: State of the load.
+        agent_id: The agent.
+        fallback: Fallback of the newest runs.
+        now: Start of the run.
+    """
+    if fallback is not None and fallback.since is not None:
+        return fallback.since  # later runs may have read no details
+    last = warehouse.last_complete_run(agent_id, now)
+    if last is not None:
+        return last
+    last = warehouse.last_fetched_at(agent_id)
+    return min(last, now) - CATCH_UP if last is not None else None

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ..clock import timestamp_or_none
 from ..config.settings import SHORTEST_SECRET
 from ..errors import ConfigurationError
+from ..tables.conversations import CONVERSATIONS
 from ..tables.rules import BEGAN_AT, caller_column, direction_of
 from .caller_identity import keyed_hash, normalize_caller, spellings
 
@@ -85,13 +86,8 @@ def secret_id(secret: str, salt: str) -> str:
     return keyed_hash(f"key {salt}", secret)[:_KEY_ID_DIGITS]
 
 
-_FIELDS = {
-    "from_number": "fromNumber",
-    "to_number": "toNumber",
-    "started_at": "startedAt",
-    "created_at": "createdAt",
-}
-"""Field of the Data API for each column that identifies a caller's conversation."""
+_FIELDS = CONVERSATIONS.fields("")
+"""Field of the Data API by column."""
 
 
 class ForgottenCallers:

@@ -13,7 +13,8 @@ from sqlglot import exp
 
 from ..tables.rules import render
 from ..warehouse.dialects import portable, qualify_tables, tables_of
-from .fields import FIELDS, Field
+from .field import Field
+from .fields import FIELDS
 from .names import PER_CONVERSATION, with_names
 
 DIALECT = "duckdb"

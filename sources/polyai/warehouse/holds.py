@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -56,6 +57,18 @@ class Hold:
         return CallerOnHold(
             self.caller_hash, self.salt, self.method, self.key_id, self.caller_group
         )
+
+
+class Deletion(NamedTuple):
+    """Result of a deletion of conversations.
+
+    Attributes:
+        rows: Numbers of deleted rows by table.
+        on_hold: Conversations that were left because of a legal hold.
+    """
+
+    rows: Counter[str]
+    on_hold: Mapping[str, Hold]
 
 
 def all_holds(warehouse: Warehouse) -> list[Hold]:

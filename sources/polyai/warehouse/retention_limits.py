@@ -9,11 +9,12 @@ from typing import Any
 
 from ..clock import in_utc, timestamp_or_none
 from ..config.retention import Ages, limit
+from ..tables.conversations import CONVERSATIONS
 from ..tables.rules import ENDED_AT
 from .queries import Warehouse
 
-_FIELDS = {"finished_at": "finishedAt", "started_at": "startedAt", "created_at": "createdAt"}
-"""Field of the Data API for each column of `ENDED_AT`."""
+_FIELDS = CONVERSATIONS.fields("")
+"""Field of the Data API by column."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def _is_before(conversation: Mapping[str, Any], before: datetime | None) -> bool
     if before is None:
         return False
     times = {
-        column: timestamp_or_none(conversation.get(field) or conversation.get(column))
-        for column, field in _FIELDS.items()
+        column: timestamp_or_none(conversation.get(_FIELDS[column]) or conversation.get(column))
+        for column in ENDED_AT.columns
     }
     ended_at = ENDED_AT.of(times)
     return ended_at is not None and ended_at < before
