@@ -18,7 +18,7 @@ from ..tables.declaration import Table
 from ..tables.erasure import FORGOTTEN, FORGOTTEN_CALLERS, LEDGER_ENTRIES
 from ..warehouse.callers import forgotten_callers, stored_callers
 from ..warehouse.holds import HoldKeys
-from ..warehouse.s3_objects import Locked
+from ..warehouse.s3_objects import Locked, locked_error
 from .erasures import Erasure
 from .ledger import Entry, Ledger, entry_rows, has_entries
 from .recording_files import DeletedFile, RecordingFiles
@@ -120,7 +120,7 @@ class AgentErasure:
         self.erasure.error = self._report.error
         self.erasure.locked = self._locked
         if self._locked and self._error is None:
-            self._report.error = f"{len(self._locked):,} deleted files are locked in the bucket"
+            self._report.error = locked_error(self._locked)
         rows: dict[Table, list[dict[str, Any]]] = {
             SYNC_RUNS: [self._report.as_row(), *self._interrupted]
         }

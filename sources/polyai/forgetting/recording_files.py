@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -155,13 +154,10 @@ def open_recordings(
 
 def _sha256(store: Store, path: str) -> str | None:
     """Hashes a file without a row; None if it is gone."""
-    digest = hashlib.sha256()
     try:
-        for part in store.parts(path):
-            digest.update(part)
+        return store.digest(path).sha256
     except FileNotFoundError:
         return None
-    return digest.hexdigest()
 
 
 def _files(

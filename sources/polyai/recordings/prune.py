@@ -19,7 +19,7 @@ from ..tables.recordings import RECORDINGS
 from ..warehouse.held import PRUNE
 from ..warehouse.holds import NO_KEYS, HoldKeys, Holds
 from ..warehouse.queries import Warehouse, id_batches
-from ..warehouse.s3_objects import Locked
+from ..warehouse.s3_objects import Locked, locked_error
 from .archive import Archive, next_day
 from .deletion import deletions, file_names, kept_by_recording, purge
 from .layout import base_path, partition
@@ -189,7 +189,7 @@ def _prune(
     report.is_proven = not result.locked
     report.finish(interrupted=stop.is_set(), now=clock())
     if result.locked:
-        report.error = f"{len(result.locked):,} deleted files are locked in the bucket"
+        report.error = locked_error(result.locked)
     work.committer.write({SYNC_RUNS: [report.as_row(), *killed]})
 
 

@@ -21,7 +21,7 @@ def count_due(warehouse: Warehouse, result: AgentRetention, keys: HoldKeys) -> N
         result.conversations += len(ids)
         for table in erased_tables():
             if table is not RECORDINGS:
-                result.rows[table.name] += _count(warehouse, table.name, agent_id, ids)
+                result.rows[table.name] += count_rows(warehouse, table.name, agent_id, ids)
     for ids in due.transcripts():
         result.transcripts += len(ids)
     result.leave(due.on_hold)
@@ -36,7 +36,8 @@ def count_due(warehouse: Warehouse, result: AgentRetention, keys: HoldKeys) -> N
     result.rows = +result.rows
 
 
-def _count(warehouse: Warehouse, table: str, agent_id: str, ids: Sequence[str]) -> int:
+def count_rows(warehouse: Warehouse, table: str, agent_id: str, ids: Sequence[str]) -> int:
+    """Returns the number of rows of these conversations in a table."""
     return sum(
         int(count)
         for batch, marks in id_batches(ids)

@@ -48,7 +48,7 @@ from ..warehouse.open import destination_label
 from ..warehouse.queries import Warehouse, id_batches
 from ..warehouse.retention_limits import retention_limits
 from ..warehouse.target import Target
-from .counts import count_due
+from .counts import count_due, count_rows
 from .due import Due, Limits
 from .result import AgentRetention, Retention
 
@@ -306,9 +306,7 @@ def _empty(committer: Committer, agent_id: str, conversation_ids: Sequence[str])
     for table in EMPTIED_TABLES:
         for ids, marks in id_batches(conversation_ids):
             these = f"agent_id = %s AND conversation_id IN ({marks})"
-            ((count,),) = committer.warehouse.rows(
-                f"SELECT count(*) FROM {{{table.name}}} WHERE {these}", agent_id, *ids
-            ) or [(0,)]
+            count = count_rows(committer.warehouse, table.name, agent_id, ids)
             if count:
                 committer.delete(table, these, agent_id, *ids)
                 rows[table.name] += count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,6 +30,11 @@ class Locked:
     def __str__(self) -> str:
         until = f"until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else "by a legal hold"
         return f"{self.uri} is locked {until}"
+
+
+def locked_error(locked: Sequence[Locked]) -> str:
+    """Returns the error of a run that could not delete all versions."""
+    return f"{len(locked):,} deleted files are locked in the bucket"
 
 
 class S3Objects:
